@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Named allocations and arenas. An arena owns everything allocated from it; views made on it die
+ * with its reset or deinit. Arenas can measure: the same planning code run on a measuring arena
+ * counts bytes by name and hands out NULL, which is where `kappa plan` takes its figures from. */
+#ifndef KAPPA_BASE_ARENA_H
+#define KAPPA_BASE_ARENA_H
+
+#include "base/status.h"
+
+/* Heap memory, zeroed, 64-byte aligned, named for the out-of-memory message. n_bytes 0 gives a
+ * valid pointer. Free with ka_free. KA_E_MEMORY names what was wanted and its size. */
+ka_status ka_alloc(struct ka_ctx *ctx, void **out, size_t n_bytes, const char *name);
+void ka_free(void *p);
+
+/* n * size with overflow check, then ka_alloc. */
+ka_status ka_alloc_n(struct ka_ctx *ctx, void **out, int64_t n, size_t size, const char *name);
+
+/* Doubles *items (element size `size`) until it holds `need`; *cap is updated. Plain heap memory:
+ * free with ka_free. New elements are zero. */
+ka_status ka_grow(struct ka_ctx *ctx, void **items, int64_t *cap, int64_t need, size_t size,
+                  const char *name);
+
+enum { KA_ARENA_NAMES = 48 };
+
+struct ka_arena {
+  struct ka_ctx *ctx;
+  const char *name;
+  struct ka_arena_block *head; /* newest first */
+  size_t used_bytes;           /* since the last reset */
+  size_t peak_bytes;
+  size_t capacity_bytes; /* fixed arenas: one block, no growth; 0 = grows */
+  bool measuring;
+  int n_names;
+  struct ka_arena_use {
+    const char *name;
+    size_t bytes;
+  } uses[KA_ARENA_NAMES]; /* by allocation name; the last row collects the rest */
+};
+
+/* A growing arena (metadata, parsed files). Cannot fail; allocates on first use. */
+void ka_arena_init(struct ka_arena *a, struct ka_ctx *ctx, const char *name);
+
+/* An arena of exactly n_bytes, allocated now; overflowing it is KA_E_INTERNAL (the plan was
+ * wrong). */
+ka_status ka_arena_init_fixed(struct ka_arena *a, struct ka_ctx *ctx, const char *name,
+                              size_t n_bytes);
+
+/* Counts only; allocations succeed and return NULL pointers. */
+void ka_arena_init_measure(struct ka_arena *a, struct ka_ctx *ctx, const char *name);
+
+void ka_arena_deinit(struct ka_arena *a);
+
+/* Zeroed on growing arenas, undefined contents on fixed ones; 64-byte aligned. `name` must outlive
+ * the arena (a literal). */
+ka_status ka_arena_alloc(struct ka_arena *a, void **out, size_t n_bytes, const char *name);
+ka_status ka_arena_alloc_n(struct ka_arena *a, void **out, int64_t n, size_t size,
+                           const char *name);
+
+/* Copies a string (n bytes + NUL); NULL with the failure recorded in ctx when memory is out. */
+ka_status ka_arena_str(struct ka_arena *a, const char **out, const char *s, size_t n);
+ka_status ka_arena_printf(struct ka_arena *a, const char **out, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Frees all but the first block and starts over. Fixed arenas keep their block. */
+void ka_arena_reset(struct ka_arena *a);
+
+/* LIFO frames on fixed and measuring arenas (scratch). */
+struct ka_arena_mark {
+  size_t used_bytes;
+};
+struct ka_arena_mark ka_arena_push(struct ka_arena *a);
+void ka_arena_pop(struct ka_arena *a, struct ka_arena_mark mark);
+
+#endif

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * POSIX files. Reading errors are bad input (2), writing errors are resources (3). */
+#include "base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool ka_path_exists(const char *path) { return access(path, F_OK) == 0; }
+
+bool ka_path_is_dir(const char *path) {
+  struct stat st;
+  return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+ka_status ka_path_join(struct ka_arena *a, const char **out, const char *dir, const char *name) {
+  if (name[0] == '/' || dir[0] == 0) return ka_arena_str(a, out, name, strlen(name));
+  return ka_arena_printf(a, out, ka_ends_with(dir, "/") ? "%s%s" : "%s/%s", dir, name);
+}
+
+ka_status ka_path_dir(struct ka_arena *a, const char **out, const char *path) {
+  const char *slash = strrchr(path, '/');
+  if (!slash) return ka_arena_str(a, out, ".", 1);
+  return ka_arena_str(a, out, path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+const char *ka_path_base(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
+static ka_status open_read(struct ka_ctx *ctx, const char *path, int *fd, size_t *len) {
+  *fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (*fd < 0) return ka_fail(ctx, KA_E_INPUT, "%s: %s", path, strerror(errno));
+  struct stat st;
+  if (fstat(*fd, &st) != 0 || S_ISDIR(st.st_mode)) {
+    int err = errno;
+    bool is_dir = S_ISDIR(st.st_mode);
+    close(*fd);
+    return ka_fail(ctx, KA_E_INPUT, "%s: %s", path, is_dir ? "is a directory" : strerror(err));
+  }
+  *len = (size_t)st.st_size;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_read_file(struct ka_ctx *ctx, const char *path, size_t max_bytes, struct ka_str *out) {
+  int fd;
+  size_t hint = 0;
+  KA_TRY(open_read(ctx, path, &fd, &hint));
+  if (max_bytes == 0) max_bytes = (size_t)1 << 30;
+  ka_status st = KA_STATUS_OK;
+  size_t total = 0;
+  for (;;) {
+    size_t want = hint > total ? hint - total + 1 : 65536;
+    if (want > max_bytes - total + 1) want = max_bytes - total + 1;
+    KA_TRY_GOTO(ka_str_reserve(ctx, out, want), out);
+    ssize_t got = read(fd, out->data + out->len, want);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      st = ka_fail(ctx, KA_E_INPUT, "%s: %s", path, strerror(errno));
+      goto out;
+    }
+    if (got == 0) break;
+    out->len += (size_t)got;
+    out->data[out->len] = 0;
+    total += (size_t)got;
+    if (total > max_bytes) {
+      st = ka_fail(ctx, KA_E_INPUT, "%s: larger than the limit of %zu bytes", path, max_bytes);
+      goto out;
+    }
+  }
+out:
+  close(fd);
+  return st;
+}
+
+ka_status ka_map_file(struct ka_ctx *ctx, const char *path, struct ka_map *out) {
+  static const unsigned char empty[1];
+  *out = (struct ka_map){empty, 0};
+  int fd;
+  size_t len = 0;
+  KA_TRY(open_read(ctx, path, &fd, &len));
+  if (len > 0) {
+    void *p = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (p == MAP_FAILED) {
+      int err = errno;
+      close(fd);
+      return ka_fail(ctx, KA_E_IO, "%s: cannot map %zu bytes: %s", path, len, strerror(err));
+    }
+    *out = (struct ka_map){p, len};
+  }
+  close(fd);
+  return KA_STATUS_OK;
+}
+
+void ka_map_drop(struct ka_map *m) {
+  if (m->len > 0) munmap((void *)(uintptr_t)m->data, m->len);
+  *m = (struct ka_map){0};
+}
+
+void ka_map_forget(const struct ka_map *m, size_t offset, size_t len) {
+  if (offset >= m->len) return;
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  size_t begin = (offset + page - 1) / page * page;
+  size_t end = (len > m->len - offset ? m->len : offset + len) / page * page;
+  if (end > begin) (void)madvise((void *)(uintptr_t)(m->data + begin), end - begin, MADV_DONTNEED);
+}
+
+ka_status ka_make_dirs(struct ka_ctx *ctx, const char *path) {
+  char *copy = strdup(path);
+  if (!copy) return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", path);
+  ka_status st = KA_STATUS_OK;
+  for (char *p = copy + 1; st.code == KA_OK; p++) {
+    if (*p != '/' && *p != 0) continue;
+    char keep = *p;
+    *p = 0;
+    if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+      st = ka_fail(ctx, KA_E_IO, "%s: cannot create directory: %s", copy, strerror(errno));
+    *p = keep;
+    if (keep == 0) break;
+  }
+  if (st.code == KA_OK && !ka_path_is_dir(path))
+    st = ka_fail(ctx, KA_E_IO, "%s: exists and is not a directory", path);
+  free(copy);
+  return st;
+}
+
+static int by_name(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+ka_status ka_list_dir(struct ka_arena *a, const char *dir, const char ***names, int64_t *n) {
+  struct ka_ctx *ctx = a->ctx;
+  DIR *d = opendir(dir);
+  if (!d) return ka_fail(ctx, KA_E_INPUT, "%s: %s", dir, strerror(errno));
+  ka_status st = KA_STATUS_OK;
+  const char **list = NULL;
+  int64_t cap = 0;
+  *n = 0;
+  for (struct dirent *e; (e = readdir(d));) {
+    if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+    void *grown = list;
+    KA_TRY_GOTO(ka_grow(ctx, &grown, &cap, *n + 1, sizeof *list, "directory list"), out);
+    list = grown;
+    KA_TRY_GOTO(ka_arena_str(a, &list[*n], e->d_name, strlen(e->d_name)), out);
+    ++*n;
+  }
+  if (*n > 1) qsort(list, (size_t)*n, sizeof *list, by_name);
+  void *kept;
+  KA_TRY_GOTO(ka_arena_alloc_n(a, &kept, *n, sizeof *list, "directory list"), out);
+  if (*n > 0) memcpy(kept, list, (size_t)*n * sizeof *list);
+  *names = kept;
+out:
+  ka_free(list);
+  closedir(d);
+  return st;
+}
+
+ka_status ka_remove_tree(struct ka_ctx *ctx, const char *path) {
+  struct stat info;
+  if (lstat(path, &info) != 0) {
+    if (errno == ENOENT) return KA_STATUS_OK;
+    return ka_fail(ctx, KA_E_IO, "%s: %s", path, strerror(errno));
+  }
+  if (S_ISDIR(info.st_mode)) {
+    struct ka_arena a;
+    ka_arena_init(&a, ctx, "remove");
+    const char **names, *child;
+    int64_t n = 0;
+    ka_status st = ka_list_dir(&a, path, &names, &n);
+    for (int64_t i = 0; i < n && st.code == KA_OK; i++) {
+      st = ka_path_join(&a, &child, path, names[i]);
+      if (st.code == KA_OK) st = ka_remove_tree(ctx, child);
+    }
+    ka_arena_deinit(&a);
+    KA_TRY(st);
+  }
+  if (remove(path) != 0)
+    return ka_fail(ctx, KA_E_IO, "%s: cannot remove: %s", path, strerror(errno));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_fsync_dir(struct ka_ctx *ctx, const char *dir) {
+  int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return ka_fail(ctx, KA_E_IO, "%s: %s", dir, strerror(errno));
+  int rc = fsync(fd);
+  int err = errno;
+  close(fd);
+  /* Some file systems cannot sync directories; that is their promise to make. */
+  if (rc != 0 && err != EINVAL) return ka_fail(ctx, KA_E_IO, "%s: fsync: %s", dir, strerror(err));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_rename(struct ka_ctx *ctx, const char *from, const char *to) {
+  if (rename(from, to) != 0)
+    return ka_fail(ctx, KA_E_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+  struct ka_arena a;
+  ka_arena_init(&a, ctx, "rename");
+  const char *dir;
+  ka_status st = ka_path_dir(&a, &dir, to);
+  if (st.code == KA_OK) st = ka_fsync_dir(ctx, dir);
+  ka_arena_deinit(&a);
+  return st;
+}
+
+ka_status ka_publish_begin(struct ka_ctx *ctx, struct ka_publish *p, const char *path) {
+  *p = (struct ka_publish){0};
+  if (asprintf(&p->tmp_path, "%s.tmp.%ld", path, (long)getpid()) < 0) p->tmp_path = NULL;
+  p->path = strdup(path);
+  if (!p->tmp_path || !p->path) {
+    ka_publish_abort(p);
+    return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", path);
+  }
+  p->f = fopen(p->tmp_path, "wbe");
+  if (!p->f) {
+    int err = errno;
+    ka_publish_abort(p);
+    return ka_fail(ctx, KA_E_IO, "%s: cannot write: %s", path, strerror(err));
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_publish_write(struct ka_ctx *ctx, struct ka_publish *p, const void *bytes, size_t n) {
+  if (n > 0 && fwrite(bytes, 1, n, p->f) != n)
+    return ka_fail(ctx, KA_E_IO, "%s: write of %zu bytes failed: %s", p->path, n, strerror(errno));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_publish_commit(struct ka_ctx *ctx, struct ka_publish *p) {
+  ka_status st = KA_STATUS_OK;
+  int rc = fflush(p->f) | fsync(fileno(p->f));
+  int err = errno;
+  if (fclose(p->f) != 0 && rc == 0) {
+    rc = -1;
+    err = errno;
+  }
+  p->f = NULL;
+  if (rc != 0) st = ka_fail(ctx, KA_E_IO, "%s: write failed: %s", p->path, strerror(err));
+  if (st.code == KA_OK) st = ka_rename(ctx, p->tmp_path, p->path);
+  ka_publish_abort(p);
+  return st;
+}
+
+void ka_publish_abort(struct ka_publish *p) {
+  if (p->f) fclose(p->f);
+  if (p->tmp_path) unlink(p->tmp_path); /* gone already after a commit */
+  free(p->tmp_path);
+  free(p->path);
+  *p = (struct ka_publish){0};
+}
+
+ka_status ka_write_file(struct ka_ctx *ctx, const char *path, const void *bytes, size_t n) {
+  struct ka_publish p;
+  KA_TRY(ka_publish_begin(ctx, &p, path));
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_publish_write(ctx, &p, bytes, n), out);
+  KA_TRY_GOTO(ka_publish_commit(ctx, &p), out);
+out:
+  ka_publish_abort(&p);
+  return st;
+}
+
+ka_status ka_copy_file(struct ka_ctx *ctx, const char *from, const char *to) {
+  struct ka_map m;
+  KA_TRY(ka_map_file(ctx, from, &m));
+  ka_status st = ka_write_file(ctx, to, m.data, m.len);
+  ka_map_drop(&m);
+  return st;
+}

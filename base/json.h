@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * JSON by jansson with our error messages: duplicate keys are refused, nesting is limited by the
+ * library (2048), positions are file:line:column. Typed getters name the file and the key. Values
+ * from getters are borrowed from their root; free roots with json_decref. */
+#ifndef KAPPA_BASE_JSON_H
+#define KAPPA_BASE_JSON_H
+
+#include "base/str.h"
+
+#include <jansson.h>
+
+/* `what` names the source in messages (a path). Trailing bytes after the value are an error. */
+ka_status ka_json_parse(struct ka_ctx *ctx, const char *text, size_t n, const char *what,
+                        json_t **out);
+ka_status ka_json_load(struct ka_ctx *ctx, const char *path, json_t **out);
+
+/* Required members when dflt pointers are absent: the _or variants take a default for missing or
+ * null members. A member of the wrong type is KA_E_INPUT in both. */
+ka_status ka_json_i64(struct ka_ctx *ctx, const char *what, const json_t *obj, const char *key,
+                      int64_t *out);
+ka_status ka_json_i64_or(struct ka_ctx *ctx, const char *what, const json_t *obj, const char *key,
+                         int64_t dflt, int64_t *out);
+ka_status ka_json_f64_or(struct ka_ctx *ctx, const char *what, const json_t *obj, const char *key,
+                         double dflt, double *out); /* integers are accepted */
+ka_status ka_json_bool_or(struct ka_ctx *ctx, const char *what, const json_t *obj, const char *key,
+                          bool dflt, bool *out);
+/* NULL default allowed; the string is borrowed. */
+ka_status ka_json_str_or(struct ka_ctx *ctx, const char *what, const json_t *obj, const char *key,
+                         const char *dflt, const char **out);
+
+/* Pretty printed with keys in insertion order and 17 significant digits, newline at the end. */
+ka_status ka_json_dump(struct ka_ctx *ctx, const json_t *v, struct ka_str *out);
+ka_status ka_json_dump_line(struct ka_ctx *ctx, const json_t *v, struct ka_str *out); /* compact */
+ka_status ka_json_write(struct ka_ctx *ctx, const json_t *v, const char *path); /* "-" = stdout */
+
+/* Appends text as a JSON string with its quotes; invalid UTF-8 bytes become U+FFFD. */
+ka_status ka_json_quote(struct ka_ctx *ctx, struct ka_str *out, const char *text, size_t n);
+
+#endif

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Command-line parsing from the option tables. Everything wrong is one message and exit code 2. */
+#include "engine/cli/cli.h"
+
+#include "base/arena.h"
+#include "base/str.h"
+
+#include <assert.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KA_COMMAND(name) extern const struct ka_command ka_command_##name;
+#include "engine/cli/commands.def"
+#undef KA_COMMAND
+
+const struct ka_command *const ka_commands[] = {
+#define KA_COMMAND(name) &ka_command_##name,
+#include "engine/cli/commands.def"
+#undef KA_COMMAND
+    NULL};
+
+static const struct ka_option common[] = {
+    {"device", KA_OPT_STR, "auto|cpu|cuda|ref", "auto", "where to compute"},
+    {"threads", KA_OPT_INT, "N", NULL, "CPU threads (default: all cores, or OMP_NUM_THREADS)"},
+    {"verbose", KA_OPT_FLAG, NULL, NULL, "more log lines, and where an error came from"},
+    {"quiet", KA_OPT_FLAG, NULL, NULL, "warnings only"},
+    {"help", KA_OPT_FLAG, NULL, NULL, "this text"},
+    {0}};
+
+enum { MAX_OPTIONS = 48 };
+
+struct ka_cli {
+  const struct ka_command *command;
+  const char **args;
+  int n_args;
+  struct value {
+    const struct ka_option *option;
+    bool given;
+    const char *text;
+    const char **words;
+    int n_words;
+    int64_t i;
+    double f;
+  } values[MAX_OPTIONS];
+  int n_values;
+};
+
+static const struct value *find(const struct ka_cli *cli, const char *name) {
+  for (int i = 0; i < cli->n_values; i++)
+    if (strcmp(cli->values[i].option->name, name) == 0) return &cli->values[i];
+  return NULL;
+}
+
+static const struct value *known(const struct ka_cli *cli, const char *name) {
+  const struct value *v = find(cli, name);
+  assert(v && "option is not in the command's table");
+  return v;
+}
+
+int ka_cli_n_args(const struct ka_cli *cli) { return cli->n_args; }
+const char *ka_cli_arg(const struct ka_cli *cli, int i) {
+  return i < cli->n_args ? cli->args[i] : NULL;
+}
+bool ka_cli_given(const struct ka_cli *cli, const char *name) { return known(cli, name)->given; }
+bool ka_cli_flag(const struct ka_cli *cli, const char *name) { return known(cli, name)->given; }
+const char *ka_cli_str(const struct ka_cli *cli, const char *name) {
+  return known(cli, name)->text;
+}
+int64_t ka_cli_int(const struct ka_cli *cli, const char *name) { return known(cli, name)->i; }
+double ka_cli_float(const struct ka_cli *cli, const char *name) { return known(cli, name)->f; }
+int ka_cli_list(const struct ka_cli *cli, const char *name, const char *const **words) {
+  *words = known(cli, name)->words;
+  return known(cli, name)->n_words;
+}
+
+static void print_option(const struct ka_option *o) {
+  char left[80];
+  snprintf(left, sizeof left, "--%s%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "",
+           o->kind == KA_OPT_LIST ? "..." : "");
+  printf("  %-32s %s", left, o->doc);
+  if (o->dflt) printf(" (default %s)", o->dflt);
+  putchar('\n');
+}
+
+static void print_help(const struct ka_command *c) {
+  printf("usage: kappa %s %s\n\n%s\n\noptions:\n", c->name, c->args, c->summary);
+  for (const struct ka_option *o = c->options; o && o->name; o++) print_option(o);
+  for (const struct ka_option *o = common; o->name; o++) print_option(o);
+}
+
+static void print_overview(void) {
+  puts("kappa " KAPPA_VERSION
+       ": fine-tunes a transformer by training only the units whose weights\n"
+       "have a low condition number, and shows what the model forgot.\n\n"
+       "usage: kappa COMMAND [ARGS] [key=value ...]\n");
+  for (int i = 0; ka_commands[i]; i++)
+    printf("  %-10s %s\n", ka_commands[i]->name, ka_commands[i]->summary);
+  puts("\n`kappa COMMAND --help` lists a command's options.\n"
+       "exit codes: 0 good, 1 a check failed, 2 wrong use or bad input, 3 resource, 4 interrupted "
+       "(resumable)");
+}
+
+/* value "a|b|c": is word one of them? Values without '|' accept anything. */
+static bool allowed(const char *choices, const char *word) {
+  if (!choices || !strchr(choices, '|')) return true;
+  size_t n = strlen(word);
+  for (const char *p = choices; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
+    if (strncmp(p, word, n) == 0 && (p[n] == '|' || p[n] == 0)) return true;
+  return false;
+}
+
+static ka_status set_value(struct ka_ctx *ctx, struct value *v, const char *text) {
+  const struct ka_option *o = v->option;
+  if (!allowed(o->value, text))
+    return ka_fail(ctx, KA_E_USAGE, "--%s: got \"%s\", expected %s", o->name, text, o->value);
+  v->text = text;
+  if (o->kind == KA_OPT_INT && !ka_parse_i64(text, &v->i))
+    return ka_fail(ctx, KA_E_USAGE, "--%s: got \"%s\", expected an integer", o->name, text);
+  if (o->kind == KA_OPT_FLOAT && !ka_parse_f64(text, &v->f))
+    return ka_fail(ctx, KA_E_USAGE, "--%s: got \"%s\", expected a number", o->name, text);
+  return KA_STATUS_OK;
+}
+
+static ka_status unknown_option(struct ka_ctx *ctx, const struct ka_cli *cli, const char *name) {
+  const char *names[MAX_OPTIONS + 1] = {0};
+  for (int i = 0; i < cli->n_values; i++) names[i] = cli->values[i].option->name;
+  const char *near = ka_nearest(name, names);
+  return ka_fail(ctx, KA_E_USAGE, "kappa %s: unknown option --%s%s%s%s; see `kappa %s --help`",
+                 cli->command->name, name, near ? ", did you mean --" : "", near ? near : "",
+                 near ? "?" : "", cli->command->name);
+}
+
+static ka_status parse_option(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **argv,
+                              int *at) {
+  char name[64];
+  const char *word = argv[*at] + 2, *equals = strchr(word, '=');
+  snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - word) : 63, word);
+  struct value *v = (struct value *)(uintptr_t)find(cli, name);
+  if (!v) return unknown_option(ctx, cli, name);
+  ++*at;
+  v->given = true;
+  if (v->option->kind == KA_OPT_FLAG) {
+    if (equals) return ka_fail(ctx, KA_E_USAGE, "--%s takes no value", name);
+    return KA_STATUS_OK;
+  }
+  if (v->option->kind == KA_OPT_LIST) {
+    if (equals) v->words[v->n_words++] = equals + 1;
+    while (!equals && *at < argc && strncmp(argv[*at], "--", 2) != 0)
+      v->words[v->n_words++] = argv[(*at)++];
+    if (v->n_words == 0)
+      return ka_fail(ctx, KA_E_USAGE, "--%s needs at least one %s", name, v->option->value);
+    return KA_STATUS_OK;
+  }
+  if (equals) return set_value(ctx, v, equals + 1);
+  if (*at == argc)
+    return ka_fail(ctx, KA_E_USAGE, "--%s needs a value: %s", name, v->option->value);
+  return set_value(ctx, v, argv[(*at)++]);
+}
+
+static ka_status add_options(struct ka_ctx *ctx, struct ka_cli *cli, const struct ka_option *table,
+                             int argc) {
+  for (const struct ka_option *o = table; o && o->name; o++) {
+    KA_NEVER(ctx, cli->n_values == MAX_OPTIONS);
+    struct value *v = &cli->values[cli->n_values++];
+    v->option = o;
+    if (o->dflt) KA_TRY(set_value(ctx, v, o->dflt));
+    if (o->kind == KA_OPT_LIST) {
+      void *words;
+      KA_TRY(ka_alloc_n(ctx, &words, argc, sizeof *v->words, "option words"));
+      v->words = words;
+    }
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status parse(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **argv) {
+  void *args;
+  KA_TRY(ka_alloc_n(ctx, &args, argc, sizeof *cli->args, "arguments"));
+  cli->args = args;
+  KA_TRY(add_options(ctx, cli, cli->command->options, argc));
+  KA_TRY(add_options(ctx, cli, common, argc));
+  for (int i = 2; i < argc;) {
+    if (strcmp(argv[i], "--") == 0) {
+      for (i++; i < argc; i++) cli->args[cli->n_args++] = argv[i];
+    } else if (strncmp(argv[i], "--", 2) == 0) {
+      KA_TRY(parse_option(ctx, cli, argc, argv, &i));
+    } else {
+      cli->args[cli->n_args++] = argv[i++];
+    }
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status run(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **argv) {
+  KA_TRY(parse(ctx, cli, argc, argv));
+  const struct ka_command *c = cli->command;
+  if (ka_cli_flag(cli, "help")) {
+    print_help(c);
+    return KA_STATUS_OK;
+  }
+  if (cli->n_args < c->min_args || (c->max_args >= 0 && cli->n_args > c->max_args))
+    return ka_fail(ctx, KA_E_USAGE, "got %d arguments; usage: kappa %s %s", cli->n_args, c->name,
+                   c->args);
+  if (ka_cli_flag(cli, "verbose")) ctx->log_level = KA_LOG_DEBUG;
+  if (ka_cli_flag(cli, "quiet")) ctx->log_level = KA_LOG_WARN;
+  if (ka_cli_given(cli, "threads")) {
+    int64_t n = ka_cli_int(cli, "threads");
+    if (n < 1 || n > 4096)
+      return ka_fail(ctx, KA_E_USAGE, "--threads: got %lld, expected 1 to 4096", (long long)n);
+    omp_set_num_threads((int)n);
+  }
+  return c->run(ctx, cli);
+}
+
+ka_status ka_cli_main(struct ka_ctx *ctx, int argc, char **argv) {
+  if (argc < 2 || strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0) {
+    print_overview();
+    return argc < 2 ? ka_fail(ctx, KA_E_USAGE, "no command given") : KA_STATUS_OK;
+  }
+  if (strcmp(argv[1], "--version") == 0) {
+    puts("kappa " KAPPA_VERSION);
+    return KA_STATUS_OK;
+  }
+  const char *names[64] = {0};
+  struct ka_cli cli = {0};
+  for (int i = 0; ka_commands[i]; i++) {
+    names[i] = ka_commands[i]->name;
+    if (strcmp(argv[1], names[i]) == 0) cli.command = ka_commands[i];
+  }
+  if (!cli.command) {
+    const char *near = ka_nearest(argv[1], names);
+    return ka_fail(ctx, KA_E_USAGE, "unknown command \"%s\"%s%s%s; see `kappa help`", argv[1],
+                   near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
+  }
+  ka_status st = run(ctx, &cli, argc, argv);
+  for (int i = 0; i < cli.n_values; i++) ka_free(cli.values[i].words);
+  ka_free(cli.args);
+  return st;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Entry point: signals, the context, one error line, the exit code. */
+#include "base/log.h"
+#include "engine/cli/cli.h"
+
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static volatile int interrupted;
+
+/* The first SIGINT or SIGTERM asks for a clean stop (long commands save and exit 4); the second is
+ * the system's default. */
+static void on_signal(int sig) {
+  interrupted = sig;
+  signal(sig, SIG_DFL);
+}
+
+int main(int argc, char **argv) {
+  setlocale(LC_ALL, "C");
+  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+  signal(SIGPIPE, SIG_IGN);
+
+  struct ka_ctx ctx;
+  ka_ctx_init(&ctx);
+  ctx.interrupted = &interrupted;
+  ka_status st = ka_cli_main(&ctx, argc, argv);
+  if (fflush(stdout) != 0 && ka_ok(st)) st = ka_fail(&ctx, KA_E_IO, "stdout: write failed");
+  if (!ka_ok(st) && ctx.error.message[0]) ka_log_error(&ctx);
+  return ka_exit_code(st.code);
+}
