@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The op interface: contracts, the device handle and the wrappers.
+ *
+ * Letters: B rows of a batch, T tokens a row, S keys a row, N = B*T tokens, C channels, H query
+ * heads, K key/value heads (H % K == 0), D head size, F feed-forward width, V vocabulary, R picked
+ * rows, E experts.
+ *
+ * Rules of every op:
+ *  - "x" is one of f32, bf16 or f64, the same for all operands marked x. f64 is served by ref only
+ *    (gradient checks). Sums accumulate in at least f32, in ref in double.
+ *  - "=" operands are written, "+=" operands accumulated; all others are read. Operands do not
+ *    alias unless the contract says so. Operands are contiguous unless it says "any row stride".
+ *  - A tensor with data NULL where "optional" is said means absent.
+ *  - Sizes of 0 are valid and do nothing but write what "=" says.
+ *  - NaN and infinity propagate as the formula says; nothing is clamped.
+ *  - Results do not depend on the number of threads, and repeat bit for bit.
+ *  - Ops may be asynchronous on a device; ka_dev_sync waits. On cpu and ref they are done on
+ *    return. Statuses: KA_E_UNSUPPORTED (this back end, these dtypes), KA_E_DEVICE, KA_E_MEMORY.
+ * The wrapper ka_NAME(dev, args) checks shapes, dtypes and aliasing once (KA_E_INTERNAL: the caller
+ * is wrong), marks the profiler and calls the slot; back ends do not re-check. */
+#ifndef KAPPA_KERNELS_OPS_H
+#define KAPPA_KERNELS_OPS_H
+
+#include "kernels/tensor.h"
+
+enum ka_op_class { KA_CLASS_MOVE, KA_CLASS_MAP, KA_CLASS_REDUCE, KA_CLASS_GEMM };
+
+enum ka_op {
+#define KA_OP(name, class, summary) KA_OP_##name,
+#include "kernels/ops.def"
+#undef KA_OP
+  KA_N_OPS
+};
+
+/* x = value. x any dtype, any row stride. */
+struct ka_fill_args {
+  struct ka_tensor x; /* = */
+  double value;
+};
+
+/* out = in. Same shape; any dtypes of f32, bf16, f16, f64; any row strides; may be the same memory
+ * when dtype and stride agree. */
+struct ka_copy_args {
+  struct ka_tensor out; /* = */
+  struct ka_tensor in;
+};
+
+/* out = a + b, rounded once. out may be a or b. */
+struct ka_add_args {
+  struct ka_tensor out; /* [n] x = */
+  struct ka_tensor a, b;
+};
+
+/* x *= value (read and written). */
+struct ka_scale_args {
+  struct ka_tensor x; /* [n] x or f32 */
+  double value;
+};
+
+/* out[i,:] = scale * table[ids[i],:]. ids in [0,V), checked by whoever made the batch. */
+struct ka_embed_fwd_args {
+  struct ka_tensor out;   /* [N,C] x = */
+  struct ka_tensor table; /* [V,C] x */
+  struct ka_tensor ids;   /* [N] i32 */
+  double scale;           /* 1 but for Gemma's sqrt(C) */
+};
+
+/* dtable[ids[i],:] += scale * dout[i,:], repeated ids in order of i. */
+struct ka_embed_bwd_args {
+  struct ka_tensor dtable; /* [V,C] f32 (f64 with f64) += */
+  struct ka_tensor dout;   /* [N,C] x */
+  struct ka_tensor ids;    /* [N] i32 */
+  double scale;
+};
+
+/* out[r,:] = x[index[r],:]; index[r] in [0,N). */
+struct ka_gather_rows_args {
+  struct ka_tensor out;   /* [R,C] x = */
+  struct ka_tensor x;     /* [N,C] x */
+  struct ka_tensor index; /* [R] i32 */
+};
+
+/* out = 0, then out[index[r],:] = x[r,:]; indices distinct. */
+struct ka_scatter_rows_args {
+  struct ka_tensor out;   /* [N,C] x = */
+  struct ka_tensor x;     /* [R,C] x */
+  struct ka_tensor index; /* [R] i32 */
+};
+
+/* y = x_hat * (offset + w), x_hat = s * rstd, s = x + delta, rstd = 1/sqrt(mean(s^2) + eps)
+ * (Zhang and Sennrich 2019, eq. 4). Statistics in f32. Llama rounds x_hat to x's dtype before the
+ * product with w (round_before_weight), OLMo-2 and Gemma after. The residual add: when delta is
+ * given, sum = x + delta rounded to x's dtype is written, and the norm is of that rounded sum. */
+struct ka_rmsnorm_fwd_args {
+  struct ka_tensor y;     /* [N,C] x = */
+  struct ka_tensor rstd;  /* [N] f32 (f64 with f64) =, optional */
+  struct ka_tensor sum;   /* [N,C] x =, with delta only; may be x or delta */
+  struct ka_tensor x;     /* [N,C] x */
+  struct ka_tensor delta; /* [N,C] x, optional */
+  struct ka_tensor w;     /* [C] x */
+  double eps, offset;     /* offset 0, or 1 for Gemma */
+  bool round_before_weight;
+};
+
+/* With g = dy * (offset + w): ds = rstd * (g - s * rstd^2 * mean(g * s)); dx = ds, or dx += ds with
+ * accumulate (the residual path's gradient is in dx already). dw += sum over rows of dy * s * rstd.
+ */
+struct ka_rmsnorm_bwd_args {
+  struct ka_tensor dx;   /* [N,C] x = or += ; may be dy */
+  struct ka_tensor dw;   /* [C] f32 (f64 with f64) +=, optional (frozen) */
+  struct ka_tensor dy;   /* [N,C] x */
+  struct ka_tensor s;    /* [N,C] x: what was normalised (sum, or x) */
+  struct ka_tensor rstd; /* [N] f32 (f64) */
+  struct ka_tensor w;    /* [C] x */
+  double offset;
+  bool accumulate;
+};
+
+/* Rotates pairs of the first R channels of each head by the angle of the token's position (Su et
+ * al. 2021, eq. 34): (a, b) -> (a cos - b sin, b cos + a sin), with inverse the transpose, which is
+ * the backward pass. Pairs are (i, i + R/2), or (2i, 2i+1) with interleaved. Products in f32. */
+struct ka_rope_args {
+  struct ka_tensor x;        /* [N,H,D] x, read and written */
+  struct ka_tensor cos, sin; /* [P,R/2] f32, R <= D even; include any attention factor */
+  struct ka_tensor pos;      /* [N] i32 in [0,P) */
+  bool interleaved, inverse;
+};
+
+/* packed = b in the back end's own layout, for matmuls with this b and trans_b. */
+struct ka_pack_args {
+  struct ka_tensor packed; /* [ka_pack_bytes()] u8 = */
+  struct ka_tensor b;      /* [K,N], or [N,K] with trans_b; x */
+  bool trans_b;
+  int64_t m; /* rows of a that the matmuls will have, a hint for the layout */
+};
+
+/* out = op(a) op(b) + bias, or out += op(a) op(b) with accumulate (then no bias). op(a) is [M,K]:
+ * a is [M,K], or [K,M] with trans_a; b is [K,N], or [N,K] with trans_b. A linear layer y = x W^T +
+ * c has trans_b; its input gradient dx = dy W neither; its weight gradient dW += dy^T x trans_a. */
+struct ka_matmul_args {
+  struct ka_tensor out;      /* [M,N] x, or f32 with bf16 operands; any row stride */
+  struct ka_tensor a, b;     /* x; any row stride */
+  struct ka_tensor bias;     /* [N] x, optional */
+  struct ka_tensor packed_b; /* from pack with the same b, trans_b and m; optional */
+  bool trans_a, trans_b, accumulate;
+};
+
+/* dbias[n] += sum over rows of dout[m,n]. */
+struct ka_bias_bwd_args {
+  struct ka_tensor dbias; /* [N] f32 (f64 with f64) += */
+  struct ka_tensor dout;  /* [M,N] x */
+};
+
+/* For each query i of row b, with absolute index p = q_offset + i, over the visible keys j:
+ * doc_start[b,i] <= j <= p and (window == 0 or p - j < window):
+ *   score = scale * <q,k>; with softcap c: c * tanh(score / c); out = softmax(score) v;
+ *   lse = log sum exp(score).
+ * Query head h uses key/value head h / (H/K). Every query sees at least itself. Flash-style (Dao
+ * 2022): no [T,S] matrix beyond a tile is ever held. */
+struct ka_attn_fwd_args {
+  struct ka_tensor out;       /* [B,T,H,Dv] x = */
+  struct ka_tensor lse;       /* [B,H,T] f32 (f64 with f64) =, optional */
+  struct ka_tensor q;         /* [B,T,H,D] x */
+  struct ka_tensor k;         /* [B,S,K,D] x, S >= q_offset + T */
+  struct ka_tensor v;         /* [B,S,K,Dv] x */
+  struct ka_tensor doc_start; /* [B,T] i32, optional (0) */
+  int64_t window, q_offset;
+  double scale, softcap;
+};
+
+/* Gradients of attn_fwd with q_offset 0 and S = T. delta = rowsum(dout * out). */
+struct ka_attn_bwd_args {
+  struct ka_tensor dq, dk, dv; /* as q, k, v; = */
+  struct ka_tensor dout;       /* [B,T,H,Dv] x */
+  struct ka_tensor q, k, v, out, lse, doc_start;
+  int64_t window;
+  double scale, softcap;
+};
+
+enum ka_act { KA_ACT_SILU, KA_ACT_GELU_TANH, KA_ACT_GELU };
+
+/* out = act(gate) * up (Shazeer 2020); out may be gate or up. */
+struct ka_glu_fwd_args {
+  struct ka_tensor out;      /* [N,F] x = */
+  struct ka_tensor gate, up; /* [N,F] x */
+  enum ka_act act;
+};
+
+/* dgate = dout * up * act'(gate), dup = dout * act(gate). dgate may be gate, dup may be up. out is
+ * act(gate) * up again, for the down projection's weight gradient, when wanted (then the forward
+ * pass need not keep it); may be dout. */
+struct ka_glu_bwd_args {
+  struct ka_tensor dgate, dup; /* [N,F] x = */
+  struct ka_tensor out;        /* [N,F] x =, optional */
+  struct ka_tensor dout;       /* [N,F] x */
+  struct ka_tensor gate, up;
+  enum ka_act act;
+};
+
+/* For each row: z = logits (softcap c: c * tanh(logits / c)); loss = logsumexp(z) - z[target].
+ * backward: logits become grad_scale * dloss/dlogits. Sums in f32 at least. */
+struct ka_xent_args {
+  struct ka_tensor logits;  /* [R,V] x or f32; read, and = with backward */
+  struct ka_tensor targets; /* [R] i32 in [0,V) */
+  struct ka_tensor loss;    /* [R] f32 (f64 with f64) = */
+  struct ka_tensor argmax;  /* [R] i32 =, optional: first maximum */
+  double grad_scale, softcap;
+  bool backward;
+};
+
+/* out += sum of x^2, in double, in a fixed order. */
+struct ka_sumsq_args {
+  struct ka_tensor out; /* [1] f64 += */
+  struct ka_tensor x;   /* any shape, f32 */
+};
+
+/* torch.optim.AdamW (Loshchilov and Hutter 2019, algorithm 2), in f32, with g = grad * grad_scale:
+ *   w -= lr * weight_decay * w;  m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;
+ *   w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+ * then weight = w rounded to its dtype. */
+struct ka_adamw_args {
+  struct ka_tensor weight; /* [r,c] f32 or bf16 =; any row stride; may be w itself */
+  struct ka_tensor w;      /* [r,c] f32 master, read and written */
+  struct ka_tensor m, v;   /* [r,c] f32, read and written */
+  struct ka_tensor grad;   /* [r,c] f32 */
+  double lr, beta1, beta2, eps, weight_decay, grad_scale;
+  int64_t t; /* step, from 1 */
+};
+
+struct ka_dev;
+
+/* The vtable: one typed slot an op. */
+struct ka_op_table {
+#define KA_OP(name, class, summary)                                                                \
+  ka_status (*name)(struct ka_dev * dev, const struct ka_##name##_args *args);
+#include "kernels/ops.def"
+#undef KA_OP
+};
+
+/* A back end starts as all-ref and overrides slots with designated initialisers. Memory calls are
+ * synchronous. */
+struct ka_backend {
+  const char *name; /* "ref", "cpu", "cuda" */
+  struct ka_op_table ops;
+  ka_status (*open)(struct ka_dev *dev); /* sets dev->state; may be NULL */
+  void (*close)(struct ka_dev *dev);     /* may be NULL */
+  ka_status (*sync)(struct ka_dev *dev); /* may be NULL: nothing is asynchronous */
+  /* Bytes that `pack` needs for b, 0 when packing gains nothing here. May be NULL (0). */
+  size_t (*pack_bytes)(struct ka_dev *dev, const struct ka_pack_args *args);
+  /* One line for doctor: "oneDNN 2.6.3, bf16 by avx512_bf16". May be NULL. */
+  void (*describe)(struct ka_dev *dev, char *text, size_t n);
+};
+
+struct ka_profile_row {
+  int64_t calls;
+  double seconds, flops, bytes;
+};
+
+struct ka_dev {
+  struct ka_ctx *ctx;
+  const struct ka_backend *backend;
+  void *state;                    /* the back end's own */
+  bool has_bf16;                  /* bf16 matmul is faster than f32 here */
+  struct ka_profile_row *profile; /* [KA_N_OPS], or NULL: off */
+};
+
+/* name: "auto", "cpu", "ref" or "cuda". auto takes the best that is there. */
+ka_status ka_dev_open(struct ka_ctx *ctx, struct ka_dev *dev, const char *name);
+void ka_dev_close(struct ka_dev *dev);
+ka_status ka_dev_sync(struct ka_dev *dev);
+
+const char *ka_op_name(enum ka_op op);
+const char *ka_op_summary(enum ka_op op);
+enum ka_op_class ka_op_class_of(enum ka_op op);
+/* True when the back end has its own slot (not ref's). */
+bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op);
+
+size_t ka_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args);
+
+/* The wrappers: ka_matmul(dev, &(struct ka_matmul_args){.out = y, .a = x, .b = w, .trans_b = true})
+ */
+#define KA_OP(name, class, summary)                                                                \
+  ka_status ka_##name(struct ka_dev *dev, const struct ka_##name##_args *args);
+#include "kernels/ops.def"
+#undef KA_OP
+
+/* Floating-point operations and bytes moved by one call, for the profiler and the bench. */
+#define KA_OP(name, class, summary)                                                                \
+  void ka_##name##_cost(const struct ka_##name##_args *args, double *flops, double *bytes);
+#include "kernels/ops.def"
+#undef KA_OP
+
+extern const struct ka_backend ka_backend_ref, ka_backend_cpu;
+
+#endif
