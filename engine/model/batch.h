@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the model eats: B rows of T tokens, several documents packed in a row. */
+#ifndef KAPPA_ENGINE_MODEL_BATCH_H
+#define KAPPA_ENGINE_MODEL_BATCH_H
+
+#include <stdint.h>
+
+/* All arrays are [B,T], owned by whoever made the batch, and valid until its next batch.
+ * Invariants: input_ids in [0, V); doc_start[b,t] <= t is the row index of the first token of t's
+ * document; position = t - doc_start unless the data says otherwise; padding is a document of its
+ * own with labels -100. */
+struct ka_batch {
+  int64_t B, T;
+  const int32_t *input_ids;
+  const int32_t *labels; /* -100 masked; unshifted, as in transformers: labels[t] is predicted
+                            from t-1; a document's first token is never a target */
+  const int32_t *position;
+  const int32_t *doc_start;
+  int64_t n_targets; /* trained targets: labels != -100 at t > doc_start[t] */
+};
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A transformer on a device: its weights, which parts of them are trained, forward and backward.
+ *
+ * What is frozen costs nothing: no weight gradient, no saved input, no gradient below the lowest
+ * trained layer. All memory comes from three arenas sized by ka_model_plan on measuring arenas; a
+ * step allocates nothing. Not here: reading jobs, the optimizer's step, batches, devices' memory.
+ */
+#ifndef KAPPA_ENGINE_MODEL_MODEL_H
+#define KAPPA_ENGINE_MODEL_MODEL_H
+
+#include "engine/formats/safetensors.h"
+#include "engine/model/batch.h"
+#include "engine/model/family.h"
+
+/* A trained part of a tensor: rows [row, row+n_rows) x columns [col, col+n_cols) of its matrix view
+ * ([d0, rest]; vectors are [1, n]). The trainer owns w, m and v (see engine/train), the model
+ * accumulates into grad. Slices of one tensor do not overlap. */
+struct ka_slice {
+  int64_t param; /* index into params */
+  int64_t row, n_rows, col, n_cols;
+  struct ka_tensor grad;   /* [n_rows, n_cols] f32, += by backward, in the run arena */
+  struct ka_tensor weight; /* view of the compute weight, any row stride: what the forward reads */
+};
+
+struct ka_param {
+  const char *name; /* as in the model file */
+  enum ka_role role;
+  int layer;               /* -1 outside layers */
+  struct ka_tensor stored; /* view into the file, in the file's dtype; initial values */
+  struct ka_tensor weight; /* in the compute dtype; the stored view itself when frozen, same dtype
+                              and the device reads host memory */
+  struct ka_tensor packed, packed_t; /* for y = x W^T and dx = dy W, data NULL when not packed */
+  bool trained;                      /* any slice */
+};
+
+/* Asks for the training of one part of a tensor; rows or cols [0, -1) mean all. */
+struct ka_train_part {
+  const char *tensor;
+  int64_t row, n_rows, col, n_cols; /* n_rows, n_cols -1: to the end */
+};
+
+struct ka_model {
+  struct ka_ctx *ctx;
+  struct ka_dev *dev;
+  struct ka_arena meta; /* names, tables */
+  const struct ka_family *family;
+  struct ka_hf_config config;
+  struct ka_recipe recipe;
+  struct ka_safetensors files;
+  enum ka_dtype compute; /* KA_F32 or KA_BF16 (KA_F64 with ref, for tests) */
+  int64_t n_params;
+  struct ka_param *params;   /* in file order by name */
+  struct ka_param **by_role; /* [ (layer + 1) * KA_N_ROLES + role ], NULL: the model has none */
+  int64_t n_slices;
+  struct ka_slice *slices;  /* sorted by (param, row, col) */
+  int lowest_trained_layer; /* L when nothing below the head is trained, -1 for the embedding */
+  struct ka_arena run, step;
+  struct ka_model_buffers *buffers; /* step plan: block.c and head.c */
+};
+
+/* Reads config.json and the headers of the weights of directory `dir`; maps them; checks that every
+ * tensor the recipe needs is there with the right shape (all problems in one message), extra
+ * tensors are named in a log line. Does not touch weight data. */
+ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev, const char *dir,
+                        enum ka_dtype compute);
+void ka_model_close(struct ka_model *m);
+
+/* Index of a tensor by its name in the model file, -1 when unknown. Tied heads are the embedding.
+ */
+int64_t ka_model_param(const struct ka_model *m, const char *name);
+/* Elements of all parameters (tied ones once). */
+int64_t ka_model_n_elems(const struct ka_model *m);
+
+/* Which parts will be trained: before ka_model_prepare. KA_E_INPUT names an unknown tensor, a part
+ * out of range, two parts that overlap. n = 0: nothing (evaluation). */
+ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *parts, int64_t n);
+
+/* Plans and allocates for batches of at most B x T: converts weights to the compute dtype, packs
+ * frozen ones, makes gradients, step buffers. With `measure`, only counts: m->run.uses and
+ * m->step.uses say what for, and nothing is allocated. */
+ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measure);
+
+/* Forward. loss_sum: sum over targets of the cross-entropy, in double. loss may be NULL, else
+ * [B*T] f32, the loss of predicting the token at each index (0 where none). */
+ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double *loss_sum,
+                        float *loss);
+
+/* Forward and backward of one microbatch: adds d(grad_scale * loss_sum)/dw to every slice's grad.
+ * grad_scale is 1 / (targets of the whole optimizer step). */
+ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double grad_scale,
+                        double *loss_sum);
+
+/* Sets all gradients to zero. */
+ka_status ka_model_zero_grad(struct ka_model *m);
+
+/* To be called after the trained weights were changed (repacks them). */
+ka_status ka_model_weights_changed(struct ka_model *m);
+
+/* For verify and generate. Hidden states: index 0 the (scaled) embedding, i the output of block i,
+ * the last one after the final norm; each [B*T, C] f32, NULL to skip. logits [B*T, V] f32 or NULL.
+ */
+ka_status ka_model_forward(struct ka_model *m, const struct ka_batch *batch, float *logits,
+                           float **hidden);
+
+#endif
