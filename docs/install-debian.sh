@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs the Debian packages kappa needs to build and to run its tests; does nothing when they are
+# there. Optional: libdnnl-dev (oneDNN) and libopenblas-dev + liblapacke-dev (CMake goes on without).
+set -euo pipefail
+packages=(gcc libc6-dev cmake ninja-build pkg-config libfyaml-dev libjansson-dev libpcre2-dev
+          libutf8proc-dev libxxhash-dev libdnnl-dev libopenblas-dev liblapacke-dev libcmocka-dev)
+missing=()
+for p in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+sudo=(); [ "$(id -u)" -eq 0 ] || sudo=(sudo)
+echo "installing: ${missing[*]}" >&2
+"${sudo[@]}" apt-get update -qq
+DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
