@@ -11,9 +11,16 @@
 
 struct ka_st_entry {
   const char *name;
-  int shard;           /* index into shards */
-  size_t offset_bytes; /* from the start of the file */
-  struct ka_tensor t;  /* read-only view into the map; contiguous */
+  const char *dtype_name; /* as in the file: "BF16", "F8_E4M3", ... */
+  int shard;              /* index into shards */
+  size_t offset_bytes;    /* from the start of the file */
+  size_t n_bytes;
+  /* Read-only contiguous view, aligned for its dtype: into the map, or into the arena where the
+   * file's offset is not aligned. BOOL is seen as U8. */
+  struct ka_tensor t;
+  /* NULL, or why kappa cannot read it (a dtype like F8_E4M3, more than 6 dimensions): then t.data
+   * is NULL and t means nothing; such tensors are still carried over by ka_st_rewrite. */
+  const char *unreadable;
 };
 
 struct ka_st_shard {
@@ -29,6 +36,7 @@ struct ka_safetensors {
   int64_t n_shards, n_entries;
   struct ka_st_shard *shards;
   struct ka_st_entry *entries; /* sorted by name */
+  const char *path;            /* what was opened: the single file, or the index */
   const char *index_path;      /* NULL for a single file */
 };
 
@@ -37,21 +45,31 @@ struct ka_safetensors {
 ka_status ka_st_open(struct ka_ctx *ctx, struct ka_safetensors *st, const char *path);
 void ka_st_close(struct ka_safetensors *st);
 
-/* NULL when absent. */
+/* NULL when absent. The entry may be unreadable (see there). */
 const struct ka_st_entry *ka_st_find(const struct ka_safetensors *st, const char *name);
+/* The view of a tensor that must be there and readable: KA_E_INPUT naming file and tensor (and the
+ * nearest name) otherwise. */
+ka_status ka_st_get(struct ka_ctx *ctx, const struct ka_safetensors *st, const char *name,
+                    struct ka_tensor *out);
+/* For messages: the file the entry stands in. */
+const char *ka_st_path_of(const struct ka_safetensors *st, const struct ka_st_entry *e);
 
 /* One tensor to write; written in the order given, so a caller keeps the base's order. */
 struct ka_st_out {
   const char *name;
   struct ka_tensor t; /* any row_stride; stored contiguous in t.dtype */
 };
-/* Writes one file, published by rename. metadata: n pairs, may be NULL. Offsets are 8-aligned. */
+/* Writes one file, published by rename. metadata: n pairs, may be NULL. The header lists the
+ * tensors in the order given; the data is laid out wide dtypes first (stable), from an 8-aligned
+ * start, so that every tensor is aligned for its dtype although the format allows no holes. */
 ka_status ka_st_write(struct ka_ctx *ctx, const char *path, const struct ka_st_out *tensors,
                       int64_t n, const char *const *metadata, int64_t n_metadata);
 
 /* Rewrites the base's shards (or single file) into out_dir, header bytes and all untouched tensors
  * byte for byte; tensors named in `changed` (same shape; any dtype, converted to the base's)
- * replace theirs. The index, if any, is copied last. */
+ * replace theirs. Files are written in one pass with bounded memory and published by rename, the
+ * index, if any, last. out_dir must exist; it may be the base's own directory. A changed name that
+ * the base lacks, a repeated one, or another shape is KA_E_INPUT. */
 ka_status ka_st_rewrite(struct ka_ctx *ctx, const struct ka_safetensors *base, const char *out_dir,
                         const struct ka_st_out *changed, int64_t n_changed);
 
