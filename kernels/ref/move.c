@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Ops that move values: fill, copy, add, scale, embeddings and picked rows. */
+#include "kernels/ref/ref.h"
+
+ka_status fill_ref(struct ka_dev *dev, const struct ka_fill_args *args) {
+  (void)dev;
+  struct ka_tensor x = ref_rows(args->x);
+#pragma omp parallel for
+  for (int64_t r = 0; r < x.shape[0]; r++)
+    for (int64_t c = 0; c < x.shape[1]; c++) put2(&x, r, c, args->value);
+  return KA_STATUS_OK;
+}
+
+ka_status copy_ref(struct ka_dev *dev, const struct ka_copy_args *args) {
+  (void)dev;
+  struct ka_tensor out = ref_rows(args->out), in = ref_rows(args->in);
+#pragma omp parallel for
+  for (int64_t r = 0; r < out.shape[0]; r++)
+    for (int64_t c = 0; c < out.shape[1]; c++) put2(&out, r, c, get2(&in, r, c));
+  return KA_STATUS_OK;
+}
+
+ka_status add_ref(struct ka_dev *dev, const struct ka_add_args *args) {
+  (void)dev;
+  int64_t n = ka_tensor_elems(&args->out);
+#pragma omp parallel for
+  for (int64_t i = 0; i < n; i++) put(&args->out, i, get(&args->a, i) + get(&args->b, i));
+  return KA_STATUS_OK;
+}
+
+ka_status scale_ref(struct ka_dev *dev, const struct ka_scale_args *args) {
+  (void)dev;
+  int64_t n = ka_tensor_elems(&args->x);
+#pragma omp parallel for
+  for (int64_t i = 0; i < n; i++) put(&args->x, i, get(&args->x, i) * args->value);
+  return KA_STATUS_OK;
+}
+
+ka_status embed_fwd_ref(struct ka_dev *dev, const struct ka_embed_fwd_args *args) {
+  (void)dev;
+  int64_t n_tok = args->out.shape[0], n_chan = args->out.shape[1];
+#pragma omp parallel for
+  for (int64_t t = 0; t < n_tok; t++)
+    for (int64_t c = 0; c < n_chan; c++)
+      put2(&args->out, t, c, args->scale * get2(&args->table, get_id(&args->ids, t), c));
+  return KA_STATUS_OK;
+}
+
+/* Threads share channels, not tokens: repeated ids then add up in order of i. */
+ka_status embed_bwd_ref(struct ka_dev *dev, const struct ka_embed_bwd_args *args) {
+  (void)dev;
+  int64_t n_tok = args->dout.shape[0], n_chan = args->dout.shape[1];
+#pragma omp parallel for
+  for (int64_t c = 0; c < n_chan; c++)
+    for (int64_t t = 0; t < n_tok; t++)
+      inc(&args->dtable, get_id(&args->ids, t) * n_chan + c, args->scale * get2(&args->dout, t, c));
+  return KA_STATUS_OK;
+}
+
+ka_status gather_rows_ref(struct ka_dev *dev, const struct ka_gather_rows_args *args) {
+  (void)dev;
+  int64_t n_rows = args->out.shape[0], n_chan = args->out.shape[1];
+#pragma omp parallel for
+  for (int64_t r = 0; r < n_rows; r++)
+    for (int64_t c = 0; c < n_chan; c++)
+      put2(&args->out, r, c, get2(&args->x, get_id(&args->index, r), c));
+  return KA_STATUS_OK;
+}
+
+ka_status scatter_rows_ref(struct ka_dev *dev, const struct ka_scatter_rows_args *args) {
+  (void)dev;
+  int64_t n_rows = args->x.shape[0], n_chan = args->x.shape[1], n = ka_tensor_elems(&args->out);
+#pragma omp parallel for
+  for (int64_t i = 0; i < n; i++) put(&args->out, i, 0);
+#pragma omp parallel for
+  for (int64_t r = 0; r < n_rows; r++)
+    for (int64_t c = 0; c < n_chan; c++)
+      put2(&args->out, get_id(&args->index, r), c, get2(&args->x, r, c));
+  return KA_STATUS_OK;
+}
