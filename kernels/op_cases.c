@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Builds sample calls from the operand table: shapes from the letters, contents from a hash, index
+ * operands by name. */
+#include "kernels/op_cases.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  OPT = KA_CASE_OPT,
+  STRIDE = KA_CASE_STRIDE,
+  ALIAS = KA_CASE_ALIAS,
+  TA = KA_CASE_TA,
+  TB = KA_CASE_TB,
+  ACC = KA_CASE_ACC,
+  WIDE = KA_CASE_WIDE,
+  HALF = KA_CASE_HALF,
+  PACK = KA_CASE_PACK,
+  WINDOW = KA_CASE_WINDOW,
+  DOCS = KA_CASE_DOCS,
+  CAP = KA_CASE_CAP,
+  ROUND = KA_CASE_ROUND,
+  OFFSET = KA_CASE_OFFSET,
+  INVERSE = KA_CASE_INVERSE,
+  INTERLEAVED = KA_CASE_INTERLEAVED,
+  GELU = KA_CASE_GELU,
+  GELU_TANH = KA_CASE_GELU_TANH,
+  BACKWARD = KA_CASE_BACKWARD,
+  SCALE = KA_CASE_SCALE,
+  PERF = KA_CASE_PERF,
+};
+
+const struct ka_op_case ka_op_cases[] = {
+#define KA_CASE(op, sizes, flags) {KA_OP_##op, sizes, flags},
+#include "kernels/op_cases.def"
+#undef KA_CASE
+};
+const int ka_n_op_cases = sizeof ka_op_cases / sizeof *ka_op_cases;
+
+int64_t ka_op_case_size(const char *sizes, char letter) {
+  for (const char *p = sizes; p && *p; p = strchr(p, ' ') ? strchr(p, ' ') + 1 : NULL)
+    if (*p == letter) return strtoll(p + 1, NULL, 10);
+  return -1;
+}
+
+const char *ka_op_case_text(const struct ka_op_case *c, char buf[128]) {
+  static const struct {
+    int flag;
+    const char *name;
+  } names[] = {{TA, "trans_a"},   {TB, "trans_b"},  {ACC, "+="},
+               {WIDE, "f32 out"}, {PACK, "packed"}, {WINDOW, "window"},
+               {DOCS, "docs"},    {CAP, "softcap"}, {BACKWARD, "backward"}};
+  int n = snprintf(buf, 128, "%s", c->sizes);
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (c->flags & names[i].flag) n += snprintf(buf + n, (size_t)(128 - n), " %s", names[i].name);
+  return buf;
+}
+
+/* splitmix64 (Steele et al. 2014) of a counter: cheap, and the same for any filling order. */
+static uint64_t mix(uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+  return x ^ x >> 31;
+}
+
+static double uniform(uint64_t seed, int64_t i) { /* [-1, 1) */
+  return (double)(mix(seed + (uint64_t)i) >> 40) * 0x1p-23 - 1;
+}
+
+/* What ka_op_call_make works with. */
+struct make {
+  struct ka_dev *dev;
+  struct ka_arena *arena;
+  const struct ka_op_case *c;
+  enum ka_dtype x;
+  uint64_t seed;
+  struct ka_op_layout layout;
+};
+
+static enum ka_dtype type_of(const struct make *m, const struct ka_operand *o) {
+  bool output = o->flags & KA_WRITE, narrow = m->x == KA_F32 || m->x == KA_BF16;
+  switch (o->type) {
+  case KA_TYPE_SUM:
+    return m->x == KA_F64 ? KA_F64 : KA_F32;
+  case KA_TYPE_XF32:
+  case KA_TYPE_FLOAT:
+    if (output && m->c->flags & HALF) return KA_F16;
+    return output && m->c->flags & WIDE && m->x == KA_BF16 ? KA_F32 : m->x;
+  case KA_TYPE_F32BF16:
+    return narrow && !(m->c->flags & ALIAS) ? m->x : KA_F32;
+  case KA_TYPE_F32:
+    return KA_F32;
+  case KA_TYPE_F64:
+    return KA_F64;
+  case KA_TYPE_I32:
+    return KA_I32;
+  case KA_TYPE_U8:
+    return KA_U8;
+  case KA_TYPE_X:
+  case KA_TYPE_ANY:
+    break;
+  }
+  return m->x;
+}
+
+/* The dims string of an operand, with the table's wild cards filled in. */
+static const char *dims_of(const struct make *m, const struct ka_operand *o) {
+  bool ta = m->c->flags & TA, tb = m->c->flags & TB, a = strcmp(o->name, "a") == 0;
+  if (*o->dims == '*' || strcmp(o->name, "x") == 0) return *o->dims == '?' ? "NC" : o->dims;
+  if (strcmp(o->dims, "??") != 0) return o->dims;
+  return a ? (ta ? "KM" : "MK") : (tb ? "NK" : "KN");
+}
+
+static ka_status place(struct make *m, struct ka_tensor *t, const char *name) {
+  struct ka_ctx *ctx = m->dev->ctx;
+  int64_t guard = m->layout.guard_bytes, size = (int64_t)ka_dtype_bytes(t->dtype);
+  int64_t span = ka_tensor_elems(t), lead = m->layout.offset_elems * size;
+  if (t->n_dim >= 2 && t->shape[t->n_dim - 1]) span = span / t->shape[t->n_dim - 1] * t->row_stride;
+  int64_t total = guard + lead + span * size + guard;
+  void *p;
+  KA_TRY(ka_arena_alloc_n(m->arena, &p, total, 1, name));
+  memset(p, 0xA5, (size_t)total);
+  t->data = (char *)p + guard + lead;
+  return KA_STATUS_OK;
+}
+
+static void fill_indices(const struct make *m, const char *name, struct ka_tensor *t) {
+  const char *sizes = m->c->sizes;
+  int64_t n = ka_tensor_elems(t), range = ka_op_case_size(sizes, strcmp(name, "pos") ? 'V' : 'P');
+  for (int64_t i = 0; i < n; i++) {
+    int64_t v = range > 0 ? (int64_t)(mix(m->seed + (uint64_t)i) % (uint64_t)range) : 0;
+    if (strcmp(name, "index") == 0) v = ka_op_case_size(sizes, 'N') - 1 - i;
+    if (strcmp(name, "doc_start") == 0) {
+      int64_t at = i % t->shape[1], length = 13 + 29 * (i / t->shape[1]);
+      v = at - at % length;
+    }
+    ((int32_t *)t->data)[i] = (int32_t)v;
+  }
+}
+
+static void fill_values(const struct make *m, const struct ka_operand *o, int number,
+                        struct ka_tensor *t) {
+  int64_t n = ka_tensor_elems(t), width = t->n_dim ? t->shape[t->n_dim - 1] : 1;
+  bool pure_output = !(o->flags & KA_READ) && !(m->c->flags & ACC);
+  bool positive = strcmp(o->name, "rstd") == 0 || (m->c->op == KA_OP_adamw && *o->name == 'v');
+  for (int64_t i = 0; i < n; i++) {
+    int64_t at = t->n_dim >= 2 ? i / width * t->row_stride + i % width : i;
+    double v = uniform(m->seed + (uint64_t)number * 0x100000001b3u, i);
+    if (strcmp(o->name, "cos") == 0) v = cos(0.37 * (double)i);
+    if (strcmp(o->name, "sin") == 0) v = sin(0.37 * (double)i);
+    if (m->c->op == KA_OP_xent) v *= 8;
+    ka_store(t->data, t->dtype, at, pure_output ? NAN : positive ? fabs(v) : v);
+  }
+}
+
+static ka_status make_operand(struct make *m, struct ka_op_call *call, int number) {
+  struct ka_ctx *ctx = m->dev->ctx;
+  const struct ka_operand *o = &ka_operands[call->op][number];
+  struct ka_tensor *t = ka_op_call_operand(call, number);
+  bool wanted = strcmp(o->name, "doc_start") == 0 ? m->c->flags & DOCS : m->c->flags & OPT;
+  if ((o->flags & KA_OPTIONAL && !wanted) || o->type == KA_TYPE_U8) return KA_STATUS_OK;
+  const char *dims = dims_of(m, o);
+  if (*dims == '*') dims = "NC";
+  int64_t shape[KA_MAX_DIM] = {0};
+  for (int i = 0; dims[i]; i++)
+    shape[i] = dims[i] == '1' ? 1 : ka_op_case_size(m->c->sizes, dims[i]);
+  *t = ka_tensor_view(NULL, type_of(m, o), (int)strlen(dims), shape);
+  if (t->n_dim == 2 && o->flags & KA_STRIDED && m->c->flags & STRIDE) t->row_stride += 5;
+  KA_TRY(place(m, t, o->name));
+  if (t->dtype == KA_I32)
+    fill_indices(m, o->name, t);
+  else
+    fill_values(m, o, number, t);
+  return KA_STATUS_OK;
+}
+
+/* Outputs that may be an input become it; only the first name of the list is tried. */
+static void alias_operands(struct ka_op_call *call) {
+  const struct ka_operand *list = ka_operands[call->op];
+  for (int i = 0; list[i].name; i++)
+    for (int j = 0; list[j].name && list[i].may_be; j++) {
+      struct ka_tensor *out = ka_op_call_operand(call, i), *in = ka_op_call_operand(call, j);
+      size_t n = strlen(list[j].name);
+      if (strncmp(list[i].may_be, list[j].name, n) == 0 && strchr(" ", list[i].may_be[n]) &&
+          out->data && in->data && out->dtype == in->dtype)
+        *out = *in;
+    }
+}
+
+static void set_scalars(const struct ka_op_case *c, union ka_op_args *args) {
+  int f = c->flags;
+  int64_t offset = ka_op_case_size(c->sizes, 'o');
+  double cap = f & CAP ? 2.5 : 0;
+  enum ka_act act = f & GELU ? KA_ACT_GELU : f & GELU_TANH ? KA_ACT_GELU_TANH : KA_ACT_SILU;
+  switch (c->op) {
+  case KA_OP_fill:
+    args->fill.value = 0.75;
+    break;
+  case KA_OP_scale:
+    args->scale.value = 0.3;
+    break;
+  case KA_OP_embed_fwd:
+    args->embed_fwd.scale = f & SCALE ? 5.6568542494923806 : 1;
+    break;
+  case KA_OP_embed_bwd:
+    args->embed_bwd.scale = f & SCALE ? 5.6568542494923806 : 1;
+    break;
+  case KA_OP_rmsnorm_fwd:
+    args->rmsnorm_fwd.eps = 1e-5;
+    args->rmsnorm_fwd.offset = f & OFFSET ? 1 : 0;
+    args->rmsnorm_fwd.round_before_weight = f & ROUND;
+    break;
+  case KA_OP_rmsnorm_bwd:
+    args->rmsnorm_bwd.offset = f & OFFSET ? 1 : 0;
+    args->rmsnorm_bwd.accumulate = f & ACC;
+    break;
+  case KA_OP_rope:
+    args->rope.interleaved = f & INTERLEAVED;
+    args->rope.inverse = f & INVERSE;
+    break;
+  case KA_OP_pack:
+    args->pack.trans_b = f & TB;
+    args->pack.m = 64;
+    break;
+  case KA_OP_matmul:
+    args->matmul.trans_a = f & TA;
+    args->matmul.trans_b = f & TB;
+    args->matmul.accumulate = f & ACC;
+    break;
+  case KA_OP_attn_fwd:
+    args->attn_fwd.window = f & WINDOW ? 21 : 0;
+    args->attn_fwd.q_offset = offset > 0 ? offset : 0;
+    args->attn_fwd.scale = 0.4;
+    args->attn_fwd.softcap = cap;
+    break;
+  case KA_OP_attn_bwd:
+    args->attn_bwd.window = f & WINDOW ? 21 : 0;
+    args->attn_bwd.scale = 0.4;
+    args->attn_bwd.softcap = cap;
+    break;
+  case KA_OP_glu_fwd:
+    args->glu_fwd.act = act;
+    break;
+  case KA_OP_glu_bwd:
+    args->glu_bwd.act = act;
+    break;
+  case KA_OP_xent:
+    args->xent.grad_scale = 0.125;
+    args->xent.softcap = cap;
+    args->xent.backward = f & BACKWARD;
+    break;
+  case KA_OP_adamw:
+    args->adamw.lr = 1e-2;
+    args->adamw.beta1 = 0.9;
+    args->adamw.beta2 = 0.999;
+    args->adamw.eps = 1e-8;
+    args->adamw.weight_decay = 0.1;
+    args->adamw.grad_scale = 0.5;
+    args->adamw.t = 3;
+    break;
+  default:
+    break;
+  }
+}
+
+/* out and lse of the forward pass, so that the backward pass sees a softmax that sums to one; ref
+ * would take long on the bench's sizes. */
+static ka_status forward_first(struct make *m, struct ka_attn_bwd_args *args) {
+  const struct ka_attn_fwd_args fwd = {.out = args->out,
+                                       .lse = args->lse,
+                                       .q = args->q,
+                                       .k = args->k,
+                                       .v = args->v,
+                                       .doc_start = args->doc_start,
+                                       .window = args->window,
+                                       .scale = args->scale,
+                                       .softcap = args->softcap};
+  const struct ka_backend *by = m->c->flags & PERF ? m->dev->backend : &ka_backend_ref;
+  return by->ops.attn_fwd(m->dev, &fwd);
+}
+
+static ka_status make_packed(struct make *m, struct ka_op_call *call) {
+  struct ka_ctx *ctx = m->dev->ctx;
+  struct ka_pack_args p = call->args.pack;
+  if (call->op == KA_OP_matmul) {
+    const struct ka_matmul_args *mm = &call->args.matmul;
+    p = (struct ka_pack_args){.b = mm->b, .trans_b = mm->trans_b, .m = mm->out.shape[0]};
+  }
+  int64_t n_bytes = (int64_t)ka_pack_bytes(m->dev, &p);
+  p.packed = ka_tensor_1d(NULL, KA_U8, n_bytes);
+  KA_TRY(ka_tensor_alloc(m->arena, &p.packed, "packed", KA_U8, 1, &n_bytes));
+  if (call->op == KA_OP_pack) call->args.pack = p;
+  if (call->op != KA_OP_matmul || n_bytes == 0) return KA_STATUS_OK;
+  KA_TRY(ka_pack(m->dev, &p));
+  call->args.matmul.packed_b = p.packed;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_op_call_make(struct ka_dev *dev, struct ka_arena *a, const struct ka_op_case *c,
+                          enum ka_dtype x, uint64_t seed, struct ka_op_layout layout,
+                          struct ka_op_call *out) {
+  struct ka_ctx *ctx = dev->ctx;
+  struct make m = {dev, a, c, x, seed, layout};
+  memset(out, 0, sizeof *out);
+  out->op = c->op;
+  for (int i = 0; ka_operands[c->op][i].name; i++) KA_TRY(make_operand(&m, out, i));
+  set_scalars(c, &out->args);
+  if (c->flags & ALIAS) alias_operands(out);
+  if (c->op == KA_OP_rmsnorm_fwd && !(c->flags & OPT)) out->args.rmsnorm_fwd.sum.data = NULL;
+  if (c->op == KA_OP_attn_bwd) KA_TRY(forward_first(&m, &out->args.attn_bwd));
+  if (c->flags & PACK || c->op == KA_OP_pack) KA_TRY(make_packed(&m, out));
+  return KA_STATUS_OK;
+}
+
+struct ka_tensor *ka_op_call_operand(struct ka_op_call *call, int i) {
+  return (struct ka_tensor *)((char *)&call->args + ka_operands[call->op][i].offset);
+}
+
+ka_status ka_op_call_run(struct ka_dev *dev, const struct ka_op_call *call) {
+  switch (call->op) {
+#define KA_OP(name, class, summary)                                                                \
+  case KA_OP_##name:                                                                               \
+    return ka_##name(dev, &call->args.name);
+#include "kernels/ops.def"
+#undef KA_OP
+  case KA_N_OPS:
+    break;
+  }
+  return ka_fail(dev->ctx, KA_E_INTERNAL, "op %d does not exist", (int)call->op);
+}
+
+void ka_op_call_cost(const struct ka_op_call *call, double *flops, double *bytes) {
+  *flops = *bytes = 0;
+  switch (call->op) {
+#define KA_OP(name, class, summary)                                                                \
+  case KA_OP_##name:                                                                               \
+    ka_##name##_cost(&call->args.name, flops, bytes);                                              \
+    break;
+#include "kernels/ops.def"
+#undef KA_OP
+  case KA_N_OPS:
+    break;
+  }
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Sample calls of every op, for the op tests and `kappa bench ops`: a case names sizes and flags,
+ * and ka_op_call_make builds operands with reproducible contents for a device and a dtype. */
+#ifndef KAPPA_KERNELS_OP_CASES_H
+#define KAPPA_KERNELS_OP_CASES_H
+
+#include "kernels/check.h"
+
+enum {
+  KA_CASE_OPT = 1 << 0,    /* with the optional operands */
+  KA_CASE_STRIDE = 1 << 1, /* rows further apart than their width, where the contract allows */
+  KA_CASE_ALIAS = 1 << 2,  /* outputs in the memory of inputs, where the contract allows */
+  KA_CASE_TA = 1 << 3,
+  KA_CASE_TB = 1 << 4,
+  KA_CASE_ACC = 1 << 5,  /* accumulate */
+  KA_CASE_WIDE = 1 << 6, /* f32 output */
+  KA_CASE_HALF = 1 << 7, /* f16 output */
+  KA_CASE_PACK = 1 << 8,
+  KA_CASE_WINDOW = 1 << 9,
+  KA_CASE_DOCS = 1 << 10,
+  KA_CASE_CAP = 1 << 11,
+  KA_CASE_ROUND = 1 << 12,
+  KA_CASE_OFFSET = 1 << 13,
+  KA_CASE_INVERSE = 1 << 14,
+  KA_CASE_INTERLEAVED = 1 << 15,
+  KA_CASE_GELU = 1 << 16,
+  KA_CASE_GELU_TANH = 1 << 17,
+  KA_CASE_BACKWARD = 1 << 18,
+  KA_CASE_SCALE = 1 << 19,
+  KA_CASE_PERF = 1 << 20, /* for the bench, too large for the tests */
+};
+
+struct ka_op_case {
+  enum ka_op op;
+  const char *sizes; /* "M33 N17 K101" */
+  int flags;
+};
+
+extern const struct ka_op_case ka_op_cases[];
+extern const int ka_n_op_cases;
+
+/* The args of any op. */
+union ka_op_args {
+#define KA_OP(name, class, summary) struct ka_##name##_args name;
+#include "kernels/ops.def"
+#undef KA_OP
+};
+
+struct ka_op_call {
+  enum ka_op op;
+  union ka_op_args args;
+};
+
+/* How the operands lie in memory. */
+struct ka_op_layout {
+  int64_t offset_elems; /* every operand starts this far from a 64-byte boundary */
+  int64_t guard_bytes;  /* of 0xA5 before and after each operand */
+};
+
+/* Size of a letter in "M33 N17", or -1. */
+int64_t ka_op_case_size(const char *sizes, char letter);
+
+/* Builds one call; operands come from `a`. Inputs lie in [-1, 1) and depend on (seed, operand)
+ * only, so that two calls with one seed are equal; pure outputs start as NaN. Operands marked x
+ * have dtype `x`. attn_bwd gets out and lse from attn_fwd. */
+ka_status ka_op_call_make(struct ka_dev *dev, struct ka_arena *a, const struct ka_op_case *c,
+                          enum ka_dtype x, uint64_t seed, struct ka_op_layout layout,
+                          struct ka_op_call *out);
+
+ka_status ka_op_call_run(struct ka_dev *dev, const struct ka_op_call *call);
+void ka_op_call_cost(const struct ka_op_call *call, double *flops, double *bytes);
+
+/* The call's tensor for operand i of ka_operands[call->op], writable. */
+struct ka_tensor *ka_op_call_operand(struct ka_op_call *call, int i);
+
+/* "M33 N17 K101 trans_b packed" */
+const char *ka_op_case_text(const struct ka_op_case *c, char buf[128]);
+
+#endif

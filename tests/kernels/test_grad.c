@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Gradients by central finite differences in float64, through ref: for each backward op and each
+ * of its cases, L = <dout, forward(inputs)> is differentiated by moving every input element.
+ * Operands of the two ops are matched by name: "dX" in the backward op is the gradient of "X". */
+#include "kernels/op_cases.h"
+#include "tests/support/test.h"
+
+#include <math.h>
+#include <string.h>
+
+static struct ka_tensor *by_name(struct ka_op_call *call, const char *name) {
+  for (int i = 0; ka_operands[call->op][i].name; i++)
+    if (strcmp(ka_operands[call->op][i].name, name) == 0) return ka_op_call_operand(call, i);
+  return NULL;
+}
+
+/* The forward operand that a backward operand stands for: rmsnorm_bwd's s is the forward's x. */
+static struct ka_tensor *forward_of(struct ka_op_call *fwd, const char *name) {
+  struct ka_tensor *t = by_name(fwd, name);
+  return t ? t : strcmp(name, "s") == 0 ? by_name(fwd, "x") : NULL;
+}
+
+static double objective(struct ka_dev *ref, struct ka_op_call *fwd, const struct ka_tensor *out,
+                        const struct ka_tensor *dout) {
+  struct ka_ctx *ctx = ref->ctx;
+  T_OK(ka_op_call_run(ref, fwd));
+  double sum = 0;
+  for (int64_t i = 0; i < ka_tensor_elems(out); i++)
+    sum += ((double *)out->data)[i] * ((double *)dout->data)[i];
+  return sum;
+}
+
+/* dL/dx[i] must be what the backward op added to `before`. */
+static void check_input(struct ka_dev *ref, struct ka_op_call *fwd, const struct ka_tensor *out,
+                        const struct ka_tensor *dout, const struct ka_tensor *x,
+                        const struct ka_tensor *grad, const double *before, const char *what) {
+  double *p = x->data, largest = 0;
+  int64_t n = ka_tensor_elems(x);
+  const double h = 1e-5;
+  for (int64_t i = 0; i < n; i++)
+    largest = fmax(largest, fabs(((double *)grad->data)[i] - before[i]));
+  for (int64_t i = 0; i < n; i++) {
+    double keep = p[i];
+    p[i] = keep + h;
+    double up = objective(ref, fwd, out, dout);
+    p[i] = keep - h;
+    double numeric = (up - objective(ref, fwd, out, dout)) / (2 * h);
+    p[i] = keep;
+    double analytic = ((double *)grad->data)[i] - before[i];
+    if (fabs(numeric - analytic) > 1e-7 * (1 + largest))
+      fail_msg("%s[%lld]: gradient %.12g, by differences %.12g", what, (long long)i, analytic,
+               numeric);
+  }
+}
+
+static double *copy_of(struct ka_arena *a, const struct ka_tensor *t) {
+  struct ka_ctx *ctx = a->ctx;
+  void *p;
+  T_OK(ka_arena_alloc(a, &p, ka_tensor_bytes(t), "copy"));
+  if (t->data) memcpy(p, t->data, ka_tensor_bytes(t));
+  return p;
+}
+
+static void one_pair(const char *op, enum ka_op fwd_op, enum ka_op bwd_op, const char *sizes,
+                     int flags) {
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev ref;
+  struct ka_arena a;
+  struct ka_op_call fwd, bwd;
+  T_OK(ka_dev_open(ctx, &ref, "ref"));
+  ka_arena_init(&a, ctx, "grad");
+  struct ka_op_case fc = {fwd_op, sizes, flags & ~KA_CASE_ACC}, bc = {bwd_op, sizes, flags};
+  if (fwd_op == KA_OP_rmsnorm_fwd) fc.flags &= ~KA_CASE_OPT;
+  if (fwd_op == KA_OP_attn_fwd) fc.flags |= KA_CASE_OPT; /* lse */
+  T_OK(ka_op_call_make(&ref, &a, &fc, KA_F64, 1, (struct ka_op_layout){0}, &fwd));
+  T_OK(ka_op_call_make(&ref, &a, &bc, KA_F64, 2, (struct ka_op_layout){0}, &bwd));
+  struct ka_tensor rstd = {0};
+  if (fwd_op == KA_OP_rmsnorm_fwd) {
+    rstd = bwd.args.rmsnorm_bwd.rstd;
+    fwd.args.rmsnorm_fwd.rstd = rstd;
+  }
+  T_OK(ka_op_call_run(&ref, &fwd));
+  const struct ka_operand *list = ka_operands[bwd_op];
+  for (int i = 0; list[i].name; i++) { /* the backward op reads the forward op's tensors */
+    struct ka_tensor *t = ka_op_call_operand(&bwd, i), *f = forward_of(&fwd, list[i].name);
+    if (!(list[i].flags & KA_WRITE) && f) *t = *f;
+  }
+  const char *out_name = by_name(&fwd, "y") ? "y" : "out";
+  struct ka_tensor *out = by_name(&fwd, out_name), *dout = by_name(&bwd, t_str("d%s", out_name));
+  double *before[KA_MAX_OPERANDS];
+  for (int i = 0; list[i].name; i++) {
+    struct ka_tensor *t = ka_op_call_operand(&bwd, i);
+    before[i] = copy_of(&a, t);
+    bool adds = list[i].flags & KA_READ || (flags & KA_CASE_ACC && list[i].flags & KA_WRITE);
+    if (!adds) memset(before[i], 0, ka_tensor_bytes(t));
+  }
+  T_OK(ka_op_call_run(&ref, &bwd));
+  for (int i = 0; list[i].name; i++) {
+    struct ka_tensor *g = ka_op_call_operand(&bwd, i), *x = by_name(&fwd, list[i].name + 1);
+    if (*list[i].name == 'd' && list[i].flags & KA_WRITE && g->data && x)
+      check_input(&ref, &fwd, out, dout, x, g, before[i],
+                  t_str("%s %s %s", op, sizes, list[i].name));
+  }
+  ka_arena_deinit(&a);
+  ka_dev_close(&ref);
+}
+
+#define PAIR(op, sizes, flags) one_pair(#op, KA_OP_##op##_fwd, KA_OP_##op##_bwd, sizes, flags)
+
+static void test_pairs(void **state) {
+  (void)state;
+  PAIR(embed, "N7 C3 V4", KA_CASE_SCALE);
+  PAIR(rmsnorm, "N3 C7", KA_CASE_OPT);
+  PAIR(rmsnorm, "N3 C5", KA_CASE_OPT | KA_CASE_OFFSET | KA_CASE_ACC);
+  PAIR(glu, "N3 F7", KA_CASE_OPT);
+  PAIR(glu, "N3 F7", KA_CASE_GELU);
+  PAIR(glu, "N3 F7", KA_CASE_GELU_TANH);
+  PAIR(attn, "B1 T1 S1 H1 K1 D2 v2", 0);
+  PAIR(attn, "B2 T7 S7 H4 K2 D4 v3", 0);
+  PAIR(attn, "B1 T27 S27 H2 K1 D4 v4", KA_CASE_DOCS | KA_CASE_WINDOW);
+  PAIR(attn, "B1 T9 S9 H2 K2 D3 v3", KA_CASE_CAP);
+}
+
+static double total_loss(struct ka_dev *ref, struct ka_xent_args args) {
+  struct ka_ctx *ctx = ref->ctx;
+  args.backward = false;
+  T_OK(ka_xent(ref, &args));
+  double sum = 0;
+  for (int64_t r = 0; r < args.loss.shape[0]; r++) sum += ((double *)args.loss.data)[r];
+  return sum;
+}
+
+/* Cross-entropy writes its gradient over the logits. */
+static void test_xent(void **state) {
+  (void)state;
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev ref;
+  T_OK(ka_dev_open(ctx, &ref, "ref"));
+  for (int cap = 0; cap < 2; cap++) {
+    struct ka_arena a;
+    struct ka_op_call call;
+    ka_arena_init(&a, ctx, "xent");
+    struct ka_op_case c = {KA_OP_xent, "R3 V11", KA_CASE_BACKWARD | (cap ? KA_CASE_CAP : 0)};
+    T_OK(ka_op_call_make(&ref, &a, &c, KA_F64, 3, (struct ka_op_layout){0}, &call));
+    struct ka_xent_args args = call.args.xent;
+    double *z = args.logits.data, *keep = copy_of(&a, &args.logits), *grad;
+    T_OK(ka_xent(&ref, &args));
+    grad = copy_of(&a, &args.logits);
+    memcpy(z, keep, ka_tensor_bytes(&args.logits));
+    for (int64_t i = 0; i < 33; i++) {
+      z[i] = keep[i] + 1e-5;
+      double up = total_loss(&ref, args);
+      z[i] = keep[i] - 1e-5;
+      double numeric = args.grad_scale * (up - total_loss(&ref, args)) / 2e-5;
+      z[i] = keep[i];
+      assert_true(fabs(numeric - grad[i]) < 1e-8);
+    }
+    ka_arena_deinit(&a);
+  }
+  ka_dev_close(&ref);
+}
+
+/* rope is a rotation, so its transpose (the backward pass) undoes it. */
+static void test_rope(void **state) {
+  (void)state;
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev ref;
+  T_OK(ka_dev_open(ctx, &ref, "ref"));
+  for (int interleaved = 0; interleaved < 2; interleaved++) {
+    struct ka_arena a;
+    struct ka_op_call call;
+    ka_arena_init(&a, ctx, "rope");
+    struct ka_op_case c = {KA_OP_rope, "N5 H2 D10 r3 P7", interleaved ? KA_CASE_INTERLEAVED : 0};
+    T_OK(ka_op_call_make(&ref, &a, &c, KA_F64, 3, (struct ka_op_layout){0}, &call));
+    struct ka_rope_args args = call.args.rope;
+    for (int64_t i = 0; i < ka_tensor_elems(&args.cos); i++) { /* f32 angles of one circle */
+      ((float *)args.cos.data)[i] = 0.6f;
+      ((float *)args.sin.data)[i] = 0.8f;
+    }
+    double *keep = copy_of(&a, &args.x), *x = args.x.data;
+    T_OK(ka_rope(&ref, &args));
+    args.inverse = true;
+    T_OK(ka_rope(&ref, &args));
+    for (int64_t i = 0; i < 100; i++) assert_true(fabs(x[i] - keep[i]) < 1e-6);
+    ka_arena_deinit(&a);
+  }
+  ka_dev_close(&ref);
+}
+
+/* y = x W^T + c: the two matmul forms and bias_bwd of the contract are its gradients. */
+static void test_linear(void **state) {
+  (void)state;
+  enum { M = 3, N = 4, K = 5 };
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev ref;
+  T_OK(ka_dev_open(ctx, &ref, "ref"));
+  double x[M * K], w[N * K], c[N], y[M * N], dy[M * N], dx[M * K], dw[N * K] = {0}, dc[N] = {0};
+  for (int i = 0; i < M * K; i++) x[i] = sin(i + 1);
+  for (int i = 0; i < N * K; i++) w[i] = cos(i + 1);
+  for (int i = 0; i < N; i++) c[i] = 0.1 * i;
+  for (int i = 0; i < M * N; i++) dy[i] = sin(3 * i + 2);
+  struct ka_tensor tx = ka_tensor_2d(x, KA_F64, M, K), tw = ka_tensor_2d(w, KA_F64, N, K);
+  struct ka_tensor ty = ka_tensor_2d(y, KA_F64, M, N), tdy = ka_tensor_2d(dy, KA_F64, M, N);
+  struct ka_tensor tdx = ka_tensor_2d(dx, KA_F64, M, K), tdw = ka_tensor_2d(dw, KA_F64, N, K);
+  struct ka_tensor tdc = ka_tensor_1d(dc, KA_F64, N);
+  struct ka_op_call fwd = {.op = KA_OP_matmul};
+  fwd.args.matmul = (struct ka_matmul_args){
+      .out = ty, .a = tx, .b = tw, .bias = ka_tensor_1d(c, KA_F64, N), .trans_b = true};
+  T_OK(ka_matmul(&ref, &(struct ka_matmul_args){.out = tdx, .a = tdy, .b = tw}));
+  T_OK(ka_matmul(&ref, &(struct ka_matmul_args){
+                           .out = tdw, .a = tdy, .b = tx, .trans_a = true, .accumulate = true}));
+  T_OK(ka_bias_bwd(&ref, &(struct ka_bias_bwd_args){.dbias = tdc, .dout = tdy}));
+  double zeros[M * K + N * K] = {0};
+  check_input(&ref, &fwd, &ty, &tdy, &tx, &tdx, zeros, "linear dx");
+  check_input(&ref, &fwd, &ty, &tdy, &tw, &tdw, zeros, "linear dw");
+  check_input(&ref, &fwd, &ty, &tdy, &fwd.args.matmul.bias, &tdc, zeros, "linear dbias");
+  ka_dev_close(&ref);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_pairs), cmocka_unit_test(test_xent),
+                                     cmocka_unit_test(test_rope), cmocka_unit_test(test_linear)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
