@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One progress bar on stderr: a redrawn line on a terminal, plain lines at long intervals
+ * elsewhere, nothing when the log is quiet. While a bar is open it owns ctx->log_clear, so that log
+ * lines do not run into it. */
+#ifndef KAPPA_ENGINE_REPORT_PROGRESS_H
+#define KAPPA_ENGINE_REPORT_PROGRESS_H
+
+#include "base/status.h"
+
+struct ka_progress {
+  struct ka_ctx *ctx;
+  const char *what; /* "train", "eval": a literal */
+  int64_t total, done, first;
+  double start_s, last_s, interval_s;
+  bool terminal, drawn, open;
+};
+
+/* total 0: unknown length. `done` starts at `first` (a resumed run), which the rate does not count.
+ */
+void ka_progress_begin(struct ka_ctx *ctx, struct ka_progress *p, const char *what, int64_t first,
+                       int64_t total);
+/* Redraws when the last drawing is old enough. note: "loss 2.31  1.2K tok/s"; may be "". */
+void ka_progress_update(struct ka_progress *p, int64_t done, const char *note);
+/* Clears the bar and gives ctx->log_clear back. No-op when not open. */
+void ka_progress_end(struct ka_progress *p);
+
+/* The bar alone, for tests: `width` cells of text into buf, NUL-terminated; returns bytes. */
+int ka_progress_bar(char *buf, size_t n, double fraction, int width);
+
+#endif

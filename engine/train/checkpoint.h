@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Checkpoints: OUT/checkpoint-N/ holds state.json (step, counters, what the run depends on),
+ * selection.json, and trained.safetensors: for every trained slice its f32 master "w.NAME" and
+ * moments "m.NAME", "v.NAME". Frozen weights are not copied: they are the base's.
+ *
+ * Invariant: a directory named checkpoint-N is complete. It is written under another name, synced
+ * and renamed. */
+#ifndef KAPPA_ENGINE_TRAIN_CHECKPOINT_H
+#define KAPPA_ENGINE_TRAIN_CHECKPOINT_H
+
+#include "base/json.h"
+#include "engine/train/optim.h"
+
+/* Writes OUT/checkpoint-STEP, copies `selection_path` into it (NULL: none), then removes the oldest
+ * checkpoints until at most `limit` are left (0: all stay). state is borrowed. An existing
+ * checkpoint of this step is replaced. KA_E_IO leaves the earlier ones as they were. */
+ka_status ka_ckpt_write(struct ka_ctx *ctx, const char *out_dir, int64_t step,
+                        const struct ka_optim *o, const json_t *state, const char *selection_path,
+                        int64_t limit);
+
+/* Newest checkpoint of OUT: its directory (from a) and step; NULL and -1 when there is none. */
+ka_status ka_ckpt_newest(struct ka_arena *a, const char *out_dir, const char **dir, int64_t *step);
+
+/* state.json of a checkpoint (new reference). */
+ka_status ka_ckpt_state(struct ka_ctx *ctx, const char *dir, json_t **state);
+
+/* Loads masters and moments into an initialised optimizer and publishes the weights. KA_E_INPUT
+ * when the checkpoint's slices are not exactly the optimizer's. `steps`: "t" of state.json. */
+ka_status ka_ckpt_load(struct ka_ctx *ctx, const char *dir, struct ka_optim *o);
+
+/* Removes what a killed run left half-written: OUT/.checkpoint-*.tmp. */
+ka_status ka_ckpt_sweep(struct ka_ctx *ctx, const char *out_dir);
+
+#endif

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The training loop; see loop.h. A step's order is: update, log row, validation, checkpoint, so a
+ * checkpoint always has every row up to its step. */
+#include "engine/train/loop.h"
+
+#include "base/log.h"
+#include "engine/train/checkpoint.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static bool interrupted(const struct ka_loop *l) {
+  return l->ctx->interrupted && *l->ctx->interrupted;
+}
+
+static bool due(int64_t step, int64_t every, int64_t n_steps) {
+  return step == n_steps || (every > 0 && step % every == 0);
+}
+
+/* The loss is normalised over the whole step's targets, so they are counted before the first
+ * gradient; with one micro-batch a step that is the batch at hand. */
+static ka_status count_targets(struct ka_loop *l, int64_t first, int64_t *n_targets) {
+  struct ka_ctx *ctx = l->ctx;
+  *n_targets = 0;
+  for (int64_t i = 0; i < l->config.accumulation; i++) {
+    struct ka_batch batch;
+    KA_TRY(l->train.get(l->train.user, first + i, &batch));
+    *n_targets += batch.n_targets;
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status accumulate(struct ka_loop *l, int64_t first, int64_t n_targets, double *loss_sum) {
+  struct ka_ctx *ctx = l->ctx;
+  *loss_sum = 0;
+  KA_TRY(ka_model_zero_grad(l->model));
+  for (int64_t i = 0; i < l->config.accumulation; i++) {
+    struct ka_batch batch;
+    double sum = 0;
+    KA_TRY(l->train.get(l->train.user, first + i, &batch));
+    l->n_tok += batch.B * batch.T;
+    if (batch.n_targets == 0) continue;
+    KA_TRY(ka_model_grad(l->model, &batch, 1.0 / (double)n_targets, &sum));
+    *loss_sum += sum;
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status check_finite(struct ka_loop *l, double loss, double norm, double lr) {
+  if (isfinite(loss) && isfinite(norm)) return KA_STATUS_OK;
+  return ka_fail(l->ctx, KA_E_CHECK,
+                 "step %lld: %s is %g (learning rate %g); the run stops before the update, earlier "
+                 "checkpoints are intact; lower learning_rate or check the data",
+                 (long long)l->step + 1, isfinite(loss) ? "the gradient norm" : "the loss",
+                 isfinite(loss) ? norm : loss, lr);
+}
+
+ka_status ka_loop_step(struct ka_loop *l, double *loss_sum, int64_t *n_targets, double *norm) {
+  struct ka_ctx *ctx = l->ctx;
+  int64_t first = l->step * l->config.accumulation;
+  double lr = ka_schedule_lr(&l->config.schedule, l->step + 1);
+  *norm = 0;
+  *loss_sum = 0;
+  KA_TRY(count_targets(l, first, n_targets));
+  if (*n_targets == 0) {
+    ka_warn(ctx, "train", "step %lld has no trained target in it; no update",
+            (long long)l->step + 1);
+  } else {
+    KA_TRY(accumulate(l, first, *n_targets, loss_sum));
+    KA_TRY(ka_optim_grad_norm(l->optim, norm));
+    KA_TRY(check_finite(l, *loss_sum / (double)*n_targets, *norm, lr));
+    KA_TRY(ka_optim_step(l->optim, lr, *norm));
+  }
+  l->step++;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_loop_validate(struct ka_loop *l, double *loss, int64_t *n_targets) {
+  struct ka_ctx *ctx = l->ctx;
+  double sum = 0;
+  *n_targets = 0;
+  for (int64_t i = 0; i < l->validation.n; i++) {
+    struct ka_batch batch;
+    double part = 0;
+    KA_TRY(l->validation.get(l->validation.user, i, &batch));
+    if (batch.n_targets == 0) continue;
+    KA_TRY(ka_model_eval(l->model, &batch, &part, NULL));
+    sum += part;
+    *n_targets += batch.n_targets;
+  }
+  *loss = sum / (double)*n_targets;
+  return KA_STATUS_OK;
+}
+
+static double epoch_of(const struct ka_loop *l) {
+  return l->train.n > 0 ? (double)(l->step * l->config.accumulation) / (double)l->train.n : 0;
+}
+
+static double seconds(const struct ka_loop *l) { return l->time_s + ka_now_s() - l->start_s; }
+
+static ka_status log_step(struct ka_loop *l, double norm) {
+  struct ka_ctx *ctx = l->ctx;
+  double now = ka_now_s(), lr = ka_schedule_lr(&l->config.schedule, l->step);
+  double loss = l->row_targets > 0 ? l->row_loss / (double)l->row_targets : 0;
+  double rate = (double)(l->n_tok - l->row_start_tok) / fmax(now - l->row_start_s, 1e-9);
+  KA_TRY(ka_jsonl_row(ctx, l->log,
+                      json_pack("{s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:f}", "step",
+                                (json_int_t)l->step, "epoch", epoch_of(l), "loss", loss,
+                                "grad_norm", norm, "lr", lr, "tok", (json_int_t)l->n_tok,
+                                "tok_per_s", rate, "time_s", seconds(l))));
+  KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/loss", l->step, loss));
+  KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/grad_norm", l->step, norm));
+  KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/lr", l->step, lr));
+  KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/epoch", l->step, epoch_of(l)));
+  KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/tok_per_s", l->step, rate));
+  KA_TRY(ka_tb_flush(ctx, l->tensorboard));
+  l->row_loss = 0;
+  l->row_targets = 0;
+  l->row_start_s = now;
+  l->row_start_tok = l->n_tok;
+  return KA_STATUS_OK;
+}
+
+static ka_status log_validation(struct ka_loop *l) {
+  struct ka_ctx *ctx = l->ctx;
+  double loss = 0, before = ka_now_s();
+  int64_t n_targets = 0;
+  KA_TRY(ka_loop_validate(l, &loss, &n_targets));
+  if (!isfinite(loss))
+    return ka_fail(ctx, KA_E_CHECK, "step %lld: the validation loss is %g", (long long)l->step,
+                   loss);
+  ka_info(ctx, "train", "step %lld: validation loss %.4f (%lld targets)", (long long)l->step, loss,
+          (long long)n_targets);
+  l->last_eval_loss = loss;
+  l->row_start_s += ka_now_s() - before; /* the rate of training is of training */
+  KA_TRY(ka_jsonl_row(ctx, l->log,
+                      json_pack("{s:I, s:f, s:f, s:I, s:f}", "step", (json_int_t)l->step, "epoch",
+                                epoch_of(l), "eval_loss", loss, "eval_tok", (json_int_t)n_targets,
+                                "time_s", seconds(l))));
+  KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "eval/loss", l->step, loss));
+  return ka_tb_flush(ctx, l->tensorboard);
+}
+
+static ka_status save(struct ka_loop *l) {
+  struct ka_ctx *ctx = l->ctx;
+  const struct ka_loop_config *c = &l->config;
+  KA_TRY(ka_jsonl_sync(ctx, l->log));
+  json_t *t = json_array();
+  for (int64_t i = 0; i < l->optim->n; i++)
+    json_array_append_new(t, json_integer((json_int_t)l->optim->slices[i].t));
+  json_t *state =
+      json_pack("{s:i, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:O}", "version", 1, "step",
+                (json_int_t)l->step, "tok", (json_int_t)l->n_tok, "time_s", seconds(l), "row_loss",
+                l->row_loss, "row_targets", (json_int_t)l->row_targets, "eval_loss",
+                isfinite(l->last_eval_loss) ? json_real(l->last_eval_loss) : json_null(), "t", t,
+                "run", l->carried);
+  if (!state) return ka_fail(ctx, KA_E_MEMORY, "checkpoint state: out of memory");
+  ka_status st = ka_ckpt_write(ctx, c->out_dir, l->step, l->optim, state, c->selection_path,
+                               c->save_total_limit);
+  json_decref(state);
+  return st;
+}
+
+static ka_status read_counters(struct ka_loop *l, const char *dir, const json_t *state) {
+  struct ka_ctx *ctx = l->ctx;
+  const json_t *t = json_object_get(state, "t");
+  KA_TRY(ka_json_i64(ctx, dir, state, "step", &l->step));
+  KA_TRY(ka_json_i64(ctx, dir, state, "tok", &l->n_tok));
+  KA_TRY(ka_json_i64(ctx, dir, state, "row_targets", &l->row_targets));
+  KA_TRY(ka_json_f64_or(ctx, dir, state, "row_loss", 0, &l->row_loss));
+  KA_TRY(ka_json_f64_or(ctx, dir, state, "time_s", 0, &l->time_s));
+  KA_TRY(ka_json_f64_or(ctx, dir, state, "eval_loss", NAN, &l->last_eval_loss));
+  if ((int64_t)json_array_size(t) != l->optim->n)
+    return ka_fail(ctx, KA_E_INPUT, "%s/state.json: \"t\": got %zu entries, expected %lld", dir,
+                   json_array_size(t), (long long)l->optim->n);
+  for (int64_t i = 0; i < l->optim->n; i++)
+    l->optim->slices[i].t = json_integer_value(json_array_get(t, (size_t)i));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir) {
+  struct ka_ctx *ctx = l->ctx;
+  l->last_eval_loss = NAN;
+  if (checkpoint_dir) {
+    json_t *state = NULL;
+    KA_TRY(ka_ckpt_load(ctx, checkpoint_dir, l->optim));
+    KA_TRY(ka_ckpt_state(ctx, checkpoint_dir, &state));
+    ka_status st = read_counters(l, checkpoint_dir, state);
+    json_decref(state);
+    KA_TRY(st);
+  }
+  l->start_s = l->row_start_s = ka_now_s();
+  l->row_start_tok = l->n_tok;
+  return KA_STATUS_OK;
+}
+
+static void note(struct ka_loop *l, double loss, double first_tok) {
+  char rate[32];
+  double spent = ka_now_s() - l->start_s;
+  ka_fmt_count(((double)l->n_tok - first_tok) / fmax(spent, 1e-9), rate);
+  snprintf(l->note, sizeof l->note, "loss %.4f  %s tok/s", loss, rate);
+}
+
+static ka_status after_step(struct ka_loop *l, double norm) {
+  struct ka_ctx *ctx = l->ctx;
+  const struct ka_loop_config *c = &l->config;
+  int64_t n_steps = c->schedule.n_steps;
+  if (due(l->step, c->logging_steps, n_steps)) KA_TRY(log_step(l, norm));
+  if (l->validation.n > 0 && due(l->step, c->eval_steps, n_steps)) KA_TRY(log_validation(l));
+  bool stop = interrupted(l) && l->step < n_steps;
+  if (stop || due(l->step, c->save_steps, n_steps)) KA_TRY(save(l));
+  if (stop)
+    return ka_fail(ctx, KA_E_INTERRUPTED,
+                   "interrupted; saved %s/checkpoint-%lld, continue with --resume", c->out_dir,
+                   (long long)l->step);
+  return KA_STATUS_OK;
+}
+
+ka_status ka_loop_run(struct ka_loop *l) {
+  struct ka_ctx *ctx = l->ctx;
+  ka_status st = KA_STATUS_OK;
+  double first_tok = (double)l->n_tok;
+  ka_progress_begin(ctx, &l->progress, "train", l->step, l->config.schedule.n_steps);
+  if (l->step == 0 && l->validation.n > 0) KA_TRY_GOTO(log_validation(l), out);
+  while (l->step < l->config.schedule.n_steps) {
+    double loss_sum = 0, norm = 0;
+    int64_t n_targets = 0;
+    KA_TRY_GOTO(ka_loop_step(l, &loss_sum, &n_targets, &norm), out);
+    l->row_loss += loss_sum;
+    l->row_targets += n_targets;
+    note(l, n_targets > 0 ? loss_sum / (double)n_targets : 0, first_tok);
+    ka_progress_update(&l->progress, l->step, l->note);
+    KA_TRY_GOTO(after_step(l, norm), out);
+  }
+out:
+  ka_progress_end(&l->progress);
+  return st;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The training loop: gradients over the micro-batches of a step, clipping, AdamW, validation, log
+ * rows, checkpoints. It knows numbers and batches, not jobs or files of data.
+ *
+ * Invariant: everything a step depends on is a function of its number and of the checkpointed state
+ * (weights, moments, the counters of struct ka_loop), so a resumed run repeats the uninterrupted
+ * one bit for bit. */
+#ifndef KAPPA_ENGINE_TRAIN_LOOP_H
+#define KAPPA_ENGINE_TRAIN_LOOP_H
+
+#include "engine/report/jsonl.h"
+#include "engine/report/progress.h"
+#include "engine/report/tensorboard.h"
+#include "engine/train/optim.h"
+#include "engine/train/schedule.h"
+
+/* Micro-batch `index` (from 0) of a stream, without replaying the earlier ones; valid until the
+ * next call. */
+struct ka_batch_source {
+  ka_status (*get)(void *user, int64_t index, struct ka_batch *out);
+  void *user;
+  int64_t n; /* micro-batches: of one epoch of training data, or of the whole validation set */
+};
+
+struct ka_loop_config {
+  struct ka_schedule schedule;                   /* its n_steps is the length of the run */
+  int64_t accumulation;                          /* micro-batches a step */
+  int64_t logging_steps, eval_steps, save_steps; /* 0: never, but for the last step */
+  int64_t save_total_limit;                      /* 0: keep all */
+  const char *out_dir;
+  const char *selection_path; /* copied into checkpoints; may be NULL */
+};
+
+struct ka_loop {
+  struct ka_ctx *ctx;
+  struct ka_loop_config config;
+  struct ka_model *model;
+  struct ka_optim *optim;
+  struct ka_batch_source train, validation; /* validation.n 0: none */
+  struct ka_jsonl *log;
+  struct ka_tensorboard *tensorboard;
+  json_t *carried; /* kept in every checkpoint as "run"; borrowed */
+
+  /* State, in checkpoints. */
+  int64_t step;    /* steps done */
+  int64_t n_tok;   /* tokens seen since the start of the run */
+  double time_s;   /* training time of earlier sessions */
+  double row_loss; /* since the last log row: summed loss and targets */
+  int64_t row_targets;
+  double last_eval_loss; /* NaN: none yet */
+
+  /* Of this session. */
+  struct ka_progress progress;
+  double start_s, row_start_s;
+  int64_t row_start_tok;
+  char note[96];
+};
+
+/* Starts or, with a checkpoint directory (NULL: none), continues: loads weights, moments, counters.
+ * The fields up to `carried` are set by the caller. */
+ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir);
+
+/* Runs to the end of the schedule; writes the last checkpoint. KA_E_INTERRUPTED after a signal
+ * (checkpoint written), KA_E_CHECK when loss or gradient stop being finite (nothing written). */
+ka_status ka_loop_run(struct ka_loop *l);
+
+/* Mean loss over the validation source's targets. */
+ka_status ka_loop_validate(struct ka_loop *l, double *loss, int64_t *n_targets);
+
+/* One step without logging: loss summed over targets, gradient norm before clipping. Used by the
+ * bench too. */
+ka_status ka_loop_step(struct ka_loop *l, double *loss_sum, int64_t *n_targets, double *norm);
+
+#endif

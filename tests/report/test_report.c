@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The report room: event files read back with their checksums, log rows cut on resume, the bar, the
+ * page. */
+#include "tests/support/test.h"
+
+#include "engine/report/jsonl.h"
+#include "engine/report/progress.h"
+#include "engine/report/report_html.h"
+#include "engine/report/svg_chart.h"
+#include "engine/report/tensorboard.h"
+
+#include <math.h>
+#include <string.h>
+
+static void crc_known_values(void **state) {
+  (void)state;
+  unsigned char bytes[32];
+  memset(bytes, 0, sizeof bytes); /* RFC 3720 appendix B.4 */
+  assert_int_equal(ka_crc32c(bytes, 32), 0x8a9136aa);
+  memset(bytes, 0xff, sizeof bytes);
+  assert_int_equal(ka_crc32c(bytes, 32), 0x62a8ab43);
+  assert_int_equal(ka_crc32c("123456789", 9), 0xe3069283);
+}
+
+/* A reader of its own: protobuf fields by number, nested messages flattened. */
+struct event {
+  double wall_time;
+  int64_t step;
+  char version[32], tag[64];
+  float value;
+  int status;
+};
+
+static uint64_t varint(const unsigned char **p) {
+  uint64_t v = 0;
+  for (int shift = 0;; shift += 7) {
+    v |= (uint64_t)(**p & 127) << shift;
+    if (*(*p)++ < 128) return v;
+  }
+}
+
+static void parse(const unsigned char *p, size_t n, int depth, struct event *e) {
+  for (const unsigned char *end = p + n; p < end;) {
+    uint64_t key = varint(&p), field = key >> 3;
+    if ((key & 7) == 0) {
+      uint64_t v = varint(&p);
+      if (depth == 0 && field == 2) e->step = (int64_t)v;
+      if (depth == 1 && field == 1) e->status = (int)v;
+    } else if ((key & 7) == 1) {
+      memcpy(&e->wall_time, p, 8);
+      p += 8;
+    } else if ((key & 7) == 5) {
+      memcpy(&e->value, p, 4);
+      p += 4;
+    } else {
+      size_t len = varint(&p);
+      assert_int_equal(key & 7, 2);
+      assert_true(p + len <= end);
+      if (depth == 0 && field == 3) memcpy(e->version, p, len);
+      if (depth == 2 && field == 1) memcpy(e->tag, p, len);
+      if (depth == 0 && (field == 5 || field == 7)) parse(p, len, 1, e);
+      if (depth == 1 && field == 1) parse(p, len, 2, e);
+      p += len;
+    }
+  }
+}
+
+static int read_events(struct ka_ctx *ctx, const char *path, struct event *events, int max) {
+  struct ka_str all = {0};
+  T_OK(ka_read_file(ctx, path, 0, &all));
+  int n = 0;
+  for (size_t at = 0; at < all.len; n++) {
+    uint64_t len;
+    uint32_t crc;
+    assert_true(n < max);
+    memcpy(&len, all.data + at, 8);
+    memcpy(&crc, all.data + at + 8, 4);
+    assert_int_equal(crc, ka_crc32c_masked(all.data + at, 8));
+    assert_true(at + 16 + len <= all.len);
+    memcpy(&crc, all.data + at + 12 + len, 4);
+    assert_int_equal(crc, ka_crc32c_masked(all.data + at + 12, len));
+    memset(&events[n], 0, sizeof events[n]);
+    parse((const unsigned char *)all.data + at + 12, len, 0, &events[n]);
+    at += 16 + len;
+  }
+  ka_str_deinit(&all);
+  return n;
+}
+
+static void tensorboard_reads_back(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  struct ka_tensorboard tb;
+  struct event e[8];
+  const char *dir = t_str("%s/runs", t_temp_dir());
+  T_OK(ka_tb_open(ctx, &tb, dir, 300));
+  T_OK(ka_tb_scalar(ctx, &tb, "train/loss", 300, 2.5));
+  T_OK(ka_tb_scalar(ctx, &tb, "eval/loss", 1000000, -0.125));
+  T_OK(ka_tb_flush(ctx, &tb));
+  ka_tb_close(&tb);
+  T_OK(ka_tb_scalar(ctx, &tb, "after", 1, 1)); /* closed: nothing */
+  assert_int_equal(read_events(ctx, tb.path, e, 8), 4);
+  assert_string_equal(e[0].version, "brain.Event:2");
+  assert_true(e[0].wall_time > 1e9);
+  assert_int_equal(e[1].status, 1); /* start: drop what was logged from here on */
+  assert_int_equal(e[1].step, 300);
+  assert_string_equal(e[2].tag, "train/loss");
+  assert_int_equal(e[2].step, 300);
+  assert_true(e[2].value == 2.5f);
+  assert_string_equal(e[3].tag, "eval/loss");
+  assert_int_equal(e[3].step, 1000000);
+  assert_true(e[3].value == -0.125f);
+}
+
+static void log_rows_are_cut(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  const char *path = t_str("%s/train_log.jsonl", t_temp_dir());
+  const char *text = "{\"step\":1,\"loss\":0.10000000000000001}\n{\"step\":2,\"loss\":2}\n"
+                     "{\"step\":2,\"eval_loss\":3}\n{\"step\":3,\"loss\":4}\n{\"step\":4,\"lo";
+  T_OK(ka_write_file(ctx, path, text, strlen(text)));
+  struct ka_jsonl log;
+  T_OK(ka_jsonl_open(ctx, &log, path, 2));
+  T_OK(ka_jsonl_row(ctx, &log, json_pack("{s:i}", "step", 3)));
+  T_OK(ka_jsonl_sync(ctx, &log));
+  ka_jsonl_close(&log);
+  struct ka_str all = {0};
+  T_OK(ka_read_file(ctx, path, 0, &all));
+  assert_string_equal(all.data,
+                      "{\"step\":1,\"loss\":0.10000000000000001}\n{\"step\":2,\"loss\":2}\n"
+                      "{\"step\":2,\"eval_loss\":3}\n{\"step\":3}\n");
+  ka_str_deinit(&all);
+  json_t *rows;
+  T_OK(ka_jsonl_read(ctx, path, &rows));
+  assert_int_equal(json_array_size(rows), 4);
+  json_decref(rows);
+  T_OK(ka_jsonl_open(ctx, &log, path, -1));
+  ka_jsonl_close(&log);
+  T_OK(ka_jsonl_read(ctx, path, &rows));
+  assert_int_equal(json_array_size(rows), 0);
+  json_decref(rows);
+}
+
+static void bar_fills(void **state) {
+  (void)state;
+  char buf[128];
+  ka_progress_bar(buf, sizeof buf, 0, 4);
+  assert_string_equal(buf, "····");
+  ka_progress_bar(buf, sizeof buf, 0.5, 4);
+  assert_string_equal(buf, "██··");
+  ka_progress_bar(buf, sizeof buf, 0.625, 4);
+  assert_string_equal(buf, "██▌·");
+  ka_progress_bar(buf, sizeof buf, 7, 4);
+  assert_string_equal(buf, "████");
+  assert_int_equal(ka_progress_bar(buf, 5, 1, 4), 3); /* no half characters */
+}
+
+static void page_escapes_and_charts(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  json_t *log = json_pack("[{s:i,s:f},{s:i,s:f},{s:i,s:f}]", "step", 1, "loss", 2.0, "step", 2,
+                          "loss", 1.5, "step", 2, "eval_loss", 1.75);
+  struct ka_report r = {
+      .title = "a < b & \"c\"",
+      .subtitle = "",
+      .facts = &(struct ka_report_fact){"base", "<dir>"},
+      .n_facts = 1,
+      .log = log,
+      .held_out = &(struct ka_report_held_out){"old", 1.0, 1.25, 10},
+      .n_held_out = 1,
+      .units = (struct ka_report_unit[]){{"x.weight", "", 64, 10, 11},
+                                         {"y", "rows 0 to 2", 4, NAN, NAN}},
+      .n_units = 2,
+  };
+  const char *path = t_str("%s/report.html", t_temp_dir());
+  T_OK(ka_report_write(ctx, &r, path));
+  struct ka_str page = {0};
+  T_OK(ka_read_file(ctx, path, 0, &page));
+  assert_non_null(strstr(page.data, "a &lt; b &amp; &quot;c&quot;"));
+  assert_non_null(strstr(page.data, "&lt;dir&gt;"));
+  assert_non_null(strstr(page.data, "<polyline"));
+  assert_non_null(strstr(page.data, "+0.2500"));
+  assert_non_null(strstr(page.data, "+10.00 %"));
+  assert_null(strstr(page.data, "nan"));
+  assert_null(strstr(page.data, "http"));
+  ka_str_deinit(&page);
+  json_decref(log);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(crc_known_values),        cmocka_unit_test(tensorboard_reads_back),
+      cmocka_unit_test(log_rows_are_cut),        cmocka_unit_test(bar_fills),
+      cmocka_unit_test(page_escapes_and_charts),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
