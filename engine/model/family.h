@@ -30,6 +30,11 @@ ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
 bool ka_family_role(const struct ka_family *family, const char *name, enum ka_role *role,
                     int *layer);
 
+enum { KA_TENSOR_NAME_MAX = 256 };
+/* The tensor's name in this layer (ignored outside layers). */
+void ka_family_tensor_name(const struct ka_family_tensor *t, int layer,
+                           char name[KA_TENSOR_NAME_MAX]);
+
 /* Rows and columns the recipe gives a role ([1, n] for vectors). 0 x 0: the recipe has none. */
 void ka_recipe_shape(const struct ka_recipe *r, enum ka_role role, int64_t *rows, int64_t *cols);
 

@@ -55,6 +55,9 @@ struct ka_model {
   int64_t n_slices;
   struct ka_slice *slices;  /* sorted by (param, row, col) */
   int lowest_trained_layer; /* L when nothing below the head is trained, -1 for the embedding */
+  /* Set before prepare: */
+  bool checkpoint_blocks; /* keep only each block's input and run its forward pass again */
+  int64_t max_position;   /* positions the RoPE tables hold; 0: T */
   struct ka_arena run, step;
   struct ka_model_buffers *buffers; /* step plan: block.c and head.c */
 };

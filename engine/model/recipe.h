@@ -43,6 +43,8 @@ enum ka_role {
 };
 
 const char *ka_role_name(enum ka_role role);
+bool ka_role_per_layer(enum ka_role role);
+char ka_role_heads(enum ka_role role); /* the last column of the table */
 
 struct ka_recipe {
   int64_t V, C, L, H, K, D, F, max_positions;

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The recipe of Llama from config.json; see family_common.h. */
+#include "engine/model/family_common.h"
+
+#include <math.h>
+#include <string.h>
+
+static const struct {
+  const char *name;
+  enum ka_act act;
+} acts[] = {
+    {"silu", KA_ACT_SILU},          {"swish", KA_ACT_SILU},
+    {"gelu", KA_ACT_GELU},          {"gelu_pytorch_tanh", KA_ACT_GELU_TANH},
+    {"gelu_new", KA_ACT_GELU_TANH},
+};
+
+static ka_status find_act(struct ka_ctx *ctx, const struct ka_hf_config *c, enum ka_act *out) {
+  for (size_t i = 0; i < sizeof acts / sizeof *acts; i++)
+    if (strcmp(c->hidden_act, acts[i].name) == 0) {
+      *out = acts[i].act;
+      return KA_STATUS_OK;
+    }
+  return ka_fail(ctx, KA_E_UNSUPPORTED,
+                 "%s: hidden_act: got \"%s\", expected silu, gelu or gelu_pytorch_tanh", c->path,
+                 c->hidden_act);
+}
+
+static ka_status check(struct ka_ctx *ctx, const struct ka_hf_config *c) {
+  if (c->intermediate_size <= 0)
+    return ka_fail(ctx, KA_E_INPUT, "%s: intermediate_size: missing", c->path);
+  if (c->num_key_value_heads <= 0 || c->num_attention_heads % c->num_key_value_heads != 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: num_attention_heads: got %lld, expected a multiple of num_key_value_heads "
+                   "(%lld)",
+                   c->path, (long long)c->num_attention_heads, (long long)c->num_key_value_heads);
+  if (c->rope.kind == KA_ROPE_OTHER)
+    return ka_fail(ctx, KA_E_UNSUPPORTED,
+                   "%s: rope type: got \"%s\", expected default, linear, llama3 or yarn", c->path,
+                   c->rope.kind_name);
+  int64_t rotated = (int64_t)((double)c->head_dim * c->rope.partial_rotary_factor);
+  if (rotated < 2 || rotated % 2 != 0 || rotated > c->head_dim)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: head_dim: %lld of %lld channels would rotate, expected an even number",
+                   c->path, (long long)rotated, (long long)c->head_dim);
+  return KA_STATUS_OK;
+}
+
+ka_status ka_recipe_llama(struct ka_arena *arena, const struct ka_hf_config *c,
+                          struct ka_recipe *out) {
+  struct ka_ctx *ctx = arena->ctx;
+  KA_TRY(check(ctx, c));
+  *out = (struct ka_recipe){
+      .V = c->vocab_size,
+      .C = c->hidden_size,
+      .L = c->num_hidden_layers,
+      .H = c->num_attention_heads,
+      .K = c->num_key_value_heads,
+      .D = c->head_dim,
+      .F = c->intermediate_size,
+      .max_positions = c->max_position_embeddings,
+      .norm_eps = c->rms_norm_eps,
+      .norm_round_before_weight = true,
+      .tied = c->has_tie_word_embeddings && c->tie_word_embeddings,
+      .attn_scale = 1 / sqrt((double)c->head_dim),
+      .rope = c->rope,
+  };
+  KA_TRY(find_act(ctx, c, &out->act));
+  void *window;
+  KA_TRY(ka_arena_alloc_n(arena, &window, out->L, sizeof *out->window, "windows"));
+  out->window = window;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_recipe_qwen_windows(struct ka_ctx *ctx, const struct ka_hf_config *c,
+                                 struct ka_recipe *out) {
+  if (!c->use_sliding_window) return KA_STATUS_OK;
+  enum { WINDOW = 4096, FIRST_LAYER = 28 }; /* transformers' defaults */
+  int64_t window = c->sliding_window;
+  if (!json_object_get(c->body, "sliding_window")) window = WINDOW;
+  int64_t first = c->max_window_layers < 0 ? FIRST_LAYER : c->max_window_layers;
+  for (int64_t l = 0; l < out->L; l++) {
+    bool slides = c->layer_types ? strcmp(c->layer_types[l], "sliding_attention") == 0 : l >= first;
+    if (c->layer_types && !slides && strcmp(c->layer_types[l], "full_attention") != 0)
+      return ka_fail(ctx, KA_E_UNSUPPORTED,
+                     "%s: layer_types[%lld]: got \"%s\", expected full_attention or "
+                     "sliding_attention",
+                     c->path, (long long)l, c->layer_types[l]);
+    out->window[l] = slides ? window : 0;
+  }
+  return KA_STATUS_OK;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Mistral 7B and its kin: Llama with a sliding window on every layer. */
+#include "engine/model/family_common.h"
+
+static const struct ka_family_tensor tensors[] = {
+    KA_LLAMA_TENSORS,
+    {0, NULL},
+};
+
+static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *config,
+                        struct ka_recipe *out) {
+  struct ka_ctx *ctx = arena->ctx;
+  KA_TRY(ka_recipe_llama(arena, config, out));
+  /* transformers' default when the key is missing; null means none. */
+  bool absent = json_object_get(config->body, "sliding_window") == NULL;
+  for (int64_t l = 0; l < out->L; l++) out->window[l] = absent ? 4096 : config->sliding_window;
+  return KA_STATUS_OK;
+}
+
+const struct ka_family ka_family_mistral = {
+    .name = "mistral",
+    .architectures = (const char *const[]){"MistralForCausalLM", NULL},
+    .model_types = (const char *const[]){"mistral", NULL},
+    .tensors = tensors,
+    .recipe = recipe,
+};

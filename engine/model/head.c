@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Final norm, LM head and cross-entropy over the rows that predict a target, in chunks: the logits
+ * of one chunk are all that ever exists. In bf16 the logits of a training pass are rounded to bf16
+ * (their gradient takes their place), those of an evaluation stay f32. */
+#include "engine/model/plan.h"
+
+#include <string.h>
+
+static void *at_row(const struct ka_model *m, void *data, int64_t row, int64_t cols) {
+  return (char *)data + (size_t)(row * cols) * ka_dtype_bytes(m->compute);
+}
+
+/* Rows of logits of type t that fit. */
+static int64_t rows_that_fit(const struct ka_model *m, enum ka_dtype t) {
+  int64_t rows =
+      m->buffers->chunk_rows * (int64_t)ka_dtype_bytes(m->compute) / (int64_t)ka_dtype_bytes(t);
+  return rows > 0 ? rows : 1;
+}
+
+/* Loss of rows [first, first + n); with backward also the head's gradients, and those of hidden in
+ * its place. */
+static ka_status chunk(struct ka_model *m, int64_t first, int64_t n, bool backward,
+                       double grad_scale) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  int64_t C = m->recipe.C, V = m->recipe.V;
+  const struct ka_param *head = ka_head_param(m);
+  enum ka_dtype t = backward ? m->compute : ka_wide(m);
+  size_t wide_bytes = ka_dtype_bytes(ka_wide(m));
+  struct ka_tensor h = ka_mat(m, at_row(m, b->hidden, first, C), n, C);
+  struct ka_tensor logits = ka_tensor_2d(b->logits, t, n, V);
+  KA_TRY(ka_linear_fwd(m, logits, h, head, NULL));
+  KA_TRY(ka_xent(m->dev, &(struct ka_xent_args){
+                             .logits = logits,
+                             .targets = ka_tensor_1d(b->target + first, KA_I32, n),
+                             .loss = ka_stat(m, (char *)b->loss + (size_t)first * wide_bytes, n),
+                             .grad_scale = grad_scale,
+                             .backward = backward}));
+  if (!backward) return KA_STATUS_OK;
+  KA_TRY(ka_linear_dw(m, logits, h, head, NULL));
+  return b->need_head_input ? ka_linear_dx(m, h, logits, head, false) : KA_STATUS_OK;
+}
+
+ka_status ka_head_loss(struct ka_model *m, bool backward, double grad_scale, double *loss_sum,
+                       float *loss) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  int64_t C = m->recipe.C, N = b->batch_B * b->batch_T, R = b->n_rows;
+  const struct ka_param *norm = ka_param_of(m, KA_ROLE_FINAL_NORM, -1);
+  struct ka_tensor picked = ka_mat(m, b->picked, R, C), hidden = ka_mat(m, b->hidden, R, C);
+  struct ka_tensor index = ka_tensor_1d(b->row, KA_I32, R);
+  KA_TRY(ka_gather_rows(m->dev, &(struct ka_gather_rows_args){.out = picked,
+                                                              .x = ka_mat(m, b->final, N, C),
+                                                              .index = index}));
+  KA_TRY(ka_norm_fwd(m, hidden, b->rstd, picked, norm));
+  int64_t step = rows_that_fit(m, backward ? m->compute : ka_wide(m));
+  for (int64_t first = 0; first < R; first += step)
+    KA_TRY(chunk(m, first, R - first < step ? R - first : step, backward, grad_scale));
+  if (backward && b->need_head_input) {
+    KA_TRY(ka_norm_bwd(m, hidden, hidden, picked, b->rstd, norm, false));
+    KA_TRY(ka_scatter_rows(m->dev, &(struct ka_scatter_rows_args){.out = ka_mat(m, b->dx, N, C),
+                                                                  .x = hidden,
+                                                                  .index = index}));
+  }
+  KA_TRY(ka_dev_sync(m->dev));
+  *loss_sum = 0;
+  if (loss) memset(loss, 0, (size_t)N * sizeof *loss);
+  for (int64_t r = 0; r < R; r++) {
+    double value = ka_load(b->loss, ka_wide(m), r);
+    *loss_sum += value;
+    if (loss) loss[b->row[r] + 1] = (float)value;
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_head_logits(struct ka_model *m, int64_t first, int64_t n, float *hidden,
+                         float *logits) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  int64_t C = m->recipe.C, V = m->recipe.V, step = rows_that_fit(m, ka_wide(m));
+  struct ka_tensor x = ka_mat(m, at_row(m, b->final, first, C), n, C);
+  struct ka_tensor h = ka_mat(m, b->hidden, n, C);
+  KA_TRY(ka_norm_fwd(m, h, NULL, x, ka_param_of(m, KA_ROLE_FINAL_NORM, -1)));
+  if (hidden)
+    KA_TRY(ka_copy(m->dev,
+                   &(struct ka_copy_args){.out = ka_tensor_2d(hidden, KA_F32, n, C), .in = h}));
+  for (int64_t r = 0; logits && r < n; r += step) {
+    int64_t rows = n - r < step ? n - r : step;
+    struct ka_tensor z = ka_tensor_2d(b->logits, ka_wide(m), rows, V);
+    KA_TRY(ka_linear_fwd(m, z, ka_mat(m, at_row(m, b->hidden, r, C), rows, C), ka_head_param(m),
+                         NULL));
+    KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){
+                               .out = ka_tensor_2d(logits + r * V, KA_F32, rows, V), .in = z}));
+  }
+  return ka_dev_sync(m->dev);
+}

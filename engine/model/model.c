@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Opening a model directory, choosing what is trained, and the passes over a batch. */
+#include "engine/model/model.h"
+
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/model/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_NAMED = 8 }; /* problems spelled out in one message; the rest is counted */
+
+struct problems {
+  struct ka_str text;
+  int64_t n;
+};
+
+static ka_status problem(struct ka_ctx *ctx, struct problems *p, const char *name,
+                         const char *got) {
+  if (p->n++ < MAX_NAMED) KA_TRY(ka_str_printf(ctx, &p->text, "\n  %s: %s", name, got));
+  return KA_STATUS_OK;
+}
+
+static ka_status check_tensor(struct ka_ctx *ctx, const struct ka_recipe *r,
+                              const struct ka_st_entry *e, enum ka_role role, struct problems *p) {
+  int64_t rows, cols;
+  char got[192];
+  ka_recipe_shape(r, role, &rows, &cols);
+  const struct ka_tensor *t = &e->t;
+  bool vector = rows == 1 && t->n_dim == 1;
+  bool good =
+      vector ? t->shape[0] == cols : t->n_dim == 2 && t->shape[0] == rows && t->shape[1] == cols;
+  if (!good) {
+    char shape[64] = "", want[64];
+    for (int i = 0, at = 0; i < t->n_dim && at < (int)sizeof shape; i++)
+      at += snprintf(shape + at, sizeof shape - (size_t)at, "%s%lld", i ? ", " : "",
+                     (long long)t->shape[i]);
+    if (rows == 1)
+      snprintf(want, sizeof want, "[%lld]", (long long)cols);
+    else
+      snprintf(want, sizeof want, "[%lld, %lld]", (long long)rows, (long long)cols);
+    snprintf(got, sizeof got, "got shape [%s], config.json says %s", shape, want);
+    return problem(ctx, p, e->name, got);
+  }
+  if (t->dtype != KA_F32 && t->dtype != KA_BF16 && t->dtype != KA_F16) {
+    snprintf(got, sizeof got, "got dtype %s, expected F32, BF16 or F16", ka_dtype_name(t->dtype));
+    return problem(ctx, p, e->name, got);
+  }
+  return KA_STATUS_OK;
+}
+
+/* Params of the recipe's tensors that the files hold; by_role points into them. */
+static ka_status take_tensors(struct ka_model *m, struct problems *p) {
+  struct ka_ctx *ctx = m->ctx;
+  void *params, *by_role;
+  KA_TRY(ka_arena_alloc_n(&m->meta, &params, m->files.n_entries, sizeof *m->params, "params"));
+  KA_TRY(ka_arena_alloc_n(&m->meta, &by_role, (m->recipe.L + 1) * KA_N_ROLES, sizeof *m->by_role,
+                          "params"));
+  m->params = params;
+  m->by_role = by_role;
+  int64_t n_extra = 0;
+  const char *extra = NULL;
+  for (int64_t i = 0; i < m->files.n_entries; i++) {
+    const struct ka_st_entry *e = &m->files.entries[i];
+    enum ka_role role = KA_N_ROLES;
+    int layer;
+    int64_t rows = 0, cols;
+    if (ka_family_role(m->family, e->name, &role, &layer) && layer < m->recipe.L)
+      ka_recipe_shape(&m->recipe, role, &rows, &cols);
+    if (rows == 0) {
+      if (n_extra++ == 0) extra = e->name;
+      continue;
+    }
+    KA_TRY(check_tensor(ctx, &m->recipe, e, role, p));
+    struct ka_param *param = &m->params[m->n_params++];
+    *param = (struct ka_param){.name = e->name, .role = role, .layer = layer, .stored = e->t};
+    m->by_role[(layer + 1) * (int)KA_N_ROLES + (int)role] = param;
+  }
+  if (n_extra > 0)
+    ka_info(ctx, "model", "%lld tensors that a %s model does not use are left alone: %s%s",
+            (long long)n_extra, m->family->name, extra, n_extra > 1 ? ", ..." : "");
+  return KA_STATUS_OK;
+}
+
+static ka_status find_missing(struct ka_model *m, struct problems *p) {
+  struct ka_ctx *ctx = m->ctx;
+  for (const struct ka_family_tensor *t = m->family->tensors; t->name; t++) {
+    int64_t rows, cols;
+    ka_recipe_shape(&m->recipe, t->role, &rows, &cols);
+    if (rows == 0) continue;
+    bool per_layer = ka_role_per_layer(t->role);
+    for (int l = per_layer ? 0 : -1; l < (per_layer ? m->recipe.L : 0); l++) {
+      if (ka_param_of(m, t->role, l)) continue;
+      char name[KA_TENSOR_NAME_MAX];
+      ka_family_tensor_name(t, l, name);
+      KA_TRY(problem(ctx, p, name, "missing"));
+    }
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status check_all(struct ka_model *m, const char *dir) {
+  struct ka_ctx *ctx = m->ctx;
+  struct problems p = {0};
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(take_tensors(m, &p), out);
+  KA_TRY_GOTO(find_missing(m, &p), out);
+  if (p.n > MAX_NAMED)
+    KA_TRY_GOTO(ka_str_printf(ctx, &p.text, "\n  and %lld more", (long long)(p.n - MAX_NAMED)),
+                out);
+  if (p.n > 0)
+    st = ka_fail(ctx, KA_E_INPUT, "%s: not the weights of this %s model:%s", dir, m->family->name,
+                 p.text.data);
+out:
+  ka_str_deinit(&p.text);
+  return st;
+}
+
+static ka_status make_buffers(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  void *buffers, *layers, *first;
+  KA_TRY(ka_arena_alloc(&m->meta, &buffers, sizeof *m->buffers, "buffers"));
+  KA_TRY(ka_arena_alloc_n(&m->meta, &layers, m->recipe.L, sizeof(struct ka_layer), "layers"));
+  KA_TRY(ka_arena_alloc_n(&m->meta, &first, m->n_params + 1, sizeof(int64_t), "slices"));
+  m->buffers = buffers;
+  m->buffers->layers = layers;
+  m->buffers->first_slice = first;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev, const char *dir,
+                        enum ka_dtype compute) {
+  memset(m, 0, sizeof *m);
+  m->ctx = ctx;
+  m->dev = dev;
+  m->compute = compute;
+  ka_arena_init(&m->meta, ctx, "model tables");
+  ka_arena_init(&m->run, ctx, "model");
+  ka_arena_init(&m->step, ctx, "step");
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_hf_config_open(ctx, &m->config, dir), out);
+  KA_TRY_GOTO(ka_family_find(ctx, &m->config, &m->family), out);
+  KA_TRY_GOTO(m->family->recipe(&m->meta, &m->config, &m->recipe), out);
+  KA_TRY_GOTO(ka_st_open(ctx, &m->files, dir), out);
+  KA_TRY_GOTO(check_all(m, dir), out);
+  m->lowest_trained_layer = (int)m->recipe.L;
+  KA_TRY_GOTO(make_buffers(m), out);
+out:
+  if (!ka_ok(st)) ka_model_close(m);
+  return st;
+}
+
+void ka_model_close(struct ka_model *m) {
+  if (!m->ctx) return;
+  ka_arena_deinit(&m->run);
+  ka_arena_deinit(&m->step);
+  ka_st_close(&m->files);
+  ka_hf_config_close(&m->config);
+  ka_arena_deinit(&m->meta);
+  memset(m, 0, sizeof *m);
+}
+
+static int by_name(const void *key, const void *param) {
+  return strcmp(key, ((const struct ka_param *)param)->name);
+}
+
+int64_t ka_model_param(const struct ka_model *m, const char *name) {
+  const struct ka_param *p =
+      bsearch(name, m->params, (size_t)m->n_params, sizeof *m->params, by_name);
+  if (p) return p - m->params;
+  enum ka_role role;
+  int layer;
+  if (m->recipe.tied && ka_family_role(m->family, name, &role, &layer) && role == KA_ROLE_HEAD)
+    return ka_head_param(m) - m->params;
+  return -1;
+}
+
+int64_t ka_model_n_elems(const struct ka_model *m) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < m->n_params; i++) n += ka_tensor_elems(&m->params[i].stored);
+  return n;
+}
+
+static int slice_order(const void *a, const void *b) {
+  const struct ka_slice *x = a, *y = b;
+  const int64_t keys[][2] = {{x->param, y->param}, {x->row, y->row}, {x->col, y->col}};
+  for (int i = 0; i < 3; i++)
+    if (keys[i][0] != keys[i][1]) return keys[i][0] < keys[i][1] ? -1 : 1;
+  return 0;
+}
+
+static ka_status take_part(struct ka_model *m, const struct ka_train_part *part,
+                           struct ka_slice *s) {
+  struct ka_ctx *ctx = m->ctx;
+  int64_t p = ka_model_param(m, part->tensor);
+  if (p < 0)
+    return ka_fail(ctx, KA_E_INPUT, "%s: the model has no tensor of this name", part->tensor);
+  struct ka_tensor w = ka_tensor_as_matrix(m->params[p].stored);
+  *s = (struct ka_slice){.param = p,
+                         .row = part->row,
+                         .n_rows = part->n_rows < 0 ? w.shape[0] - part->row : part->n_rows,
+                         .col = part->col,
+                         .n_cols = part->n_cols < 0 ? w.shape[1] - part->col : part->n_cols};
+  if (s->row < 0 || s->col < 0 || s->n_rows < 1 || s->n_cols < 1 ||
+      s->row > w.shape[0] - s->n_rows || s->col > w.shape[1] - s->n_cols)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: got rows [%lld, %lld) and columns [%lld, %lld), the matrix is %lld x %lld",
+                   part->tensor, (long long)s->row, (long long)(s->row + s->n_rows),
+                   (long long)s->col, (long long)(s->col + s->n_cols), (long long)w.shape[0],
+                   (long long)w.shape[1]);
+  return KA_STATUS_OK;
+}
+
+static bool overlap(const struct ka_slice *a, const struct ka_slice *b) {
+  return a->row < b->row + b->n_rows && b->row < a->row + a->n_rows &&
+         a->col < b->col + b->n_cols && b->col < a->col + a->n_cols;
+}
+
+ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *parts, int64_t n) {
+  struct ka_ctx *ctx = m->ctx;
+  void *slices;
+  KA_TRY(ka_arena_alloc_n(&m->meta, &slices, n, sizeof *m->slices, "slices"));
+  m->slices = slices;
+  m->n_slices = 0;
+  for (int64_t i = 0; i < m->n_params; i++) m->params[i].trained = false;
+  for (int64_t i = 0; i < n; i++) KA_TRY(take_part(m, &parts[i], &m->slices[i]));
+  qsort(m->slices, (size_t)n, sizeof *m->slices, slice_order);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = i + 1; j < n && m->slices[j].param == m->slices[i].param; j++)
+      if (overlap(&m->slices[i], &m->slices[j]))
+        return ka_fail(ctx, KA_E_INPUT, "%s: chosen twice: two parts of it overlap",
+                       m->params[m->slices[i].param].name);
+  m->n_slices = n;
+  int64_t s = 0;
+  for (int64_t p = 0; p <= m->n_params; p++) {
+    while (s < n && m->slices[s].param < p) s++;
+    m->buffers->first_slice[p] = s;
+    if (s < n && p < m->n_params && m->slices[s].param == p) m->params[p].trained = true;
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double *loss_sum,
+                        float *loss) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_TRY(ka_batch_begin(m, batch));
+  KA_TRY(ka_trunk_fwd(m, NULL, NULL));
+  return ka_head_loss(m, false, 0, loss_sum, loss);
+}
+
+ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double grad_scale,
+                        double *loss_sum) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_TRY(ka_batch_begin(m, batch));
+  KA_TRY(ka_trunk_fwd(m, NULL, NULL));
+  KA_TRY(ka_head_loss(m, true, grad_scale, loss_sum, NULL));
+  return ka_trunk_bwd(m);
+}
+
+ka_status ka_model_forward(struct ka_model *m, const struct ka_batch *batch, float *logits,
+                           float **hidden) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_TRY(ka_batch_begin(m, batch));
+  KA_TRY(ka_trunk_fwd(m, hidden, NULL));
+  return ka_head_logits(m, 0, batch->B * batch->T, hidden ? hidden[m->recipe.L] : NULL, logits);
+}

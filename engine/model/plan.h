@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Inside the model room: what a step keeps and where (plan.c), and the passes over one block
+ * (block.c), the head (head.c) and the weights (weights.c). Nobody else includes this.
+ *
+ * Buffers are sized for the largest batch and hold bare memory; the passes make views of the actual
+ * batch's shape. A layer's activation that no gradient needs lives in the shared set, where the
+ * next layer overwrites it. */
+#ifndef KAPPA_ENGINE_MODEL_PLAN_H
+#define KAPPA_ENGINE_MODEL_PLAN_H
+
+#include "engine/model/model.h"
+
+/* Forward values of a block, by the formulas:
+ *   s1 = in + delta; h = norm(s1); q,k,v = W h (+ bias) (q, k: head norm, RoPE)
+ *   out = attention; s2 = s1 + (Wo out + bias); h = norm(s2); gate, up = W h;
+ *   result = s2 + Wdown (act(gate) up), whose sum the next block (or the head) makes. */
+#define KA_ACTS_TABLE(X)                                                                           \
+  X(s1, C, false)                                                                                  \
+  X(rstd1, one, true)                                                                              \
+  X(q_pre, q, false)                                                                               \
+  X(k_pre, kv, false)                                                                              \
+  X(q, q, false)                                                                                   \
+  X(k, kv, false)                                                                                  \
+  X(v, kv, false)                                                                                  \
+  X(out, q, false)                                                                                 \
+  X(lse, heads, true)                                                                              \
+  X(s2, C, false)                                                                                  \
+  X(rstd2, one, true)                                                                              \
+  X(gate, F, false)                                                                                \
+  X(up, F, false)
+
+struct ka_acts {
+#define X(name, width, is_stat) void *name;
+  KA_ACTS_TABLE(X)
+#undef X
+};
+
+/* How far down a layer the backward pass goes, from the top; each flag implies those before it.
+ * ffn_norm and attn_norm: the gradient passes through that norm; input: something below the layer
+ * is trained. */
+struct ka_layer_needs {
+  bool down, gate_up, ffn_norm, o, qkv, attn_norm, input;
+};
+
+struct ka_layer {
+  struct ka_layer_needs needs;
+  struct ka_acts acts;
+};
+
+struct ka_model_buffers {
+  int64_t B, T, P; /* largest rows, tokens a row, positions */
+  struct ka_layer *layers;
+  int64_t *first_slice; /* [n_params + 1] into slices */
+  bool need_head_input; /* final norm or anything below is trained */
+  struct ka_tensor cos, sin;
+
+  /* scratch of both passes */
+  void *h, *delta;         /* [N,C] */
+  void *act;               /* [N,F] */
+  void *final;             /* [N,C]: the last block's result */
+  void *q_rstd, *k_rstd;   /* [N*H], [N*K]: statistics of the head norms */
+  void *dx;                /* [N,C]: the residual stream's gradient */
+  void *da, *dq, *dk, *dv; /* attention gradients */
+  void *dvec;              /* [max(C, H*D, F)]: a vector's full gradient, when a part is trained */
+
+  /* head */
+  int64_t chunk_rows;
+  void *picked;          /* [N,C]: the rows that predict a target */
+  void *hidden;          /* [N,C]: the same after the final norm; then their gradient */
+  void *rstd;            /* [N] */
+  void *logits;          /* [chunk_rows,V] */
+  void *loss;            /* [N] */
+  int32_t *row, *target; /* [N] */
+
+  /* embedding gradient of a part of the table */
+  int32_t *part_row, *part_id; /* [N] */
+
+  /* the batch at hand */
+  int64_t batch_B, batch_T, n_rows;
+  struct ka_tensor ids, pos, doc_start; /* doc_start: data NULL when every document starts at 0 */
+};
+
+/* Keys and values of one layer for decoding: the block writes at `past`, attends over past + T. */
+struct ka_kv {
+  void *k, *v;
+  int64_t past;
+};
+
+/* --- plan.c --- */
+/* Allocates (or measures) everything in m->run and m->step. */
+ka_status ka_plan(struct ka_model *m);
+
+/* --- weights.c --- */
+ka_status ka_weights_plan(struct ka_model *m); /* allocates weights, packs, gradients */
+ka_status ka_weights_fill(struct ka_model *m); /* converts and packs all of them */
+struct ka_param *ka_param_of(const struct ka_model *m, enum ka_role role, int layer);
+/* The head's own tensor, or the embedding. */
+struct ka_param *ka_head_param(const struct ka_model *m);
+
+/* --- linear.c --- */
+/* A [rows, cols] view of the compute type, or of the statistics' type. */
+struct ka_tensor ka_mat(const struct ka_model *m, void *data, int64_t rows, int64_t cols);
+struct ka_tensor ka_stat(const struct ka_model *m, void *data, int64_t n);
+/* f32, or f64 with f64. */
+enum ka_dtype ka_wide(const struct ka_model *m);
+
+/* out = x W^T (+ bias). */
+ka_status ka_linear_fwd(struct ka_model *m, struct ka_tensor out, struct ka_tensor x,
+                        const struct ka_param *w, const struct ka_param *bias);
+/* dx = or += dy W. */
+ka_status ka_linear_dx(struct ka_model *m, struct ka_tensor dx, struct ka_tensor dy,
+                       const struct ka_param *w, bool accumulate);
+/* Adds dy^T x to the trained slices of w and the column sums of dy to those of bias. */
+ka_status ka_linear_dw(struct ka_model *m, struct ka_tensor dy, struct ka_tensor x,
+                       const struct ka_param *w, const struct ka_param *bias);
+/* Where a vector's gradient is accumulated: the slice's own memory when it is whole, else zeroed
+ * scratch, to be handed to ka_vector_grad_end; data NULL when nothing of it is trained. */
+ka_status ka_vector_grad_begin(struct ka_model *m, const struct ka_param *p, struct ka_tensor *dw);
+ka_status ka_vector_grad_end(struct ka_model *m, const struct ka_param *p, struct ka_tensor dw);
+
+/* --- block.c --- */
+/* in + b->delta (without add_delta: in, which must be a->s1) -> a->s2, and the block's last addend
+ * in b->delta. kv may be NULL. */
+ka_status ka_block_fwd(struct ka_model *m, int layer, const struct ka_acts *a, void *in,
+                       bool add_delta, const struct ka_kv *kv);
+/* h = norm(x); rstd may be NULL. */
+ka_status ka_norm_fwd(struct ka_model *m, struct ka_tensor h, void *rstd, struct ka_tensor x,
+                      const struct ka_param *w);
+/* dx = or += the gradient through the norm of s; the weight's is accumulated. dx may be dy. */
+ka_status ka_norm_bwd(struct ka_model *m, struct ka_tensor dx, struct ka_tensor dy,
+                      struct ka_tensor s, void *rstd, const struct ka_param *w, bool accumulate);
+/* b->dx is the gradient of the block's result and becomes that of its input. */
+ka_status ka_block_bwd(struct ka_model *m, int layer);
+
+/* --- pass.c --- */
+/* Views of the batch's arrays and the list of rows that predict a target. */
+ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch);
+/* Embedding and all blocks; b->final is the result. hidden as in ka_model_forward. */
+ka_status ka_trunk_fwd(struct ka_model *m, float **hidden, const struct ka_kv *kv);
+ka_status ka_trunk_bwd(struct ka_model *m);
+
+/* --- head.c --- */
+/* Loss of the rows that predict targets; loss [B*T] as in ka_model_eval. With backward also their
+ * gradients: of the head's slices, the final norm, and b->dx. */
+ka_status ka_head_loss(struct ka_model *m, bool backward, double grad_scale, double *loss_sum,
+                       float *loss);
+/* hidden [n,C] f32: final norm of b->final's rows [first, first + n); logits [n,V] f32. NULL skips.
+ */
+ka_status ka_head_logits(struct ka_model *m, int64_t first, int64_t n, float *hidden,
+                         float *logits);
+
+#endif

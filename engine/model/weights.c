@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Weights in the compute dtype, packed for matmul where the back end gains by it, and gradients of
+ * the trained slices. A frozen weight that needs neither conversion nor packing is the file's map.
+ */
+#include "engine/model/plan.h"
+
+struct ka_param *ka_param_of(const struct ka_model *m, enum ka_role role, int layer) {
+  return m->by_role[(layer + 1) * (int)KA_N_ROLES + (int)role];
+}
+
+struct ka_param *ka_head_param(const struct ka_model *m) {
+  return ka_param_of(m, m->recipe.tied ? KA_ROLE_EMBED : KA_ROLE_HEAD, -1);
+}
+
+/* Which products with the weight a step makes. */
+static bool multiplied(const struct ka_model *m, const struct ka_param *p) {
+  bool vector = p->stored.n_dim < 2;
+  return !vector && (p->layer >= 0 || p == ka_head_param(m));
+}
+
+static bool input_gradient(const struct ka_model *m, const struct ka_param *p) {
+  const struct ka_model_buffers *b = m->buffers;
+  if (p == ka_head_param(m)) return b->need_head_input;
+  if (p->layer < 0) return false;
+  const struct ka_layer_needs *n = &b->layers[p->layer].needs;
+  switch (p->role) {
+  case KA_ROLE_Q:
+  case KA_ROLE_K:
+  case KA_ROLE_V:
+    return n->attn_norm;
+  case KA_ROLE_O:
+    return n->qkv;
+  case KA_ROLE_GATE:
+  case KA_ROLE_UP:
+    return n->ffn_norm;
+  default:
+    return n->gate_up;
+  }
+}
+
+static struct ka_pack_args pack_args(const struct ka_model *m, const struct ka_param *p,
+                                     bool trans_b) {
+  const struct ka_model_buffers *b = m->buffers;
+  return (struct ka_pack_args){.packed = trans_b ? p->packed : p->packed_t,
+                               .b = p->weight,
+                               .trans_b = trans_b,
+                               .m = p == ka_head_param(m) ? b->chunk_rows : b->B * b->T};
+}
+
+static ka_status plan_pack(struct ka_model *m, const struct ka_param *p, bool trans_b,
+                           struct ka_tensor *out) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_pack_args args = pack_args(m, p, trans_b);
+  *out = (struct ka_tensor){0};
+  size_t n_bytes = ka_pack_bytes(m->dev, &args);
+  if (n_bytes == 0) return KA_STATUS_OK;
+  KA_TRY(ka_tensor_alloc(&m->run, out, "packed weights", KA_U8, 1, (int64_t[]){(int64_t)n_bytes}));
+  return KA_STATUS_OK;
+}
+
+static bool aligned(const struct ka_tensor *t) {
+  return (uintptr_t)t->data % ka_dtype_bytes(t->dtype) == 0;
+}
+
+static bool in_place(const struct ka_model *m, const struct ka_param *p) {
+  return !p->trained && p->stored.dtype == m->compute && aligned(&p->stored);
+}
+
+ka_status ka_weights_plan(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  for (int64_t i = 0; i < m->n_params; i++) {
+    struct ka_param *p = &m->params[i];
+    p->weight = p->stored;
+    if (!in_place(m, p))
+      KA_TRY(ka_tensor_alloc(&m->run, &p->weight, "weights", m->compute, p->stored.n_dim,
+                             p->stored.shape));
+    p->packed = p->packed_t = (struct ka_tensor){0};
+    if (!multiplied(m, p)) continue;
+    KA_TRY(plan_pack(m, p, true, &p->packed));
+    if (input_gradient(m, p)) KA_TRY(plan_pack(m, p, false, &p->packed_t));
+  }
+  for (int64_t i = 0; i < m->n_slices; i++) {
+    struct ka_slice *s = &m->slices[i];
+    struct ka_tensor w = ka_tensor_as_matrix(m->params[s->param].weight);
+    s->weight = ka_tensor_slice(w, s->row, s->n_rows, s->col, s->n_cols);
+    KA_TRY(ka_tensor_alloc(&m->run, &s->grad, "gradients", ka_wide(m), 2,
+                           (int64_t[]){s->n_rows, s->n_cols}));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status pack(struct ka_model *m, const struct ka_param *p) {
+  struct ka_ctx *ctx = m->ctx;
+  for (int trans_b = 0; trans_b < 2; trans_b++) {
+    struct ka_pack_args args = pack_args(m, p, trans_b);
+    if (args.packed.data) KA_TRY(ka_pack(m->dev, &args));
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_weights_fill(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  for (int64_t i = 0; i < m->n_params; i++) {
+    struct ka_param *p = &m->params[i];
+    if (!in_place(m, p)) {
+      KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){.out = p->weight, .in = p->stored}));
+      const struct ka_st_entry *e = ka_st_find(&m->files, p->name);
+      ka_map_forget(&m->files.shards[e->shard].map, e->offset_bytes, ka_tensor_bytes(&p->stored));
+    }
+    KA_TRY(pack(m, p));
+  }
+  KA_TRY(ka_dev_sync(m->dev));
+  return ka_model_zero_grad(m);
+}
+
+ka_status ka_model_weights_changed(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  for (int64_t i = 0; i < m->n_params; i++)
+    if (m->params[i].trained) KA_TRY(pack(m, &m->params[i]));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_model_zero_grad(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  for (int64_t i = 0; i < m->n_slices; i++)
+    KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = m->slices[i].grad}));
+  return KA_STATUS_OK;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Every family against logits, hidden states, loss and all gradients computed by transformers. */
+#include "tests/support/test.h"
+
+#include "engine/model/verify.h"
+
+#include <string.h>
+
+static const char *const goldens[] = {"llama",          "llama-tied", "llama-rope3",
+                                      "mistral-window", "qwen2",      "qwen3"};
+enum { N_GOLDENS = sizeof goldens / sizeof *goldens };
+
+static void check(const char *data, const char *device, enum ka_dtype compute) {
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev dev;
+  T_OK(ka_dev_open(ctx, &dev, device));
+  for (int g = 0; g < N_GOLDENS; g++) {
+    struct ka_arena arena;
+    struct ka_verify_row *rows;
+    int64_t n;
+    ka_arena_init(&arena, ctx, "test");
+    const char *dir = t_str("%s/golden/%s", data, goldens[g]);
+    T_OK(ka_verify(&arena, &dev, dir, t_str("%s/golden.safetensors", dir), compute, &rows, &n));
+    assert_true(n >= 35);
+    for (int64_t i = 0; i < n; i++) {
+      if (!rows[i].pass)
+        print_error("%s %s: %g above %g\n", goldens[g], rows[i].name, rows[i].rel_l2,
+                    rows[i].tolerance);
+      assert_true(rows[i].pass);
+    }
+    ka_arena_deinit(&arena);
+  }
+  ka_dev_close(&dev);
+}
+
+static void golden_f32_cpu(void **state) {
+  (void)state;
+  T_DATA(data);
+  check(data, "cpu", KA_F32);
+}
+
+static void golden_f32_ref(void **state) {
+  (void)state;
+  T_DATA(data);
+  check(data, "ref", KA_F32);
+}
+
+static void golden_bf16(void **state) {
+  (void)state;
+  T_DATA(data);
+  check(data, "cpu", KA_BF16);
+}
+
+static void the_command(void **state) {
+  (void)state;
+  T_DATA(data);
+  struct ka_str out = {0}, err = {0};
+  const char *dir = t_str("%s/golden/qwen2", data);
+  assert_int_equal(
+      t_kappa(&out, &err, "verify %s --against %s/golden.safetensors --json -", dir, dir), 0);
+  assert_non_null(strstr(out.data, "\"pass\": true"));
+  ka_str_clear(&out);
+  /* the same names and shapes, other weights */
+  int rc = t_kappa(&out, &err,
+                   "verify %s/golden/llama --against %s/golden/mistral-window/golden.safetensors",
+                   data, data);
+  assert_int_equal(rc, 1);
+  assert_non_null(strstr(out.data, "FAILED"));
+  ka_str_clear(&err);
+  rc = t_kappa(NULL, &err, "verify %s/golden/llama --against %s/golden/llama/model.safetensors",
+               data, data);
+  assert_int_equal(rc, 2);
+  assert_non_null(strstr(err.data, "lm_head.weight: unknown"));
+  ka_str_deinit(&out);
+  ka_str_deinit(&err);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(golden_f32_cpu),
+      cmocka_unit_test(golden_f32_ref),
+      cmocka_unit_test(golden_bf16),
+      cmocka_unit_test(the_command),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
