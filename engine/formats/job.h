@@ -24,6 +24,7 @@ struct ka_job_list {
 #define KA_JOB_C_COUNT int64_t
 #define KA_JOB_C_TEXT const char *
 #define KA_JOB_C_PATH const char *
+#define KA_JOB_C_NEWPATH const char *
 #define KA_JOB_C_CHOICE const char *
 #define KA_JOB_C_TEXTS struct ka_job_list
 #define KA_JOB_C_PATHS struct ka_job_list
@@ -88,6 +89,7 @@ struct ka_job {
   const char *path; /* of the job file */
   struct ka_arena arena;
   struct ka_job_list problems; /* "job.yaml:3:5: unknown key ...", in the order of the file */
+  int64_t cap_problems;
   struct ka_job_place {
     const char *key;   /* "selection.count", "datasets.0.path" */
     const char *place; /* "job.yaml:3:5", "command line" */
