@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * kappa analyze: spectra of a model directory or a bare file, as a table, JSON or HTML; what a
+ * selection would take. */
+#include "base/json.h"
+#include "base/log.h"
+#include "engine/cli/analyze_table.h"
+#include "engine/cli/cli.h"
+#include "engine/report/progress.h"
+#include "engine/spectral/cache.h"
+#include "engine/spectral/spectral_json.h"
+#include "engine/spectral/units.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct analysis {
+  struct ka_ctx *ctx;
+  const struct ka_cli *cli;
+  struct ka_arena arena;
+  struct ka_safetensors files;
+  struct ka_unit *units;
+  struct ka_spectrum *results;
+  int64_t n;
+  struct ka_spectral_options options;
+  struct ka_spectral_phases phases;
+  struct ka_select_spec spec;
+  bool selects;
+  struct ka_selection selection;
+  struct ka_progress bar;
+  enum ka_metric metric;
+};
+
+/* The bar counts millions of operations, so that its ETA goes by work, not by tensors. */
+static void on_progress(void *user, double done, double all, const char *unit) {
+  struct analysis *a = user;
+  (void)all;
+  ka_progress_update(&a->bar, (int64_t)(done * 1e-6), unit);
+}
+
+static ka_status read_options(struct analysis *a) {
+  struct ka_ctx *ctx = a->ctx;
+  const struct ka_cli *cli = a->cli;
+  struct ka_spectral_options *o = &a->options;
+  const char *metric = ka_cli_str(cli, "metric"), *select = ka_cli_str(cli, "select");
+  if (!ka_metric_parse(metric, &a->metric))
+    return ka_fail(ctx, KA_E_USAGE, "--metric: got \"%s\", expected %s", metric,
+                   ka_metric_choices());
+  if (select) {
+    KA_TRY(ka_select_parse(ctx, &a->arena, select, &a->spec));
+    a->selects = true;
+  }
+  o->full = ka_cli_flag(cli, "full") || ka_metric_info(a->metric)->needs_full ||
+            (a->selects && ka_select_needs_full(&a->spec));
+  o->precision =
+      strcmp(ka_cli_str(cli, "precision"), "auto") == 0 ? KA_PRECISION_AUTO : KA_PRECISION_F64;
+  o->rtol = ka_cli_float(cli, "rtol");
+  if (ka_cli_given(cli, "rtol") && !(o->rtol > 0 && o->rtol <= 0.1))
+    return ka_fail(ctx, KA_E_USAGE, "--rtol: got %g, expected above 0, at most 0.1", o->rtol);
+  o->max_dim = ka_cli_int(cli, "max-dim");
+  o->max_bytes = ka_cli_int(cli, "memory") * (int64_t)1000000;
+  if (o->max_dim < 0 || o->max_bytes < 0)
+    return ka_fail(ctx, KA_E_USAGE, "--max-dim and --memory must not be negative");
+  if (!ka_cli_flag(cli, "no-cache")) {
+    o->cache = ka_cli_str(cli, "cache");
+    if (!o->cache) KA_TRY(ka_cache_default_path(&a->arena, &o->cache));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status compute(struct analysis *a) {
+  struct ka_ctx *ctx = a->ctx;
+  void *memory = NULL;
+  KA_TRY(ka_units_of_file(ctx, &a->arena, &a->files, false, &a->units, &a->n));
+  if (a->n == 0)
+    return ka_fail(ctx, KA_E_INPUT, "%s: no tensor of two or more dimensions", a->files.path);
+  KA_TRY(ka_arena_alloc_n(&a->arena, &memory, a->n, sizeof *a->results, "results"));
+  a->results = memory;
+  const char *slow = ka_dense_slow_core();
+  if (slow) ka_warn(ctx, "analyze", "%s", slow);
+  double flops = ka_spectral_flops(a->units, a->n, &a->options);
+  ka_progress_begin(ctx, &a->bar, "analyze", 0, (int64_t)(flops * 1e-6));
+  a->options.progress = on_progress;
+  a->options.user = a;
+  ka_status st =
+      ka_spectral_analyze(ctx, &a->arena, a->results, a->units, a->n, &a->options, &a->phases);
+  ka_progress_end(&a->bar);
+  KA_TRY(st);
+  if (!a->selects) return KA_STATUS_OK;
+  KA_TRY(ka_select(ctx, &a->arena, &a->selection, &a->spec, a->results, a->n));
+  a->selection.base = ka_cli_arg(a->cli, 0);
+  const char *save = ka_cli_str(a->cli, "save");
+  return save ? ka_selection_write(ctx, &a->selection, save) : KA_STATUS_OK;
+}
+
+static ka_status print(struct analysis *a) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *json = ka_cli_str(a->cli, "json");
+  if (json) {
+    json_t *extra = NULL;
+    if (a->selects) {
+      json_t *names = json_array();
+      for (int64_t i = 0; i < a->selection.n_units; i++)
+        json_array_append_new(names, json_string(a->selection.units[i].name));
+      extra = json_pack("{s:o}", "selected", names);
+    }
+    KA_TRY(ka_spectra_write_json(ctx, a->results, a->n, extra, json));
+  }
+  if (!json || strcmp(json, "-") != 0)
+    ka_analyze_table(a->results, a->n, a->metric, a->selects ? &a->selection : NULL, &a->phases);
+  int64_t failed = 0;
+  for (int64_t i = 0; i < a->n; i++) failed += a->results[i].bad_index >= 0;
+  for (int64_t i = 0; i < a->n; i++)
+    if (a->results[i].bad_index >= 0)
+      return ka_fail(ctx, KA_E_CHECK, "%s: %s%s", a->results[i].unit->name, a->results[i].error,
+                     failed > 1 ? "; other tensors have NaN or Inf too" : "");
+  return KA_STATUS_OK;
+}
+
+static ka_status analyze_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  struct analysis a = {.ctx = ctx, .cli = cli};
+  ka_arena_init(&a.arena, ctx, "analyze");
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(read_options(&a), out);
+  KA_TRY_GOTO(ka_st_open(ctx, &a.files, ka_cli_arg(cli, 0)), out);
+  KA_TRY_GOTO(compute(&a), close);
+  KA_TRY_GOTO(print(&a), close);
+close:
+  ka_st_close(&a.files);
+out:
+  ka_arena_deinit(&a.arena);
+  return st;
+}
+
+static const struct ka_option options[] = {
+    {"metric", KA_OPT_STR, "NAME", "kappa", "what the table sorts and draws"},
+    {"full", KA_OPT_FLAG, NULL, NULL, "all singular values, and the metrics that need them"},
+    {"rtol", KA_OPT_FLOAT, "X", NULL, "wanted relative bound of kappa (see docs/spectra.md)"},
+    {"precision", KA_OPT_STR, "auto|f64", "f64", "auto: only as sure as the order needs"},
+    {"select", KA_OPT_STR, "WORDS", NULL, "show what a selection takes: \"kappa lowest 20\""},
+    {"save", KA_OPT_STR, "FILE", NULL, "write the selection as selection.json"},
+    {"json", KA_OPT_STR, "FILE|-", NULL, "results as JSON"},
+    {"max-dim", KA_OPT_INT, "N", "0", "skip tensors with a longer side; 0: none"},
+    {"memory", KA_OPT_INT, "MB", "0", "limit of the workspaces; 0: none"},
+    {"cache", KA_OPT_STR, "FILE", NULL, "where results are kept (~/.cache/kappa/spectra.bin)"},
+    {"no-cache", KA_OPT_FLAG, NULL, NULL, "compute everything, keep nothing"},
+    {0}};
+
+const struct ka_command ka_command_analyze = {
+    .name = "analyze",
+    .args = "MODEL|FILE.safetensors",
+    .summary = "condition numbers with proven bounds, and other spectra of the weights",
+    .min_args = 1,
+    .max_args = 1,
+    .options = options,
+    .run = analyze_run,
+};

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Both ends of the spectrum of one matrix with proven bounds (docs/spectra.md derives them). */
+#ifndef KAPPA_ENGINE_SPECTRAL_ENDS_H
+#define KAPPA_ENGINE_SPECTRAL_ENDS_H
+
+#include "engine/spectral/panel.h"
+#include "engine/spectral/spectral.h"
+
+/* Of the scaled matrix (see panel.h). low <= true <= high for both ends. */
+struct ka_ends {
+  double max, max_low, max_high;
+  double min, min_low, min_high;
+  double frobenius2; /* ||A||_F^2 */
+  double log_volume; /* -inf or NaN when singular */
+  bool singular;
+  enum ka_spectral_method method;
+};
+
+/* Wanted relative bound of kappa; <= 0: the default of docs/spectra.md for this precision. */
+struct ka_ends_goal {
+  double rtol;
+  enum ka_precision precision;
+};
+
+/* p scanned, finite and not zero. Time spent is added to phases (not NULL). */
+ka_status ka_ends_of(struct ka_ctx *ctx, const struct ka_dense *dense, const struct ka_panels *p,
+                     struct ka_ends_goal goal, struct ka_spectral_phases *phases,
+                     struct ka_ends *out);
+
+/* All singular values s [m] of the scaled matrix, descending. */
+ka_status ka_ends_all_values(struct ka_ctx *ctx, const struct ka_dense *dense,
+                             const struct ka_panels *p, double *s);
+
+/* Bytes ka_ends_of needs at its peak, with `full` ka_ends_all_values too. */
+int64_t ka_ends_bytes(int64_t n, int64_t m, bool full);
+/* Float64 operations of the Gram route (for progress). */
+double ka_ends_flops(int64_t n, int64_t m, bool full);
+
+#endif

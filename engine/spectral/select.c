@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Choosing: candidates by pattern, size and layer; an order by a metric or a control; a budget. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "base/rng.h"
+#include "base/str.h"
+#include "engine/spectral/selection.h"
+#include "engine/spectral/units.h"
+
+#include <math.h>
+#include <pcre2.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const default_exclude[] = {"embed_tokens", "lm_head"};
+static const char *const controls[] = {"all", "random", "first_n", "last_n"};
+
+static bool is(const struct ka_select_spec *s, const char *metric) {
+  return strcmp(s->metric, metric) == 0;
+}
+
+struct ka_select_spec ka_select_spec_default(void) {
+  return (struct ka_select_spec){.metric = "kappa",
+                                 .count = -1,
+                                 .fraction = -1,
+                                 .params = -1,
+                                 .n_exclude = -1,
+                                 .max_dim = 16384};
+}
+
+bool ka_select_needs_spectra(const struct ka_select_spec *spec) {
+  enum ka_metric m;
+  return ka_metric_parse(spec->metric, &m);
+}
+
+bool ka_select_needs_full(const struct ka_select_spec *spec) {
+  enum ka_metric m;
+  return ka_metric_parse(spec->metric, &m) && ka_metric_info(m)->needs_full;
+}
+
+/* --- patterns -----------------------------------------------------------------------------------
+ */
+
+struct patterns {
+  pcre2_code **codes;
+  int64_t n;
+};
+
+static void patterns_deinit(struct patterns *p) {
+  for (int64_t i = 0; i < p->n; i++) pcre2_code_free(p->codes[i]);
+  ka_free(p->codes);
+  *p = (struct patterns){0};
+}
+
+static ka_status compile(struct ka_ctx *ctx, struct patterns *p, const char *key,
+                         const char *const *texts, int64_t n) {
+  void *memory = NULL;
+  KA_TRY(ka_alloc_n(ctx, &memory, n, sizeof(pcre2_code *), "patterns"));
+  p->codes = memory;
+  for (int64_t i = 0; i < n; i++) {
+    int code = 0;
+    PCRE2_SIZE at = 0;
+    p->codes[i] =
+        pcre2_compile((PCRE2_SPTR)texts[i], PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &at, NULL);
+    if (!p->codes[i]) {
+      unsigned char text[160];
+      pcre2_get_error_message(code, text, sizeof text);
+      return ka_fail(ctx, KA_E_INPUT, "selection.%s: pattern \"%s\", character %zu: %s", key,
+                     texts[i], (size_t)at + 1, (const char *)text);
+    }
+    p->n = i + 1;
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status any_matches(struct ka_ctx *ctx, const struct patterns *p, const char *name,
+                             bool *out) {
+  *out = false;
+  for (int64_t i = 0; i < p->n && !*out; i++) {
+    pcre2_match_data *data = pcre2_match_data_create_from_pattern(p->codes[i], NULL);
+    if (!data) return ka_fail(ctx, KA_E_MEMORY, "selection: no memory to match \"%s\"", name);
+    int rc = pcre2_match(p->codes[i], (PCRE2_SPTR)name, strlen(name), 0, 0, data, NULL);
+    pcre2_match_data_free(data);
+    if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
+      return ka_fail(ctx, KA_E_INPUT, "selection: a pattern cannot be matched against \"%s\" (%d)",
+                     name, rc);
+    *out = rc >= 0;
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status compile_both(struct ka_ctx *ctx, const struct ka_select_spec *s,
+                              struct patterns *include, struct patterns *exclude) {
+  KA_TRY(compile(ctx, include, "include", s->include, s->n_include));
+  if (s->n_exclude >= 0) return compile(ctx, exclude, "exclude", s->exclude, s->n_exclude);
+  return compile(ctx, exclude, "exclude", default_exclude, is(s, "all") ? 0 : 2);
+}
+
+/* --- the spec -----------------------------------------------------------------------------------
+ */
+
+static ka_status check_metric(struct ka_ctx *ctx, const struct ka_select_spec *s) {
+  if (ka_select_needs_spectra(s)) return KA_STATUS_OK;
+  const char *names[KA_N_METRICS + 5] = {0};
+  int n = 0;
+  for (size_t i = 0; i < sizeof controls / sizeof *controls; i++) {
+    if (is(s, controls[i])) return KA_STATUS_OK;
+    names[n++] = controls[i];
+  }
+  for (int i = 0; i < KA_N_METRICS; i++) names[n++] = ka_metric_info((enum ka_metric)i)->name;
+  const char *near = ka_nearest(s->metric, names);
+  return ka_fail(ctx, KA_E_INPUT,
+                 "selection.metric: got \"%s\"%s%s%s, expected %s|all|random|first_n|last_n",
+                 s->metric, near ? " (did you mean " : "", near ? near : "", near ? "?)" : "",
+                 ka_metric_choices());
+}
+
+ka_status ka_select_check(struct ka_ctx *ctx, const struct ka_select_spec *s) {
+  KA_TRY(check_metric(ctx, s));
+  int budgets = (s->count >= 0) + (s->fraction >= 0) + (s->params >= 0);
+  if (budgets > 1)
+    return ka_fail(ctx, KA_E_INPUT, "selection: count, fraction and params exclude each other");
+  if (budgets == 0 && !is(s, "all"))
+    return ka_fail(ctx, KA_E_INPUT, "selection: needs one of count, fraction and params");
+  if (s->count == 0 || s->params == 0)
+    return ka_fail(ctx, KA_E_INPUT, "selection: a budget of 0 trains nothing");
+  if (s->fraction >= 0 && !(s->fraction > 0 && s->fraction <= 1))
+    return ka_fail(ctx, KA_E_INPUT, "selection.fraction: got %g, expected above 0, at most 1",
+                   s->fraction);
+  struct patterns include = {0}, exclude = {0};
+  ka_status st = compile_both(ctx, s, &include, &exclude);
+  patterns_deinit(&include);
+  patterns_deinit(&exclude);
+  return st;
+}
+
+static bool kind_fits(const struct ka_unit *u, const struct ka_select_spec *s) {
+  const char *part = strchr(u->name, '#');
+  if (s->unit == KA_UNIT_HEAD) return part && strncmp(part, "#head", 5) == 0;
+  if (s->unit == KA_UNIT_EXPERT) return u->role && strncmp(u->role, "expert", 6) == 0;
+  return !(part && strncmp(part, "#head", 5) == 0);
+}
+
+static bool fits(const struct ka_unit *u, const struct ka_select_spec *s) {
+  int64_t r = u->view.shape[0], c = u->view.shape[1];
+  if (u->skip || !kind_fits(u, s)) return false;
+  if (!is(s, "all") && u->n_dim < 2) return false;
+  if (s->max_dim > 0 && (r > s->max_dim || c > s->max_dim) && !is(s, "all")) return false;
+  return u->layer < 0 || u->layer >= s->min_layer;
+}
+
+ka_status ka_select_candidates(struct ka_ctx *ctx, const struct ka_select_spec *spec,
+                               const struct ka_unit *units, int64_t n, bool *candidate) {
+  struct patterns include = {0}, exclude = {0};
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(compile_both(ctx, spec, &include, &exclude), out);
+  for (int64_t i = 0; i < n; i++) {
+    bool in = true, ex = false;
+    candidate[i] = fits(&units[i], spec);
+    if (!candidate[i]) continue;
+    if (include.n > 0) KA_TRY_GOTO(any_matches(ctx, &include, units[i].tensor, &in), out);
+    KA_TRY_GOTO(any_matches(ctx, &exclude, units[i].tensor, &ex), out);
+    candidate[i] = in && !ex;
+  }
+out:
+  patterns_deinit(&include);
+  patterns_deinit(&exclude);
+  return st;
+}
+
+/* --- order and budget ---------------------------------------------------------------------------
+ */
+
+struct ranked {
+  const struct ka_spectrum *r;
+  double key; /* ascending */
+  bool last;  /* no value (singular): after all others */
+};
+
+static int by_rank(const void *x, const void *y) {
+  const struct ranked *a = x, *b = y;
+  if (a->last != b->last) return a->last ? 1 : -1;
+  if (!a->last && a->key != b->key) return a->key < b->key ? -1 : 1;
+  return strcmp(a->r->unit->name, b->r->unit->name);
+}
+
+/* Where a tensor outside the layers stands: the embedding below, the rest above them. */
+static double depth(const struct ka_unit *u) {
+  if (u->layer >= 0) return u->layer;
+  const char *n = u->name;
+  return strstr(n, "embed") || strstr(n, "wte") || strstr(n, "wpe") ? -1 : 1e9;
+}
+
+static int by_depth(const void *x, const void *y) {
+  const struct ranked *a = x, *b = y;
+  double da = depth(a->r->unit), db = depth(b->r->unit);
+  if (da != db) return da < db ? -1 : 1;
+  return ka_name_compare(a->r->unit->name, b->r->unit->name);
+}
+
+static void rank(struct ranked *ranked, int64_t n, const struct ka_select_spec *s) {
+  enum ka_metric metric = KA_METRIC_KAPPA;
+  bool spectral = ka_metric_parse(s->metric, &metric);
+  if (is(s, "all") || is(s, "first_n") || is(s, "last_n")) {
+    qsort(ranked, (size_t)n, sizeof *ranked, by_depth);
+    for (int64_t i = 0; i < n / 2 && is(s, "last_n"); i++) {
+      struct ranked t = ranked[i];
+      ranked[i] = ranked[n - 1 - i];
+      ranked[n - 1 - i] = t;
+    }
+    return;
+  }
+  for (int64_t i = 0; i < n; i++) {
+    const struct ka_spectrum *r = ranked[i].r;
+    double v =
+        spectral ? r->metrics[metric] : ka_rng_uniform(s->seed, ka_rng_stream(r->unit->name), 0);
+    ranked[i].last = isnan(v);
+    ranked[i].key = s->highest ? -v : v;
+  }
+  qsort(ranked, (size_t)n, sizeof *ranked, by_rank);
+}
+
+static bool within_quota(const struct ka_select_spec *s, const struct ka_selection *out,
+                         const char *role) {
+  for (int64_t q = 0; q < s->n_quotas; q++) {
+    if (!role || strcmp(s->quotas[q].role, role) != 0) continue;
+    int64_t have = 0;
+    for (int64_t i = 0; i < out->n_units; i++)
+      have += out->units[i].role && strcmp(out->units[i].role, role) == 0;
+    return have < s->quotas[q].count;
+  }
+  return true;
+}
+
+static void take(struct ka_selection *out, const struct ka_spectrum *r) {
+  const struct ka_unit *u = r->unit;
+  struct ka_selected *to = &out->units[out->n_units++];
+  *to = (struct ka_selected){.name = u->name, .tensor = u->tensor, .role = u->role};
+  memcpy(to->rows, u->rows, sizeof to->rows);
+  memcpy(to->cols, u->cols, sizeof to->cols);
+  memcpy(to->metrics, r->metrics, sizeof to->metrics);
+  to->n_elems = ka_unit_elems(u);
+  to->kappa_rel_bound = r->kappa_rel_bound;
+  out->n_elems += to->n_elems;
+}
+
+static void fill_budget(struct ka_selection *out, const struct ka_select_spec *s,
+                        const struct ranked *ranked, int64_t n) {
+  double all = 0;
+  for (int64_t i = 0; i < n; i++) all += (double)ka_unit_elems(ranked[i].r->unit);
+  double elems = s->params >= 0     ? (double)s->params
+                 : s->fraction >= 0 ? s->fraction * all
+                                    : INFINITY;
+  int64_t count = s->count >= 0 ? s->count : n;
+  for (int64_t i = 0; i < n && out->n_units < count; i++) {
+    const struct ka_unit *u = ranked[i].r->unit;
+    if (!within_quota(s, out, u->role)) continue;
+    if ((double)(out->n_elems + ka_unit_elems(u)) > elems && out->n_units > 0) break;
+    take(out, ranked[i].r);
+  }
+}
+
+static ka_status refuse_failed(struct ka_ctx *ctx, const struct ranked *ranked, int64_t n) {
+  for (int64_t i = 0; i < n; i++)
+    if (ranked[i].r->error)
+      return ka_fail(ctx, KA_E_INPUT, "%s: %s; it cannot be ranked (exclude it or mend the file)",
+                     ranked[i].r->unit->name, ranked[i].r->error);
+  return KA_STATUS_OK;
+}
+
+ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_selection *out,
+                    const struct ka_select_spec *spec, const struct ka_spectrum *results,
+                    int64_t n) {
+  KA_TRY(ka_select_check(ctx, spec));
+  struct ranked *ranked = NULL;
+  struct ka_unit *units = NULL;
+  bool *candidate = NULL;
+  int64_t m = 0;
+  void *memory = NULL;
+  KA_TRY(ka_arena_alloc_n(arena, &memory, n + 1, sizeof *ranked, "ranking"));
+  ranked = memory;
+  KA_TRY(ka_arena_alloc_n(arena, &memory, n + 1, sizeof *units, "candidates"));
+  units = memory;
+  KA_TRY(ka_arena_alloc_n(arena, &memory, n + 1, sizeof *candidate, "candidates"));
+  candidate = memory;
+  for (int64_t i = 0; i < n; i++) units[i] = *results[i].unit;
+  KA_TRY(ka_select_candidates(ctx, spec, units, n, candidate));
+  for (int64_t i = 0; i < n; i++)
+    if (candidate[i]) ranked[m++].r = &results[i];
+  if (m == 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "selection: none of %lld tensors is left by include, exclude, max_dim, "
+                   "min_layer and unit",
+                   (long long)n);
+  if (ka_select_needs_spectra(spec)) KA_TRY(refuse_failed(ctx, ranked, m));
+  rank(ranked, m, spec);
+  *out = (struct ka_selection){
+      .metric = spec->metric, .highest = spec->highest, .seed = spec->seed, .n_candidates = m};
+  KA_TRY(ka_arena_alloc_n(arena, &memory, m, sizeof *out->units, "selection"));
+  out->units = memory;
+  fill_budget(out, spec, ranked, m);
+  return KA_STATUS_OK;
+}

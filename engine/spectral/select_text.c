@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * A selection in words: "kappa lowest 20", "snr highest 5%", "random 50M", "all". */
+#include "base/str.h"
+#include "engine/spectral/selection.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static ka_status parse_budget(struct ka_ctx *ctx, const char *word, struct ka_select_spec *out) {
+  char number[32];
+  size_t n = strlen(word);
+  const char *units = "KMB", *unit = n > 1 ? strchr(units, word[n - 1]) : NULL;
+  bool percent = n > 1 && word[n - 1] == '%';
+  double v = 0;
+  snprintf(number, sizeof number, "%.*s", (int)(unit || percent ? n - 1 : n), word);
+  if (n < sizeof number && ka_parse_f64(number, &v) && v > 0) {
+    if (percent) {
+      out->fraction = v / 100;
+    } else if (unit) {
+      for (v *= 1000; unit > units; unit--) v *= 1000;
+      out->params = (int64_t)v;
+    } else if (strchr(word, '.')) {
+      out->fraction = v;
+    } else {
+      out->count = (int64_t)v;
+    }
+    return KA_STATUS_OK;
+  }
+  return ka_fail(ctx, KA_E_USAGE,
+                 "selection: got \"%s\", expected a count (20), a share (5%% or 0.05) or a number "
+                 "of parameters (50M)",
+                 word);
+}
+
+ka_status ka_select_parse(struct ka_ctx *ctx, struct ka_arena *arena, const char *text,
+                          struct ka_select_spec *out) {
+  *out = ka_select_spec_default();
+  const char *p = text;
+  for (int word = 0; *(p += strspn(p, " \t")); word++) {
+    const char *w = NULL;
+    size_t n = strcspn(p, " \t");
+    KA_TRY(ka_arena_str(arena, &w, p, n));
+    p += n;
+    if (word == 0)
+      out->metric = w;
+    else if (strcmp(w, "lowest") == 0 || strcmp(w, "highest") == 0)
+      out->highest = w[0] == 'h';
+    else
+      KA_TRY(parse_budget(ctx, w, out));
+  }
+  return ka_select_check(ctx, out);
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which units are trained: chosen from spectra by a spec, written to and read from selection.json.
+ * Ties break by name; the same spec, units and seed choose the same. */
+#ifndef KAPPA_ENGINE_SPECTRAL_SELECTION_H
+#define KAPPA_ENGINE_SPECTRAL_SELECTION_H
+
+#include "engine/spectral/spectral.h"
+
+enum ka_unit_kind { KA_UNIT_TENSOR, KA_UNIT_HEAD, KA_UNIT_EXPERT };
+
+/* A quota: at most `count` units of a role. */
+struct ka_select_quota {
+  const char *role;
+  int64_t count;
+};
+
+/* Mirrors the job's `selection:` keys. Zero-initialise through ka_select_spec_default. */
+struct ka_select_spec {
+  const char *metric; /* a metric's name, or "all", "random", "first_n", "last_n" */
+  bool highest;       /* order: highest first */
+  int64_t count;      /* at most one of count, fraction and params is given; -1: absent */
+  double fraction;    /* of the candidates' parameters */
+  int64_t params;
+  enum ka_unit_kind unit;
+  /* PCRE2, searched anywhere in the stored tensor's name. n_exclude -1: the default of the metric,
+   * embed_tokens and lm_head for all but "all". */
+  const char *const *include;
+  int64_t n_include;
+  const char *const *exclude;
+  int64_t n_exclude;
+  int64_t max_dim;                      /* candidates have no side above this; 0: no limit */
+  int64_t min_layer;                    /* candidates inside layers are at this layer or above */
+  const struct ka_select_quota *quotas; /* may be NULL */
+  int64_t n_quotas;
+  uint64_t seed; /* random */
+};
+
+/* kappa, lowest, nothing given for the budget, max_dim 16384. */
+struct ka_select_spec ka_select_spec_default(void);
+
+/* Does the choice depend on spectra at all, and on all singular values? */
+bool ka_select_needs_spectra(const struct ka_select_spec *spec);
+bool ka_select_needs_full(const struct ka_select_spec *spec);
+
+/* KA_E_INPUT on unknown metrics, bad patterns (with the position), two budgets, ranges. */
+ka_status ka_select_check(struct ka_ctx *ctx, const struct ka_select_spec *spec);
+
+/* "METRIC [lowest|highest] BUDGET": BUDGET a count (20), a share (5% or 0.05) or parameters (50M).
+ * Words are copied to the arena. KA_E_USAGE, KA_E_INPUT. */
+ka_status ka_select_parse(struct ka_ctx *ctx, struct ka_arena *arena, const char *text,
+                          struct ka_select_spec *out);
+
+struct ka_selected {
+  const char *name, *tensor, *role;
+  int64_t rows[2], cols[2]; /* [a,b) of the stored matrix [d0, rest]; {-1,-1}: all */
+  int64_t n_elems;          /* 0 after reading a file */
+  double metrics[KA_N_METRICS];
+  double kappa_rel_bound; /* NaN: none */
+};
+
+struct ka_selection {
+  const char *base; /* the model it was made from; may be NULL */
+  const char *metric;
+  bool highest;
+  uint64_t seed;
+  int64_t n_units, n_elems, n_candidates;
+  struct ka_selected *units; /* in the order of the choice */
+};
+
+/* Sets candidate[i] for the units that the patterns, max_dim, min_layer and the unit kind leave;
+ * what need not be analysed need not be read. */
+ka_status ka_select_candidates(struct ka_ctx *ctx, const struct ka_select_spec *spec,
+                               const struct ka_unit *units, int64_t n, bool *candidate);
+
+/* Chooses among n results (results[i].unit set; for metrics without spectra nothing else). Failed
+ * candidates (NaN, Inf) are KA_E_INPUT; singular ones sort last. No candidate left is KA_E_INPUT.
+ * The selection lives in the arena, its strings in the units. */
+ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_selection *out,
+                    const struct ka_select_spec *spec, const struct ka_spectrum *results,
+                    int64_t n);
+
+/* selection.json (docs/spectra.md). Published by rename. */
+ka_status ka_selection_write(struct ka_ctx *ctx, const struct ka_selection *selection,
+                             const char *path);
+/* Strings in the arena. Wrong types, ranges and repeated or overlapping parts are KA_E_INPUT. */
+ka_status ka_selection_read(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_selection *out,
+                            const char *path);
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * See units.h. */
+#include "engine/spectral/units.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+int ka_unit_layer(const char *name) {
+  for (const char *p = name; p; p = strchr(p, '.') ? strchr(p, '.') + 1 : NULL) {
+    if (!isdigit((unsigned char)*p)) continue;
+    char *end;
+    long layer = strtol(p, &end, 10);
+    if (*end == '.' && layer < 1 << 20) return (int)layer;
+  }
+  return -1;
+}
+
+int ka_name_compare(const char *a, const char *b) {
+  while (*a && *b) {
+    if (isdigit((unsigned char)*a) && isdigit((unsigned char)*b)) {
+      char *end_a, *end_b;
+      unsigned long long x = strtoull(a, &end_a, 10), y = strtoull(b, &end_b, 10);
+      if (x != y) return x < y ? -1 : 1;
+      a = end_a;
+      b = end_b;
+    } else if (*a != *b) {
+      return (unsigned char)*a < (unsigned char)*b ? -1 : 1;
+    } else {
+      a++;
+      b++;
+    }
+  }
+  return *a ? 1 : *b ? -1 : 0;
+}
+
+static int by_name(const void *x, const void *y) {
+  return ka_name_compare(((const struct ka_unit *)x)->name, ((const struct ka_unit *)y)->name);
+}
+
+static bool analysable(enum ka_dtype t) {
+  return t == KA_F32 || t == KA_BF16 || t == KA_F16 || t == KA_F64;
+}
+
+static void from_entry(const struct ka_safetensors *files, const struct ka_st_entry *e,
+                       struct ka_unit *u) {
+  if (e->unreadable) {
+    *u = (struct ka_unit){.name = e->name, .tensor = e->name, .skip = e->unreadable};
+    u->view.n_dim = 2;
+  } else {
+    *u = ka_unit_of_tensor(e->name, e->t);
+    u->map = &files->shards[e->shard].map;
+    u->map_offset = e->offset_bytes;
+    u->map_bytes = e->n_bytes;
+  }
+  u->rows[0] = u->rows[1] = u->cols[0] = u->cols[1] = -1;
+  u->layer = ka_unit_layer(e->name);
+}
+
+ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
+                           const struct ka_safetensors *files, bool vectors, struct ka_unit **units,
+                           int64_t *n) {
+  void *memory = NULL;
+  KA_TRY(ka_arena_alloc_n(arena, &memory, files->n_entries + 1, sizeof(struct ka_unit), "units"));
+  *units = memory;
+  *n = 0;
+  for (int64_t i = 0; i < files->n_entries; i++) {
+    const struct ka_st_entry *e = &files->entries[i];
+    if (!e->unreadable && e->t.n_dim < (vectors ? 1 : 2)) continue;
+    /* Integer tables (positions, masks) are not weights. */
+    if (!e->unreadable && !analysable(e->t.dtype)) continue;
+    from_entry(files, e, &(*units)[(*n)++]);
+  }
+  qsort(*units, (size_t)*n, sizeof **units, by_name);
+  return KA_STATUS_OK;
+}

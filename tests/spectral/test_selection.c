@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Orders, budgets, patterns, controls, and selection.json there and back. */
+#include "engine/spectral/selection.h"
+#include "engine/spectral/units.h"
+#include "tests/support/test.h"
+
+#include <math.h>
+#include <string.h>
+
+static struct ka_ctx the_ctx;
+
+/* Six tensors of 2x2: diag(1, 1/kappa). */
+static const struct {
+  const char *name;
+  double kappa; /* 0: singular */
+  const char *role;
+} table[] = {
+    {"model.embed_tokens.weight", 2, "embed"}, {"model.layers.0.q.weight", 8, "q"},
+    {"model.layers.0.k.weight", 4, "k"},       {"model.layers.2.q.weight", 4, "q"},
+    {"model.layers.10.q.weight", 0, "q"},      {"model.layers.10.k.weight", 3, "k"},
+};
+enum { N = sizeof table / sizeof *table };
+
+struct world {
+  double data[N][4];
+  struct ka_unit units[N];
+  struct ka_spectrum results[N];
+  struct ka_arena arena;
+};
+
+static void make(struct world *w) {
+  struct ka_ctx *ctx = &the_ctx;
+  ka_arena_init(&w->arena, ctx, "test");
+  for (int i = 0; i < N; i++) {
+    double *a = w->data[i];
+    a[0] = 1;
+    a[1] = a[2] = 0;
+    a[3] = table[i].kappa > 0 ? 1 / table[i].kappa : 0;
+    w->units[i] = ka_unit_of_tensor(table[i].name, ka_tensor_2d(a, KA_F64, 2, 2));
+    w->units[i].role = table[i].role;
+    w->units[i].layer = ka_unit_layer(table[i].name);
+  }
+  struct ka_spectral_options o = {.precision = KA_PRECISION_F64};
+  T_OK(ka_spectral_analyze(ctx, &w->arena, w->results, w->units, N, &o, NULL));
+}
+
+static const char *choose(struct world *w, struct ka_select_spec s) {
+  struct ka_ctx *ctx = &the_ctx;
+  struct ka_selection out;
+  static char text[512];
+  T_OK(ka_select(ctx, &w->arena, &out, &s, w->results, N));
+  text[0] = 0;
+  for (int64_t i = 0; i < out.n_units; i++) {
+    const char *short_name = strchr(out.units[i].name, '.') + 1;
+    snprintf(text + strlen(text), sizeof text - strlen(text), "%s%.*s", i ? " " : "",
+             (int)(strlen(short_name) - strlen(".weight")), short_name);
+  }
+  return text;
+}
+
+static struct ka_select_spec spec(const char *words) {
+  static struct ka_arena a;
+  struct ka_ctx *ctx = &the_ctx;
+  struct ka_select_spec s;
+  if (!a.ctx) ka_arena_init(&a, ctx, "spec");
+  T_OK(ka_select_parse(ctx, &a, words, &s));
+  return s;
+}
+
+static void test_orders(void **state) {
+  (void)state;
+  struct world w;
+  make(&w);
+  assert_string_equal(choose(&w, spec("kappa lowest 3")),
+                      "layers.10.k layers.0.k layers.2.q"); /* 4 = 4: by name */
+  assert_string_equal(choose(&w, spec("kappa highest 2")), "layers.0.q layers.0.k");
+  assert_string_equal(choose(&w, spec("kappa lowest 99")),
+                      "layers.10.k layers.0.k layers.2.q layers.0.q layers.10.q");
+  assert_string_equal(choose(&w, spec("first_n 2")), "layers.0.k layers.0.q");
+  assert_string_equal(choose(&w, spec("last_n 2")), "layers.10.q layers.10.k");
+  assert_string_equal(choose(&w, spec("kappa 40%")), "layers.10.k layers.0.k");
+  struct ka_select_spec s = spec("kappa 99");
+  s.count = -1;
+  s.params = 11;
+  assert_string_equal(choose(&w, s), "layers.10.k layers.0.k");
+  s = spec("all");
+  assert_string_equal(choose(&w, s), "embed_tokens layers.0.k layers.0.q layers.2.q layers.10.k "
+                                     "layers.10.q");
+  ka_arena_deinit(&w.arena);
+}
+
+static void test_filters(void **state) {
+  (void)state;
+  struct world w;
+  make(&w);
+  struct ka_select_spec s = spec("kappa lowest 99");
+  const char *q[] = {"\\.q\\."}, *ten[] = {"layers\\.10", "embed"};
+  s.include = q;
+  s.n_include = 1;
+  assert_string_equal(choose(&w, s), "layers.2.q layers.0.q layers.10.q");
+  s.exclude = ten;
+  s.n_exclude = 2;
+  assert_string_equal(choose(&w, s), "layers.2.q layers.0.q");
+  s.min_layer = 1;
+  assert_string_equal(choose(&w, s), "layers.2.q");
+  s = spec("kappa lowest 99");
+  s.n_exclude = 0;
+  struct ka_select_quota quota[] = {{"q", 1}, {"k", 1}};
+  s.quotas = quota;
+  s.n_quotas = 2;
+  assert_string_equal(choose(&w, s), "embed_tokens layers.10.k layers.2.q");
+  s = spec("random 3");
+  s.seed = 5;
+  char first[512];
+  snprintf(first, sizeof first, "%s", choose(&w, s));
+  assert_string_equal(choose(&w, s), first);
+  ka_arena_deinit(&w.arena);
+}
+
+static void test_refusals(void **state) {
+  (void)state;
+  struct ka_ctx *ctx = &the_ctx;
+  struct world w;
+  struct ka_selection out;
+  make(&w);
+  struct ka_select_spec s = spec("kappa lowest 3");
+  s.fraction = 0.5;
+  T_FAILS(ka_select_check(ctx, &s), KA_E_INPUT, "exclude each other");
+  s = spec("kappa lowest 3");
+  s.metric = "kapa";
+  T_FAILS(ka_select_check(ctx, &s), KA_E_INPUT, "did you mean kappa");
+  s = spec("kappa lowest 3");
+  const char *bad[] = {"ok", "a(b"};
+  s.include = bad;
+  s.n_include = 2;
+  T_FAILS(ka_select_check(ctx, &s), KA_E_INPUT, "\"a(b\", character 4");
+  s.n_include = 1;
+  T_FAILS(ka_select(ctx, &w.arena, &out, &s, w.results, N), KA_E_INPUT, "none of 6 tensors");
+  w.data[1][2] = NAN;
+  struct ka_spectral_options o = {.precision = KA_PRECISION_F64};
+  T_OK(ka_spectral_analyze(ctx, &w.arena, w.results, w.units, N, &o, NULL));
+  assert_string_equal(w.results[1].error, "NaN at [1,0]");
+  assert_int_equal(w.results[1].bad_index, 2);
+  s = spec("kappa lowest 3");
+  T_FAILS(ka_select(ctx, &w.arena, &out, &s, w.results, N), KA_E_INPUT,
+          "layers.0.q.weight: NaN at [1,0]");
+  ka_arena_deinit(&w.arena);
+}
+
+static void test_file(void **state) {
+  (void)state;
+  struct ka_ctx *ctx = &the_ctx;
+  struct world w;
+  struct ka_selection out, back;
+  make(&w);
+  w.units[1].rows[0] = 0;
+  w.units[1].rows[1] = 1;
+  w.units[1].name = "model.layers.0.q.weight#head0";
+  w.units[1].tensor = "model.layers.0.q.weight";
+  struct ka_select_spec s = spec("kappa lowest 3");
+  T_OK(ka_select(ctx, &w.arena, &out, &s, w.results, N));
+  out.units[0] = (struct ka_selected){.name = w.units[1].name,
+                                      .tensor = w.units[1].tensor,
+                                      .rows = {0, 1},
+                                      .cols = {-1, -1},
+                                      .metrics = {8}};
+  out.base = "base \"dir\"";
+  const char *path = t_str("%s/selection.json", t_temp_dir());
+  T_OK(ka_selection_write(ctx, &out, path));
+  T_OK(ka_selection_read(ctx, &w.arena, &back, path));
+  assert_int_equal(back.n_units, 3);
+  assert_string_equal(back.base, out.base);
+  assert_string_equal(back.metric, "kappa");
+  for (int i = 0; i < 3; i++) {
+    assert_string_equal(back.units[i].name, out.units[i].name);
+    assert_string_equal(back.units[i].tensor, out.units[i].tensor);
+    assert_memory_equal(back.units[i].rows, out.units[i].rows, sizeof out.units[i].rows);
+    assert_memory_equal(back.units[i].cols, out.units[i].cols, sizeof out.units[i].cols);
+    assert_true(back.units[i].metrics[0] == out.units[i].metrics[0]);
+  }
+  static const char *const bad[][2] = {
+      {"{}", "units: expected a list"},
+      {"{\"units\": [{}]}", "needs a name"},
+      {"{\"units\": [{\"name\": \"a\", \"rows\": [3, 3]}]}", "units[0].rows"},
+      {"{\"units\": [{\"name\": \"a#q\"}]}", "needs rows or cols"},
+      {"{\"version\": 2, \"units\": []}", "version: got 2"},
+      {"{\"units\": [{\"name\": \"a\"}, {\"tensor\": \"a\", \"rows\": [0, 2]}]}", "overlap"},
+      {"{\"order\": \"up\", \"units\": [{\"name\": \"a\"}]}", "lowest|highest"},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    T_OK(ka_write_file(ctx, path, bad[i][0], strlen(bad[i][0])));
+    T_FAILS(ka_selection_read(ctx, &w.arena, &back, path), KA_E_INPUT, bad[i][1]);
+  }
+  ka_arena_deinit(&w.arena);
+}
+
+int main(void) {
+  ka_ctx_init(&the_ctx);
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_orders), cmocka_unit_test(test_filters),
+                                     cmocka_unit_test(test_refusals), cmocka_unit_test(test_file)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
