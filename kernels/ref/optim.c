@@ -8,9 +8,9 @@
 ka_status sumsq_ref(struct ka_dev *dev, const struct ka_sumsq_args *args) {
   (void)dev;
   int64_t n = ka_tensor_elems(&args->x);
-  double sum = 0;
+  long double sum = 0; /* so that ref is the better of two sums in double */
   for (int64_t i = 0; i < n; i++) sum += get(&args->x, i) * get(&args->x, i);
-  inc(&args->out, 0, sum);
+  inc(&args->out, 0, (double)sum);
   return KA_STATUS_OK;
 }
 

@@ -46,12 +46,13 @@ static void tolerance(const struct ka_op_case *c, enum ka_dtype x, enum ka_dtype
                       double *relative, double *absolute) {
   enum ka_op_class class = ka_op_class_of(c->op);
   bool attention = c->op == KA_OP_attn_fwd || c->op == KA_OP_attn_bwd;
-  double work = x == KA_F64 ? 0x1p-53 : 0x1p-24, k = 1;
+  double work = out == KA_F64 ? 0x1p-53 : 0x1p-24, k = 1;
   *relative = *absolute = 0;
   if (class == KA_CLASS_MOVE && !(c->flags & KA_CASE_SCALE)) return;
   for (const char *p = "KCVMTSDvN"; *p; p++) {
     int64_t size = ka_op_case_size(c->sizes, *p);
-    if ((double)size > k) k = (double)size;
+    bool every = c->op == KA_OP_sumsq && size > 0;
+    k = every ? k * (double)size : fmax(k, (double)size);
   }
   *relative = 2.5 * eps_of(out);
   if (class == KA_CLASS_MAP) *absolute = 8 * work;

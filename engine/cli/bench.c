@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * kappa bench KIND: dispatches to one function a kind. */
+#include "engine/cli/bench.h"
+
+#include "base/str.h"
+
+#include <string.h>
+
+static const struct {
+  const char *name;
+  ka_status (*run)(struct ka_ctx *ctx, const struct ka_cli *cli);
+} kinds[] = {
+    {"ops", bench_ops},
+};
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
+static ka_status bench_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  const char *kind = ka_cli_arg(cli, 0), *names[N_KINDS + 1] = {0};
+  for (int i = 0; i < N_KINDS; i++) {
+    if (strcmp(kind, kinds[i].name) == 0) return kinds[i].run(ctx, cli);
+    names[i] = kinds[i].name;
+  }
+  const char *near = ka_nearest(kind, names);
+  return ka_fail(ctx, KA_E_USAGE, "bench: got \"%s\"%s%s%s; see `kappa bench --help`", kind,
+                 near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
+}
+
+static const struct ka_option options[] = {
+    {"json", KA_OPT_STR, "FILE|-", NULL, "write the table as JSON"},
+    {"op", KA_OPT_STR, "NAME", NULL, "ops: only this op"},
+    {"dtype", KA_OPT_STR, "f32|bf16", NULL, "ops: only this dtype"},
+    {0},
+};
+
+const struct ka_command ka_command_bench = {
+    .name = "bench",
+    .args = "ops",
+    .summary = "measured rates against the machine's limit, measured in the same run",
+    .min_args = 1,
+    .max_args = 1,
+    .options = options,
+    .run = bench_run,
+};
