@@ -15,6 +15,18 @@ ka_status ka_json_parse(struct ka_ctx *ctx, const char *text, size_t n, const ch
                  "%s:%d:%d: not valid JSON: %s", what, e.line, e.column, e.text);
 }
 
+ka_status ka_json_load_big(struct ka_ctx *ctx, const char *path, json_t **out) {
+  struct ka_map m;
+  json_error_t e;
+  *out = NULL;
+  KA_TRY(ka_map_file(ctx, path, &m));
+  size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
+  *out = json_loadb((const char *)m.data, m.len, flags | JSON_DECODE_INT_AS_REAL, &e);
+  ka_status st = *out ? KA_STATUS_OK : ka_json_parse(ctx, (const char *)m.data, m.len, path, out);
+  ka_map_drop(&m);
+  return st;
+}
+
 ka_status ka_json_load(struct ka_ctx *ctx, const char *path, json_t **out) {
   struct ka_map m;
   *out = NULL;

@@ -14,6 +14,9 @@
 ka_status ka_json_parse(struct ka_ctx *ctx, const char *text, size_t n, const char *what,
                         json_t **out);
 ka_status ka_json_load(struct ka_ctx *ctx, const char *path, json_t **out);
+/* As ka_json_load, with all numbers as reals: for files that hold integers beyond 64 bits
+ * (tokenizer_config.json's model_max_length). */
+ka_status ka_json_load_big(struct ka_ctx *ctx, const char *path, json_t **out);
 
 /* Required members when dflt pointers are absent: the _or variants take a default for missing or
  * null members. A member of the wrong type is KA_E_INPUT in both. */

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kappa tokenize MODEL [FILE]: what a tokenizer makes of a text. Lines of --jsonl are worked on by
+ * all threads, a batch at a time, and written in order. */
+#include "base/file.h"
+#include "base/json.h"
+#include "engine/cli/cli.h"
+#include "tokenizer/tokenizer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BATCH_LINES = 4096, BATCH_BYTES = 8 << 20 };
+
+static ka_status put_ids(struct ka_ctx *ctx, struct ka_str *out, const int32_t *ids, int64_t n,
+                         const char *separator) {
+  for (int64_t i = 0; i < n; i++) {
+    char digits[16];
+    int len = snprintf(digits, sizeof digits, "%s%d", i ? separator : "", ids[i]);
+    KA_TRY(ka_str_append(ctx, out, digits, (size_t)len));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status put_json_ids(struct ka_ctx *ctx, struct ka_str *out, const char *key,
+                              const struct ka_tokens *t) {
+  KA_TRY(ka_str_printf(ctx, out, "\"%s\": [", key));
+  KA_TRY(put_ids(ctx, out, t->ids, t->n, ", "));
+  return ka_str_puts(ctx, out, "]");
+}
+
+static ka_status put_json_text(struct ka_ctx *ctx, struct ka_str *out, const char *key,
+                               const struct ka_tokenizer *t, const struct ka_tokens *tokens,
+                               bool skip_special, struct ka_str *decoded) {
+  ka_str_clear(decoded);
+  KA_TRY(ka_tokenizer_decode(ctx, t, tokens->ids, tokens->n, skip_special, decoded));
+  KA_TRY(ka_str_printf(ctx, out, ", \"%s\": ", key));
+  return ka_json_quote(ctx, out, decoded->data, decoded->len);
+}
+
+/* {"text": ...} in, {"ids", "ids_plain", "decoded", "decoded_skip"} out. */
+static ka_status jsonl_line(struct ka_ctx *ctx, const struct ka_tokenizer *t, const char *where,
+                            const char *line, size_t n, struct ka_str *out) {
+  json_t *row = NULL;
+  struct ka_tokens ids = {0}, plain = {0};
+  struct ka_str decoded = {0};
+  ka_status st = KA_STATUS_OK;
+  KA_TRY(ka_json_parse(ctx, line, n, where, &row));
+  const json_t *text = json_object_get(row, "text");
+  if (!json_is_string(text)) {
+    st = ka_fail(ctx, KA_E_INPUT, "%s: expected {\"text\": a string}", where);
+    goto out;
+  }
+  const char *s = json_string_value(text);
+  size_t len = json_string_length(text);
+  KA_TRY_GOTO(ka_tokenizer_encode(ctx, t, s, len, true, &ids), out);
+  KA_TRY_GOTO(ka_tokenizer_encode(ctx, t, s, len, false, &plain), out);
+  KA_TRY_GOTO(ka_str_puts(ctx, out, "{"), out);
+  KA_TRY_GOTO(put_json_ids(ctx, out, "ids", &ids), out);
+  KA_TRY_GOTO(ka_str_puts(ctx, out, ", "), out);
+  KA_TRY_GOTO(put_json_ids(ctx, out, "ids_plain", &plain), out);
+  KA_TRY_GOTO(put_json_text(ctx, out, "decoded", t, &plain, false, &decoded), out);
+  KA_TRY_GOTO(put_json_text(ctx, out, "decoded_skip", t, &ids, true, &decoded), out);
+  KA_TRY_GOTO(ka_str_puts(ctx, out, "}\n"), out);
+out:
+  json_decref(row);
+  ka_tokens_deinit(&ids);
+  ka_tokens_deinit(&plain);
+  ka_str_deinit(&decoded);
+  return st;
+}
+
+struct batch {
+  char *lines[BATCH_LINES]; /* from getline */
+  size_t room[BATCH_LINES], n_bytes[BATCH_LINES];
+  struct ka_str out[BATCH_LINES];
+  int n;
+};
+
+static bool blank(const char *s, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    if (!strchr(" \t\r\n", s[i]) || !s[i]) return false;
+  return true;
+}
+
+static ka_status read_batch(struct ka_ctx *ctx, FILE *in, const char *name, struct batch *b) {
+  size_t total = 0;
+  b->n = 0;
+  while (b->n < BATCH_LINES && total < BATCH_BYTES) {
+    errno = 0;
+    ssize_t len = getline(&b->lines[b->n], &b->room[b->n], in);
+    if (len < 0) {
+      if (ferror(in) || errno == ENOMEM)
+        return ka_fail(ctx, errno == ENOMEM ? KA_E_MEMORY : KA_E_INPUT, "%s: %s", name,
+                       strerror(errno));
+      break;
+    }
+    b->n_bytes[b->n] = (size_t)len;
+    total += (size_t)len;
+    b->n++;
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status run_jsonl(struct ka_ctx *ctx, const struct ka_tokenizer *t, FILE *in,
+                           const char *name) {
+  void *p;
+  long long first = 1;
+  KA_TRY(ka_alloc(ctx, &p, sizeof(struct batch), "lines"));
+  struct batch *b = p;
+  ka_status st = KA_STATUS_OK;
+  json_object_seed(0); /* before threads parse */
+  for (;;) {
+    KA_TRY_GOTO(read_batch(ctx, in, name, b), out);
+    if (b->n == 0) break;
+    int failed = 0;
+#pragma omp parallel for schedule(dynamic, 8)
+    for (int i = 0; i < b->n; i++) {
+      char where[300];
+      int stop;
+#pragma omp atomic read
+      stop = failed;
+      ka_str_clear(&b->out[i]);
+      if (stop || blank(b->lines[i], b->n_bytes[i])) continue;
+      snprintf(where, sizeof where, "%.250s:%lld", name, first + i);
+      if (ka_ok(jsonl_line(ctx, t, where, b->lines[i], b->n_bytes[i], &b->out[i]))) continue;
+#pragma omp atomic write
+      failed = 1;
+    }
+    if (failed) {
+      st = (ka_status){ctx->error.code};
+      goto out;
+    }
+    for (int i = 0; i < b->n; i++)
+      if (fwrite(b->out[i].data, 1, b->out[i].len, stdout) != b->out[i].len) {
+        st = ka_fail(ctx, KA_E_IO, "stdout: write failed");
+        goto out;
+      }
+    first += b->n;
+  }
+out:
+  for (int i = 0; i < BATCH_LINES; i++) {
+    free(b->lines[i]);
+    ka_str_deinit(&b->out[i]);
+  }
+  ka_free(b);
+  return st;
+}
+
+/* One line a token: where it stands in the text, its id, and the text it covers. */
+static ka_status put_table(struct ka_ctx *ctx, const struct ka_tokenizer *t,
+                           const struct ka_tokens *tokens, struct ka_str *out) {
+  for (int64_t i = 0; i < tokens->n; i++) {
+    size_t n = 0;
+    const char *token = ka_tokenizer_token_text(t, tokens->ids[i], &n);
+    KA_TRY(ka_str_printf(ctx, out, "%8lld %8lld %8d ", (long long)tokens->spans[i].begin,
+                         (long long)tokens->spans[i].end, tokens->ids[i]));
+    KA_TRY(ka_json_quote(ctx, out, token ? token : "", n));
+    KA_TRY(ka_str_puts(ctx, out, "\n"));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status read_all(struct ka_ctx *ctx, FILE *in, const char *name, struct ka_str *out) {
+  for (;;) {
+    KA_TRY(ka_str_reserve(ctx, out, 1 << 16));
+    size_t got = fread(out->data + out->len, 1, 1 << 16, in);
+    out->len += got;
+    out->data[out->len] = 0;
+    if (got < 1 << 16) break;
+  }
+  if (ferror(in)) return ka_fail(ctx, KA_E_INPUT, "%s: %s", name, strerror(errno));
+  return KA_STATUS_OK;
+}
+
+static ka_status run_text(struct ka_ctx *ctx, const struct ka_cli *cli,
+                          const struct ka_tokenizer *t, FILE *in, const char *name) {
+  struct ka_str text = {0}, out = {0};
+  struct ka_tokens tokens = {.want_spans = !ka_cli_flag(cli, "ids")};
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(read_all(ctx, in, name, &text), out);
+  size_t valid = ka_utf8_check(text.data, text.len);
+  if (valid < text.len) {
+    st = ka_fail(ctx, KA_E_INPUT, "%s: byte %zu (0x%02X) is not valid UTF-8", name, valid,
+                 (unsigned char)text.data[valid]);
+    goto out;
+  }
+  bool special = !ka_cli_flag(cli, "no-special");
+  KA_TRY_GOTO(ka_tokenizer_encode(ctx, t, text.data, text.len, special, &tokens), out);
+  if (tokens.want_spans) {
+    KA_TRY_GOTO(put_table(ctx, t, &tokens, &out), out);
+  } else {
+    KA_TRY_GOTO(put_ids(ctx, &out, tokens.ids, tokens.n, " "), out);
+    KA_TRY_GOTO(ka_str_puts(ctx, &out, "\n"), out);
+  }
+  if (fwrite(out.data, 1, out.len, stdout) != out.len)
+    st = ka_fail(ctx, KA_E_IO, "stdout: write failed");
+out:
+  ka_tokens_deinit(&tokens);
+  ka_str_deinit(&text);
+  ka_str_deinit(&out);
+  return st;
+}
+
+static ka_status tokenize_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  const char *name = ka_cli_n_args(cli) > 1 ? ka_cli_arg(cli, 1) : "-";
+  struct ka_tokenizer *t;
+  KA_TRY(ka_tokenizer_open(ctx, &t, ka_cli_arg(cli, 0)));
+  bool from_stdin = strcmp(name, "-") == 0;
+  FILE *in = from_stdin ? stdin : fopen(name, "rbe");
+  ka_status st = in ? KA_STATUS_OK : ka_fail(ctx, KA_E_INPUT, "%s: %s", name, strerror(errno));
+  if (from_stdin) name = "stdin";
+  if (in)
+    st = ka_cli_flag(cli, "jsonl") ? run_jsonl(ctx, t, in, name) : run_text(ctx, cli, t, in, name);
+  if (in && !from_stdin) fclose(in);
+  ka_tokenizer_close(t);
+  return st;
+}
+
+static const struct ka_option options[] = {
+    {"jsonl", KA_OPT_FLAG, NULL, NULL,
+     "one {\"text\"} a line in; one {\"ids\", \"ids_plain\", \"decoded\", \"decoded_skip\"} a line "
+     "out"},
+    {"ids", KA_OPT_FLAG, NULL, NULL, "print the ids alone, on one line"},
+    {"no-special", KA_OPT_FLAG, NULL, NULL, "do not add the post-processor's special tokens"},
+    {NULL, KA_OPT_FLAG, NULL, NULL, NULL},
+};
+
+const struct ka_command ka_command_tokenize = {
+    .name = "tokenize",
+    .args = "MODEL [FILE]",
+    .summary = "ids and text of a model directory's tokenizer (FILE, or stdin)",
+    .min_args = 1,
+    .max_args = 2,
+    .options = options,
+    .run = tokenize_run,
+};

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tokenizer.json into an open tokenizer; see tokenizer.h. Warnings say where the library would go
+ * on in silence; contradictions that it would tokenize wrongly are errors. */
+#include "tokenizer/open.h"
+
+#include "base/file.h"
+#include "base/log.h"
+
+#include <string.h>
+
+/* --- added tokens
+ * -------------------------------------------------------------------------------*/
+
+/* The library ignores the file's ids: a content that the vocabulary has keeps its id there, others
+ * are numbered from the vocabulary's size on. */
+static ka_status number_added(struct ka_ctx *ctx, struct ka_tokenizer *t, const char *what) {
+  int64_t next = t->bpe.n_vocab, kept = 0;
+  for (int64_t i = 0; i < t->added.n; i++) {
+    struct ka_added item = t->added.items[i];
+    int64_t id = ka_bpe_find(&t->bpe, item.content, item.content_n), same = 0;
+    bool known = id >= 0;
+    if (!known) id = next++;
+    if (id != item.id)
+      ka_warn(ctx, "tokenizer",
+              "%s: added token \"%.60s\" has id %d in the file and gets %lld, as in "
+              "the tokenizers library",
+              what, item.content, item.id, (long long)id);
+    if (!known && t->bpe.tokens[id].s)
+      return ka_fail(ctx, KA_E_INPUT,
+                     "%s: added token \"%.60s\" would get id %lld, which token \"%.60s\" has; the "
+                     "vocabulary has holes",
+                     what, item.content, (long long)id, t->bpe.tokens[id].s);
+    if (!known) ka_bpe_add(&t->bpe, (int32_t)id, item.content, item.content_n);
+    item.id = (int32_t)id;
+    while (same < kept && t->added.items[same].id != id) same++;
+    t->added.items[same] = item;
+    if (same == kept) kept++;
+  }
+  t->added.n = kept;
+  return KA_STATUS_OK;
+}
+
+/* Normal forms of the tokens that are looked for in normalized text. */
+static ka_status normalize_added(struct ka_tokenizer *t, struct ka_work *w) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  for (int64_t i = 0; i < t->added.n; i++) {
+    struct ka_added *item = &t->added.items[i];
+    struct ka_view v = {item->content, item->content_n, 0, NULL, NULL};
+    t->special[item->id] = item->special;
+    if (!item->normalized) continue;
+    KA_TRY(ka_normalize(ctx, &t->unicode, &t->normalizers, w, &v));
+    if (v.n == item->content_n && memcmp(v.s, item->content, v.n) == 0) continue;
+    KA_TRY(ka_arena_str(&t->arena, &item->pattern, v.s, v.n));
+    item->pattern_n = v.n;
+    t->decoded[item->id] = (struct ka_token_text){item->pattern, (uint32_t)v.n};
+  }
+  /* Decoding compares what it starts from with the special tokens' contents. */
+  for (int64_t i = 0; i < t->bpe.n_ids; i++) {
+    struct ka_token_text text = t->decoded[i].s ? t->decoded[i] : t->bpe.tokens[i];
+    int32_t id = text.s ? ka_bpe_find(&t->bpe, text.s, text.n) : -1;
+    t->skipped[i] = id >= 0 && t->special[id];
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status finish_added(struct ka_tokenizer *t, const char *what) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  struct ka_work *w;
+  void *p;
+  KA_TRY(number_added(ctx, t, what));
+  KA_TRY(ka_arena_alloc_n(&t->arena, &p, t->bpe.n_ids, sizeof *t->decoded, "decoded forms"));
+  t->decoded = p;
+  KA_TRY(ka_arena_alloc_n(&t->arena, &p, t->bpe.n_ids, sizeof *t->special, "special flags"));
+  t->special = p;
+  KA_TRY(ka_arena_alloc_n(&t->arena, &p, t->bpe.n_ids, sizeof *t->skipped, "special flags"));
+  t->skipped = p;
+  KA_TRY(ka_work_take(ctx, t, &w));
+  w->aligned = false;
+  ka_status st = normalize_added(t, w);
+  ka_work_give(t, w);
+  KA_TRY(st);
+  return ka_added_build(ctx, &t->added, what);
+}
+
+/* --- post-processor
+ * -----------------------------------------------------------------------------*/
+
+static ka_status insert_id(struct ka_tokenizer *t, bool front, int64_t at, int64_t id,
+                           const char *where) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  int32_t **ids = front ? &t->before : &t->after;
+  int64_t *n = front ? &t->n_before : &t->n_after;
+  if (id < 0 || id >= KA_MAX_TOKEN_ID)
+    return ka_fail(ctx, KA_E_INPUT, "%s: token id %lld is out of range", where, (long long)id);
+  if (*n == 64) return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: more than 64 special tokens", where);
+  memmove(*ids + at + 1, *ids + at, (size_t)(*n - at) * sizeof **ids);
+  (*ids)[at] = (int32_t)id;
+  ++*n;
+  return KA_STATUS_OK;
+}
+
+/* One {"SpecialToken": {"id": NAME}}: the ids that special_tokens gives it. */
+static ka_status insert_special(struct ka_tokenizer *t, const json_t *tokens, const json_t *piece,
+                                bool front, int64_t *at, const char *where) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  const char *name = json_string_value(json_object_get(piece, "id"));
+  const json_t *ids = name ? json_object_get(json_object_get(tokens, name), "ids") : NULL;
+  if (!json_is_array(ids))
+    return ka_fail(ctx, KA_E_INPUT, "%s: special token \"%.60s\" has no ids in special_tokens",
+                   where, name ? name : "");
+  for (size_t i = 0; i < json_array_size(ids); i++) {
+    const json_t *id = json_array_get(ids, i);
+    int64_t value = json_is_integer(id) ? json_integer_value(id) : -1;
+    KA_TRY(insert_id(t, front, (*at)++, value, where));
+    if (value < t->bpe.n_ids && t->bpe.tokens[value].s &&
+        ka_bpe_find(&t->bpe, name, strlen(name)) != value)
+      ka_warn(ctx, "tokenizer", "%s: special token \"%.60s\" adds id %lld, which is \"%.60s\"",
+              where, name, (long long)value, t->bpe.tokens[value].s);
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status load_template(struct ka_tokenizer *t, const json_t *v, const char *where) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  const json_t *single = json_object_get(v, "single"),
+               *tokens = json_object_get(v, "special_tokens");
+  bool front = true;
+  int64_t at = 0;
+  if (!json_is_array(single) || !json_is_object(tokens))
+    return ka_fail(ctx, KA_E_INPUT, "%s: expected \"single\" and \"special_tokens\"", where);
+  for (size_t i = 0; i < json_array_size(single); i++) {
+    const json_t *piece = json_array_get(single, i);
+    const json_t *special = json_object_get(piece, "SpecialToken");
+    const char *sequence =
+        json_string_value(json_object_get(json_object_get(piece, "Sequence"), "id"));
+    if (special) {
+      KA_TRY(insert_special(t, tokens, special, front, &at, where));
+    } else if (front && sequence && strcmp(sequence, "A") == 0) {
+      front = false;
+      at = t->n_after;
+    } else {
+      return ka_fail(ctx, KA_E_UNSUPPORTED,
+                     "%s: single[%zu]: expected special tokens round one Sequence A", where, i);
+    }
+  }
+  if (front) return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: \"single\" has no Sequence A", where);
+  return KA_STATUS_OK;
+}
+
+/* {"cls": [TOKEN, ID], "sep": [TOKEN, ID]} */
+static ka_status load_cls_sep(struct ka_tokenizer *t, const json_t *v, const char *where) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  const json_t *cls = json_array_get(json_object_get(v, "cls"), 1);
+  const json_t *sep = json_array_get(json_object_get(v, "sep"), 1);
+  if (!json_is_integer(cls) || !json_is_integer(sep))
+    return ka_fail(ctx, KA_E_INPUT, "%s: expected cls and sep as [token, id]", where);
+  KA_TRY(insert_id(t, true, 0, json_integer_value(cls), where));
+  return insert_id(t, false, t->n_after, json_integer_value(sep), where);
+}
+
+static ka_status load_processor(struct ka_tokenizer *t, const json_t *v, const char *where) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  if (!v || json_is_null(v)) return KA_STATUS_OK;
+  const char *type = json_string_value(json_object_get(v, "type"));
+  if (!type) return ka_fail(ctx, KA_E_INPUT, "%s: expected an object with a \"type\"", where);
+  if (strcmp(type, "ByteLevel") == 0) return KA_STATUS_OK; /* trims offsets only */
+  if (strcmp(type, "TemplateProcessing") == 0) return load_template(t, v, where);
+  if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0)
+    return load_cls_sep(t, v, where);
+  if (strcmp(type, "Sequence") != 0)
+    return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: unknown type \"%.60s\"", where, type);
+  const json_t *list = json_object_get(v, "processors");
+  if (!json_is_array(list))
+    return ka_fail(ctx, KA_E_INPUT, "%s: Sequence without a list \"processors\"", where);
+  for (size_t i = 0; i < json_array_size(list); i++) {
+    const char *inner;
+    KA_TRY(ka_arena_printf(&t->arena, &inner, "%.300s.processors[%zu]", where, i));
+    KA_TRY(load_processor(t, json_array_get(list, i), inner));
+  }
+  return KA_STATUS_OK;
+}
+
+/* --- the whole file
+ * -----------------------------------------------------------------------------*/
+
+static ka_status check_model(struct ka_ctx *ctx, const json_t *root, const char *what) {
+  const json_t *model = json_object_get(root, "model");
+  const char *version = json_string_value(json_object_get(root, "version"));
+  const char *type = json_string_value(json_object_get(model, "type"));
+  if (!json_is_object(root) || !json_is_object(model))
+    return ka_fail(ctx, KA_E_INPUT, "%s: expected an object with a \"model\"", what);
+  if (version && strcmp(version, "1.0") != 0)
+    return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: version \"%.40s\", expected \"1.0\"", what, version);
+  if (type && strcmp(type, "BPE") != 0)
+    return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: model type %.40s is not supported; kappa reads BPE",
+                   what, type);
+  if (!type && !json_object_get(model, "merges"))
+    return ka_fail(ctx, KA_E_UNSUPPORTED,
+                   "%s: the model has no type and no merges; kappa reads BPE", what);
+  if (json_is_object(json_object_get(root, "truncation")))
+    ka_warn(ctx, "tokenizer", "%s: its truncation is ignored: sequence_len decides", what);
+  if (json_is_object(json_object_get(root, "padding")))
+    ka_warn(ctx, "tokenizer", "%s: its padding is ignored: batches are padded by kappa", what);
+  return KA_STATUS_OK;
+}
+
+/* Bytes that the vocabulary cannot spell vanish, as they do in the library: say so. */
+static void warn_lost_bytes(struct ka_tokenizer *t, const char *what) {
+  const struct ka_bpe *b = &t->bpe;
+  int lost = 0, no_fallback = 0;
+  for (int i = 0; i < 0xF5; i++) { /* beyond, and C0 and C1, are not bytes of UTF-8 */
+    lost += b->byte_id[i] < 0 && i != 0xC0 && i != 0xC1;
+    no_fallback += b->fallback[i] < 0 && i != 0xC0 && i != 0xC1;
+  }
+  bool byte_level = false;
+  for (int64_t i = 0; i < t->pretokenizers.n; i++)
+    byte_level |= t->pretokenizers.items[i].kind == KA_PRE_BYTES;
+  if (byte_level && lost > 0 && b->unk < 0 && !b->byte_fallback)
+    ka_warn(
+        t->arena.ctx, "tokenizer",
+        "%s: %d of the byte tokens are missing and there is no unk_token: text with those bytes "
+        "loses them",
+        what, lost);
+  if (b->byte_fallback && no_fallback > 0)
+    ka_warn(t->arena.ctx, "tokenizer",
+            "%s: byte_fallback is on, but %d of the byte tokens <0x00> to <0xF4> are missing", what,
+            no_fallback);
+}
+
+static ka_status load_root(struct ka_tokenizer *t, const json_t *root, const char *what) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  const char *where;
+  void *p;
+  KA_TRY(check_model(ctx, root, what));
+  KA_TRY(ka_unicode_init(&t->unicode, &t->arena));
+  KA_TRY(ka_added_load(&t->arena, json_object_get(root, "added_tokens"), what, &t->added));
+  KA_TRY(ka_bpe_load(&t->bpe, &t->arena, json_object_get(root, "model"), t->added.n, what));
+  KA_TRY(ka_arena_printf(&t->arena, &where, "%s: normalizer", what));
+  KA_TRY(
+      ka_load_normalizer(&t->arena, json_object_get(root, "normalizer"), where, &t->normalizers));
+  KA_TRY(ka_arena_printf(&t->arena, &where, "%s: pre_tokenizer", what));
+  KA_TRY(ka_load_pretokenizer(&t->arena, json_object_get(root, "pre_tokenizer"), where,
+                              &t->pretokenizers));
+  KA_TRY(ka_arena_printf(&t->arena, &where, "%s: decoder", what));
+  KA_TRY(ka_load_decoder(&t->arena, json_object_get(root, "decoder"), where, &t->decoders));
+  KA_TRY(finish_added(t, what));
+  KA_TRY(ka_arena_alloc_n(&t->arena, &p, 2 * 64, sizeof *t->before, "special tokens"));
+  t->before = p;
+  t->after = t->before + 64;
+  KA_TRY(ka_arena_printf(&t->arena, &where, "%s: post_processor", what));
+  KA_TRY(load_processor(t, json_object_get(root, "post_processor"), where));
+  t->raw_bytes = !t->bpe.prefix && !t->bpe.suffix;
+  for (int64_t i = 0; i < t->pretokenizers.n; i++)
+    t->needs_alignment |= t->pretokenizers.items[i].kind == KA_PRE_METASPACE &&
+                          t->pretokenizers.items[i].scheme == KA_PREPEND_FIRST;
+  warn_lost_bytes(t, what);
+  return KA_STATUS_OK;
+}
+
+/* bos_token and eos_token of tokenizer_config.json: a string or {"content": string}. */
+static ka_status load_config(struct ka_tokenizer *t, const char *path) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  const char *const keys[] = {"bos_token", "eos_token"};
+  int32_t *const ids[] = {&t->bos, &t->eos};
+  json_t *root;
+  if (!ka_path_exists(path)) return KA_STATUS_OK;
+  KA_TRY(ka_json_load_big(ctx, path, &root));
+  for (int k = 0; k < 2; k++) {
+    const json_t *v = json_object_get(root, keys[k]);
+    if (json_is_object(v)) v = json_object_get(v, "content");
+    if (!json_is_string(v)) continue;
+    *ids[k] = ka_bpe_find(&t->bpe, json_string_value(v), json_string_length(v));
+    if (*ids[k] < 0)
+      ka_warn(ctx, "tokenizer", "%s: %s \"%.60s\" is not in the vocabulary", path, keys[k],
+              json_string_value(v));
+  }
+  json_decref(root);
+  return KA_STATUS_OK;
+}
+
+static ka_status open_at(struct ka_tokenizer *t, const char *path) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  const char *dir = path, *file = path, *config;
+  json_t *root;
+  if (ka_path_is_dir(path))
+    KA_TRY(ka_path_join(&t->arena, &file, path, "tokenizer.json"));
+  else
+    KA_TRY(ka_path_dir(&t->arena, &dir, path));
+  KA_TRY(ka_json_load(ctx, file, &root));
+  ka_status st = load_root(t, root, file);
+  json_decref(root);
+  KA_TRY(st);
+  t->bos = t->n_before > 0 ? t->before[0] : -1;
+  t->eos = t->n_after > 0 ? t->after[t->n_after - 1] : -1;
+  KA_TRY(ka_path_join(&t->arena, &config, dir, "tokenizer_config.json"));
+  return load_config(t, config);
+}
+
+ka_status ka_tokenizer_open(struct ka_ctx *ctx, struct ka_tokenizer **out, const char *path) {
+  void *p;
+  *out = NULL;
+  KA_TRY(ka_alloc(ctx, &p, sizeof **out, "tokenizer"));
+  struct ka_tokenizer *t = p;
+  ka_arena_init(&t->arena, ctx, "tokenizer");
+  ka_status st = ka_alloc(ctx, &p, sizeof *t->pool, "tokenizer");
+  if (st.code == KA_OK) {
+    t->pool = p;
+    pthread_mutex_init(&t->pool->lock, NULL);
+    st = open_at(t, path);
+  }
+  if (st.code == KA_OK)
+    *out = t;
+  else
+    ka_tokenizer_close(t);
+  return ka_ok(st) ? st : ka_trace(ctx, st, __FILE__, __LINE__);
+}
+
+void ka_tokenizer_close(struct ka_tokenizer *t) {
+  if (!t) return;
+  while (t->pool && t->pool->free) {
+    struct ka_work *next = t->pool->free->next;
+    ka_work_free(t->pool->free);
+    t->pool->free = next;
+  }
+  if (t->pool) pthread_mutex_destroy(&t->pool->lock);
+  ka_free(t->pool);
+  ka_parts_deinit(&t->normalizers);
+  ka_parts_deinit(&t->pretokenizers);
+  ka_parts_deinit(&t->decoders);
+  ka_added_deinit(&t->added);
+  ka_arena_deinit(&t->arena);
+  ka_free(t);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * An open tokenizer's fields; internal to the room. Everything but the pool is read-only. */
+#ifndef KAPPA_TOKENIZER_OPEN_H
+#define KAPPA_TOKENIZER_OPEN_H
+
+#include "tokenizer/added.h"
+#include "tokenizer/parts.h"
+
+#include <pthread.h>
+
+struct ka_pool { /* work spaces that no call is using */
+  pthread_mutex_t lock;
+  struct ka_work *free;
+};
+
+struct ka_tokenizer {
+  struct ka_arena arena;
+  struct ka_unicode unicode;
+  struct ka_bpe bpe;
+  struct ka_added_tokens added;
+  struct ka_parts normalizers, pretokenizers, decoders;
+  bool raw_bytes;          /* the model takes the byte-level alphabet as raw bytes */
+  bool needs_alignment;    /* Metaspace "first" asks where the text began */
+  int32_t *before, *after; /* ids that the post-processor adds */
+  int64_t n_before, n_after;
+  struct ka_token_text *decoded; /* [n_ids] what decoding starts from, where not the token's text */
+  bool *special;                 /* [n_ids] */
+  bool *skipped;                 /* [n_ids] by decoding without special tokens */
+  int32_t bos, eos;
+  struct ka_pool *pool;
+};
+
+ka_status ka_work_take(struct ka_ctx *ctx, const struct ka_tokenizer *t, struct ka_work **out);
+void ka_work_give(const struct ka_tokenizer *t, struct ka_work *w);
+void ka_work_free(struct ka_work *w);
+
+#endif
