@@ -59,12 +59,22 @@ static void op_gram(void *user, const double *x, double *y) {
   w->d->symv(w->m, w->gram, w->m, x, y);
 }
 
-/* y = (L L^T)^-1 x */
+static void solve(const struct work *w, const double *l, const double *x, double *y) {
+  memcpy(y, x, (size_t)w->m * sizeof *y);
+  w->d->trsv(false, w->m, l, w->m, y);
+  w->d->trsv(true, w->m, l, w->m, y);
+}
+
+/* y = (L L^T)^-1 x, L in factor */
 static void op_inverse(void *user, const double *x, double *y) {
   struct work *w = user;
-  memcpy(y, x, (size_t)w->m * sizeof *y);
-  w->d->trsv(false, w->m, w->factor, w->m, y);
-  w->d->trsv(true, w->m, w->factor, w->m, y);
+  solve(w, w->factor, x, y);
+}
+
+/* The same with the factor that the last proof left in scratch */
+static void op_shifted(void *user, const double *x, double *y) {
+  struct work *w = user;
+  solve(w, w->scratch, x, y);
 }
 
 /* y = W^T W x, W in factor */
@@ -79,6 +89,10 @@ static ka_status lanczos(struct work *w, ka_operator op, double rtol, double *ve
                          double *err) {
   double start = ka_now_s();
   ka_status st = ka_lanczos_top(w->ctx, w->m, op, w, rtol, MAX_STEPS, vector, value, err);
+  /* Once more through the operator: what is left of other directions in the vector of sigma_min
+   * would count kappa^2 times in ||A v||. */
+  op(w, vector, w->tmp);
+  for (int64_t i = 0; i < w->m; i++) vector[i] = w->tmp[i] / *value;
   w->phases->lanczos_s += ka_now_s() - start;
   return st;
 }
@@ -207,17 +221,43 @@ static void measure(struct work *w) {
   w->out->min = fmin(w->out->min, norms[1] / size[1]);
 }
 
-static void prove_max(struct work *w) {
-  double theta = w->lambda_max, bound = 0;
-  double slack = fmax(fmax(4 * w->max_err / theta, w->target / 16), 1e-13);
-  for (; slack < 1; slack *= 8)
-    if (prove_below(w, w->gram, theta * (1 + slack), &bound)) break;
-  if (slack >= 1) bound = w->out->frobenius2 * SAFE; /* ||A||_2 <= ||A||_F */
-  w->out->max_high = sqrt(bound + w->gram_err) * (1 + 4 * U);
+/* Proves lambda_max(s) <= *bound for the estimate *theta with the least slack >= `slack`
+ * (relative). Lanczos may have missed a value that lies beside the one it found; then the factor
+ * that succeeded, of a matrix shifted next to the edge, finds it. vector follows *theta. */
+static ka_status tighten_above(struct work *w, const double *s, double slack, double *theta,
+                               double *vector, double *bound, bool *proven) {
+  struct ka_ctx *ctx = w->ctx;
+  *proven = false;
+  for (int attempt = 0; attempt < 3; attempt++) {
+    double used = slack, upper = 0, value = 0, err = 0;
+    while (used < 1 && !prove_below(w, s, *theta * (1 + used), &upper)) used *= 8;
+    if (used >= 1) return KA_STATUS_OK;
+    if (!*proven || upper < *bound) *bound = upper;
+    *proven = true;
+    if (used <= slack) return KA_STATUS_OK;
+    KA_TRY(lanczos(w, op_shifted, slack / used / 8, vector, &value, &err));
+    double better = *theta * (1 + used) - 1 / value;
+    if (!(better > *theta)) return KA_STATUS_OK;
+    *theta = better;
+  }
+  return KA_STATUS_OK;
 }
 
-/* Tries to reach the target for sigma_min from the Gram matrix alone. */
-static bool prove_min_gram(struct work *w) {
+static ka_status prove_max(struct work *w) {
+  struct ka_ctx *ctx = w->ctx;
+  double theta = w->lambda_max, bound = 0;
+  bool proven = false;
+  double slack = fmax(fmax(4 * w->max_err / theta, w->target / 16), 1e-13);
+  KA_TRY(tighten_above(w, w->gram, slack, &theta, w->vectors, &bound, &proven));
+  if (!proven) bound = w->out->frobenius2 * SAFE; /* ||A||_2 <= ||A||_F */
+  w->out->max_high = sqrt(bound + w->gram_err) * (1 + 4 * U);
+  if (theta > w->lambda_max) measure(w);
+  w->lambda_max = theta;
+  return KA_STATUS_OK;
+}
+
+/* One try to reach the target for sigma_min from the Gram matrix alone. */
+static bool try_min_gram(struct work *w) {
   double lambda = w->lambda_min, budget = 1.6 * w->target;
   double known = (w->gram_err + cholesky_err(w, w->out->frobenius2)) / lambda;
   double slack = fmin(known, 0.9 * (budget - known));
@@ -356,17 +396,24 @@ static double off_identity(const double *h, int64_t m) {
   return sqrt(s) * SAFE;
 }
 
-/* tau >= ||W||, W in factor (spoilt: becomes W^T W). 0: not proven. */
-static double prove_norm(struct work *w, double estimate2, double err2) {
-  double norm2 = norm_lower(w->factor, w->m), bound = 0;
+/* *tau >= ||W||, W in factor (spoilt: becomes W^T W); 0: not proven. estimate2: of ||W||^2. */
+static ka_status prove_norm(struct work *w, double estimate2, double err2, double *tau) {
+  struct ka_ctx *ctx = w->ctx;
+  double norm2 = norm_lower(w->factor, w->m), bound = 0, theta = estimate2;
+  bool proven = false;
   norm2 *= norm2 * SAFE;
   w->d->lauum(w->m, w->factor, w->m);
   double product_err = gamma_of(w->m + 2) * norm2;
   double slack = fmax(fmax(4 * err2 / estimate2, w->target / 16), 1e-13);
-  for (; slack < 0.5; slack *= 8)
-    if (prove_below(w, w->factor, estimate2 * (1 + slack), &bound))
-      return sqrt(bound + product_err) * (1 + 4 * U);
-  return 0;
+  double *vector = w->vectors + w->m;
+  KA_TRY(tighten_above(w, w->factor, slack, &theta, vector, &bound, &proven));
+  if (theta > estimate2) { /* clear the new vector of other directions, as in lanczos */
+    w->d->symv(w->m, w->factor, w->m, vector, w->tmp);
+    for (int64_t i = 0; i < w->m; i++) vector[i] = w->tmp[i] / theta;
+    measure(w);
+  }
+  *tau = proven ? sqrt(bound + product_err) * (1 + 4 * U) : 0;
+  return KA_STATUS_OK;
 }
 
 /* From z = X^T in `factor`: min_low. Spoils gram (H), factor and scratch. */
@@ -408,7 +455,8 @@ static ka_status prove_min_inverse(struct work *w) {
   double value = 0, err = 0;
   KA_TRY(lanczos(w, op_normal, fmin(w->target / 64, 1e-9), w->vectors + m, &value, &err));
   measure(w);
-  double tau = prove_norm(w, value, err);
+  double tau = 0;
+  KA_TRY(prove_norm(w, value, err, &tau));
   double top = 1 - defect * rho2;
   if (tau == 0 || !(top > 0)) return KA_STATUS_OK;
   w->out->min_low = (sqrt(top) - b_err * sqrt(rho2) * SAFE) / (tau + w_err) * (1 - 8 * U);
@@ -494,7 +542,7 @@ static ka_status climb(struct work *w) {
   KA_TRY(lanczos(w, op_gram, 1e-11, w->vectors, &w->lambda_max, &w->max_err));
   if (!factor_gram(w, &shift)) {
     w->target = 1e-8;
-    prove_max(w);
+    KA_TRY(prove_max(w));
     memcpy(w->vectors + w->m, w->vectors, (size_t)w->m * sizeof *w->vectors);
     measure(w);
     KA_TRY(prove_by_svd(w));
@@ -508,15 +556,15 @@ static ka_status climb(struct work *w) {
   measure(w);
   if (settle_singular(w)) {
     w->target = 1e-8;
-    prove_max(w);
+    KA_TRY(prove_max(w));
     return KA_STATUS_OK;
   }
   double kappa = o->max / o->min;
   w->target = choose_target(w, kappa);
-  prove_max(w);
+  KA_TRY(prove_max(w));
   if (shift == 0) {
     o->log_volume = log_diagonal(w->factor, w->m);
-    if (prove_min_gram(w)) return KA_STATUS_OK;
+    if (try_min_gram(w)) return KA_STATUS_OK;
   }
   return escalate(w);
 }
