@@ -85,6 +85,12 @@ static ka_status compute(struct analysis *a) {
       ka_spectral_analyze(ctx, &a->arena, a->results, a->units, a->n, &a->options, &a->phases);
   ka_progress_end(&a->bar);
   KA_TRY(st);
+  const struct ka_spectral_phases *p = &a->phases;
+  ka_debug(ctx, "analyze",
+           "all threads together: read %.2f s, gram %.2f s (%.0f Gflop), cholesky %.2f s, Lanczos "
+           "%.2f s, inverse %.2f s, svd %.2f s, hash %.2f s; elapsed %.2f s",
+           p->read_s, p->gram_s, p->gram_flops * 1e-9, p->cholesky_s, p->lanczos_s, p->inverse_s,
+           p->svd_s, p->hash_s, p->total_s);
   if (!a->selects) return KA_STATUS_OK;
   KA_TRY(ka_select(ctx, &a->arena, &a->selection, &a->spec, a->results, a->n));
   a->selection.base = ka_cli_arg(a->cli, 0);
