@@ -15,21 +15,27 @@ struct ka_tensor ka_stat(const struct ka_model *m, void *data, int64_t n) {
 
 ka_status ka_linear_fwd(struct ka_model *m, struct ka_tensor out, struct ka_tensor x,
                         const struct ka_param *w, const struct ka_param *bias) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_tensor packed;
+  KA_TRY(ka_weight_packed(m, w, true, x.shape[0], &packed));
   return ka_matmul(m->dev,
                    &(struct ka_matmul_args){.out = out,
                                             .a = x,
                                             .b = w->weight,
-                                            .packed_b = w->packed,
+                                            .packed_b = packed,
                                             .bias = bias ? bias->weight : (struct ka_tensor){0},
                                             .trans_b = true});
 }
 
 ka_status ka_linear_dx(struct ka_model *m, struct ka_tensor dx, struct ka_tensor dy,
                        const struct ka_param *w, bool accumulate) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_tensor packed;
+  KA_TRY(ka_weight_packed(m, w, false, dy.shape[0], &packed));
   return ka_matmul(
       m->dev,
       &(struct ka_matmul_args){
-          .out = dx, .a = dy, .b = w->weight, .packed_b = w->packed_t, .accumulate = accumulate});
+          .out = dx, .a = dy, .b = w->weight, .packed_b = packed, .accumulate = accumulate});
 }
 
 ka_status ka_linear_dw(struct ka_model *m, struct ka_tensor dy, struct ka_tensor x,

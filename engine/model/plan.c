@@ -96,30 +96,35 @@ static ka_status plan_acts(struct ka_model *m, struct ka_acts *out, const struct
 static ka_status plan_layers(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
-  bool head_norm = m->recipe.qk_norm, again = m->checkpoint_blocks;
   const struct ka_acts none = {0};
-  struct ka_acts shared, full = {0};
-  struct keep all = {.s1 = true,
-                     .q_pre = head_norm,
-                     .k_pre = head_norm,
-                     .q = true,
-                     .k = true,
-                     .v = true,
-                     .out = true,
-                     .gate = true,
-                     .up = true};
-  KA_TRY(plan_acts(m, &shared, &all, &none, "scratch"));
+  struct ka_acts shared = {0}, full = {0};
+  struct keep any_shares = {0}, all;
+  bool head_norm = m->recipe.qk_norm, redo = m->checkpoint_blocks;
+  for (int l = 0; l < m->recipe.L; l++) {
+    struct keep keep = kept(m, l);
+    if (redo && b->layers[l].needs.down) continue;
+#define X(name, width, is_stat) any_shares.name = any_shares.name || !(keep.name || is_stat);
+    KA_ACTS_TABLE(X)
+#undef X
+  }
+  any_shares.s1 = any_shares.s1 || any_shares.s2;
+  any_shares.s2 = false;
+  any_shares.q_pre = any_shares.q_pre && head_norm;
+  any_shares.k_pre = any_shares.k_pre && head_norm;
+  KA_TRY(plan_acts(m, &shared, &any_shares, &none, "scratch"));
   shared.s2 = shared.s1; /* the sum may take the place of its addend */
-  if (again && m->lowest_trained_layer < m->recipe.L) { /* a full set, of the block at work */
+  if (redo && m->lowest_trained_layer < m->recipe.L) { /* a full set, of the block at work */
+#define X(name, width, is_stat) all.name = true;
+    KA_ACTS_TABLE(X)
+#undef X
     all.s1 = false;
-    all.rstd1 = all.lse = all.s2 = all.rstd2 = true;
+    all.q_pre = all.k_pre = head_norm;
     KA_TRY(plan_acts(m, &full, &all, &none, "activations"));
   }
   for (int l = 0; l < m->recipe.L; l++) {
-    struct ka_layer *layer = &b->layers[l];
-    bool redo = again && layer->needs.down;
-    struct keep keep = redo ? (struct keep){.s1 = true} : kept(m, l);
-    KA_TRY(plan_acts(m, &layer->acts, &keep, redo ? &full : &shared, "activations"));
+    bool again = redo && b->layers[l].needs.down;
+    struct keep keep = again ? (struct keep){.s1 = true} : kept(m, l);
+    KA_TRY(plan_acts(m, &b->layers[l].acts, &keep, again ? &full : &shared, "activations"));
   }
   return KA_STATUS_OK;
 }

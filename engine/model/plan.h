@@ -64,6 +64,10 @@ struct ka_model_buffers {
   void *da, *dq, *dk, *dv; /* attention gradients */
   void *dvec;              /* [max(C, H*D, F)]: a vector's full gradient, when a part is trained */
 
+  /* a trained weight in the back end's layout, for the product at hand; NULL: not worth it */
+  void *pack_scratch;
+  size_t pack_bytes;
+
   /* head */
   int64_t chunk_rows;
   void *picked;          /* [N,C]: the rows that predict a target */
@@ -94,6 +98,10 @@ ka_status ka_plan(struct ka_model *m);
 /* --- weights.c --- */
 ka_status ka_weights_plan(struct ka_model *m); /* allocates weights, packs, gradients */
 ka_status ka_weights_fill(struct ka_model *m); /* converts and packs all of them */
+/* The weight in the back end's layout for a product with `rows` rows: kept, or made now in scratch
+ * that the next call reuses; data NULL: multiply with the plain one. */
+ka_status ka_weight_packed(struct ka_model *m, const struct ka_param *p, bool trans_b, int64_t rows,
+                           struct ka_tensor *out);
 struct ka_param *ka_param_of(const struct ka_model *m, enum ka_role role, int layer);
 /* The head's own tensor, or the embedding. */
 struct ka_param *ka_head_param(const struct ka_model *m);

@@ -47,6 +47,8 @@ static struct ka_pack_args pack_args(const struct ka_model *m, const struct ka_p
                                .m = p == ka_head_param(m) ? b->chunk_rows : b->B * b->T};
 }
 
+/* Frozen weights are packed once, and the head, trained or not, after each step: its chunks share
+ * the work. Trained weights of a block are packed on the way, see ka_weight_packed. */
 static ka_status plan_pack(struct ka_model *m, const struct ka_param *p, bool trans_b,
                            struct ka_tensor *out) {
   struct ka_ctx *ctx = m->ctx;
@@ -54,7 +56,28 @@ static ka_status plan_pack(struct ka_model *m, const struct ka_param *p, bool tr
   *out = (struct ka_tensor){0};
   size_t n_bytes = ka_pack_bytes(m->dev, &args);
   if (n_bytes == 0) return KA_STATUS_OK;
+  if (p->trained && p != ka_head_param(m)) {
+    if (n_bytes > m->buffers->pack_bytes) m->buffers->pack_bytes = n_bytes;
+    return KA_STATUS_OK;
+  }
   KA_TRY(ka_tensor_alloc(&m->run, out, "packed weights", KA_U8, 1, (int64_t[]){(int64_t)n_bytes}));
+  return KA_STATUS_OK;
+}
+
+/* Rows from which packing a weight for a single product pays. */
+enum { PACK_ROWS = 1024 };
+
+ka_status ka_weight_packed(struct ka_model *m, const struct ka_param *p, bool trans_b, int64_t rows,
+                           struct ka_tensor *out) {
+  struct ka_ctx *ctx = m->ctx;
+  *out = trans_b ? p->packed : p->packed_t;
+  if (out->data || !m->buffers->pack_scratch || !p->trained || rows < PACK_ROWS)
+    return KA_STATUS_OK;
+  struct ka_pack_args args = pack_args(m, p, trans_b);
+  size_t n_bytes = ka_pack_bytes(m->dev, &args);
+  if (n_bytes == 0) return KA_STATUS_OK;
+  args.packed = *out = ka_tensor_1d(m->buffers->pack_scratch, KA_U8, (int64_t)n_bytes);
+  KA_TRY(ka_pack(m->dev, &args));
   return KA_STATUS_OK;
 }
 
@@ -68,6 +91,8 @@ static bool in_place(const struct ka_model *m, const struct ka_param *p) {
 
 ka_status ka_weights_plan(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  b->pack_bytes = 0;
   for (int64_t i = 0; i < m->n_params; i++) {
     struct ka_param *p = &m->params[i];
     p->weight = p->stored;
@@ -79,6 +104,9 @@ ka_status ka_weights_plan(struct ka_model *m) {
     KA_TRY(plan_pack(m, p, true, &p->packed));
     if (input_gradient(m, p)) KA_TRY(plan_pack(m, p, false, &p->packed_t));
   }
+  b->pack_scratch = NULL;
+  if (b->pack_bytes > 0 && b->B * b->T >= PACK_ROWS)
+    KA_TRY(ka_arena_alloc(&m->run, &b->pack_scratch, b->pack_bytes, "packed weights"));
   for (int64_t i = 0; i < m->n_slices; i++) {
     struct ka_slice *s = &m->slices[i];
     struct ka_tensor w = ka_tensor_as_matrix(m->params[s->param].weight);

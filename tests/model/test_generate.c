@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Decoding with a cache against whole forward passes, sampling, kappa generate and kappa init. */
+#include "engine/model/decode.h"
+#include "engine/model/init.h"
+#include "tests/model/tiny.h"
+
+#include <math.h>
+#include <string.h>
+
+static struct ka_ctx context, *ctx = &context;
+
+static int fresh(void **state) {
+  (void)state;
+  ka_ctx_init(ctx);
+  ctx->log_level = KA_LOG_QUIET;
+  return 0;
+}
+
+static int32_t ids[40];
+
+/* Chunked prefill and single steps give the logits of one pass over all tokens. */
+static void decoding_equals_a_whole_pass(void **state) {
+  (void)state;
+  const char *const configs[] = {tiny_llama, tiny_mistral, tiny_qwen3};
+  for (int c = 0; c < 3; c++) {
+    struct ka_dev dev;
+    struct ka_model m;
+    struct ka_decoder d;
+    float logits[TINY_V], *all = calloc((size_t)(40 * TINY_V), sizeof *all);
+    const char *dir = tiny_make(ctx, configs[c], KA_F32);
+    T_OK(ka_dev_open(ctx, &dev, "ref"));
+    for (int i = 0; i < 40; i++) ids[i] = i * 7 % TINY_V;
+    struct tiny_batch b = tiny_batch(1, 40, ids);
+    T_OK(ka_model_open(ctx, &m, &dev, dir, KA_F32));
+    T_OK(ka_model_prepare(&m, 1, 40, false));
+    T_OK(ka_model_forward(&m, &b.batch, all, NULL));
+    ka_model_close(&m);
+    T_OK(ka_model_open(ctx, &m, &dev, dir, KA_F32));
+    T_OK(ka_decoder_init(&d, &m, 40));
+    T_OK(ka_decoder_push(&d, ids, 13, logits));
+    for (int t = 13; t <= 40; t++) {
+      for (int i = 0; i < TINY_V; i++)
+        assert_true(fabsf(logits[i] - all[(t - 1) * TINY_V + i]) < 1e-5f);
+      if (t < 40) T_OK(ka_decoder_push(&d, ids + t, 1, logits));
+    }
+    T_FAILS(ka_decoder_push(&d, ids, 1, logits), KA_E_INPUT, "do not fit");
+    ka_decoder_deinit(&d);
+    T_OK(ka_decoder_init(&d, &m, 2));
+    int32_t beyond = TINY_V;
+    T_FAILS(ka_decoder_push(&d, &beyond, 1, logits), KA_E_INPUT, "vocabulary");
+    ka_decoder_deinit(&d);
+    ka_model_close(&m);
+    ka_dev_close(&dev);
+    free(all);
+  }
+}
+
+static void sampling(void **state) {
+  (void)state;
+  const float logits[] = {0, 1, 3, 3};
+  assert_int_equal(ka_sample(logits, 4, 0, 1, 0), 2);
+  int counts[4] = {0};
+  for (uint64_t i = 0; i < 4000; i++) counts[ka_sample(logits, 4, 1, 5, i)]++;
+  double z = 1 + exp(1) + 2 * exp(3);
+  for (int i = 0; i < 4; i++)
+    assert_true(fabs(counts[i] / 4000.0 - exp((double)logits[i]) / z) < 0.03);
+  assert_int_equal(ka_sample(logits, 4, 1, 5, 9), ka_sample(logits, 4, 1, 5, 9));
+}
+
+static void greedy_golden(void **state) {
+  (void)state;
+  T_DATA(data);
+  struct ka_str out = {0}, want = {0};
+  const char *dir = t_str("%s/weights/stories260K-hf", data);
+  T_OK(ka_read_file(ctx, t_str("%s/weights/stories260K.greedy200.txt", data), 0, &want));
+  assert_int_equal(t_kappa(&out, NULL, "generate %s --max-tokens 200", dir), 0);
+  assert_string_equal(out.data, want.data);
+  ka_str_clear(&want);
+  ka_str_clear(&out);
+  T_OK(ka_read_file(ctx, t_str("%s/weights/stories260K.greedy200.ids.json", data), 0, &want));
+  T_OK(ka_str_puts(ctx, &want, "\n"));
+  assert_int_equal(t_kappa(&out, NULL, "generate %s --max-tokens 200 --ids", dir), 0);
+  assert_string_equal(out.data, want.data);
+  ka_str_deinit(&out);
+  ka_str_deinit(&want);
+}
+
+static void init_depends_on_seed_and_name_only(void **state) {
+  (void)state;
+  struct ka_safetensors a, b;
+  const char *path = tiny_config(ctx, tiny_qwen2), *one = t_temp_dir(), *two = t_temp_dir(),
+             *three = t_temp_dir();
+  T_OK(ka_model_init(ctx, path, one, 1, KA_N_DTYPES));
+  T_OK(ka_model_init(ctx, path, two, 1, KA_N_DTYPES));
+  T_OK(ka_model_init(ctx, path, three, 2, KA_BF16));
+  T_FAILS(ka_model_init(ctx, path, one, 1, KA_F32), KA_E_INPUT, "holds a model already");
+  T_OK(ka_st_open(ctx, &a, one));
+  T_OK(ka_st_open(ctx, &b, two));
+  assert_int_equal(a.n_entries, b.n_entries);
+  for (int64_t i = 0; i < a.n_entries; i++)
+    assert_memory_equal(a.entries[i].t.data, b.entries[i].t.data, ka_tensor_bytes(&a.entries[i].t));
+  const struct ka_st_entry *q = ka_st_find(&a, "model.layers.0.self_attn.q_proj.weight");
+  double sum2 = 0;
+  for (int64_t i = 0; i < ka_tensor_elems(&q->t); i++)
+    sum2 += pow(ka_load(q->t.data, q->t.dtype, i), 2);
+  assert_true(fabs(sqrt(sum2 / (double)ka_tensor_elems(&q->t)) - 0.3) < 0.03);
+  const struct ka_st_entry *norm = ka_st_find(&a, "model.norm.weight");
+  const struct ka_st_entry *bias = ka_st_find(&a, "model.layers.1.self_attn.k_proj.bias");
+  assert_true(ka_load(norm->t.data, KA_F32, 3) == 1 && ka_load(bias->t.data, KA_F32, 3) == 0);
+  ka_st_close(&b);
+  T_OK(ka_st_open(ctx, &b, three));
+  assert_int_equal(b.entries[0].t.dtype, KA_BF16);
+  ka_st_close(&a);
+  ka_st_close(&b);
+  struct ka_hf_config config;
+  T_OK(ka_hf_config_open(ctx, &config, three));
+  assert_int_equal(config.dtype, KA_BF16);
+  ka_hf_config_close(&config);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup(decoding_equals_a_whole_pass, fresh),
+      cmocka_unit_test_setup(sampling, fresh),
+      cmocka_unit_test_setup(greedy_golden, fresh),
+      cmocka_unit_test_setup(init_depends_on_seed_and_name_only, fresh),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Models small enough for finite differences, and batches for them. */
+#ifndef KAPPA_TESTS_MODEL_TINY_H
+#define KAPPA_TESTS_MODEL_TINY_H
+
+#include "engine/model/init.h"
+#include "engine/model/model.h"
+#include "tests/support/test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { TINY_V = 29, TINY_C = 12, TINY_MAX = 256 };
+
+#define TINY_COMMON                                                                                \
+  "\"vocab_size\":29,\"hidden_size\":12,\"num_hidden_layers\":3,\"num_attention_heads\":4,"        \
+  "\"num_key_value_heads\":2,\"intermediate_size\":20,\"max_position_embeddings\":64,"             \
+  "\"initializer_range\":0.3,\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\",\"head_dim\":6"
+
+static const char *const tiny_llama =
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\"," TINY_COMMON
+    ",\"tie_word_embeddings\":false,\"attention_bias\":true,\"mlp_bias\":true,"
+    "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":4.0,\"low_freq_factor\":1.0,"
+    "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":16}}";
+static const char *const tiny_mistral =
+    "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\"," TINY_COMMON
+    ",\"sliding_window\":5,\"tie_word_embeddings\":true}";
+static const char *const tiny_qwen2 =
+    "{\"architectures\":[\"Qwen2ForCausalLM\"],\"model_type\":\"qwen2\"," TINY_COMMON
+    ",\"tie_word_embeddings\":true,\"use_sliding_window\":true,\"sliding_window\":4,"
+    "\"max_window_layers\":2}";
+static const char *const tiny_qwen3 =
+    "{\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen3\"," TINY_COMMON
+    ",\"tie_word_embeddings\":false}";
+
+/* The config in a directory of its own; its path. */
+static inline const char *tiny_config(struct ka_ctx *ctx, const char *text) {
+  const char *path = t_str("%s/config.json", t_temp_dir());
+  T_OK(ka_write_file(ctx, path, text, strlen(text)));
+  return path;
+}
+
+/* A fresh model of this config; its directory. */
+static inline const char *tiny_make(struct ka_ctx *ctx, const char *text, enum ka_dtype dtype) {
+  const char *dir = t_temp_dir();
+  T_OK(ka_model_init(ctx, tiny_config(ctx, text), dir, 3, dtype));
+  return dir;
+}
+
+/* Holds its arrays: keep it in place while batch is in use. */
+struct tiny_batch {
+  struct ka_batch batch;
+  int32_t *ints; /* freed by nobody: tests are short */
+};
+
+/* B rows of T tokens, every label a target, one document a row. */
+static inline struct tiny_batch tiny_batch(int64_t B, int64_t T, const int32_t *ids) {
+  int64_t n = B * T;
+  static int32_t memory[16][4 * TINY_MAX];
+  static int next;
+  int32_t *at = memory[next++ % 16];
+  assert_true(n <= TINY_MAX);
+  for (int64_t i = 0; i < n; i++) {
+    at[i] = ids[i];
+    at[n + i] = ids[i];
+    at[2 * n + i] = (int32_t)(i % T);
+    at[3 * n + i] = 0;
+  }
+  return (struct tiny_batch){.batch = {.B = B,
+                                       .T = T,
+                                       .input_ids = at,
+                                       .labels = at + n,
+                                       .position = at + 2 * n,
+                                       .doc_start = at + 3 * n,
+                                       .n_targets = B * (T - 1)},
+                             .ints = at};
+}
+
+#endif
