@@ -210,12 +210,10 @@ static struct key key_of(const struct ka_matmul_args *args) {
   return k;
 }
 
-ka_status matmul_cpu(struct ka_dev *dev, const struct ka_matmul_args *args) {
+static ka_status run(struct ka_dev *dev, const struct ka_matmul_args *args) {
   struct ka_ctx *ctx = dev->ctx;
   struct gemm *g = ((struct cpu_state *)dev->state)->gemm;
   struct key key = key_of(args);
-  if (args->a.dtype == KA_F64 || key.m == 0 || key.n == 0 || key.k == 0)
-    return matmul_ref(dev, args);
   struct entry *e = NULL;
   KA_TRY(find(ctx, g, &key, &e));
   if (e->unsupported) return matmul_ref(dev, args);
@@ -234,6 +232,35 @@ ka_status matmul_cpu(struct ka_dev *dev, const struct ka_matmul_args *args) {
   DNN(dnnl_primitive_execute(e->primitive, g->stream, e->bias ? 5 : 4, list));
   DNN(dnnl_stream_wait(g->stream));
   return KA_STATUS_OK;
+}
+
+/* oneDNN shares a long sum out over the threads when a is transposed (weight gradients) and the
+ * output is small, which makes the bits depend on their number; it does not up to this length. */
+enum { K_CHUNK = 1024 };
+
+static ka_status run_in_chunks(struct ka_dev *dev, const struct ka_matmul_args *args) {
+  struct ka_ctx *ctx = dev->ctx;
+  struct ka_matmul_args part = *args;
+  int64_t m = args->a.shape[1], n = args->out.shape[1], n_k = args->a.shape[0];
+  for (int64_t k = 0; k < n_k; k += K_CHUNK) {
+    int64_t len = n_k - k < K_CHUNK ? n_k - k : K_CHUNK;
+    part.a = ka_tensor_slice(args->a, k, len, 0, m);
+    part.b = args->trans_b ? ka_tensor_slice(args->b, 0, n, k, len)
+                           : ka_tensor_slice(args->b, k, len, 0, n);
+    KA_TRY(run(dev, &part));
+    part.accumulate = true;
+    part.bias.data = NULL;
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status matmul_cpu(struct ka_dev *dev, const struct ka_matmul_args *args) {
+  int64_t k = args->a.shape[args->trans_a ? 0 : 1];
+  if (args->a.dtype == KA_F64 || k == 0 || ka_tensor_elems(&args->out) == 0)
+    return matmul_ref(dev, args);
+  bool in_chunks =
+      args->trans_a && k > K_CHUNK && args->out.dtype == KA_F32 && !args->packed_b.data;
+  return in_chunks ? run_in_chunks(dev, args) : run(dev, args);
 }
 
 size_t cpu_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args) {
