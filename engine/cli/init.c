@@ -2,9 +2,42 @@
  * kappa init: a fresh random model. */
 #include "engine/model/init.h"
 
+#include "base/file.h"
 #include "engine/cli/cli.h"
+#include "engine/formats/config.h"
+#include "tokenizer/tokenizer.h"
 
 #include <string.h>
+
+/* A tokenizer whose ids are the 256 bytes and one end-of-text token, for models that learn from
+ * scratch. */
+static ka_status write_byte_tokenizer(struct ka_ctx *ctx, const char *dir) {
+  static const char *const special[] = {"<|endoftext|>"};
+  static const char config[] = "{\n \"bos_token\": \"<|endoftext|>\",\n"
+                               " \"eos_token\": \"<|endoftext|>\",\n"
+                               " \"tokenizer_class\": \"PreTrainedTokenizerFast\"\n}\n";
+  struct ka_arena a;
+  ka_arena_init(&a, ctx, "byte tokenizer");
+  const char *path;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_path_join(&a, &path, dir, "tokenizer.json"), out);
+  KA_TRY_GOTO(ka_tokenizer_write_byte_level(ctx, path, special, 1), out);
+  KA_TRY_GOTO(ka_path_join(&a, &path, dir, "tokenizer_config.json"), out);
+  KA_TRY_GOTO(ka_write_file(ctx, path, config, sizeof config - 1), out);
+out:
+  ka_arena_deinit(&a);
+  return st;
+}
+
+static ka_status check_byte_vocab(struct ka_ctx *ctx, const char *config_path) {
+  struct ka_hf_config config;
+  ka_status st = ka_hf_config_open(ctx, &config, config_path);
+  if (ka_ok(st) && config.vocab_size < 257)
+    st = ka_fail(ctx, KA_E_INPUT, "%s: key \"vocab_size\": got %lld, a byte tokenizer needs 257",
+                 config_path, (long long)config.vocab_size);
+  ka_hf_config_close(&config);
+  return st;
+}
 
 static ka_status init_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   const char *config = ka_cli_str(cli, "config"), *out = ka_cli_str(cli, "out");
@@ -15,7 +48,10 @@ static ka_status init_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
                         : strcmp(word, "bf16") == 0 ? KA_BF16
                         : strcmp(word, "f16") == 0  ? KA_F16
                                                     : KA_N_DTYPES;
-  return ka_model_init(ctx, config, out, (uint64_t)ka_cli_int(cli, "seed"), dtype);
+  bool bytes = strcmp(ka_cli_str(cli, "tokenizer"), "bytes") == 0;
+  if (bytes) KA_TRY(check_byte_vocab(ctx, config));
+  KA_TRY(ka_model_init(ctx, config, out, (uint64_t)ka_cli_int(cli, "seed"), dtype));
+  return bytes ? write_byte_tokenizer(ctx, out) : KA_STATUS_OK;
 }
 
 const struct ka_command ka_command_init = {
@@ -29,6 +65,9 @@ const struct ka_command ka_command_init = {
                                           {"seed", KA_OPT_INT, "N", "42", "of the random weights"},
                                           {"dtype", KA_OPT_STR, "auto|f32|bf16|f16", "auto",
                                            "of the weights (auto: config.json's)"},
+                                          {"tokenizer", KA_OPT_STR, "none|bytes", "none",
+                                           "bytes: also a tokenizer of the 256 bytes and "
+                                           "<|endoftext|> (vocab_size 257 or more)"},
                                           {0}},
     .run = init_run,
 };

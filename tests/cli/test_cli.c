@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The command line as a user meets it: help, misspellings, exit codes, and that data stays apart
+ * from logs. */
+#include "base/json.h"
+#include "engine/cli/cli.h"
+#include "tests/support/test.h"
+
+#include <string.h>
+
+static void expect(const char *args, int code, const char *in_stderr) {
+  struct ka_str out = {0}, err = {0};
+  int got = t_kappa(&out, &err, "%s", args);
+  if (got != code || !strstr(err.data ? err.data : "", in_stderr))
+    print_error("kappa %s: exit %d, expected %d with \"%s\" in:\n%s", args, got, code, in_stderr,
+                err.data ? err.data : "");
+  assert_int_equal(got, code);
+  assert_non_null(strstr(err.data ? err.data : "", in_stderr));
+  ka_str_deinit(&out);
+  ka_str_deinit(&err);
+}
+
+static void wrong_use_is_one_line_and_exit_2(void **state) {
+  (void)state;
+  expect("", 2, "no command given");
+  expect("analize x", 2, "did you mean analyze?");
+  expect("analyze --metrc kappa x", 2, "did you mean --metric?");
+  expect("doctor --device", 2, "--device needs a value");
+  expect("doctor --device tpu", 2, "expected auto|cpu|cuda|ref");
+  expect("doctor --threads many", 2, "expected an integer");
+  expect("doctor --threads 0", 2, "expected 1 to 4096");
+  expect("doctor --quiet=yes", 2, "takes no value");
+  expect("verify", 2, "usage: kappa verify");
+}
+
+static void every_command_explains_itself(void **state) {
+  (void)state;
+  struct ka_str overview = {0};
+  assert_int_equal(t_kappa(&overview, NULL, "help"), 0);
+  for (int i = 0; ka_commands[i]; i++) {
+    struct ka_str help = {0};
+    assert_int_equal(t_kappa(&help, NULL, "%s --help", ka_commands[i]->name), 0);
+    assert_non_null(strstr(help.data, ka_commands[i]->summary));
+    assert_non_null(strstr(help.data, "--device"));
+    assert_non_null(strstr(overview.data, ka_commands[i]->name));
+    for (const struct ka_option *o = ka_commands[i]->options; o && o->name; o++)
+      assert_non_null(strstr(help.data, o->name));
+    ka_str_deinit(&help);
+  }
+  ka_str_deinit(&overview);
+}
+
+static const char config[] =
+    "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"vocab_size\": %d,"
+    " \"hidden_size\": 16, \"intermediate_size\": 24, \"num_hidden_layers\": 1,"
+    " \"num_attention_heads\": 2, \"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-5,"
+    " \"tie_word_embeddings\": true, \"hidden_act\": \"silu\"}";
+
+static const char *write_config(struct ka_ctx *ctx, const char *dir, int vocab) {
+  const char *path = t_str("%s/config-%d.json", dir, vocab), *text = t_str(config, vocab);
+  T_OK(ka_write_file(ctx, path, text, strlen(text)));
+  return path;
+}
+
+static void init_makes_a_model_that_other_commands_take(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  const char *dir = t_temp_dir();
+  expect(
+      t_str("init --config %s --out %s/small --tokenizer bytes", write_config(ctx, dir, 200), dir),
+      2, "a byte tokenizer needs 257");
+  assert_false(ka_path_exists(t_str("%s/small", dir)));
+  const char *good = write_config(ctx, dir, 257);
+  assert_int_equal(t_kappa(NULL, NULL, "init --config %s --out %s/m --tokenizer bytes", good, dir),
+                   0);
+  expect(t_str("init --config %s --out %s/m", good, dir), 2, "holds a model already");
+
+  struct ka_str json = {0};
+  assert_int_equal(t_kappa(&json, NULL, "analyze %s/m --no-cache --json -", dir), 0);
+  json_t *root;
+  T_OK(ka_json_parse(ctx, json.data, json.len, "stdout", &root));
+  assert_int_equal(json_object_size(json_object_get(root, "tensors")), 8);
+  json_decref(root);
+  ka_str_deinit(&json);
+
+  struct ka_str text = {0};
+  assert_int_equal(t_kappa(&text, NULL, "generate %s/m --prompt abc --max-tokens 3 --ids", dir), 0);
+  T_OK(ka_json_parse(ctx, text.data, text.len, "stdout", &root));
+  assert_true(json_is_array(root) && json_array_size(root) >= 3);
+  assert_int_equal(json_integer_value(json_array_get(root, 0)), 'a');
+  json_decref(root);
+  ka_str_deinit(&text);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(wrong_use_is_one_line_and_exit_2),
+      cmocka_unit_test(every_command_explains_itself),
+      cmocka_unit_test(init_makes_a_model_that_other_commands_take),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
