@@ -162,7 +162,7 @@ static ka_status symbols_of_bytes(struct ka_ctx *ctx, const struct ka_bpe *b, st
 }
 
 static int32_t char_id(const struct ka_bpe *b, const char *s, size_t n) {
-  return n == 1 ? b->ascii_id[(unsigned char)s[0]] : ka_bpe_find(b, s, n);
+  return n == 1 ? b->ascii_id[(unsigned char)s[0]] : ka_bpe_find_own(b, s, n);
 }
 
 static ka_status symbols_of_chars(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
@@ -182,7 +182,7 @@ static ka_status symbols_of_chars(struct ka_ctx *ctx, const struct ka_bpe *b, st
       spelled = w->spelled.data;
       spelled_n = w->spelled.len;
     }
-    int32_t id = affixes ? ka_bpe_find(b, spelled, spelled_n) : char_id(b, spelled, spelled_n);
+    int32_t id = affixes ? ka_bpe_find_own(b, spelled, spelled_n) : char_id(b, spelled, spelled_n);
     if (id >= 0) {
       KA_TRY(flush_unknown(ctx, b, w, &u));
       KA_TRY(add_symbol(ctx, w, id, len));
@@ -454,7 +454,7 @@ ka_status ka_bpe_encode(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bp
     int32_t id = -1;
     if (n <= b->longest) {
       if (bytes) KA_TRY(spell(ctx, w, s, n));
-      id = bytes ? ka_bpe_find(b, w->spelled.data, w->spelled.len) : ka_bpe_find(b, s, n);
+      id = bytes ? ka_bpe_find_own(b, w->spelled.data, w->spelled.len) : ka_bpe_find_own(b, s, n);
     }
     if (id >= 0) {
       KA_TRY(reserve(ctx, out, 1));

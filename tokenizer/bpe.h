@@ -14,6 +14,7 @@ enum { KA_MAX_TOKEN_ID = 1 << 24 };
 struct ka_token_text {
   const char *s; /* NUL-terminated; NULL: no token has this id */
   uint32_t n;
+  bool added; /* not in the model's own vocabulary: its merges and characters do not know it */
 };
 
 struct ka_merge { /* hash table slot; rank UINT32_MAX = empty */
@@ -54,18 +55,25 @@ static inline uint64_t ka_joined_bit(uint32_t x, uint32_t y) {
   return exact + (ka_merge_hash(x, y) >> 24) % (KA_JOINED_BITS - exact);
 }
 
+/* In a file with NUL in its strings the loader writes this noncharacter for it (jansson takes no
+ * NUL in keys). */
+#define KA_NUL_MARK "\xEF\xB7\x90"
+
 /* Fills the tables from a parsed "model" object, with room for n_extra added tokens; `what` names
- * the file. Memory comes from `a`. */
+ * the file; nul_marks: the vocabulary's keys hold KA_NUL_MARK. Memory comes from `a`. */
 ka_status ka_bpe_load(struct ka_bpe *b, struct ka_arena *a, const json_t *model, int64_t n_extra,
-                      const char *what);
+                      bool nul_marks, const char *what);
 /* Gives a token its place in the tables: the id is free and s outlives b. */
-void ka_bpe_add(struct ka_bpe *b, int32_t id, const char *s, size_t n);
+void ka_bpe_add(struct ka_bpe *b, int32_t id, const char *s, size_t n, bool added);
 
 /* The characters that stand for bytes in GPT-2's alphabet. */
 uint32_t ka_byte_char(unsigned char byte);
 int ka_char_byte(uint32_t cp); /* -1: not in the alphabet */
 
-int32_t ka_bpe_find(const struct ka_bpe *b, const char *s, size_t n); /* id or -1 */
+int32_t ka_bpe_find(const struct ka_bpe *b, const char *s, size_t n);     /* id or -1 */
+int32_t ka_bpe_find_own(const struct ka_bpe *b, const char *s, size_t n); /* not added ones */
+/* KA_NUL_MARK back to NUL, in place; returns the new length. */
+size_t ka_unmark_nul(char *s, size_t n);
 
 /* Per-thread work space: symbol lists, heap, and the cache of words seen. */
 struct ka_bpe_work;

@@ -153,6 +153,16 @@ static int map_lowercase(const struct ka_unicode *u, uint32_t cp, uint32_t out[3
   (void)u;
   if (cp < 128) return out[0] = cp >= 'A' && cp <= 'Z' ? cp + 32 : cp, 1;
   if (cp == 0x130) return out[0] = 'i', out[1] = 0x307, 2;
+  /* Pairs newer than utf8proc. */
+  static const struct {
+    uint32_t first, last, to;
+  } newer[] = {{0x1C89, 0x1C89, 0x1C8A},   {0xA7CB, 0xA7CB, 0x264},  {0xA7CC, 0xA7CC, 0xA7CD},
+               {0xA7CE, 0xA7CE, 0xA7CF},   {0xA7D2, 0xA7D2, 0xA7D3}, {0xA7D4, 0xA7D4, 0xA7D5},
+               {0xA7DA, 0xA7DA, 0xA7DB},   {0xA7DC, 0xA7DC, 0x19B},  {0x10D50, 0x10D65, 0x10D70},
+               {0x16EA0, 0x16EB8, 0x16EBB}};
+  for (size_t i = 0; i < sizeof newer / sizeof *newer; i++)
+    if (cp >= newer[i].first && cp <= newer[i].last)
+      return out[0] = newer[i].to + (cp - newer[i].first), 1;
   return out[0] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), 1;
 }
 
@@ -161,7 +171,7 @@ static int map_no_marks(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]
 }
 
 static int map_no_spacing_marks(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
-  (void)u;
+  if (!(ka_uc_of(u, cp) & KA_UC_MARK)) return out[0] = cp, 1;
   return out[0] = cp, utf8proc_category((utf8proc_int32_t)cp) != UTF8PROC_CATEGORY_MN;
 }
 
@@ -178,9 +188,12 @@ static int map_nmt(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
 static int map_bert_clean(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
   bool blank = (ka_uc_of(u, cp) & KA_UC_SPACE) != 0;
   utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-  bool control = c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF ||
-                 c == UTF8PROC_CATEGORY_CN || c == UTF8PROC_CATEGORY_CO;
-  if (cp == 0 || cp == 0xFFFD || (control && cp != '\t' && cp != '\n' && cp != '\r')) return 0;
+  bool control =
+      c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_CO;
+  bool newer = cp == 0x890 || cp == 0x891 || cp == 0x8E2 || cp == 0x110CD ||
+               (cp >= 0x13430 && cp <= 0x1343F); /* not control characters to the library */
+  if (cp == 0 || cp == 0xFFFD || (control && !newer && cp != '\t' && cp != '\n' && cp != '\r'))
+    return 0;
   return out[0] = blank ? ' ' : cp, 1;
 }
 

@@ -31,7 +31,7 @@ static ka_status number_added(struct ka_ctx *ctx, struct ka_tokenizer *t, const 
                      "%s: added token \"%.60s\" would get id %lld, which token \"%.60s\" has; the "
                      "vocabulary has holes",
                      what, item.content, (long long)id, t->bpe.tokens[id].s);
-    if (!known) ka_bpe_add(&t->bpe, (int32_t)id, item.content, item.content_n);
+    if (!known) ka_bpe_add(&t->bpe, (int32_t)id, item.content, item.content_n, true);
     item.id = (int32_t)id;
     while (same < kept && t->added.items[same].id != id) same++;
     t->added.items[same] = item;
@@ -53,7 +53,7 @@ static ka_status normalize_added(struct ka_tokenizer *t, struct ka_work *w) {
     if (v.n == item->content_n && memcmp(v.s, item->content, v.n) == 0) continue;
     KA_TRY(ka_arena_str(&t->arena, &item->pattern, v.s, v.n));
     item->pattern_n = v.n;
-    t->decoded[item->id] = (struct ka_token_text){item->pattern, (uint32_t)v.n};
+    t->decoded[item->id] = (struct ka_token_text){item->pattern, (uint32_t)v.n, true};
   }
   /* Decoding compares what it starts from with the special tokens' contents. */
   for (int64_t i = 0; i < t->bpe.n_ids; i++) {
@@ -228,14 +228,16 @@ static void warn_lost_bytes(struct ka_tokenizer *t, const char *what) {
             no_fallback);
 }
 
-static ka_status load_root(struct ka_tokenizer *t, const json_t *root, const char *what) {
+static ka_status load_root(struct ka_tokenizer *t, const json_t *root, bool nul_marks,
+                           const char *what) {
   struct ka_ctx *ctx = t->arena.ctx;
   const char *where;
   void *p;
   KA_TRY(check_model(ctx, root, what));
   KA_TRY(ka_unicode_init(&t->unicode, &t->arena));
   KA_TRY(ka_added_load(&t->arena, json_object_get(root, "added_tokens"), what, &t->added));
-  KA_TRY(ka_bpe_load(&t->bpe, &t->arena, json_object_get(root, "model"), t->added.n, what));
+  KA_TRY(
+      ka_bpe_load(&t->bpe, &t->arena, json_object_get(root, "model"), t->added.n, nul_marks, what));
   KA_TRY(ka_arena_printf(&t->arena, &where, "%s: normalizer", what));
   KA_TRY(
       ka_load_normalizer(&t->arena, json_object_get(root, "normalizer"), where, &t->normalizers));
@@ -256,6 +258,58 @@ static ka_status load_root(struct ka_tokenizer *t, const json_t *root, const cha
                           t->pretokenizers.items[i].scheme == KA_PREPEND_FIRST;
   warn_lost_bytes(t, what);
   return KA_STATUS_OK;
+}
+
+static ka_status unmark_values(struct ka_ctx *ctx, json_t *v) {
+  const char *key;
+  json_t *item;
+  size_t i;
+  if (json_is_object(v)) json_object_foreach(v, key, item) KA_TRY(unmark_values(ctx, item));
+  if (json_is_array(v)) json_array_foreach(v, i, item) KA_TRY(unmark_values(ctx, item));
+  if (!json_is_string(v) || !strstr(json_string_value(v), KA_NUL_MARK)) return KA_STATUS_OK;
+  struct ka_str s = {0};
+  ka_status st = ka_str_append(ctx, &s, json_string_value(v), json_string_length(v));
+  if (st.code == KA_OK) s.len = ka_unmark_nul(s.data, s.len);
+  if (st.code == KA_OK && json_string_setn(v, s.data, s.len) != 0)
+    st = ka_fail(ctx, KA_E_MEMORY, "tokenizer: out of memory");
+  ka_str_deinit(&s);
+  return st;
+}
+
+/* A file in which "\u0000" stands for a token's NUL: parsed with a noncharacter in its place. */
+static ka_status parse_marked(struct ka_ctx *ctx, const struct ka_map *m, const char *path,
+                              json_t **root) {
+  struct ka_str text = {0};
+  ka_status st = KA_STATUS_OK;
+  const char *s = (const char *)m->data;
+  if (memmem(s, m->len, KA_NUL_MARK, 3) || memmem(s, m->len, "\\ufdd0", 6) ||
+      memmem(s, m->len, "\\uFDD0", 6))
+    return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: holds both NUL and U+FDD0 in its strings", path);
+  KA_TRY_GOTO(ka_str_append(ctx, &text, s, m->len), out);
+  for (size_t i = 0; i + 6 <= text.len; i++) {
+    if (text.data[i] != '\\') continue;
+    if (memcmp(text.data + i, "\\u0000", 6) == 0) memcpy(text.data + i, "\\ufdd0", 6);
+    i++; /* what a backslash escapes begins nothing */
+  }
+  KA_TRY_GOTO(ka_json_parse(ctx, text.data, text.len, path, root), out);
+  st = unmark_values(ctx, *root);
+out:
+  ka_str_deinit(&text);
+  return st;
+}
+
+static ka_status load_file(struct ka_tokenizer *t, const char *path) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  struct ka_map m;
+  json_t *root = NULL;
+  KA_TRY(ka_map_file(ctx, path, &m));
+  bool marked = memmem(m.data, m.len, "\\u0000", 6) != NULL;
+  ka_status st = marked ? parse_marked(ctx, &m, path, &root)
+                        : ka_json_parse(ctx, (const char *)m.data, m.len, path, &root);
+  ka_map_drop(&m);
+  if (st.code == KA_OK) st = load_root(t, root, marked, path);
+  json_decref(root);
+  return st;
 }
 
 /* bos_token and eos_token of tokenizer_config.json: a string or {"content": string}. */
@@ -282,15 +336,11 @@ static ka_status load_config(struct ka_tokenizer *t, const char *path) {
 static ka_status open_at(struct ka_tokenizer *t, const char *path) {
   struct ka_ctx *ctx = t->arena.ctx;
   const char *dir = path, *file = path, *config;
-  json_t *root;
   if (ka_path_is_dir(path))
     KA_TRY(ka_path_join(&t->arena, &file, path, "tokenizer.json"));
   else
     KA_TRY(ka_path_dir(&t->arena, &dir, path));
-  KA_TRY(ka_json_load(ctx, file, &root));
-  ka_status st = load_root(t, root, file);
-  json_decref(root);
-  KA_TRY(st);
+  KA_TRY(load_file(t, file));
   t->bos = t->n_before > 0 ? t->before[0] : -1;
   t->eos = t->n_after > 0 ? t->after[t->n_after - 1] : -1;
   KA_TRY(ka_path_join(&t->arena, &config, dir, "tokenizer_config.json"));

@@ -80,18 +80,33 @@ static ka_status put_category(struct translation *t, const char *category) {
   return put_newer(t, category);
 }
 
-static ka_status put_word(struct translation *t) {
-  struct ka_ctx *ctx = t->ctx;
-  KA_TRY(put(t, "\\p{Alphabetic}\\p{Pc}"));
-  KA_TRY(put_category(t, "M"));
-  KA_TRY(put_category(t, "N"));
-  return put_newer(t, "L");
-}
+/* Alphabetic marks that PCRE2's Unicode did not know. */
+static const char newer_alphabetic[] =
+    "\\x{363}-\\x{36f}\\x{897}\\x{c04}\\x{cf3}\\x{f82}-\\x{f83}\\x{1dd3}-\\x{1de6}\\x{10d69}"
+    "\\x{10efc}\\x{11080}-\\x{11081}\\x{11241}\\x{113b8}-\\x{113c0}\\x{113c2}\\x{113c5}"
+    "\\x{113c7}-\\x{113ca}\\x{113cc}-\\x{113cd}\\x{11f00}-\\x{11f01}\\x{11f03}\\x{11f34}-\\x{11f3a}"
+    "\\x{11f3e}-\\x{11f40}\\x{1611e}-\\x{1612e}\\x{1e08f}";
 
 static ka_status put_alphabetic(struct translation *t) {
   struct ka_ctx *ctx = t->ctx;
   KA_TRY(put(t, "\\p{Alphabetic}"));
+  KA_TRY(put(t, newer_alphabetic));
   return put_newer(t, "L");
+}
+
+static ka_status put_posix_word(struct translation *t) {
+  struct ka_ctx *ctx = t->ctx;
+  KA_TRY(put_alphabetic(t));
+  KA_TRY(put(t, "\\p{Pc}"));
+  KA_TRY(put_category(t, "M"));
+  return put_category(t, "Nd");
+}
+
+/* Oniguruma's \w also takes Latin-1's superscripts and fractions. */
+static ka_status put_word(struct translation *t) {
+  struct ka_ctx *ctx = t->ctx;
+  KA_TRY(put_posix_word(t));
+  return put(t, "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}");
 }
 
 static ka_status put_alnum(struct translation *t) {
@@ -103,25 +118,64 @@ static ka_status put_alnum(struct translation *t) {
 static ka_status put_digit(struct translation *t) { return put_category(t, "Nd"); }
 static ka_status put_space(struct translation *t) { return put(t, space_set); }
 static ka_status put_hex(struct translation *t) { return put(t, "0-9a-fA-F"); }
-static ka_status put_upper(struct translation *t) { return put(t, "\\p{Uppercase}"); }
-static ka_status put_lower(struct translation *t) { return put(t, "\\p{Lowercase}"); }
-static ka_status put_han(struct translation *t) {
-  return put(t, "\\p{sc:Han}\\x{31350}-\\x{323af}\\x{2ebf0}-\\x{2ee5d}");
-}
 static ka_status put_any(struct translation *t) { return put(t, "\\x{0}-\\x{10ffff}"); }
 
-static const struct {
-  const char *name; /* POSIX bracket and property name */
+static ka_status put_upper(struct translation *t) {
+  struct ka_ctx *ctx = t->ctx;
+  KA_TRY(put(t, "\\p{Uppercase}"));
+  return put_newer(t, "Lu");
+}
+
+static ka_status put_lower(struct translation *t) {
+  struct ka_ctx *ctx = t->ctx;
+  KA_TRY(put(t, "\\p{Lowercase}\\x{10fc}\\x{a7f2}-\\x{a7f4}\\x{ab69}\\x{1e030}-\\x{1e06d}"));
+  return put_newer(t, "Ll");
+}
+
+static ka_status put_letter(struct translation *t) { return put_category(t, "L"); }
+static ka_status put_number(struct translation *t) { return put_category(t, "N"); }
+static ka_status put_symbol(struct translation *t) { return put_category(t, "S"); }
+static ka_status put_mark(struct translation *t) { return put_category(t, "M"); }
+
+static ka_status put_punct(struct translation *t) { return put_category(t, "P"); }
+
+struct named_set {
+  const char *name;
   ka_status (*put)(struct translation *);
-} named_sets[] = {
-    {"alpha", put_alphabetic}, {"alphabetic", put_alphabetic},
-    {"alnum", put_alnum},      {"digit", put_digit},
-    {"space", put_space},      {"white_space", put_space},
-    {"whitespace", put_space}, {"upper", put_upper},
-    {"uppercase", put_upper},  {"lower", put_lower},
-    {"lowercase", put_lower},  {"xdigit", put_hex},
-    {"word", put_word},        {"han", put_han},
-    {"any", put_any},
+};
+static const struct named_set posix_sets[] = {
+    {"alpha", put_alphabetic}, {"alnum", put_alnum},     {"digit", put_digit},
+    {"space", put_space},      {"upper", put_upper},     {"lower", put_lower},
+    {"xdigit", put_hex},       {"word", put_posix_word}, {NULL, NULL},
+};
+static const struct named_set property_sets[] = {
+    {"alpha", put_alphabetic},  {"alphabetic", put_alphabetic},
+    {"alnum", put_alnum},       {"digit", put_digit},
+    {"space", put_space},       {"white_space", put_space},
+    {"upper", put_upper},       {"uppercase", put_upper},
+    {"lower", put_lower},       {"lowercase", put_lower},
+    {"xdigit", put_hex},        {"word", put_word},
+    {"punct", put_punct},       {"any", put_any},
+    {"letter", put_letter},     {"number", put_number},
+    {"symbol", put_symbol},     {"mark", put_mark},
+    {"punctuation", put_punct}, {NULL, NULL},
+};
+
+/* Other names: PCRE2's spelling, and what Unicode 16 added. Names that are in no table are scripts
+ * (by Script, as Oniguruma has it, not by Script_Extensions). */
+static const struct {
+  const char *name, *set;
+} other_properties[] = {
+    {"Emoji", "\\p{Emoji}"},
+    {"Emoji_Presentation", "\\p{Emoji_Presentation}"},
+    {"Extended_Pictographic", "\\p{Extended_Pictographic}"},
+    {"Han", "\\p{sc:Han}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"},
+    {"Hiragana", "\\p{sc:Hiragana}\\x{1b132}"},
+    {"Katakana", "\\p{sc:Katakana}\\x{1b155}"},
+    {"Cyrillic", "\\p{sc:Cyrillic}\\x{1c89}\\x{1c8a}\\x{1e030}-\\x{1e06d}\\x{1e08f}"},
+    {"Latin", "\\p{sc:Latin}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{1df25}-\\x{1df2a}"},
+    {"Arabic", "\\p{sc:Arabic}\\x{897}\\x{10ec2}-\\x{10ec4}\\x{10efc}-\\x{10eff}"},
+    {"Devanagari", "\\p{sc:Devanagari}\\x{11b00}-\\x{11b09}"},
 };
 
 static bool is_category(const char *name) {
@@ -152,13 +206,16 @@ static ka_status property(struct translation *t, bool negated, bool in_class) {
   if (negated && in_class)
     return ka_str_printf(ctx, t->out, is_category(name) ? "\\P{%s}" : "\\P{sc:%s}", name);
   if (!in_class) KA_TRY(put(t, negated ? "[^" : "["));
-  ka_status (*set)(struct translation *) = NULL;
-  for (size_t k = 0; k < sizeof named_sets / sizeof *named_sets; k++)
-    if (strcasecmp(named_sets[k].name, name) == 0) set = named_sets[k].put;
-  if (set)
-    KA_TRY(set(t));
+  const struct named_set *named = property_sets;
+  while (named->name && strcasecmp(named->name, name) != 0) named++;
+  size_t k = 0, n_other = sizeof other_properties / sizeof *other_properties;
+  while (k < n_other && strcasecmp(other_properties[k].name, name) != 0) k++;
+  if (named->name)
+    KA_TRY(named->put(t));
   else if (is_category(name))
     KA_TRY(put_category(t, name));
+  else if (k < n_other)
+    KA_TRY(put(t, other_properties[k].set));
   else
     KA_TRY(ka_str_printf(ctx, t->out, "\\p{sc:%s}", name));
   if (!in_class) KA_TRY(put(t, "]"));
@@ -249,15 +306,16 @@ static ka_status set_items(struct translation *t, bool *intersected) {
       return KA_STATUS_OK;
     }
     if (c == '[' && t->i + 1 < t->n && t->p[t->i + 1] == ':') {
-      size_t k = 0, len = 0;
-      for (; k < sizeof named_sets / sizeof *named_sets; k++) {
-        len = strlen(named_sets[k].name);
-        if (t->n - t->i >= len + 4 && strncmp(t->p + t->i + 2, named_sets[k].name, len) == 0 &&
+      const struct named_set *named = posix_sets;
+      size_t len = 0;
+      for (; named->name; named++) {
+        len = strlen(named->name);
+        if (t->n - t->i >= len + 4 && strncmp(t->p + t->i + 2, named->name, len) == 0 &&
             strncmp(t->p + t->i + 2 + len, ":]", 2) == 0)
           break;
       }
-      if (k == sizeof named_sets / sizeof *named_sets) return refuse(t, "unknown [: :] set");
-      KA_TRY(named_sets[k].put(t));
+      if (!named->name) return refuse(t, "this [: :] set is not supported");
+      KA_TRY(named->put(t));
       t->i += len + 4;
       continue;
     }
@@ -344,7 +402,7 @@ static ka_status interval(struct translation *t) {
   t->i += (size_t)used;
   char next = t->i < t->n ? t->p[t->i] : 0;
   if (next == '+') { /* Ruby: repeat the repetition */
-    if (low > 1) return refuse(t, "{n,m}+ with n above 1 is not supported");
+    if (low > 1 && high >= 0) return refuse(t, "{n,m}+ with n above 1 is not supported");
     t->i++;
     return ka_str_printf(ctx, t->out, "{%ld,}", low);
   }

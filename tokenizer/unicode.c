@@ -55,6 +55,14 @@ static const struct {
     {0x12FF1, 0x12FF2}, {0x16E97, 0x16E9A}, {0x16FE2, 0x16FE2}, {0x1E95E, 0x1E95F},
 };
 
+static const struct {
+  uint32_t first, last;
+} unknown_to_forms[] = {
+#define R(first, last) {first, last},
+#include "tokenizer/unicode_old.def"
+#undef R
+};
+
 static uint16_t class_of(uint32_t cp) {
   static const uint16_t by_category[32] = {
       [UTF8PROC_CATEGORY_LU] = KA_UC_LETTER, [UTF8PROC_CATEGORY_LL] = KA_UC_LETTER,
@@ -143,6 +151,11 @@ ka_status ka_unicode_init(struct ka_unicode *u, struct ka_arena *a) {
     }
   for (size_t i = 0; i < sizeof newer / sizeof *newer; i++)
     for (uint32_t cp = newer[i].first; cp <= newer[i].last; cp++) *flag_of(u, cp) |= newer[i].flags;
+  for (size_t i = 0; i < sizeof unknown_to_forms / sizeof *unknown_to_forms; i++)
+    for (uint32_t cp = unknown_to_forms[i].first; cp <= unknown_to_forms[i].last; cp++)
+      *flag_of(u, cp) =
+          (*flag_of(u, cp) & ~KA_UC_MARK & (KA_UC_STARTER - 1)) | KA_UC_STARTER | KA_UC_STABLE * 15;
+  for (uint32_t cp = 0x1CF2; cp <= 0x1CF3; cp++) *flag_of(u, cp) |= KA_UC_MARK; /* once were */
   for (size_t i = 0; i < sizeof not_punct / sizeof *not_punct; i++)
     for (uint32_t cp = not_punct[i].first; cp <= not_punct[i].last; cp++)
       *flag_of(u, cp) &= (uint16_t)~KA_UC_PUNCT;

@@ -43,8 +43,24 @@ int32_t ka_bpe_find(const struct ka_bpe *b, const char *s, size_t n) {
   }
 }
 
-void ka_bpe_add(struct ka_bpe *b, int32_t id, const char *s, size_t n) {
-  b->tokens[id] = (struct ka_token_text){s, (uint32_t)n};
+int32_t ka_bpe_find_own(const struct ka_bpe *b, const char *s, size_t n) {
+  int32_t id = ka_bpe_find(b, s, n);
+  return id >= 0 && !b->tokens[id].added ? id : -1;
+}
+
+size_t ka_unmark_nul(char *s, size_t n) {
+  size_t to = 0;
+  for (size_t i = 0; i < n; to++) {
+    bool mark = n - i >= 3 && memcmp(s + i, KA_NUL_MARK, 3) == 0;
+    s[to] = mark ? 0 : s[i];
+    i += mark ? 3 : 1;
+  }
+  s[to] = 0;
+  return to;
+}
+
+void ka_bpe_add(struct ka_bpe *b, int32_t id, const char *s, size_t n, bool added) {
+  b->tokens[id] = (struct ka_token_text){s, (uint32_t)n, added};
   if (id >= b->n_ids) b->n_ids = id + 1;
   if (n > b->longest) b->longest = (uint32_t)n;
   uint64_t i = hash_bytes(s, n) & b->by_text_mask;
@@ -59,7 +75,7 @@ static uint64_t table_size(int64_t n) {
 }
 
 static ka_status load_vocab(struct ka_bpe *b, struct ka_arena *a, json_t *vocab, int64_t n_extra,
-                            const char *what) {
+                            bool nul_marks, const char *what) {
   struct ka_ctx *ctx = a->ctx;
   int64_t max_id = -1;
   size_t text_bytes = 0;
@@ -95,7 +111,8 @@ static ka_status load_vocab(struct ka_bpe *b, struct ka_arena *a, json_t *vocab,
                      what, b->tokens[id].s, key, (long long)id);
     size_t n = strlen(key);
     memcpy(text, key, n + 1);
-    ka_bpe_add(b, (int32_t)id, text, n);
+    if (nul_marks) n = ka_unmark_nul(text, n);
+    ka_bpe_add(b, (int32_t)id, text, n, false);
     text += n + 1;
   }
   return KA_STATUS_OK;
@@ -105,9 +122,10 @@ static ka_status load_vocab(struct ka_bpe *b, struct ka_arena *a, json_t *vocab,
 static ka_status merge_halves(struct ka_ctx *ctx, const json_t *m, int64_t i, const char *what,
                               const char *half[2], size_t len[2]) {
   if (json_is_string(m)) {
-    const char *s = json_string_value(m), *space = strchr(s, ' ');
+    const char *s = json_string_value(m);
     size_t n = json_string_length(m);
-    if (!space || strlen(s) != n || strchr(space + 1, ' '))
+    const char *space = memchr(s, ' ', n);
+    if (!space || memchr(space + 1, ' ', n - (size_t)(space - s) - 1))
       return ka_fail(ctx, KA_E_INPUT,
                      "%s: model.merges[%lld]: \"%.80s\" is not two tokens and one space; were the "
                      "file's no-break spaces turned into spaces?",
@@ -219,7 +237,7 @@ static ka_status optional_text(struct ka_arena *a, const json_t *model, const ch
 }
 
 ka_status ka_bpe_load(struct ka_bpe *b, struct ka_arena *a, const json_t *model, int64_t n_extra,
-                      const char *what) {
+                      bool nul_marks, const char *what) {
   struct ka_ctx *ctx = a->ctx;
   json_t *vocab = json_object_get(model, "vocab"), *merges = json_object_get(model, "merges");
   const char *unk;
@@ -238,7 +256,7 @@ ka_status ka_bpe_load(struct ka_bpe *b, struct ka_arena *a, const json_t *model,
   KA_TRY(ka_json_bool_or(ctx, what, model, "ignore_merges", false, &b->ignore_merges));
   KA_TRY(optional_text(a, model, "continuing_subword_prefix", what, &b->prefix));
   KA_TRY(optional_text(a, model, "end_of_word_suffix", what, &b->suffix));
-  KA_TRY(load_vocab(b, a, vocab, n_extra, what));
+  KA_TRY(load_vocab(b, a, vocab, n_extra, nul_marks, what));
   KA_TRY(load_merges(b, a, merges, what));
   fill_byte_tables(b);
   KA_TRY(ka_json_str_or(ctx, what, model, "unk_token", NULL, &unk));
