@@ -7,4 +7,6 @@
 
 #include "engine/model/batch.h"
 
+enum { KA_LABEL_MASKED = -100 };
+
 #endif

@@ -27,7 +27,8 @@ void j_float_repr(double f, char buf[32]) {
     return;
   }
   *e = 0;
-  snprintf(buf, 32, "%.24se%c%02u", digits, exponent < 0 ? '-' : '+', (unsigned)abs(exponent) % 1000u);
+  snprintf(buf, 32, "%.24se%c%02u", digits, exponent < 0 ? '-' : '+',
+           (unsigned)abs(exponent) % 1000u);
 }
 
 static ka_status put_str_repr(struct jrun *J, struct jbuf *b, const struct jstr *s) {

@@ -33,7 +33,7 @@ static void defaults_are_those_of_the_table(void **state) {
   assert_string_equal(j.datasets.items[0].path.items[0], "dir/a.jsonl");
   assert_string_equal(j.datasets.items[0].type, "completion");
   assert_string_equal(j.datasets.items[0].message_property_mappings.role, "role");
-  assert_true(j.datasets.items[0].weight == 1 && j.datasets.items[0].shuffle);
+  assert_true(j.datasets.items[0].weight == 1);
   assert_true(j.sequence_len == 2048 && j.sample_packing && j.shuffle && !j.train_on_inputs);
   assert_true(j.micro_batch_size == 2 && j.gradient_accumulation_steps == 8);
   assert_true(j.num_epochs == 3 && j.max_steps == 0 && j.learning_rate == 2e-5);

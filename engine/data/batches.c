@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Packed rows to micro-batches. The order of an epoch's rows depends on the seed and the epoch
+ * alone. */
+#include "base/rng.h"
+#include "engine/data/dataset_parts.h"
+
+#include <string.h>
+
+static ka_status shuffle_pieces(struct ka_ctx *ctx, struct ka_pieces *p, uint64_t seed) {
+  void *order, *moved;
+  KA_TRY(ka_alloc_n(ctx, &order, p->n, sizeof(int64_t), "shuffling"));
+  ka_status st = ka_alloc_n(ctx, &moved, p->n, sizeof *p->items, "shuffling");
+  if (ka_ok(st)) {
+    ka_rng_permutation(seed, ka_rng_stream("data.pieces"), p->n, order);
+    for (int64_t i = 0; i < p->n; i++)
+      ((struct ka_piece *)moved)[i] = p->items[((int64_t *)order)[i]];
+    ka_free(p->items);
+    p->items = moved;
+    p->cap = p->n;
+  }
+  ka_free(order);
+  return st;
+}
+
+static ka_status pack_part(struct ka_data *d, struct ka_part *p) {
+  struct ka_ctx *ctx = d->ctx;
+  void *mem;
+  KA_TRY(ka_alloc_n(ctx, &mem, p->pieces.n, sizeof(int64_t), "lengths"));
+  int64_t *lengths = mem;
+  for (int64_t i = 0; i < p->pieces.n; i++) lengths[i] = p->pieces.items[i].n;
+  ka_status st = ka_pack_rows(ctx, &p->packed, lengths, p->pieces.n, d->job->sequence_len,
+                              d->job->sample_packing ? KA_PACK_WINDOW : 1);
+  ka_free(lengths);
+  return st;
+}
+
+static int64_t row_length(const struct ka_part *p, int64_t row) {
+  int64_t n = 0;
+  for (int64_t i = p->packed.first[row]; i < p->packed.first[row + 1]; i++)
+    n += p->pieces.items[p->packed.items[i]].n;
+  return n;
+}
+
+static void count(const struct ka_data *d, struct ka_part *p, struct ka_data_part_stats *s) {
+  int64_t B = d->job->micro_batch_size;
+  for (int64_t i = 0; i < p->pieces.n; i++) {
+    s->n_tok += p->pieces.items[i].n;
+    s->n_targets += p->pieces.items[i].n_targets;
+  }
+  for (int64_t r = 0; r < p->packed.n_rows; r++)
+    if (row_length(p, r) > p->T) p->T = row_length(p, r);
+  s->n_documents = p->pieces.n;
+  s->n_rows = p->packed.n_rows;
+  s->n_batches = (s->n_rows + B - 1) / B;
+  s->efficiency = 1;
+  if (d->job->sample_packing && s->n_rows > 0)
+    s->efficiency = (double)s->n_tok / ((double)s->n_rows * (double)d->job->sequence_len);
+}
+
+ka_status ka_part_build(struct ka_data *d, enum ka_data_part part) {
+  struct ka_ctx *ctx = d->ctx;
+  struct ka_part *p = &d->parts[part];
+  bool shuffle = d->job->shuffle && part == KA_DATA_TRAIN;
+  void *mem;
+  p->epoch = -1;
+  if (p->pieces.n == 0) return KA_STATUS_OK;
+  if (shuffle && d->job->sample_packing)
+    KA_TRY(shuffle_pieces(ctx, &p->pieces, (uint64_t)d->job->seed));
+  KA_TRY(pack_part(d, p));
+  count(d, p, &d->stats.part[part]);
+  if (shuffle) {
+    KA_TRY(ka_alloc_n(ctx, &mem, p->packed.n_rows, sizeof(int64_t), "row order"));
+    p->order = mem;
+  }
+  int64_t B =
+      d->job->micro_batch_size < p->packed.n_rows ? d->job->micro_batch_size : p->packed.n_rows;
+  KA_TRY(ka_alloc_n(ctx, &mem, 4 * B * p->T, sizeof(int32_t), "micro-batch"));
+  p->buffer = mem;
+  return KA_STATUS_OK;
+}
+
+void ka_part_deinit(struct ka_part *p) {
+  ka_free(p->pieces.items);
+  ka_packed_deinit(&p->packed);
+  ka_free(p->order);
+  ka_free(p->buffer);
+  *p = (struct ka_part){0};
+}
+
+int64_t ka_data_n_batches(const struct ka_data *d, enum ka_data_part part) {
+  return d->stats.part[part].n_batches;
+}
+
+struct row_out {
+  int32_t *ids, *labels, *position, *doc_start;
+};
+
+/* One row: its documents one after the other, then padding. Returns its targets. */
+static int64_t fill_row(const struct ka_data *d, const struct ka_part *p, int64_t row, int64_t T,
+                        struct row_out o) {
+  int64_t at = 0, n_targets = 0;
+  for (int64_t i = p->packed.first[row]; i < p->packed.first[row + 1]; i++) {
+    const struct ka_piece *q = &p->pieces.items[p->packed.items[i]];
+    ka_store_read(&d->store, q->doc, q->start, q->n, o.ids + at, o.labels + at);
+    o.labels[at] = KA_LABEL_MASKED; /* nothing to predict it from */
+    for (int64_t t = 0; t < q->n; t++) {
+      o.position[at + t] = (int32_t)t;
+      o.doc_start[at + t] = (int32_t)at;
+    }
+    n_targets += q->n_targets;
+    at += q->n;
+  }
+  for (int64_t t = at; t < T; t++) {
+    o.ids[t] = 0;
+    o.labels[t] = KA_LABEL_MASKED;
+    o.position[t] = (int32_t)(t - at);
+    o.doc_start[t] = (int32_t)at;
+  }
+  return n_targets;
+}
+
+static int64_t row_at(struct ka_data *d, struct ka_part *p, int64_t epoch, int64_t i) {
+  if (!p->order) return i;
+  if (p->epoch != epoch) {
+    ka_rng_permutation((uint64_t)d->job->seed, ka_rng_stream("data.epoch") + (uint64_t)epoch,
+                       p->packed.n_rows, p->order);
+    p->epoch = epoch;
+  }
+  return p->order[i];
+}
+
+ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_part part,
+                        int64_t index, struct ka_batch *out) {
+  struct ka_part *p = &d->parts[part];
+  int64_t n_batches = d->stats.part[part].n_batches, B = d->job->micro_batch_size;
+  KA_NEVER(ctx, n_batches == 0 || index < 0);
+  int64_t first = index % n_batches * B, n = p->packed.n_rows - first, epoch = index / n_batches;
+  if (n > B) n = B;
+  int64_t T = d->job->sample_packing ? p->T : 0;
+  for (int64_t b = 0; b < n; b++) {
+    int64_t length = row_length(p, row_at(d, p, epoch, first + b));
+    if (length > T) T = length;
+  }
+  int32_t *ids = p->buffer, *labels = ids + n * T, *position = labels + n * T,
+          *doc_start = position + n * T;
+  *out = (struct ka_batch){.B = n,
+                           .T = T,
+                           .input_ids = ids,
+                           .labels = labels,
+                           .position = position,
+                           .doc_start = doc_start};
+  for (int64_t b = 0; b < n; b++)
+    out->n_targets += fill_row(
+        d, p, row_at(d, p, epoch, first + b), T,
+        (struct row_out){ids + b * T, labels + b * T, position + b * T, doc_start + b * T});
+  return KA_STATUS_OK;
+}
+
+int64_t ka_data_document(const struct ka_data *d, enum ka_data_part part, int64_t i, int64_t max,
+                         int32_t *ids, int32_t *labels) {
+  const struct ka_part *p = &d->parts[part];
+  if (i < 0 || i >= p->pieces.n) return 0;
+  const struct ka_piece *q = &p->pieces.items[i];
+  int64_t n = q->n < max ? q->n : max;
+  ka_store_read(&d->store, q->doc, q->start, n, ids, labels);
+  if (n > 0 && labels) labels[0] = KA_LABEL_MASKED;
+  return q->n;
+}

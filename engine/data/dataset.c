@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Opening: read, cut, set aside, weigh, pack. Micro-batches stand in batches.c. */
+#include "engine/data/dataset.h"
+
+#include "base/log.h"
+#include "base/rng.h"
+#include "engine/data/dataset_parts.h"
+#include "engine/data/reader.h"
+#include "engine/formats/config.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MEMORY_BYTES = 256 << 20 };
+
+static ka_status add_piece(struct ka_ctx *ctx, struct ka_pieces *p, struct ka_piece piece) {
+  void *grown = p->items;
+  KA_TRY(ka_grow(ctx, &grown, &p->cap, p->n + 1, sizeof piece, "pieces"));
+  p->items = grown;
+  p->items[p->n++] = piece;
+  return KA_STATUS_OK;
+}
+
+/* --- length policy ------------------------------------------------------------------------------
+ */
+
+static const char *policy_of(const struct ka_job *job, const struct ka_job_dataset *entry) {
+  if (strcmp(job->length_policy, "auto") != 0) return job->length_policy;
+  return strcmp(entry->type, "completion") == 0 ? "split" : "drop";
+}
+
+static ka_status keep(struct ka_data *d, struct ka_pieces *out, int64_t doc, int64_t start,
+                      int64_t n) {
+  int64_t n_targets = ka_store_targets(&d->store, doc, start, n);
+  if (n_targets > 0) return add_piece(d->ctx, out, (struct ka_piece){doc, start, n, n_targets});
+  d->stats.n_all_masked += n > 1 || start == 0; /* not the last token of a cut */
+  return KA_STATUS_OK;
+}
+
+static ka_status cut_document(struct ka_data *d, struct ka_pieces *out, int64_t doc,
+                              const char *policy) {
+  struct ka_ctx *ctx = d->ctx;
+  struct ka_data_stats *s = &d->stats;
+  int64_t n = d->store.docs[doc].n, T = d->job->sequence_len;
+  int bucket = 0;
+  while (bucket < KA_DATA_HISTOGRAM - 1 && n >> (bucket + 1)) bucket++;
+  s->histogram[bucket]++;
+  if (n > s->longest_tok) s->longest_tok = n;
+  if (n <= T) return keep(d, out, doc, 0, n);
+  s->n_too_long++;
+  if (strcmp(policy, "truncate") == 0) {
+    s->n_truncated++;
+    return keep(d, out, doc, 0, T);
+  }
+  if (strcmp(policy, "split") != 0) {
+    s->n_dropped++;
+    return KA_STATUS_OK;
+  }
+  s->n_split++;
+  int64_t before = out->n;
+  for (int64_t start = 0; start < n; start += T)
+    KA_TRY(keep(d, out, doc, start, n - start < T ? n - start : T));
+  s->n_pieces += out->n - before;
+  return KA_STATUS_OK;
+}
+
+static ka_status read_entry(struct ka_data *d, const struct ka_read_options *o,
+                            const struct ka_job_dataset *entry, const char *key,
+                            struct ka_pieces *out) {
+  struct ka_ctx *ctx = d->ctx;
+  const char *policy = policy_of(d->job, entry);
+  int64_t first = d->store.n_docs;
+  KA_TRY(ka_data_read(ctx, o, entry, key, &d->store, &d->stats));
+  d->ranges[d->n_ranges++] = (struct ka_range){first, d->store.n_docs, policy, out};
+  return KA_STATUS_OK;
+}
+
+/* All entries are read before any is cut: a sealed store can be read back. */
+static ka_status read_all(struct ka_data *d, const struct ka_read_options *o) {
+  struct ka_ctx *ctx = d->ctx;
+  const struct ka_job *job = d->job;
+  void *p;
+  const char *key;
+  int64_t n = job->datasets.n, n_test = job->test_datasets.n;
+  KA_TRY(ka_arena_alloc_n(&d->arena, &p, n, sizeof *d->entry_pieces, "entries"));
+  d->entry_pieces = p;
+  KA_TRY(ka_arena_alloc_n(&d->arena, &p, n + n_test, sizeof *d->ranges, "entries"));
+  d->ranges = p;
+  for (int64_t i = 0; i < n; i++) {
+    KA_TRY(ka_arena_printf(&d->arena, &key, "datasets.%lld", (long long)i));
+    KA_TRY(read_entry(d, o, &job->datasets.items[i], key, &d->entry_pieces[i]));
+  }
+  for (int64_t i = 0; i < n_test; i++) {
+    KA_TRY(ka_arena_printf(&d->arena, &key, "test_datasets.%lld", (long long)i));
+    KA_TRY(
+        read_entry(d, o, &job->test_datasets.items[i], key, &d->parts[KA_DATA_VALIDATION].pieces));
+  }
+  KA_TRY(ka_store_seal(&d->store));
+  for (int64_t i = 0; i < d->n_ranges; i++)
+    for (int64_t doc = d->ranges[i].first; doc < d->ranges[i].end; doc++)
+      KA_TRY(cut_document(d, d->ranges[i].pieces, doc, d->ranges[i].policy));
+  if (d->stats.n_too_long > 0 && strcmp(job->length_policy, "error") == 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: length_policy is error: %lld documents are longer than sequence_len %lld, "
+                   "the longest has %lld tokens",
+                   ka_job_place(job, "length_policy"), (long long)d->stats.n_too_long,
+                   (long long)job->sequence_len, (long long)d->stats.longest_tok);
+  return KA_STATUS_OK;
+}
+
+/* --- validation and weights ----------------------------------------------------------------------
+ */
+
+static ka_status validation_size(struct ka_data *d, int64_t n, int64_t *out) {
+  double v = d->job->val_set_size;
+  *out = v < 1 ? (int64_t)floor(v * (double)n + 0.5) : (int64_t)v;
+  if (v > 0 && *out == 0 && n > 1) *out = 1;
+  if (v < 1 && *out >= n) *out = 0;
+  if (*out >= n && n > 0)
+    return ka_fail(d->ctx, KA_E_INPUT,
+                   "%s: val_set_size: got %lld of %lld documents, which leaves nothing to train on",
+                   ka_job_place(d->job, "val_set_size"), (long long)*out, (long long)n);
+  return KA_STATUS_OK;
+}
+
+/* Moves a seeded choice of the pieces of all entries to validation. */
+static ka_status set_aside(struct ka_data *d) {
+  struct ka_ctx *ctx = d->ctx;
+  void *p;
+  int64_t n = 0, n_val = 0, at = 0;
+  for (int64_t e = 0; e < d->job->datasets.n; e++) n += d->entry_pieces[e].n;
+  KA_TRY(validation_size(d, n, &n_val));
+  if (n_val == 0) return KA_STATUS_OK;
+  KA_TRY(ka_alloc_n(ctx, &p, n, sizeof(int64_t), "validation"));
+  int64_t *order = p;
+  ka_rng_permutation((uint64_t)d->job->seed, ka_rng_stream("data.validation"), n, order);
+  ka_status st = ka_alloc_n(ctx, &p, n, 1, "validation");
+  unsigned char *chosen = p;
+  for (int64_t i = 0; ka_ok(st) && i < n_val; i++) chosen[order[i]] = 1;
+  for (int64_t e = 0; ka_ok(st) && e < d->job->datasets.n; e++) {
+    struct ka_pieces *from = &d->entry_pieces[e];
+    int64_t kept = 0;
+    for (int64_t i = 0; ka_ok(st) && i < from->n; i++, at++) {
+      if (chosen[at])
+        st = add_piece(ctx, &d->parts[KA_DATA_VALIDATION].pieces, from->items[i]);
+      else
+        from->items[kept++] = from->items[i];
+    }
+    from->n = kept;
+  }
+  ka_free(order);
+  ka_free(chosen);
+  return st;
+}
+
+/* weight 2.5: every piece twice, and a seeded half of them once more. */
+static ka_status weigh(struct ka_data *d, int64_t e) {
+  struct ka_ctx *ctx = d->ctx;
+  const struct ka_pieces *from = &d->entry_pieces[e];
+  struct ka_pieces *to = &d->parts[KA_DATA_TRAIN].pieces;
+  double weight = d->job->datasets.items[e].weight, whole = floor(weight);
+  int64_t n_more = (int64_t)floor((weight - whole) * (double)from->n + 0.5);
+  for (double k = 0; k < whole; k++)
+    for (int64_t i = 0; i < from->n; i++) KA_TRY(add_piece(ctx, to, from->items[i]));
+  if (n_more == 0) return KA_STATUS_OK;
+  void *p;
+  KA_TRY(ka_alloc_n(ctx, &p, from->n, sizeof(int64_t), "weights"));
+  int64_t *order = p;
+  ka_rng_permutation((uint64_t)d->job->seed, ka_rng_stream("data.weight") + (uint64_t)e, from->n,
+                     order);
+  ka_status st = KA_STATUS_OK;
+  for (int64_t i = 0; i < n_more && ka_ok(st); i++) st = add_piece(ctx, to, from->items[order[i]]);
+  ka_free(order);
+  return st;
+}
+
+/* --- opening
+ * -------------------------------------------------------------------------------------- */
+
+/* The tokenizer's end of text, else config.json's. */
+static int32_t find_eos(struct ka_ctx *ctx, const struct ka_job *job,
+                        const struct ka_tokenizer *tokenizer) {
+  int32_t eos = tokenizer ? ka_tokenizer_eos(tokenizer) : -1;
+  if (eos >= 0 || !tokenizer || !job->base_model) return eos;
+  struct ka_ctx quiet;
+  struct ka_hf_config c;
+  ka_ctx_init(&quiet);
+  (void)ctx;
+  if (ka_ok(ka_hf_config_open(&quiet, &c, job->base_model)) && c.n_eos > 0)
+    eos = (int32_t)c.eos_token_ids[0];
+  ka_hf_config_close(&c);
+  return eos;
+}
+
+/* A directory that exists: the one for prepared data, else the nearest one above output_dir. */
+static ka_status find_spill_dir(struct ka_data *d, const char **out) {
+  struct ka_ctx *ctx = d->ctx;
+  const char *dir = d->job->dataset_prepared_path;
+  *out = dir;
+  if (dir) return ka_make_dirs(ctx, dir);
+  for (dir = d->job->output_dir; !ka_path_is_dir(dir);) KA_TRY(ka_path_dir(&d->arena, &dir, dir));
+  *out = dir;
+  return KA_STATUS_OK;
+}
+
+static void say(const struct ka_data *d) {
+  const struct ka_data_stats *s = &d->stats;
+  const struct ka_data_part_stats *t = &s->part[KA_DATA_TRAIN], *v = &s->part[KA_DATA_VALIDATION];
+  char a[32], b[32];
+  ka_info(d->ctx, "data", "%lld rows: %s tokens to train (%s of them targets), %s to validate",
+          (long long)s->n_rows, ka_fmt_count((double)t->n_tok, a),
+          ka_fmt_count((double)t->n_targets, b), v->n_tok > 0 ? "the rest" : "none");
+  if (s->n_too_long > 0)
+    ka_info(d->ctx, "data",
+            "%lld documents longer than %lld tokens: %lld cut into %lld, %lld "
+            "truncated, %lld dropped",
+            (long long)s->n_too_long, (long long)d->job->sequence_len, (long long)s->n_split,
+            (long long)s->n_pieces, (long long)s->n_truncated, (long long)s->n_dropped);
+  if (s->n_all_masked + s->n_empty + s->n_not_text > 0)
+    ka_info(d->ctx, "data",
+            "left out: %lld without a token to train, %lld empty, %lld files that "
+            "are not UTF-8 text",
+            (long long)s->n_all_masked, (long long)s->n_empty, (long long)s->n_not_text);
+  if (d->job->sample_packing)
+    ka_info(d->ctx, "data", "%lld documents in %lld rows of %lld: %.1f %% full",
+            (long long)t->n_documents, (long long)t->n_rows, (long long)d->job->sequence_len,
+            100 * t->efficiency);
+}
+
+static ka_status build(struct ka_data *d, const struct ka_tokenizer *tokenizer, int64_t V) {
+  struct ka_ctx *ctx = d->ctx;
+  struct ka_read_options o = {
+      .job = d->job, .tokenizer = tokenizer, .eos = find_eos(ctx, d->job, tokenizer), .V = V};
+  const char *spill_dir;
+  KA_TRY(find_spill_dir(d, &spill_dir));
+  ka_store_init(&d->store, ctx, spill_dir, MEMORY_BYTES);
+  KA_TRY(read_all(d, &o));
+  if (d->job->test_datasets.n == 0) KA_TRY(set_aside(d));
+  for (int64_t e = 0; e < d->job->datasets.n; e++) KA_TRY(weigh(d, e));
+  if (d->parts[KA_DATA_TRAIN].pieces.n == 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: datasets: nothing to train on: of %lld rows %lld are empty, %lld too long "
+                   "and %lld have no token to train",
+                   ka_job_place(d->job, "datasets"), (long long)d->stats.n_rows,
+                   (long long)d->stats.n_empty, (long long)d->stats.n_dropped,
+                   (long long)d->stats.n_all_masked);
+  for (int part = 0; part < 2; part++) KA_TRY(ka_part_build(d, (enum ka_data_part)part));
+  say(d);
+  return KA_STATUS_OK;
+}
+
+ka_status ka_data_open(struct ka_ctx *ctx, struct ka_data **out, const struct ka_job *job,
+                       const struct ka_tokenizer *tokenizer, int64_t V) {
+  void *p;
+  *out = NULL;
+  KA_TRY(ka_alloc(ctx, &p, sizeof **out, "data"));
+  struct ka_data *d = p;
+  d->ctx = ctx;
+  d->job = job;
+  ka_arena_init(&d->arena, ctx, "data");
+  ka_status st = build(d, tokenizer, V);
+  if (ka_ok(st))
+    *out = d;
+  else
+    ka_data_close(d);
+  return st;
+}
+
+void ka_data_close(struct ka_data *d) {
+  if (!d) return;
+  for (int64_t e = 0; d->entry_pieces && e < d->job->datasets.n; e++)
+    ka_free(d->entry_pieces[e].items);
+  for (int part = 0; part < 2; part++) ka_part_deinit(&d->parts[part]);
+  ka_store_deinit(&d->store);
+  ka_arena_deinit(&d->arena);
+  ka_free(d);
+}
+
+const struct ka_data_stats *ka_data_get_stats(const struct ka_data *d) { return &d->stats; }

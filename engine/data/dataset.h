@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A job's data, from files to micro-batches.
+ *
+ *   files -> rows -> documents (tokens + labels) -> length policy -> pieces
+ *         -> validation set aside, weights -> packed rows -> micro-batches by number
+ *
+ * Everything is a function of the job and the files: micro-batch i is the same whatever was asked
+ * before, so that resuming needs no replay. Rows are packed once; an epoch is a seeded permutation
+ * of the rows, and its last micro-batch may have fewer rows. Documents are tokenised when the data
+ * is opened; beyond 256 MiB of tokens they live in a nameless temporary file. */
+#ifndef KAPPA_ENGINE_DATA_DATASET_H
+#define KAPPA_ENGINE_DATA_DATASET_H
+
+#include "engine/data/batch.h"
+#include "engine/formats/job.h"
+#include "tokenizer/tokenizer.h"
+
+struct ka_data;
+
+enum ka_data_part { KA_DATA_TRAIN, KA_DATA_VALIDATION };
+
+enum { KA_DATA_HISTOGRAM = 24 };
+
+struct ka_data_stats {
+  /* Of reading, both parts together. */
+  int64_t n_files, n_not_text; /* not_text: files left out because they are not UTF-8 */
+  int64_t n_rows, n_empty;     /* rows; those without tokens */
+  int64_t n_too_long;          /* documents longer than sequence_len: */
+  int64_t n_dropped, n_truncated, n_split, n_pieces; /* what became of them; pieces of split ones */
+  int64_t n_all_masked;                 /* documents or pieces without a target, left out */
+  int64_t longest_tok;                  /* before the length policy */
+  int64_t histogram[KA_DATA_HISTOGRAM]; /* documents of [2^i, 2^(i+1)) tokens, before the policy */
+  /* Of each part. */
+  struct ka_data_part_stats {
+    int64_t n_documents, n_tok, n_targets, n_rows; /* of one epoch; rows after packing */
+    int64_t n_batches;                             /* micro-batches of one epoch */
+    double efficiency; /* n_tok / (n_rows * sequence_len); 1 without packing */
+  } part[2];
+};
+
+/* Reads, tokenises and packs the job's datasets. tokenizer may be NULL for type tokenized. V: rows
+ * of the embedding. KA_E_INPUT: bad rows (up to ten of them, "file:line: ..."), too long documents
+ * with length_policy error, nothing to train on. Destroy with ka_data_close; *out is NULL on
+ * failure. */
+ka_status ka_data_open(struct ka_ctx *ctx, struct ka_data **out, const struct ka_job *job,
+                       const struct ka_tokenizer *tokenizer, int64_t V);
+void ka_data_close(struct ka_data *d); /* NULL is fine */
+
+const struct ka_data_stats *ka_data_get_stats(const struct ka_data *d);
+
+/* Micro-batches of one epoch; 0 for a validation part that is empty. */
+int64_t ka_data_n_batches(const struct ka_data *d, enum ka_data_part part);
+
+/* Micro-batch `index` of the whole run: index / n_batches is the epoch. B <= micro_batch_size,
+ * T <= sequence_len (the longest row of the batch). The validation part is in file order, the same
+ * in each epoch. Valid until the next call for that part. */
+ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_part part,
+                        int64_t index, struct ka_batch *out);
+
+/* Document i (before packing, in an epoch's unshuffled order): ids and labels appended as
+ * (id, label) pairs' arrays that the caller owns, at most max tokens. Returns the whole length, 0
+ * when there is no such document. */
+int64_t ka_data_document(const struct ka_data *d, enum ka_data_part part, int64_t i, int64_t max,
+                         int32_t *ids, int32_t *labels);
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Inside data: what an open dataset consists of. */
+#ifndef KAPPA_ENGINE_DATA_DATASET_PARTS_H
+#define KAPPA_ENGINE_DATA_DATASET_PARTS_H
+
+#include "engine/data/dataset.h"
+#include "engine/data/pack.h"
+#include "engine/data/store.h"
+
+struct ka_piece { /* tokens [start, start+n) of a document; what is packed */
+  int64_t doc, start, n, n_targets;
+};
+
+struct ka_pieces {
+  struct ka_piece *items;
+  int64_t n, cap;
+};
+
+struct ka_range { /* documents of one entry, and where its pieces go */
+  int64_t first, end;
+  const char *policy;
+  struct ka_pieces *pieces;
+};
+
+struct ka_part {
+  struct ka_pieces pieces; /* in packing order */
+  struct ka_packed packed;
+  int64_t *order;  /* of the rows in epoch `epoch`; NULL: as packed */
+  int64_t epoch;   /* -1: none yet */
+  int64_t T;       /* longest row */
+  int32_t *buffer; /* [4, micro_batch_size, T]: ids, labels, position, doc_start */
+};
+
+struct ka_data {
+  struct ka_ctx *ctx;
+  const struct ka_job *job;
+  struct ka_arena arena;
+  struct ka_store store;
+  struct ka_pieces *entry_pieces; /* [datasets] */
+  struct ka_range *ranges;
+  int64_t n_ranges;
+  struct ka_part parts[2];
+  struct ka_data_stats stats;
+};
+
+/* Orders, packs and counts a part's pieces. */
+ka_status ka_part_build(struct ka_data *d, enum ka_data_part part);
+void ka_part_deinit(struct ka_part *p);
+
+#endif

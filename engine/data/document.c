@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * One function a type, one row of the table a function. Chat rows stand in document_chat.c. */
+#include "engine/data/document.h"
+
+#include "engine/data/document_chat.h"
+
+#include <string.h>
+
+void ka_document_clear(struct ka_document *d) { d->n = 0; }
+
+void ka_document_deinit(struct ka_document *d) {
+  ka_free(d->ids);
+  ka_free(d->labels);
+  ka_tokens_deinit(&d->scratch);
+  *d = (struct ka_document){0};
+}
+
+static ka_status reserve(struct ka_ctx *ctx, struct ka_document *d, int64_t n) {
+  void *ids = d->ids, *labels = d->labels;
+  ka_status st = ka_grow(ctx, &ids, &d->ids_cap, d->n + n, sizeof(int32_t), "document");
+  d->ids = ids;
+  KA_TRY(st);
+  st = ka_grow(ctx, &labels, &d->labels_cap, d->n + n, sizeof(int32_t), "document");
+  d->labels = labels;
+  return st;
+}
+
+ka_status ka_document_add(struct ka_ctx *ctx, struct ka_document *d, const int32_t *ids, int64_t n,
+                          bool train) {
+  KA_TRY(reserve(ctx, d, n));
+  for (int64_t i = 0; i < n; i++) {
+    d->ids[d->n] = ids[i];
+    d->labels[d->n++] = train ? ids[i] : KA_LABEL_MASKED;
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_document_text(struct ka_ctx *ctx, struct ka_document *d, const struct ka_tokenizer *t,
+                           const char *text, size_t n, bool special, bool train) {
+  ka_tokens_clear(&d->scratch);
+  KA_TRY(ka_tokenizer_encode(ctx, t, text, n, special, &d->scratch));
+  return ka_document_add(ctx, d, d->scratch.ids, d->scratch.n, train);
+}
+
+/* The text of a key; a missing or null one gives NULL, or an error where it is needed. */
+static ka_status text_of(struct ka_ctx *ctx, const json_t *row, const char *key, bool needed,
+                         const char **text, size_t *n) {
+  const json_t *v = json_object_get(row, key);
+  *text = NULL;
+  *n = 0;
+  if (!v || json_is_null(v)) {
+    if (needed) return ka_fail(ctx, KA_E_INPUT, "key \"%s\" is missing", key);
+    return KA_STATUS_OK;
+  }
+  if (!json_is_string(v)) return ka_fail(ctx, KA_E_INPUT, "key \"%s\": expected a string", key);
+  *text = json_string_value(v);
+  *n = json_string_length(v);
+  return KA_STATUS_OK;
+}
+
+static ka_status add_eos(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                         struct ka_document *d) {
+  bool there = d->n > 0 && d->ids[d->n - 1] == m->eos;
+  if (m->eos < 0 || there || d->n == 0) return KA_STATUS_OK;
+  return ka_document_add(ctx, d, &m->eos, 1, true);
+}
+
+static ka_status completion_text(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                                 const char *text, size_t n, struct ka_document *d) {
+  if (n == 0) return KA_STATUS_OK;
+  KA_TRY(ka_document_text(ctx, d, m->tokenizer, text, n, true, true));
+  return m->dataset->add_eos ? add_eos(ctx, m, d) : KA_STATUS_OK;
+}
+
+static ka_status completion(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                            const json_t *row, struct ka_document *d) {
+  const char *text;
+  size_t n;
+  KA_TRY(text_of(ctx, row, m->dataset->field, true, &text, &n));
+  return completion_text(ctx, m, text, n, d);
+}
+
+/* --- alpaca: the prompts of Stanford's alpaca, as axolotl writes them --------------------------
+ */
+
+static const char *const with_input =
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.";
+static const char *const without_input =
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request.";
+static const char *const input_format =
+    "{system}\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n";
+static const char *const no_input_format =
+    "{system}\n\n### Instruction:\n{instruction}\n\n### Response:\n";
+
+struct alpaca {
+  const char *name[3], *text[3]; /* system, instruction, input */
+  size_t n[3];
+};
+
+/* Puts the texts into {system}, {instruction} and {input}. */
+static ka_status fill_in(struct ka_ctx *ctx, const char *format, const struct alpaca *a,
+                         struct ka_str *out) {
+  for (const char *p = format; *p;) {
+    bool hit = false;
+    for (int i = 0; i < 3 && !hit; i++) {
+      size_t n = strlen(a->name[i]);
+      hit = p[0] == '{' && strncmp(p + 1, a->name[i], n) == 0 && p[n + 1] == '}';
+      if (!hit) continue;
+      if (a->text[i]) KA_TRY(ka_str_append(ctx, out, a->text[i], a->n[i]));
+      p += n + 2;
+    }
+    if (!hit) KA_TRY(ka_str_append(ctx, out, p++, 1));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status alpaca_prompt(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                               const json_t *row, struct ka_str *out) {
+  const struct ka_job_dataset *ds = m->dataset;
+  struct alpaca a = {.name = {"system", "instruction", "input"}};
+  KA_TRY(text_of(ctx, row, ds->field_system, false, &a.text[0], &a.n[0]));
+  KA_TRY(text_of(ctx, row, ds->field_instruction, true, &a.text[1], &a.n[1]));
+  KA_TRY(text_of(ctx, row, ds->field_input, false, &a.text[2], &a.n[2]));
+  bool input = a.n[2] > 0;
+  if (a.n[0] == 0) {
+    a.text[0] = ds->system_prompt ? ds->system_prompt : input ? with_input : without_input;
+    a.n[0] = strlen(a.text[0]);
+  }
+  const char *format = input                 ? (ds->format ? ds->format : input_format)
+                       : ds->no_input_format ? ds->no_input_format
+                       : ds->format          ? ds->format
+                                             : no_input_format;
+  return fill_in(ctx, format, &a, out);
+}
+
+/* Prompt and answer are tokenised apart, so that the border between them is a border of tokens. */
+static ka_status alpaca(struct ka_ctx *ctx, const struct ka_document_maker *m, const json_t *row,
+                        struct ka_document *d) {
+  struct ka_str prompt = {0};
+  const char *answer;
+  size_t n;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(text_of(ctx, row, m->dataset->field_output, true, &answer, &n), out);
+  KA_TRY_GOTO(alpaca_prompt(ctx, m, row, &prompt), out);
+  KA_TRY_GOTO(
+      ka_document_text(ctx, d, m->tokenizer, prompt.data, prompt.len, true, m->train_on_inputs),
+      out);
+  if (d->n > 0 && d->ids[d->n - 1] == m->eos) d->n--; /* the text goes on */
+  if (n > 0) KA_TRY_GOTO(ka_document_text(ctx, d, m->tokenizer, answer, n, false, true), out);
+  KA_TRY_GOTO(add_eos(ctx, m, d), out);
+out:
+  ka_str_deinit(&prompt);
+  return st;
+}
+
+/* --- input_output: segments, no special tokens added --------------------------------------------
+ */
+
+static ka_status input_output(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                              const json_t *row, struct ka_document *d) {
+  const json_t *segments = json_object_get(row, "segments"), *s;
+  size_t i;
+  if (!json_is_array(segments))
+    return ka_fail(ctx, KA_E_INPUT, "key \"segments\": expected a list of {label, text}");
+  json_array_foreach(segments, i, s) {
+    const json_t *label = json_object_get(s, "label"), *text = json_object_get(s, "text");
+    if (!json_is_boolean(label) || !json_is_string(text))
+      return ka_fail(ctx, KA_E_INPUT,
+                     "segments[%zu]: expected {\"label\": true or false, \"text\": string}", i);
+    KA_TRY(ka_document_text(ctx, d, m->tokenizer, json_string_value(text), json_string_length(text),
+                            false, m->train_on_inputs || json_is_true(label)));
+  }
+  return KA_STATUS_OK;
+}
+
+/* --- tokenized ----------------------------------------------------------------------------------
+ */
+
+static ka_status int_list(struct ka_ctx *ctx, const json_t *row, const char *key, bool needed,
+                          size_t n, const json_t **out) {
+  const json_t *v = json_object_get(row, key);
+  *out = NULL;
+  if (!needed && (!v || json_is_null(v))) return KA_STATUS_OK;
+  if (!json_is_array(v))
+    return ka_fail(ctx, KA_E_INPUT, "key \"%s\": expected a list of integers", key);
+  if (!needed && json_array_size(v) != n)
+    return ka_fail(ctx, KA_E_INPUT, "key \"%s\": got %zu entries, input_ids has %zu", key,
+                   json_array_size(v), n);
+  *out = v;
+  return KA_STATUS_OK;
+}
+
+static ka_status int_at(struct ka_ctx *ctx, const char *key, const json_t *list, size_t i,
+                        int64_t least, int64_t most, bool masked_too, int64_t *out) {
+  const json_t *v = json_array_get(list, i);
+  *out = json_is_integer(v) ? (int64_t)json_integer_value(v) : INT64_MIN;
+  if ((*out >= least && *out <= most) || (masked_too && *out == KA_LABEL_MASKED))
+    return KA_STATUS_OK;
+  if (!json_is_integer(v)) return ka_fail(ctx, KA_E_INPUT, "%s[%zu]: expected an integer", key, i);
+  return ka_fail(ctx, KA_E_INPUT, "%s[%zu]: got %lld, expected %lld to %lld%s", key, i,
+                 (long long)*out, (long long)least, (long long)most, masked_too ? ", or -100" : "");
+}
+
+static ka_status tokenized(struct ka_ctx *ctx, const struct ka_document_maker *m, const json_t *row,
+                           struct ka_document *d) {
+  const json_t *ids, *labels, *mask;
+  KA_TRY(int_list(ctx, row, "input_ids", true, 0, &ids));
+  size_t n = json_array_size(ids);
+  KA_TRY(int_list(ctx, row, "labels", false, n, &labels));
+  KA_TRY(int_list(ctx, row, "attention_mask", false, n, &mask));
+  KA_TRY(reserve(ctx, d, (int64_t)n));
+  for (size_t i = 0; i < n; i++) {
+    int64_t id = 0, label = 0, keep = 1;
+    KA_TRY(int_at(ctx, "input_ids", ids, i, 0, m->V - 1, false, &id));
+    label = id;
+    if (labels) KA_TRY(int_at(ctx, "labels", labels, i, 0, m->V - 1, true, &label));
+    if (mask) KA_TRY(int_at(ctx, "attention_mask", mask, i, 0, 1, false, &keep));
+    if (!keep) continue; /* padding */
+    d->ids[d->n] = (int32_t)id;
+    d->labels[d->n++] = (int32_t)label;
+  }
+  return KA_STATUS_OK;
+}
+
+static const struct {
+  const char *name;
+  ka_status (*make)(struct ka_ctx *, const struct ka_document_maker *, const json_t *,
+                    struct ka_document *);
+} types[] = {{"completion", completion},
+             {"alpaca", alpaca},
+             {"input_output", input_output},
+             {"chat_template", ka_document_chat},
+             {"tokenized", tokenized}};
+
+static ka_status from_text(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                           const struct ka_row *row, struct ka_document *d) {
+  if (strcmp(m->dataset->type, "completion") != 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "a plain text file cannot be of type %s; set ds_type if it is "
+                   "JSON lines or CSV",
+                   m->dataset->type);
+  size_t good = ka_utf8_check(row->bytes, row->n);
+  if (good == row->n) return completion_text(ctx, m, row->bytes, row->n, d);
+  if (!ka_row_named(row)) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INPUT, "not UTF-8 text: byte %zu", good);
+}
+
+static ka_status check_ids(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                           const struct ka_document *d) {
+  for (int64_t i = 0; i < d->n; i++)
+    if (d->ids[i] < 0 || d->ids[i] >= m->V)
+      return ka_fail(ctx, KA_E_INPUT,
+                     "the tokenizer gives id %d, the model knows 0 to %lld; do they belong "
+                     "together?",
+                     d->ids[i], (long long)m->V - 1);
+  return KA_STATUS_OK;
+}
+
+ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                           const struct ka_row *row, struct ka_document *d) {
+  ka_document_clear(d);
+  if (ka_row_is_text(row)) {
+    KA_TRY(from_text(ctx, m, row, d));
+    return check_ids(ctx, m, d);
+  }
+  json_t *obj = NULL;
+  ka_status st = ka_row_parse(ctx, row, &obj);
+  for (size_t i = 0; i < sizeof types / sizeof *types && ka_ok(st); i++)
+    if (strcmp(types[i].name, m->dataset->type) == 0) st = types[i].make(ctx, m, obj, d);
+  json_decref(obj);
+  return ka_ok(st) ? check_ids(ctx, m, d) : st;
+}

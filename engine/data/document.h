@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From a row to a document: token ids and the label of each. The types of a job's datasets. */
+#ifndef KAPPA_ENGINE_DATA_DOCUMENT_H
+#define KAPPA_ENGINE_DATA_DOCUMENT_H
+
+#include "engine/data/batch.h"
+#include "engine/data/rows.h"
+#include "tokenizer/tokenizer.h"
+
+/* Growing; zero-initialise. labels[t] is ids[t] or -100 (tokenized rows may say anything). */
+struct ka_document {
+  int32_t *ids, *labels;
+  int64_t n, ids_cap, labels_cap;
+  struct ka_tokens scratch;
+};
+void ka_document_clear(struct ka_document *d); /* keeps the memory */
+void ka_document_deinit(struct ka_document *d);
+/* Appends n ids, trained or not. */
+ka_status ka_document_add(struct ka_ctx *ctx, struct ka_document *d, const int32_t *ids, int64_t n,
+                          bool train);
+/* Appends the ids of a text. special: also those that the tokenizer puts around a text. */
+ka_status ka_document_text(struct ka_ctx *ctx, struct ka_document *d, const struct ka_tokenizer *t,
+                           const char *text, size_t n, bool special, bool train);
+
+/* What the rows of one dataset entry have in common; read-only while documents are made. */
+struct ka_document_maker {
+  const struct ka_job_dataset *dataset;
+  const struct ka_tokenizer *tokenizer; /* NULL: type tokenized only */
+  int32_t eos;                          /* -1: none */
+  bool train_on_inputs;
+  int64_t V; /* ids are in [0, V) */
+};
+
+/* Replaces *d by the row's document. n = 0: nothing in it, or (text files that only a directory or
+ * glob found) not UTF-8. Messages name no file. Thread-safe with ctx and d per thread. */
+ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                           const struct ka_row *row, struct ka_document *d);
+
+#endif

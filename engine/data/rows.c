@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Finding rows. A file stays mapped until the batch after its last row; pages behind the current
+ * batch are given back, so that a large file costs no memory. */
+#include "engine/data/rows.h"
+
+#include <string.h>
+
+struct ka_row_source {
+  const struct ka_data_file *file;
+  struct ka_map map;
+  enum ka_row_format format;
+  char separator;         /* CSV */
+  const char *header;     /* CSV: the first record */
+  size_t header_len, pos; /* pos: of the next row */
+  size_t forgotten;       /* pages before it were given back */
+  int64_t line;           /* at pos */
+  bool done;
+};
+
+void ka_rows_init(struct ka_rows *r, struct ka_ctx *ctx, const struct ka_data_files *files,
+                  const char *ds_type) {
+  *r = (struct ka_rows){.ctx = ctx, .files = files, .ds_type = ds_type};
+}
+
+static void close_source(struct ka_row_source *s) {
+  ka_map_drop(&s->map);
+  ka_free(s);
+}
+
+void ka_rows_deinit(struct ka_rows *r) {
+  for (int i = 0; i < r->n_open; i++) close_source(r->open[i]);
+  r->n_open = 0;
+}
+
+static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+/* Moves past white space. */
+static void skip_space(struct ka_row_source *s) {
+  const char *p = (const char *)s->map.data;
+  for (; s->pos < s->map.len && is_space(p[s->pos]); s->pos++) s->line += p[s->pos] == '\n';
+}
+
+static ka_status broken(struct ka_rows *r, const struct ka_row_source *s, const char *what) {
+  return ka_fail(r->ctx, KA_E_INPUT, "%s:%lld: %s", s->file->path, (long long)s->line, what);
+}
+
+static enum ka_row_format format_of(const struct ka_rows *r, const struct ka_row_source *s) {
+  const char *path = s->file->path;
+  bool automatic = strcmp(r->ds_type, "auto") == 0;
+  if (strcmp(r->ds_type, "csv") == 0 ||
+      (automatic && (ka_ends_with(path, ".csv") || ka_ends_with(path, ".tsv"))))
+    return KA_ROWS_CSV;
+  if (strcmp(r->ds_type, "json") == 0 ||
+      (automatic && (ka_ends_with(path, ".jsonl") || ka_ends_with(path, ".json") ||
+                     ka_ends_with(path, ".ndjson"))))
+    return s->pos < s->map.len && s->map.data[s->pos] == '[' ? KA_ROWS_ARRAY : KA_ROWS_LINES;
+  return KA_ROWS_TEXT;
+}
+
+/* One CSV record from pos: quoted fields may hold separators and line ends. */
+static ka_status csv_record(struct ka_rows *r, struct ka_row_source *s, struct ka_row *row) {
+  const char *p = (const char *)s->map.data;
+  size_t i = s->pos;
+  int64_t line = s->line;
+  bool quoted = false;
+  for (; i < s->map.len && (quoted || p[i] != '\n'); i++) {
+    quoted ^= p[i] == '"';
+    line += p[i] == '\n';
+  }
+  if (quoted) return broken(r, s, "CSV: a quoted field has no closing quote");
+  size_t end = i > s->pos && p[i - 1] == '\r' ? i - 1 : i;
+  *row = (struct ka_row){s, s->line, p + s->pos, end - s->pos};
+  s->pos = i < s->map.len ? i + 1 : i;
+  s->line = line + 1;
+  return KA_STATUS_OK;
+}
+
+static ka_status json_line(struct ka_row_source *s, struct ka_row *row) {
+  const char *p = (const char *)s->map.data;
+  const char *end = memchr(p + s->pos, '\n', s->map.len - s->pos);
+  size_t stop = end ? (size_t)(end - p) : s->map.len;
+  *row = (struct ka_row){s, s->line, p + s->pos, stop - s->pos};
+  s->pos = stop;
+  return KA_STATUS_OK;
+}
+
+/* One element of an array: up to the comma or bracket that ends it. The element itself is checked
+ * when it is parsed. */
+static ka_status array_element(struct ka_rows *r, struct ka_row_source *s, struct ka_row *row) {
+  const char *p = (const char *)s->map.data;
+  size_t i = s->pos;
+  int64_t depth = 0, line = s->line;
+  bool quoted = false;
+  for (; i < s->map.len; i++) {
+    char c = p[i];
+    line += c == '\n';
+    if (quoted) {
+      if (c == '\\') i++;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '{' || c == '[') {
+      depth++;
+    } else if (depth > 0 && (c == '}' || c == ']')) {
+      depth--;
+    } else if (depth == 0 && (c == ',' || c == ']' || c == '}')) {
+      break;
+    }
+  }
+  if (i >= s->map.len) return broken(r, s, "not valid JSON: the array or this element has no end");
+  *row = (struct ka_row){s, s->line, p + s->pos, i - s->pos};
+  s->pos = i;
+  s->line = line;
+  if (row->n == 0) return broken(r, s, "not valid JSON: expected an element");
+  return KA_STATUS_OK;
+}
+
+/* After an element or the opening bracket: on to the next element, or the end. */
+static ka_status array_next(struct ka_rows *r, struct ka_row_source *s, bool first) {
+  const char *p = (const char *)s->map.data;
+  skip_space(s);
+  bool end = s->pos < s->map.len && p[s->pos] == ']';
+  if (!end && !first) {
+    if (s->pos >= s->map.len || p[s->pos] != ',')
+      return broken(r, s, "not valid JSON: expected , or ]");
+    s->pos++;
+    skip_space(s);
+  }
+  if (!end) return KA_STATUS_OK;
+  s->pos++;
+  skip_space(s);
+  s->done = true;
+  return s->pos < s->map.len ? broken(r, s, "not valid JSON: text after the array") : KA_STATUS_OK;
+}
+
+static ka_status open_source(struct ka_rows *r, struct ka_row_source **out) {
+  struct ka_ctx *ctx = r->ctx;
+  void *p;
+  *out = NULL;
+  KA_TRY(ka_alloc(ctx, &p, sizeof **out, "data file"));
+  struct ka_row_source *s = p;
+  s->file = &r->files->items[r->next_file++];
+  s->line = 1;
+  r->open[r->n_open++] = *out = s; /* ka_rows_deinit closes it, whatever follows */
+  KA_TRY(ka_map_file(ctx, s->file->path, &s->map));
+  if (s->map.len >= 3 && memcmp(s->map.data, "\xef\xbb\xbf", 3) == 0) s->pos = 3;
+  size_t start = s->pos;
+  skip_space(s);
+  s->format = format_of(r, s);
+  s->done = s->pos == s->map.len;
+  if (s->format == KA_ROWS_TEXT) {
+    s->pos = start;
+    s->line = 0;
+  } else if (s->format == KA_ROWS_ARRAY) {
+    s->pos++;
+    return array_next(r, s, true);
+  } else if (s->format == KA_ROWS_CSV && !s->done) {
+    struct ka_row row = {0};
+    s->separator = ka_ends_with(s->file->path, ".tsv") ? '\t' : ',';
+    KA_TRY(csv_record(r, s, &row));
+    s->header = row.bytes;
+    s->header_len = row.n;
+    skip_space(s);
+    s->done = s->pos == s->map.len;
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status next_row(struct ka_rows *r, struct ka_row_source *s, struct ka_row *row) {
+  struct ka_ctx *ctx = r->ctx;
+  switch (s->format) {
+  case KA_ROWS_TEXT:
+    *row = (struct ka_row){s, 0, (const char *)s->map.data + s->pos, s->map.len - s->pos};
+    s->done = true;
+    return KA_STATUS_OK;
+  case KA_ROWS_ARRAY:
+    KA_TRY(array_element(r, s, row));
+    return array_next(r, s, false);
+  case KA_ROWS_LINES:
+    KA_TRY(json_line(s, row));
+    break;
+  case KA_ROWS_CSV:
+    KA_TRY(csv_record(r, s, row));
+    break;
+  }
+  skip_space(s);
+  s->done = s->pos == s->map.len;
+  return KA_STATUS_OK;
+}
+
+/* Closes what the batch before this one has used up. */
+static void start_batch(struct ka_rows *r) {
+  int kept = 0;
+  for (int i = 0; i < r->n_open; i++) {
+    struct ka_row_source *s = r->open[i];
+    if (s->done) {
+      close_source(s);
+    } else {
+      ka_map_forget(&s->map, s->forgotten, s->pos - s->forgotten);
+      s->forgotten = s->pos;
+      r->open[kept++] = s;
+    }
+  }
+  r->n_open = kept;
+}
+
+ka_status ka_rows_next(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH], int *n) {
+  struct ka_ctx *ctx = r->ctx;
+  size_t n_bytes = 0;
+  *n = 0;
+  start_batch(r);
+  while (*n < KA_ROWS_BATCH && n_bytes < KA_ROWS_BATCH_BYTES) {
+    struct ka_row_source *s = r->n_open > 0 ? r->open[r->n_open - 1] : NULL;
+    if (!s || s->done) {
+      if (r->next_file == r->files->n) break;
+      if (r->n_open == KA_ROWS_BATCH) {
+        if (*n > 0) break;
+        start_batch(r); /* nothing but empty files so far */
+      }
+      KA_TRY(open_source(r, &s));
+      continue;
+    }
+    KA_TRY(next_row(r, s, &rows[*n]));
+    n_bytes += rows[(*n)++].n;
+  }
+  return KA_STATUS_OK;
+}
+
+const char *ka_row_path(const struct ka_row *row) { return row->source->file->path; }
+bool ka_row_is_text(const struct ka_row *row) { return row->source->format == KA_ROWS_TEXT; }
+bool ka_row_named(const struct ka_row *row) { return row->source->file->named; }
+
+/* The next field of a CSV record into text; *at behind its separator. False at the end. */
+static ka_status csv_field(struct ka_ctx *ctx, const char *rec, size_t n, char separator,
+                           size_t *at, struct ka_str *text) {
+  ka_str_clear(text);
+  size_t i = *at;
+  bool quoted = i < n && rec[i] == '"';
+  for (i += quoted; i < n; i++) {
+    if (quoted && rec[i] == '"') {
+      if (i + 1 < n && rec[i + 1] == '"') {
+        i++;
+      } else {
+        quoted = false;
+        continue;
+      }
+    } else if (!quoted && rec[i] == separator) {
+      break;
+    }
+    KA_TRY(ka_str_append(ctx, text, rec + i, 1));
+  }
+  *at = i + 1; /* n + 1 behind the last field */
+  return KA_STATUS_OK;
+}
+
+static ka_status csv_object(struct ka_ctx *ctx, const struct ka_row *row, json_t *obj,
+                            struct ka_str *key, struct ka_str *value) {
+  const struct ka_row_source *s = row->source;
+  size_t at = 0, header_at = 0;
+  while (header_at <= s->header_len) {
+    KA_TRY(csv_field(ctx, s->header, s->header_len, s->separator, &header_at, key));
+    if (at > row->n) return ka_fail(ctx, KA_E_INPUT, "CSV: fewer fields than the header has");
+    KA_TRY(csv_field(ctx, row->bytes, row->n, s->separator, &at, value));
+    json_t *v = json_stringn(value->data ? value->data : "", value->len);
+    if (!v) return ka_fail(ctx, KA_E_INPUT, "CSV: the text is not valid UTF-8");
+    if (json_object_set_new(obj, key->data ? key->data : "", v) != 0)
+      return ka_fail(ctx, KA_E_INPUT, "CSV: the header is not valid UTF-8");
+  }
+  if (at <= row->n) return ka_fail(ctx, KA_E_INPUT, "CSV: more fields than the header has");
+  return KA_STATUS_OK;
+}
+
+ka_status ka_row_parse(struct ka_ctx *ctx, const struct ka_row *row, json_t **out) {
+  if (row->source->format == KA_ROWS_CSV) {
+    struct ka_str key = {0}, value = {0};
+    *out = json_object();
+    ka_status st = *out ? csv_object(ctx, row, *out, &key, &value)
+                        : ka_fail(ctx, KA_E_MEMORY, "CSV: out of memory");
+    ka_str_deinit(&key);
+    ka_str_deinit(&value);
+    return st;
+  }
+  json_error_t e;
+  *out =
+      json_loadb(row->bytes, row->n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
+  if (!*out)
+    return ka_fail(ctx, json_error_code(&e) == json_error_out_of_memory ? KA_E_MEMORY : KA_E_INPUT,
+                   "not valid JSON: column %d: %s", e.column, e.text);
+  if (!json_is_object(*out)) return ka_fail(ctx, KA_E_INPUT, "expected a JSON object");
+  return KA_STATUS_OK;
+}

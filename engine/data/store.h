@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The documents of a job as one long array of tokens: in memory while it is small, in a file
+ * without a name (gone with the process) once it is not. A masked token is stored as -1 - id;
+ * documents whose labels differ from their ids have their labels behind the ids. */
+#ifndef KAPPA_ENGINE_DATA_STORE_H
+#define KAPPA_ENGINE_DATA_STORE_H
+
+#include "engine/data/document.h"
+
+#include <stdio.h>
+
+struct ka_stored {
+  int64_t at; /* index of its first token */
+  int64_t n;
+  int64_t n_targets; /* labels other than -100 behind the first token */
+  bool own_labels;   /* n labels follow the n ids */
+};
+
+struct ka_store {
+  struct ka_ctx *ctx;
+  const char *spill_dir; /* where the nameless file goes; borrowed */
+  size_t memory_bytes;   /* what may stay in memory */
+  struct ka_stored *docs;
+  int64_t n_docs, docs_cap;
+  int32_t *tokens; /* in memory, or while filling a file NULL */
+  int64_t n_tokens, tokens_cap;
+  FILE *file; /* once spilled */
+  struct ka_map map;
+};
+
+void ka_store_init(struct ka_store *s, struct ka_ctx *ctx, const char *spill_dir,
+                   size_t memory_bytes);
+ka_status ka_store_add(struct ka_store *s, const struct ka_document *d);
+/* No more documents: reading may start. */
+ka_status ka_store_seal(struct ka_store *s);
+void ka_store_deinit(struct ka_store *s);
+
+/* Tokens [start, start+n) of document i; ids or labels may be NULL. */
+void ka_store_read(const struct ka_store *s, int64_t i, int64_t start, int64_t n, int32_t *ids,
+                   int32_t *labels);
+/* Labels other than -100 at start+1 .. start+n-1. */
+int64_t ka_store_targets(const struct ka_store *s, int64_t i, int64_t start, int64_t n);
+
+#endif

@@ -1,0 +1,638 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * engine/data/dataset.h: every type and file format, bad rows, length policies, masks, packing,
+ * validation, weights, addressing by number. */
+#include "engine/data/dataset.h"
+#include "engine/data/pack.h"
+#include "engine/data/store.h"
+#include "tests/support/test.h"
+
+#include "base/rng.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct ka_ctx context, *ctx = &context;
+
+static int fresh(void **state) {
+  (void)state;
+  ka_ctx_init(ctx);
+  ctx->log_level = KA_LOG_QUIET;
+  return 0;
+}
+
+enum { EOS = 256 };
+
+/* Bytes as tokens, <eos> 256. */
+static struct ka_tokenizer *byte_tokenizer(const char *dir) {
+  static const char *const special[] = {"<eos>"};
+  const char *config = "{\"eos_token\": \"<eos>\"}";
+  struct ka_tokenizer *t;
+  T_OK(ka_tokenizer_write_byte_level(ctx, t_str("%s/tokenizer.json", dir), special, 1));
+  T_OK(ka_write_file(ctx, t_str("%s/tokenizer_config.json", dir), config, strlen(config)));
+  T_OK(ka_tokenizer_open(ctx, &t, dir));
+  assert_int_equal(ka_tokenizer_eos(t), EOS);
+  return t;
+}
+
+static void put(const char *dir, const char *name, const char *text) {
+  T_OK(ka_write_file(ctx, t_str("%s/%s", dir, name), text, strlen(text)));
+}
+
+/* A job on data in dir; `more` are further lines of YAML. */
+static void job(struct ka_job *j, const char *dir, const char *datasets, const char *more) {
+  const char *text = t_str("base_model: m\noutput_dir: out\nshuffle: false\nval_set_size: 0\n"
+                           "micro_batch_size: 2\nsequence_len: 8\ndatasets: %s\n%s\n",
+                           datasets, more);
+  T_OK(ka_job_parse(ctx, j, text, strlen(text), "job.yaml", dir, NULL, 0));
+}
+
+static struct ka_data *open_data(struct ka_job *j, const struct ka_tokenizer *t) {
+  struct ka_data *d;
+  T_OK(ka_data_open(ctx, &d, j, t, 258));
+  return d;
+}
+
+/* "1 2* 3": ids, a star behind those that are trained. */
+static const char *shown(const struct ka_data *d, enum ka_data_part part, int64_t i) {
+  int32_t ids[64], labels[64];
+  int64_t n = ka_data_document(d, part, i, 64, ids, labels);
+  const char *text = "";
+  for (int64_t t = 0; t < n && t < 64; t++) {
+    if (labels[t] != -100) assert_int_equal(labels[t], ids[t]);
+    text = t_str("%s%s%d%s", text, t ? " " : "", ids[t], labels[t] == -100 ? "" : "*");
+  }
+  return text;
+}
+
+static void tokenized_rows_keep_their_labels(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_job j;
+  put(dir, "a.jsonl",
+      "{\"input_ids\":[1,2,3]}\n\n"
+      "{\"input_ids\":[4,5,6],\"labels\":[-100,-100,6]}\r\n"
+      "{\"input_ids\":[7,8,9,0],\"attention_mask\":[1,1,1,0],\"labels\":[7,8,-100,-100]}\n"
+      "{\"input_ids\":[1,2],\"labels\":[1,-100]}\n"
+      "{\"input_ids\":[]}\n"
+      "  {\"input_ids\":[1,2,3],\"labels\":[9,8,7]}");
+  job(&j, dir, "[{path: a.jsonl, type: tokenized}]", "sample_packing: false");
+  struct ka_data *d = open_data(&j, NULL);
+  const struct ka_data_stats *s = ka_data_get_stats(d);
+  assert_int_equal(s->n_rows, 6);
+  assert_int_equal(s->n_empty, 1);
+  assert_int_equal(s->n_all_masked, 1);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "1 2* 3*");
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 1), "4 5 6*");
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 2), "7 8* 9");
+  int32_t labels[3];
+  assert_int_equal(ka_data_document(d, KA_DATA_TRAIN, 3, 3, NULL, labels), 3);
+  assert_true(labels[0] == -100 && labels[1] == 8 && labels[2] == 7);
+  assert_int_equal(ka_data_n_batches(d, KA_DATA_TRAIN), 2);
+  struct ka_batch b;
+  T_OK(ka_data_batch(ctx, d, KA_DATA_TRAIN, 0, &b));
+  assert_true(b.B == 2 && b.T == 3 && b.n_targets == 3);
+  const int32_t ids[6] = {1, 2, 3, 4, 5, 6}, lab[6] = {-100, 2, 3, -100, -100, 6};
+  assert_memory_equal(b.input_ids, ids, sizeof ids);
+  assert_memory_equal(b.labels, lab, sizeof lab);
+  ka_data_close(d);
+  ka_job_close(&j);
+}
+
+static void bad_rows_name_file_and_line(void **state) {
+  (void)state;
+  static const struct {
+    const char *type, *row, *message;
+  } cases[] = {
+      {"tokenized", "{", "a.jsonl:2: not valid JSON"},
+      {"tokenized", "[1]", "a.jsonl:2: expected a JSON object"},
+      {"tokenized", "{\"a\":1,\"a\":2}", "duplicate"},
+      {"tokenized", "{\"x\":\"\xff\"}", "not valid JSON"},
+      {"tokenized", "{}", "a.jsonl:2: key \"input_ids\": expected a list"},
+      {"tokenized", "{\"input_ids\":[1,258]}", "input_ids[1]: got 258, expected 0 to 257"},
+      {"tokenized", "{\"input_ids\":[-1]}", "input_ids[0]: got -1"},
+      {"tokenized", "{\"input_ids\":[1.5]}", "input_ids[0]: expected an integer"},
+      {"tokenized", "{\"input_ids\":[1],\"labels\":[1,2]}", "labels\": got 2 entries"},
+      {"tokenized", "{\"input_ids\":[1],\"labels\":[-1]}", "or -100"},
+      {"tokenized", "{\"input_ids\":[1],\"attention_mask\":[2]}", "attention_mask[0]: got 2"},
+      {"completion", "{\"txt\":\"a\"}", "key \"text\" is missing"},
+      {"completion", "{\"text\":3}", "key \"text\": expected a string"},
+      {"alpaca", "{\"instruction\":\"a\"}", "key \"output\" is missing"},
+      {"alpaca", "{\"output\":\"a\"}", "key \"instruction\" is missing"},
+      {"alpaca", "{\"instruction\":\"a\",\"output\":\"b\",\"input\":{}}", "key \"input\""},
+      {"input_output", "{\"segments\":{}}", "key \"segments\""},
+      {"input_output", "{\"segments\":[{\"label\":1,\"text\":\"a\"}]}", "segments[0]"},
+  };
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  struct ka_data *d;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct ka_job j;
+    put(dir, "a.jsonl", t_str("\n%s\n", cases[i].row));
+    job(&j, dir, t_str("[{path: a.jsonl, type: %s}]", cases[i].type), "");
+    T_FAILS(ka_data_open(ctx, &d, &j, t, 258), KA_E_INPUT, cases[i].message);
+    assert_null(d);
+    ka_job_close(&j);
+  }
+  /* Several at once, then no more. */
+  struct ka_str many = {0};
+  for (int i = 0; i < 30; i++) T_OK(ka_str_puts(ctx, &many, "{\n"));
+  put(dir, "a.jsonl", many.data);
+  struct ka_job j;
+  job(&j, dir, "[{path: a.jsonl, type: tokenized}]", "");
+  T_FAILS(ka_data_open(ctx, &d, &j, NULL, 258), KA_E_INPUT, "a.jsonl:10: not valid JSON");
+  T_FAILS(ka_data_open(ctx, &d, &j, NULL, 258), KA_E_INPUT, "reading stopped here");
+  ka_job_close(&j);
+  ka_str_deinit(&many);
+  put(dir, "a.jsonl", "{\"text\":\"abc\"}\n");
+  job(&j, dir, "[{path: a.jsonl}]", "");
+  T_FAILS(ka_data_open(ctx, &d, &j, t, 99), KA_E_INPUT, "the model knows 0 to 98");
+  T_FAILS(ka_data_open(ctx, &d, &j, NULL, 99), KA_E_INPUT, "completion needs a tokenizer.json");
+  ka_job_close(&j);
+  put(dir, "a.jsonl", "\n\n");
+  job(&j, dir, "[{path: a.jsonl}]", "");
+  T_FAILS(ka_data_open(ctx, &d, &j, t, 258), KA_E_INPUT, "nothing to train on");
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
+static void completion_ends_with_eos(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  struct ka_job j;
+  put(dir, "a.jsonl", "{\"body\":\"ab\"}\n{\"body\":\"\"}\n");
+  put(dir, "b.txt", "hi\n");
+  job(&j, dir, "[{path: [a.jsonl], field: body}, {path: b.txt, add_eos: false}]", "");
+  struct ka_data *d = open_data(&j, t);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "97 98* 256*");
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 1), "104 105* 10*");
+  assert_int_equal(ka_data_get_stats(d)->n_empty, 1);
+  ka_data_close(d);
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
+static void alpaca_masks_the_prompt(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  struct ka_job j;
+  put(dir, "a.jsonl",
+      "{\"instruction\":\"i\",\"input\":\"x\",\"output\":\"ok\"}\n"
+      "{\"instruction\":\"i\",\"input\":\"\",\"output\":\"ok\"}\n"
+      "{\"instruction\":\"i\",\"output\":\"ok\",\"system\":\"s\"}\n");
+  const char *set = "[{path: a.jsonl, type: alpaca, format: '{instruction}|{input}|', "
+                    "no_input_format: '{system}{instruction}>', system_prompt: 'S'}]";
+  job(&j, dir, set, "");
+  struct ka_data *d = open_data(&j, t);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "105 124 120 124 111* 107* 256*");
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 1), "83 105 62 111* 107* 256*");
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 2), "115 105 62 111* 107* 256*");
+  ka_data_close(d);
+  ka_job_close(&j);
+  job(&j, dir, set, "train_on_inputs: true");
+  d = open_data(&j, t);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 1), "83 105* 62* 111* 107* 256*");
+  ka_data_close(d);
+  ka_job_close(&j);
+  /* The usual preamble, as axolotl and Stanford's alpaca have it. */
+  const char *text = t_str("base_model: m\nsequence_len: 4096\nval_set_size: 0\nshuffle: false\n"
+                           "datasets: [{path: a.jsonl, type: alpaca}]\n");
+  T_OK(ka_job_parse(ctx, &j, text, strlen(text), "job.yaml", dir, NULL, 0));
+  d = open_data(&j, t);
+  int32_t ids[1024];
+  int64_t n = ka_data_document(d, KA_DATA_TRAIN, 0, 1024, ids, NULL);
+  struct ka_str s = {0};
+  T_OK(ka_tokenizer_decode(ctx, t, ids, n, true, &s));
+  assert_string_equal(
+      s.data, "Below is an instruction that describes a task, paired with an input that provides "
+              "further context. Write a response that appropriately completes the request.\n\n"
+              "### Instruction:\ni\n\n### Input:\nx\n\n### Response:\nok");
+  ka_str_deinit(&s);
+  ka_data_close(d);
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
+static void segments_are_trained_as_labelled(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  struct ka_job j;
+  put(dir, "a.json",
+      "[{\"segments\":[{\"label\":false,\"text\":\"a\"},{\"label\":true,\"text\":"
+      "\"b<eos>\"},{\"label\":false,\"text\":\"c\"}]}]");
+  job(&j, dir, "[{path: a.json, type: input_output}]", "");
+  struct ka_data *d = open_data(&j, t);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "97 98* 256* 99");
+  ka_data_close(d);
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
+static void every_format_gives_the_same_rows(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  static const struct {
+    const char *name, *text;
+  } files[] = {
+      {"a.jsonl", "{\"n\":1,\"text\":\"a,\\\"b\\n\"}\n\n{\"n\":2,\"text\":\"c\"}"},
+      {"b.json", "\xef\xbb\xbf [ {\"n\":1,\n\"text\":\"a,\\\"b\\n\"} ,\n {\"text\":\"c\"}\n]\n"},
+      {"c.csv", "n,text\r\n1,\"a,\"\"b\n\"\r\n2,c\r\n"},
+      {"d.tsv", "n\ttext\n1\t\"a,\"\"b\n\"\n\n2\tc"},
+  };
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    struct ka_job j;
+    put(dir, files[i].name, files[i].text);
+    job(&j, dir, t_str("[{path: %s}]", files[i].name), "");
+    struct ka_data *d = open_data(&j, t);
+    assert_int_equal(ka_data_get_stats(d)->n_rows, 2);
+    assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "97 44* 34* 98* 10* 256*");
+    assert_string_equal(shown(d, KA_DATA_TRAIN, 1), "99 256*");
+    ka_data_close(d);
+    ka_job_close(&j);
+  }
+  static const struct {
+    const char *name, *text, *message;
+  } broken[] = {
+      {"e.csv", "a,text\n1,2\n1\n", "e.csv:3: CSV: fewer fields"},
+      {"f.csv", "a,text\n1,2,3\n", "f.csv:2: CSV: more fields"},
+      {"g.csv", "a,text\n1,\"2\n", "g.csv:2: CSV: a quoted field has no closing quote"},
+      {"h.csv", "a,b\n1,2\n", "key \"text\" is missing"},
+      {"i.json", "[{\"text\":\"a\"}",
+       "i.json:1: not valid JSON: the array or this element has no end"},
+      {"j.json", "[{\"text\":\"a\"},]", "not valid JSON"},
+      {"k.json", "[{\"text\":\"a\"}] x", "k.json:1: not valid JSON: text after the array"},
+      {"l.json", "[{\"text\":\"a\"} {\"text\":\"a\"}]", "not valid JSON"},
+      {"m.json", "[\n{\"text\":\"a", "m.json:2: not valid JSON"},
+      {"n.json", "[,]", "expected an element"},
+      {"o.txt", "\xff\xfe", "o.txt: not UTF-8 text: byte 0"},
+  };
+  for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+    struct ka_job j;
+    struct ka_data *d;
+    put(dir, broken[i].name, broken[i].text);
+    job(&j, dir, t_str("[{path: %s}]", broken[i].name), "");
+    T_FAILS(ka_data_open(ctx, &d, &j, t, 258), KA_E_INPUT, broken[i].message);
+    ka_job_close(&j);
+  }
+  ka_tokenizer_close(t);
+}
+
+static void directories_and_globs_are_walked(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(t_temp_dir());
+  T_OK(ka_make_dirs(ctx, t_str("%s/x/sub", dir)));
+  put(dir, "x/b.txt", "b");
+  put(dir, "x/a.txt", "a");
+  put(dir, "x/sub/c.txt", "c");
+  put(dir, "x/.hidden", "h");
+  put(dir, "x/z.bin", "\xff\xff");
+  put(dir, "x/skip.txt", "s");
+  struct ka_job j;
+  job(&j, dir, "[{path: x, exclude_files: [skip.*]}]", "");
+  struct ka_data *d = open_data(&j, t);
+  assert_int_equal(ka_data_get_stats(d)->n_files, 4);
+  assert_int_equal(ka_data_get_stats(d)->n_not_text, 1);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "97 256*");
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 2), "99 256*");
+  ka_data_close(d);
+  ka_job_close(&j);
+  job(&j, dir,
+      "[{path: ['x/*.txt', x/a.txt], data_files: [nothing]}, {path: x, data_files: [sub/*]}]", "");
+  d = open_data(&j, t);
+  assert_int_equal(ka_data_get_stats(d)->n_files, 4); /* a.txt once */
+  ka_data_close(d);
+  ka_job_close(&j);
+  struct ka_data *none;
+  job(&j, dir, "[{path: 'y*'}]", "");
+  T_FAILS(ka_data_open(ctx, &none, &j, t, 258), KA_E_INPUT, "no file matches");
+  ka_job_close(&j);
+  job(&j, dir, "[{path: x, data_files: [q]}]", "");
+  T_FAILS(ka_data_open(ctx, &none, &j, t, 258), KA_E_INPUT, "match data_files");
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
+static void splits_choose_rows(void **state) {
+  (void)state;
+  static const struct {
+    const char *split;
+    int first, n;
+  } cases[] = {{"train", 0, 300},
+               {"train[:10]", 0, 10},
+               {"[290:]", 290, 10},
+               {"train[90%:]", 270, 30},
+               {"train[:10%]", 0, 30},
+               {"train[129:131]", 129, 2},
+               {"train[100:99999]", 100, 200}};
+  const char *dir = t_temp_dir();
+  struct ka_str s = {0};
+  for (int i = 0; i < 300; i++)
+    T_OK(ka_str_printf(ctx, &s, "{\"input_ids\":[%d,%d]}\n", i % 250, i / 250));
+  put(dir, "a.jsonl", s.data);
+  ka_str_deinit(&s);
+  struct ka_job j;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    job(&j, dir, t_str("[{path: a.jsonl, type: tokenized, split: '%s'}]", cases[i].split), "");
+    struct ka_data *d = open_data(&j, NULL);
+    assert_int_equal(ka_data_get_stats(d)->part[0].n_documents, cases[i].n);
+    assert_string_equal(shown(d, KA_DATA_TRAIN, 0),
+                        t_str("%d %d*", cases[i].first % 250, cases[i].first / 250));
+    ka_data_close(d);
+    ka_job_close(&j);
+  }
+  static const char *const bad[] = {"train[1]", "train[a:]", "train[:101%]", "train[1:2", "[-1:]"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    struct ka_data *d;
+    job(&j, dir, t_str("[{path: a.jsonl, type: tokenized, split: '%s'}]", bad[i]), "");
+    T_FAILS(ka_data_open(ctx, &d, &j, NULL, 258), KA_E_INPUT, "datasets.0.split: got");
+    ka_job_close(&j);
+  }
+}
+
+static void long_documents_follow_the_policy(void **state) {
+  (void)state;
+  static const struct {
+    const char *policy;
+    int64_t documents, dropped, truncated, split, pieces;
+  } cases[] = {{"drop", 1, 1, 0, 0, 0},
+               {"truncate", 2, 0, 1, 0, 0},
+               {"split", 4, 0, 0, 1, 3},
+               {"auto", 1, 1, 0, 0, 0}};
+  const char *dir = t_temp_dir();
+  put(dir, "a.jsonl",
+      "{\"input_ids\":[1,2,3]}\n"
+      "{\"input_ids\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19]}\n");
+  struct ka_job j;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    job(&j, dir, "[{path: a.jsonl, type: tokenized}]", t_str("length_policy: %s", cases[i].policy));
+    struct ka_data *d = open_data(&j, NULL);
+    const struct ka_data_stats *s = ka_data_get_stats(d);
+    assert_int_equal(s->n_too_long, 1);
+    assert_int_equal(s->longest_tok, 19);
+    assert_int_equal(s->part[0].n_documents, cases[i].documents);
+    assert_int_equal(s->n_dropped, cases[i].dropped);
+    assert_int_equal(s->n_truncated, cases[i].truncated);
+    assert_int_equal(s->n_split, cases[i].split);
+    assert_int_equal(s->n_pieces, cases[i].pieces);
+    assert_int_equal(s->histogram[1], 1);
+    assert_int_equal(s->histogram[4], 1);
+    ka_data_close(d);
+    ka_job_close(&j);
+  }
+  struct ka_data *d;
+  job(&j, dir, "[{path: a.jsonl, type: tokenized}]", "length_policy: error");
+  T_FAILS(ka_data_open(ctx, &d, &j, NULL, 258), KA_E_INPUT, "1 documents are longer");
+  ka_job_close(&j);
+}
+
+/* n documents of 2 to 8 tokens; the first token tells which. */
+static void many_documents(const char *dir, int n) {
+  struct ka_str s = {0};
+  for (int i = 0; i < n; i++) {
+    T_OK(ka_str_printf(ctx, &s, "{\"input_ids\":[%d", i));
+    for (int k = 0; k <= (int)ka_rng_below(1, 2, (uint64_t)i, 7); k++)
+      T_OK(ka_str_printf(ctx, &s, ",%d", k));
+    T_OK(ka_str_puts(ctx, &s, "]}\n"));
+  }
+  put(dir, "a.jsonl", s.data);
+  ka_str_deinit(&s);
+}
+
+/* Every document of an epoch exactly once, in rows that are well formed. */
+static void check_epoch(struct ka_data *d, int64_t epoch, int n, int times) {
+  int seen[256] = {0};
+  int64_t n_batches = ka_data_n_batches(d, KA_DATA_TRAIN);
+  for (int64_t i = 0; i < n_batches; i++) {
+    struct ka_batch b;
+    T_OK(ka_data_batch(ctx, d, KA_DATA_TRAIN, epoch * n_batches + i, &b));
+    int64_t n_targets = 0;
+    for (int64_t r = 0; r < b.B; r++)
+      for (int64_t t = 0; t < b.T; t++) {
+        int64_t at = r * b.T + t;
+        int32_t start = b.doc_start[at];
+        assert_true(start >= 0 && start <= t && b.position[at] == t - start);
+        assert_true(b.labels[at] == -100 || b.labels[at] == b.input_ids[at]);
+        if (start == t) assert_int_equal(b.labels[at], -100);
+        if (start != t) assert_int_equal(b.doc_start[at - 1], start);
+        n_targets += b.labels[at] != -100;
+        if (start == t && t + 1 < b.T && b.labels[at + 1] != -100) seen[b.input_ids[at]]++;
+      }
+    assert_int_equal(b.n_targets, n_targets);
+  }
+  for (int i = 0; i < n; i++) assert_int_equal(seen[i], times);
+}
+
+static void epochs_are_permutations_addressed_by_number(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  many_documents(dir, 101);
+  for (int packing = 0; packing < 2; packing++) {
+    struct ka_job j;
+    job(&j, dir, "[{path: a.jsonl, type: tokenized}]", "");
+    j.shuffle = true;
+    j.sample_packing = packing;
+    j.micro_batch_size = 3;
+    struct ka_data *d = open_data(&j, NULL), *e = open_data(&j, NULL);
+    const struct ka_data_stats *s = ka_data_get_stats(d);
+    if (packing) assert_true(s->part[0].efficiency > 0.9 && s->part[0].n_rows < 101);
+    for (int epoch = 0; epoch < 3; epoch++) check_epoch(d, epoch, 101, 1);
+    /* Another one, asked in another order, gives the same bits. */
+    int64_t n = 2 * s->part[0].n_batches;
+    bool differs = false;
+    for (int64_t i = n - 1; i >= 0; i--) {
+      struct ka_batch x, y;
+      T_OK(ka_data_batch(ctx, d, KA_DATA_TRAIN, n - 1 - i, &x));
+      T_OK(ka_data_batch(ctx, e, KA_DATA_TRAIN, i, &y));
+      T_OK(ka_data_batch(ctx, d, KA_DATA_TRAIN, i, &x));
+      assert_true(x.B == y.B && x.T == y.T && x.n_targets == y.n_targets);
+      assert_memory_equal(x.input_ids, y.input_ids, (size_t)(x.B * x.T) * 4);
+      assert_memory_equal(x.doc_start, y.doc_start, (size_t)(x.B * x.T) * 4);
+      T_OK(ka_data_batch(ctx, e, KA_DATA_TRAIN, (i + n / 2) % n, &y));
+      differs =
+          differs || x.T != y.T || memcmp(x.input_ids, y.input_ids, (size_t)(x.B * x.T) * 4) != 0;
+    }
+    assert_true(differs); /* epochs are not alike */
+    ka_data_close(d);
+    ka_data_close(e);
+    ka_job_close(&j);
+  }
+}
+
+static void validation_is_set_aside_by_the_seed(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  many_documents(dir, 100);
+  struct ka_job j;
+  job(&j, dir, "[{path: a.jsonl, type: tokenized}]", "");
+  static const struct {
+    double size;
+    int64_t n;
+  } cases[] = {{0.1, 10}, {0.001, 1}, {7, 7}, {0, 0}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    j.val_set_size = cases[i].size;
+    struct ka_data *d = open_data(&j, NULL);
+    const struct ka_data_stats *s = ka_data_get_stats(d);
+    assert_int_equal(s->part[1].n_documents, cases[i].n);
+    assert_int_equal(s->part[0].n_documents, 100 - cases[i].n);
+    int seen[100] = {0};
+    int32_t id;
+    for (int part = 0; part < 2; part++)
+      for (int64_t k = 0; ka_data_document(d, (enum ka_data_part)part, k, 1, &id, NULL); k++)
+        seen[id]++;
+    for (int k = 0; k < 100; k++) assert_int_equal(seen[k], 1);
+    ka_data_close(d);
+  }
+  struct ka_data *d;
+  j.val_set_size = 100;
+  T_FAILS(ka_data_open(ctx, &d, &j, NULL, 258), KA_E_INPUT, "leaves nothing to train on");
+  ka_job_close(&j);
+  put(dir, "v.jsonl", "{\"input_ids\":[5,6]}\n");
+  const char *text = "base_model: m\ndatasets: [{path: a.jsonl, type: tokenized}]\n"
+                     "test_datasets: [{path: v.jsonl, type: tokenized}]\n";
+  T_OK(ka_job_parse(ctx, &j, text, strlen(text), "job.yaml", dir, NULL, 0));
+  d = open_data(&j, NULL);
+  assert_int_equal(ka_data_get_stats(d)->part[0].n_documents, 100);
+  assert_string_equal(shown(d, KA_DATA_VALIDATION, 0), "5 6*");
+  ka_data_close(d);
+  ka_job_close(&j);
+}
+
+static void weights_repeat_and_thin_out(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  many_documents(dir, 100);
+  put(dir, "b.jsonl", "{\"input_ids\":[200,6]}\n");
+  struct ka_job j;
+  job(&j, dir,
+      "[{path: a.jsonl, type: tokenized, weight: 0.25}, {path: b.jsonl, type: tokenized, weight: "
+      "3}]",
+      "");
+  struct ka_data *d = open_data(&j, NULL);
+  assert_int_equal(ka_data_get_stats(d)->part[0].n_documents, 28);
+  ka_data_close(d);
+  j.datasets.items[0].weight = 2;
+  j.datasets.items[1].weight = 0;
+  d = open_data(&j, NULL);
+  check_epoch(d, 0, 100, 2);
+  ka_data_close(d);
+  ka_job_close(&j);
+}
+
+static void threads_do_not_matter(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  struct ka_str s = {0};
+  for (int i = 0; i < 1000; i++)
+    T_OK(ka_str_printf(ctx, &s, "{\"text\":\"row %d %.*s\"}\n", i, i % 40,
+                       "0123456789012345678901234567890123456789"));
+  put(dir, "a.jsonl", s.data);
+  ka_str_deinit(&s);
+  struct ka_job j;
+  job(&j, dir, "[{path: a.jsonl}]", "");
+  int before = omp_get_max_threads();
+  omp_set_num_threads(1);
+  struct ka_data *one = open_data(&j, t);
+  omp_set_num_threads(3);
+  struct ka_data *three = open_data(&j, t);
+  omp_set_num_threads(before);
+  for (int64_t i = 0; i < ka_data_n_batches(one, KA_DATA_TRAIN); i++) {
+    struct ka_batch x, y;
+    T_OK(ka_data_batch(ctx, one, KA_DATA_TRAIN, i, &x));
+    T_OK(ka_data_batch(ctx, three, KA_DATA_TRAIN, i, &y));
+    assert_memory_equal(x.input_ids, y.input_ids, (size_t)(x.B * x.T) * 4);
+  }
+  ka_data_close(one);
+  ka_data_close(three);
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
+static void packing_is_first_fit_decreasing(void **state) {
+  (void)state;
+  const int64_t lengths[] = {3, 7, 5, 1, 4, 8, 2};
+  struct ka_packed p;
+  T_OK(ka_pack_rows(ctx, &p, lengths, 7, 8, 100)); /* 8 | 7 1 | 5 3 | 4 2 */
+  assert_int_equal(p.n_rows, 4);
+  const int64_t items[] = {5, 1, 3, 0, 2, 4, 6}, first[] = {0, 1, 3, 5, 7};
+  assert_memory_equal(p.items, items, sizeof items);
+  assert_memory_equal(p.first, first, sizeof first);
+  ka_packed_deinit(&p);
+  T_OK(ka_pack_rows(ctx, &p, lengths, 7, 8, 1));
+  assert_int_equal(p.n_rows, 7);
+  for (int64_t i = 0; i < 7; i++) assert_int_equal(p.items[i], i);
+  ka_packed_deinit(&p);
+  T_OK(ka_pack_rows(ctx, &p, lengths, 0, 8, 100));
+  assert_int_equal(p.n_rows, 0);
+  ka_packed_deinit(&p);
+}
+
+static void tokens_spill_into_a_nameless_file(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_store memory, file;
+  ka_store_init(&memory, ctx, dir, 1 << 20);
+  ka_store_init(&file, ctx, dir, 100);
+  for (int i = 0; i < 50; i++) {
+    struct ka_document d = {0};
+    const int32_t ids[3] = {i, 7, i + 1}, masked[1] = {9};
+    T_OK(ka_document_add(ctx, &d, ids, 3, true));
+    T_OK(ka_document_add(ctx, &d, masked, 1, false));
+    if (i % 5 == 0) d.labels[1] = 200; /* a label of its own */
+    struct ka_document copy = {0};
+    T_OK(ka_document_add(ctx, &copy, d.ids, 4, true));
+    memcpy(copy.labels, d.labels, 4 * sizeof *d.labels);
+    T_OK(ka_store_add(&memory, &d));
+    T_OK(ka_store_add(&file, &copy));
+    ka_document_deinit(&d);
+    ka_document_deinit(&copy);
+  }
+  T_OK(ka_store_seal(&memory));
+  T_OK(ka_store_seal(&file));
+  assert_true(file.map.len > 0 && memory.map.len == 0);
+  for (int64_t i = 0; i < 50; i++) {
+    int32_t ids[2][4], labels[2][4];
+    ka_store_read(&memory, i, 0, 4, ids[0], labels[0]);
+    ka_store_read(&file, i, 0, 4, ids[1], labels[1]);
+    assert_memory_equal(ids[0], ids[1], sizeof ids[0]);
+    assert_memory_equal(labels[0], labels[1], sizeof labels[0]);
+    assert_true(ids[0][0] == i && ids[0][3] == 9 && labels[0][3] == -100);
+    assert_int_equal(labels[0][1], i % 5 == 0 ? 200 : 7);
+    assert_int_equal(ka_store_targets(&file, i, 0, 4), 2);
+    assert_int_equal(ka_store_targets(&file, i, 2, 2), 0);
+  }
+  ka_store_deinit(&memory);
+  ka_store_deinit(&file);
+  ka_store_init(&file, ctx, "/no/such/dir", 0);
+  struct ka_document d = {0};
+  T_OK(ka_document_add(ctx, &d, (const int32_t[]){1}, 1, true));
+  T_FAILS(ka_store_add(&file, &d), KA_E_IO, "temporary file");
+  ka_document_deinit(&d);
+  ka_store_deinit(&file);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup(tokenized_rows_keep_their_labels, fresh),
+      cmocka_unit_test_setup(bad_rows_name_file_and_line, fresh),
+      cmocka_unit_test_setup(completion_ends_with_eos, fresh),
+      cmocka_unit_test_setup(alpaca_masks_the_prompt, fresh),
+      cmocka_unit_test_setup(segments_are_trained_as_labelled, fresh),
+      cmocka_unit_test_setup(every_format_gives_the_same_rows, fresh),
+      cmocka_unit_test_setup(directories_and_globs_are_walked, fresh),
+      cmocka_unit_test_setup(splits_choose_rows, fresh),
+      cmocka_unit_test_setup(long_documents_follow_the_policy, fresh),
+      cmocka_unit_test_setup(epochs_are_permutations_addressed_by_number, fresh),
+      cmocka_unit_test_setup(validation_is_set_aside_by_the_seed, fresh),
+      cmocka_unit_test_setup(weights_repeat_and_thin_out, fresh),
+      cmocka_unit_test_setup(threads_do_not_matter, fresh),
+      cmocka_unit_test_setup(packing_is_first_fit_decreasing, fresh),
+      cmocka_unit_test_setup(tokens_spill_into_a_nameless_file, fresh),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
