@@ -14,7 +14,7 @@
 enum { TINY_V = 29, TINY_C = 12, TINY_MAX = 256 };
 
 #define TINY_COMMON                                                                                \
-  "\"vocab_size\":29,\"hidden_size\":12,\"num_hidden_layers\":3,\"num_attention_heads\":4,"        \
+  "\"vocab_size\":29,\"hidden_size\":12,\"num_hidden_layers\":2,\"num_attention_heads\":4,"        \
   "\"num_key_value_heads\":2,\"intermediate_size\":20,\"max_position_embeddings\":64,"             \
   "\"initializer_range\":0.3,\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\",\"head_dim\":6"
 
@@ -29,7 +29,7 @@ static const char *const tiny_mistral =
 static const char *const tiny_qwen2 =
     "{\"architectures\":[\"Qwen2ForCausalLM\"],\"model_type\":\"qwen2\"," TINY_COMMON
     ",\"tie_word_embeddings\":true,\"use_sliding_window\":true,\"sliding_window\":4,"
-    "\"max_window_layers\":2}";
+    "\"max_window_layers\":1}";
 static const char *const tiny_qwen3 =
     "{\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen3\"," TINY_COMMON
     ",\"tie_word_embeddings\":false}";

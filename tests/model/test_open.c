@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * RoPE tables against transformers 5.23's own numbers, families by name, and what ka_model_open
+ * says about files that are not the config's model. */
+#include "engine/model/rope.h"
+#include "tests/model/tiny.h"
+
+#include <math.h>
+
+static struct ka_ctx context, *ctx = &context;
+
+static int fresh(void **state) {
+  (void)state;
+  ka_ctx_init(ctx);
+  ctx->log_level = KA_LOG_QUIET;
+  return 0;
+}
+
+/* LlamaRotaryEmbedding(LlamaConfig(head_dim=16, rope_parameters=...)) at position 40: inv_freq, cos
+ * and sin of channels 0..7, attention_scaling. */
+static const struct rope_case {
+  struct ka_rope_params p;
+  float factor, inv[8], cos[8], sin[8];
+} ropes[] = {
+    {{.kind = KA_ROPE_DEFAULT, .theta = 10000, .partial_rotary_factor = 1},
+     1,
+     {1.f, 0.316227764f, 0.100000001f, 0.0316227786f, 0.00999999978f, 0.00316227786f,
+      0.00100000005f, 0.000316227786f},
+     {-0.666938066f, 0.996578991f, -0.653643608f, 0.301137358f, 0.921060979f, 0.992010653f,
+      0.999200106f, 0.999920011f},
+     {0.745113134f, 0.0826458037f, -0.756802499f, 0.953580797f, 0.389418334f, 0.12615408f,
+      0.0399893373f, 0.0126487743f}},
+    {{.kind = KA_ROPE_LINEAR, .theta = 10000, .factor = 4, .partial_rotary_factor = 1},
+     1,
+     {0.25f, 0.079056941f, 0.0250000004f, 0.00790569466f, 0.00249999994f, 0.000790569466f,
+      0.000250000012f, 7.90569466e-05f},
+     {-0.839071512f, -0.999786079f, 0.540302336f, 0.950415254f, 0.995004177f, 0.999500036f,
+      0.999949992f, 0.999994993f},
+     {-0.54402113f, -0.0206835698f, 0.841470957f, 0.310983628f, 0.099833414f, 0.0316175073f,
+      0.009999834f, 0.00316227251f}},
+    {{.kind = KA_ROPE_LLAMA3,
+      .theta = 500000,
+      .factor = 8,
+      .low_freq_factor = 1,
+      .high_freq_factor = 4,
+      .original_max_position_embeddings = 128,
+      .partial_rotary_factor = 1},
+     1,
+     {1.f, 0.191126496f, 0.00470075384f, 0.000911583134f, 0.000176776681f, 3.42810235e-05f,
+      6.64786967e-06f, 1.28917316e-06f},
+     {-0.666938066f, 0.207405508f, 0.98237437f, 0.999335289f, 0.999975026f, 0.999999046f, 1.f, 1.f},
+     {0.745113134f, 0.978255033f, 0.18692413f, 0.0364552438f, 0.00707100797f, 0.00137124048f,
+      0.000265914772f, 5.15669271e-05f}},
+    {{.kind = KA_ROPE_YARN,
+      .theta = 10000,
+      .factor = 4,
+      .original_max_position_embeddings = 64,
+      .beta_fast = 32,
+      .beta_slow = 1,
+      .truncate = true,
+      .partial_rotary_factor = 1},
+     1.13862944f,
+     {1.f, 0.237170815f, 0.049999997f, 0.00790569466f, 0.00249999994f, 0.000790569466f,
+      0.000250000012f, 7.90569466e-05f},
+     {-0.759395301f, -1.13643789f, -0.473836899f, 1.08217084f, 1.13294101f, 1.13806021f,
+      1.13857245f, 1.13862371f},
+     {0.848407745f, -0.0706119239f, 1.03535283f, 0.354095101f, 0.113673262f, 0.0360006243f,
+      0.0113861058f, 0.00360065652f}},
+    {{.kind = KA_ROPE_YARN,
+      .theta = 10000,
+      .factor = 40,
+      .original_max_position_embeddings = 4096,
+      .beta_fast = 32,
+      .beta_slow = 1,
+      .mscale = 1,
+      .mscale_all_dim = 0.707,
+      .partial_rotary_factor = 1},
+     1.0857264f,
+     {1.f, 0.316227764f, 0.100000001f, 0.0277108587f, 0.00552406255f, 0.000722638157f,
+      2.49999994e-05f, 7.90569447e-06f},
+     {-0.724112272f, 1.08201206f, -0.709678113f, 0.484302729f, 1.05932903f, 1.08527291f, 1.0857259f,
+      1.08572626f},
+     {0.808988988f, 0.0897307321f, -0.821680427f, 0.971726656f, 0.237957358f, 0.0313791223f,
+      0.0010857262f, 0.00034333684f}},
+};
+
+static void rope_as_transformers(void **state) {
+  (void)state;
+  for (size_t c = 0; c < sizeof ropes / sizeof *ropes; c++) {
+    const struct rope_case *r = &ropes[c];
+    float inv[8], factor, cos_table[41 * 8], sin_table[41 * 8];
+    ka_rope_frequencies(&r->p, 16, inv, &factor);
+    ka_rope_table(&r->p, 16, 41, cos_table, sin_table);
+    assert_true(fabsf(factor - r->factor) < 2e-7f);
+    for (int i = 0; i < 8; i++) {
+      assert_true(fabsf(inv[i] / r->inv[i] - 1) < 3e-7f);
+      /* an ulp of the frequency at position 40 is 2e-6 of angle */
+      assert_true(fabsf(cos_table[40 * 8 + i] - r->cos[i]) < 5e-6f);
+      assert_true(fabsf(sin_table[40 * 8 + i] - r->sin[i]) < 5e-6f);
+      assert_true(cos_table[i] == factor && sin_table[i] == 0);
+    }
+  }
+}
+
+static void roles_by_name(void **state) {
+  (void)state;
+  struct ka_hf_config config;
+  const struct ka_family *f = NULL;
+  T_OK(ka_hf_config_open(ctx, &config, tiny_config(ctx, tiny_qwen2)));
+  T_OK(ka_family_find(ctx, &config, &f));
+  assert_string_equal(f->name, "qwen2");
+  enum ka_role role;
+  int layer;
+  assert_true(ka_family_role(f, "model.layers.12.self_attn.k_proj.bias", &role, &layer));
+  assert_true(role == KA_ROLE_K_BIAS && layer == 12);
+  assert_true(ka_family_role(f, "model.norm.weight", &role, &layer));
+  assert_true(role == KA_ROLE_FINAL_NORM && layer == -1);
+  const char *const strangers[] = {"model.layers.01.mlp.up_proj.weight",
+                                   "model.layers..mlp.up_proj.weight",
+                                   "model.layers.-1.mlp.up_proj.weight",
+                                   "model.layers.1.mlp.up_proj.weightX",
+                                   "model.layers.1.self_attn.o_proj.bias",
+                                   "layers.1.mlp.up_proj.weight",
+                                   ""};
+  for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++)
+    assert_false(ka_family_role(f, strangers[i], &role, &layer));
+  ka_hf_config_close(&config);
+}
+
+static void open_fails(const char *config, const char *dir, int code, const char *part) {
+  struct ka_dev dev;
+  struct ka_model m;
+  T_OK(ka_dev_open(ctx, &dev, "ref"));
+  if (config) T_OK(ka_write_file(ctx, t_str("%s/config.json", dir), config, strlen(config)));
+  T_FAILS(ka_model_open(ctx, &m, &dev, dir, KA_F32), code, part);
+  ka_dev_close(&dev);
+}
+
+#define LLAMA_WITH(more)                                                                           \
+  "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\"," TINY_COMMON "," more "}"
+
+static void wrong_models_are_refused(void **state) {
+  (void)state;
+  const char *dir = tiny_make(ctx, tiny_mistral, KA_F32);
+  open_fails(LLAMA_WITH("\"attention_bias\":true,\"tie_word_embeddings\":true"), dir, KA_E_INPUT,
+             "model.layers.0.self_attn.q_proj.bias: missing");
+  /* every problem in one message, and no more than a screenful */
+  open_fails(LLAMA_WITH("\"attention_bias\":true"), dir, KA_E_INPUT, "lm_head.weight: missing");
+  open_fails(LLAMA_WITH("\"attention_bias\":true"), dir, KA_E_INPUT, "and 1 more");
+  open_fails(
+      "{\"architectures\":[\"MistralForCausalLM\"],\"vocab_size\":29,\"hidden_size\":12,"
+      "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":1,"
+      "\"intermediate_size\":20,\"head_dim\":6,\"tie_word_embeddings\":true}",
+      dir, KA_E_INPUT,
+      "model.layers.1.self_attn.v_proj.weight: got shape [12, 12], config.json says [6, 12]");
+  open_fails(LLAMA_WITH("\"hidden_activation\":\"relu\""), dir, KA_E_UNSUPPORTED, "hidden_act");
+  open_fails(LLAMA_WITH("\"rope_scaling\":{\"rope_type\":\"longrope\",\"factor\":2.0}"), dir,
+             KA_E_UNSUPPORTED, "longrope");
+  open_fails("{\"architectures\":[\"BertModel\"],\"vocab_size\":29,\"hidden_size\":12,"
+             "\"num_hidden_layers\":2,\"num_attention_heads\":4}",
+             dir, KA_E_UNSUPPORTED, "got \"BertModel\", expected one of LlamaForCausalLM");
+  open_fails(NULL, "/nonexistent", KA_E_INPUT, "/nonexistent");
+}
+
+/* Through a window of 5 and two layers, token 0 reaches token 8 and no further. */
+static void a_window_limits_what_is_seen(void **state) {
+  (void)state;
+  enum { T = 16 };
+  struct ka_dev dev;
+  struct ka_model m;
+  static float logits[2][T * TINY_V];
+  int32_t ids[T];
+  T_OK(ka_dev_open(ctx, &dev, "ref"));
+  T_OK(ka_model_open(ctx, &m, &dev, tiny_make(ctx, tiny_mistral, KA_F32), KA_F32));
+  T_OK(ka_model_prepare(&m, 1, T, false));
+  for (int i = 0; i < T; i++) ids[i] = i;
+  for (int k = 0; k < 2; k++) {
+    ids[0] = 20 + k;
+    struct tiny_batch b = tiny_batch(1, T, ids);
+    T_OK(ka_model_forward(&m, &b.batch, logits[k], NULL));
+  }
+  for (int t = 0; t < T; t++) {
+    bool same = memcmp(&logits[0][t * TINY_V], &logits[1][t * TINY_V], TINY_V * sizeof(float)) == 0;
+    assert_true(same == (t > 8));
+  }
+  ka_model_close(&m);
+  ka_dev_close(&dev);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup(rope_as_transformers, fresh),
+      cmocka_unit_test_setup(roles_by_name, fresh),
+      cmocka_unit_test_setup(wrong_models_are_refused, fresh),
+      cmocka_unit_test_setup(a_window_limits_what_is_seen, fresh),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
