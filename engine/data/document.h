@@ -5,6 +5,7 @@
 #define KAPPA_ENGINE_DATA_DOCUMENT_H
 
 #include "engine/data/batch.h"
+#include "engine/data/chat.h"
 #include "engine/data/rows.h"
 #include "tokenizer/tokenizer.h"
 
@@ -29,7 +30,8 @@ struct ka_document_maker {
   const struct ka_tokenizer *tokenizer; /* NULL: type tokenized only */
   int32_t eos;                          /* -1: none */
   bool train_on_inputs;
-  int64_t V; /* ids are in [0, V) */
+  int64_t V;                  /* ids are in [0, V) */
+  const struct ka_chat *chat; /* type chat_template */
 };
 
 /* Replaces *d by the row's document. n = 0: nothing in it, or (text files that only a directory or

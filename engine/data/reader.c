@@ -20,6 +20,7 @@ struct reader {
   const struct ka_read_options *o;
   const char *key;
   struct ka_document_maker maker;
+  struct ka_chat *chat;
   struct ka_arena arena;
   struct ka_rows rows;
   struct slot *slots;
@@ -140,6 +141,21 @@ static ka_status read_rows(struct reader *r) {
                  r->n_bad == MAX_BAD ? "\n  reading stopped here" : "");
 }
 
+static ka_status load_chat(struct reader *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_job_dataset *ds = r->maker.dataset;
+  if (strcmp(ds->type, "chat_template") != 0) return KA_STATUS_OK;
+  if (ds->chat_template)
+    KA_TRY(ka_chat_load_file(ctx, &r->chat, ds->chat_template, r->o->job->base_model));
+  else
+    KA_TRY(ka_chat_load_model(ctx, &r->chat, r->o->job->base_model));
+  r->maker.chat = r->chat;
+  if (ka_chat_has_template(r->chat)) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INPUT,
+                 "%s: %s.type: %s has no chat template; name one by %s.chat_template",
+                 ka_job_place(r->o->job, r->key), r->key, r->o->job->base_model, r->key);
+}
+
 static ka_status start(struct reader *r, struct ka_data_files *files) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_job_dataset *ds = r->maker.dataset;
@@ -149,6 +165,7 @@ static ka_status start(struct reader *r, struct ka_data_files *files) {
                    ka_job_place(r->o->job, r->key), r->key, ds->type, r->o->job->base_model);
   KA_TRY(ka_data_files(&r->arena, &ds->path, &ds->data_files, &ds->exclude_files, files));
   KA_TRY(parse_split(r, files));
+  KA_TRY(load_chat(r));
   KA_TRY(ka_alloc_n(ctx, &p, KA_ROWS_BATCH, sizeof *r->slots, "rows"));
   r->slots = p;
   for (int i = 0; i < KA_ROWS_BATCH; i++) ka_ctx_init(&r->slots[i].ctx);
@@ -171,6 +188,7 @@ ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_read_options *o,
   ka_status st = start(&r, &files);
   if (ka_ok(st)) st = read_rows(&r);
   ka_rows_deinit(&r.rows);
+  ka_chat_destroy(r.chat);
   for (int i = 0; r.slots && i < KA_ROWS_BATCH; i++) ka_document_deinit(&r.slots[i].doc);
   ka_free(r.slots);
   ka_str_deinit(&r.bad);
