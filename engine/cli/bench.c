@@ -11,6 +11,7 @@ static const struct {
   ka_status (*run)(struct ka_ctx *ctx, const struct ka_cli *cli);
 } kinds[] = {
     {"ops", bench_ops},
+    {"train", bench_train},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -34,7 +35,7 @@ static const struct ka_option options[] = {
 
 const struct ka_command ka_command_bench = {
     .name = "bench",
-    .args = "ops",
+    .args = "ops|train",
     .summary = "measured rates against the machine's limit, measured in the same run",
     .min_args = 1,
     .max_args = 1,

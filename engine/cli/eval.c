@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * kappa eval: loss and perplexities of text files. */
+#include "engine/eval/text_loss.h"
+
+#include "base/log.h"
+#include "engine/cli/cli.h"
+#include "engine/report/progress.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { DEFAULT_WINDOW = 2048, BATCH_TOKENS = 4096 };
+
+struct eval {
+  struct ka_dev dev;
+  struct ka_model model;
+  struct ka_tokenizer *tokenizer;
+  struct ka_text_scorer scorer;
+  struct ka_progress bar;
+  int64_t done;
+};
+
+static void show(void *user, int64_t n_tokens) {
+  struct eval *e = user;
+  e->done += n_tokens;
+  ka_progress_update(&e->bar, e->done, "tokens");
+}
+
+static ka_status window_of(struct ka_ctx *ctx, const struct ka_cli *cli, const struct ka_model *m,
+                           int64_t *window) {
+  int64_t most = m->recipe.max_positions;
+  *window = most < DEFAULT_WINDOW ? most : DEFAULT_WINDOW;
+  if (!ka_cli_given(cli, "window")) return KA_STATUS_OK;
+  *window = ka_cli_int(cli, "window");
+  if (*window < 1 || *window > most)
+    return ka_fail(ctx, KA_E_USAGE, "--window: got %lld, expected 1 to %lld, the model's positions",
+                   (long long)*window, (long long)most);
+  return KA_STATUS_OK;
+}
+
+static ka_status open_all(struct ka_ctx *ctx, struct eval *e, const struct ka_cli *cli,
+                          int64_t *window) {
+  const char *dir = ka_cli_arg(cli, 0), *dtype = ka_cli_str(cli, "dtype");
+  KA_TRY(ka_dev_open(ctx, &e->dev, ka_cli_str(cli, "device")));
+  KA_TRY(
+      ka_model_open(ctx, &e->model, &e->dev, dir, strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
+  KA_TRY(ka_tokenizer_open(ctx, &e->tokenizer, dir));
+  KA_TRY(window_of(ctx, cli, &e->model, window));
+  int64_t T = *window + 1, B = BATCH_TOKENS / T < 1 ? 1 : BATCH_TOKENS / T;
+  KA_TRY(ka_model_prepare(&e->model, B, T, false));
+  return ka_text_scorer_init(ctx, &e->scorer, &e->model, e->tokenizer, B, T);
+}
+
+static void print_row(const char *name, const struct ka_text_loss *t) {
+  printf("%-28s %10lld %9.4f %12.4f %12.4f %10.4f %10.4f\n", name, (long long)t->n_tokens,
+         ka_text_loss_per_token(t), ka_text_token_perplexity(t), ka_text_word_perplexity(t),
+         ka_text_byte_perplexity(t), ka_text_bits_per_byte(t));
+}
+
+static ka_status score_files(struct ka_ctx *ctx, struct eval *e, const char *const *files, int n,
+                             json_t *rows, bool table) {
+  if (table)
+    printf("%-28s %10s %9s %12s %12s %10s %10s\n", "file", "tokens", "loss", "token ppl",
+           "word ppl", "byte ppl", "bits/byte");
+  for (int i = 0; i < n; i++) {
+    memset(&e->scorer.total, 0, sizeof e->scorer.total);
+    e->scorer.on_batch = show;
+    e->scorer.user = e;
+    ka_progress_begin(ctx, &e->bar, "eval", 0, 0);
+    ka_status st = ka_text_scorer_file(&e->scorer, files[i]);
+    if (ka_ok(st)) st = ka_text_scorer_finish(&e->scorer);
+    ka_progress_end(&e->bar);
+    KA_TRY(st);
+    if (e->scorer.total.n_tokens == 0)
+      return ka_fail(ctx, KA_E_INPUT, "%s: no token to score", files[i]);
+    if (table) print_row(files[i], &e->scorer.total);
+    json_object_set_new(rows, files[i], ka_text_loss_json(&e->scorer.total));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status eval_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  struct eval e = {0};
+  const char *json = ka_cli_str(cli, "json"), *const * files;
+  int n = ka_cli_list(cli, "text", &files);
+  int64_t window = 0;
+  if (n == 0) return ka_fail(ctx, KA_E_USAGE, "--text: missing, expected text files to score");
+  json_t *rows = json_object();
+  ka_status st = open_all(ctx, &e, cli, &window);
+  if (ka_ok(st)) st = score_files(ctx, &e, files, n, rows, !json || strcmp(json, "-") != 0);
+  if (ka_ok(st) && json) {
+    json_t *root = json_pack("{s:s, s:s, s:I, s:O}", "model", ka_cli_arg(cli, 0), "dtype",
+                             ka_cli_str(cli, "dtype"), "window", (json_int_t)window, "text", rows);
+    st = ka_json_write(ctx, root, json);
+    json_decref(root);
+  }
+  json_decref(rows);
+  ka_text_scorer_deinit(&e.scorer);
+  ka_tokenizer_close(e.tokenizer);
+  ka_model_close(&e.model);
+  ka_dev_close(&e.dev);
+  return st;
+}
+
+const struct ka_command ka_command_eval = {
+    .name = "eval",
+    .args = "MODEL --text FILE...",
+    .summary = "loss and perplexities of text files, in rolling windows",
+    .min_args = 1,
+    .max_args = 1,
+    .options =
+        (const struct ka_option[]){
+            {"text", KA_OPT_LIST, "FILE", NULL,
+             "UTF-8 text, one document a file; of .jsonl each line's \"text\" is one"},
+            {"window", KA_OPT_INT, "N", NULL,
+             "tokens of context and targets at once (default: the model's positions, at most "
+             "2048)"},
+            {"dtype", KA_OPT_STR, "f32|bf16", "f32", "compute in"},
+            {"json", KA_OPT_STR, "FILE", NULL, "write the figures as JSON (- for stdout)"},
+            {0}},
+    .run = eval_run,
+};

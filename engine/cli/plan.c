@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * kappa plan: what a job would do, without doing it. */
+#include "engine/train/plan.h"
+#include "engine/cli/cli.h"
+#include "engine/cli/job_words.h"
+
+static ka_status plan_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  struct ka_job job;
+  struct ka_run run;
+  struct ka_run_options options = {
+      .device = ka_cli_given(cli, "device") ? ka_cli_str(cli, "device") : NULL, .plan = true};
+  ka_status st = ka_cli_job(ctx, &job, cli);
+  if (ka_ok(st)) {
+    st = ka_run_open(ctx, &run, &job, &options);
+    if (ka_ok(st)) st = ka_plan_print(&run);
+    ka_run_close(&run);
+  }
+  ka_job_close(&job);
+  return st;
+}
+
+const struct ka_command ka_command_plan = {
+    .name = "plan",
+    .args = "JOB.yaml [key=value ...]",
+    .summary = "what a job would do: selection, first rows, steps, memory, disk, time",
+    .min_args = 1,
+    .max_args = -1,
+    .run = plan_run,
+};

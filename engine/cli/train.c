@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * kappa train: a job from its file to a tuned model directory. */
+#include "engine/cli/cli.h"
+#include "engine/cli/job_words.h"
+#include "engine/train/plan.h"
+#include "engine/train/run.h"
+
+static ka_status train_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  struct ka_job job;
+  struct ka_run run;
+  bool dry = ka_cli_flag(cli, "dry-run");
+  struct ka_run_options options = {
+      .device = ka_cli_given(cli, "device") ? ka_cli_str(cli, "device") : NULL,
+      .resume = ka_cli_flag(cli, "resume"),
+      .plan = dry,
+  };
+  ka_status st = ka_cli_job(ctx, &job, cli);
+  if (ka_ok(st)) {
+    st = ka_run_open(ctx, &run, &job, &options);
+    if (ka_ok(st)) st = dry ? ka_plan_print(&run) : ka_run_train(&run);
+    ka_run_close(&run);
+  }
+  ka_job_close(&job);
+  return st;
+}
+
+const struct ka_command ka_command_train = {
+    .name = "train",
+    .args = "JOB.yaml [key=value ...]",
+    .summary = "analyse, select, fine-tune, save: the whole job",
+    .min_args = 1,
+    .max_args = -1,
+    .options = (const struct ka_option[]){{"resume", KA_OPT_FLAG, NULL, NULL,
+                                           "continue from the newest checkpoint in output_dir"},
+                                          {"dry-run", KA_OPT_FLAG, NULL, NULL,
+                                           "as `kappa plan`: look, say, write nothing"},
+                                          {0}},
+    .run = train_run,
+};

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The job's data for the loop; see data.h. */
+#include "engine/train/data.h"
+
+static ka_status get_batch(void *user, int64_t index, struct ka_batch *out) {
+  struct ka_train_stream *s = user;
+  return ka_data_batch(s->ctx, s->data, s->part, index, out);
+}
+
+static struct ka_batch_source source_of(struct ka_ctx *ctx, struct ka_train_data *d,
+                                        enum ka_data_part part) {
+  d->streams[part] = (struct ka_train_stream){ctx, d->data, part};
+  return (struct ka_batch_source){get_batch, &d->streams[part], ka_data_n_batches(d->data, part)};
+}
+
+ka_status ka_train_data_losses(struct ka_ctx *ctx, const struct ka_data_stats *s,
+                               struct ka_str *out) {
+  const struct {
+    int64_t n;
+    const char *what;
+  } parts[] = {
+      {s->n_empty, "empty rows"},
+      {s->n_not_text, "files that are not UTF-8"},
+      {s->n_dropped, "documents dropped as too long"},
+      {s->n_truncated, "documents truncated"},
+      {s->n_split, "documents split"},
+      {s->n_all_masked, "documents or pieces without a target"},
+  };
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+    if (parts[i].n > 0)
+      KA_TRY(ka_str_printf(ctx, out, "%s%lld %s", out->len ? ", " : "", (long long)parts[i].n,
+                           parts[i].what));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_train_data_open(struct ka_ctx *ctx, struct ka_train_data *d, const struct ka_job *job,
+                             const struct ka_tokenizer *tokenizer, int64_t V) {
+  *d = (struct ka_train_data){0};
+  KA_TRY(ka_data_open(ctx, &d->data, job, tokenizer, V));
+  d->train = source_of(ctx, d, KA_DATA_TRAIN);
+  d->validation = source_of(ctx, d, KA_DATA_VALIDATION);
+  return KA_STATUS_OK;
+}
+
+void ka_train_data_close(struct ka_train_data *d) {
+  ka_data_close(d->data);
+  d->data = NULL;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Writing the tuned model; see output.h. */
+#include "engine/train/output.h"
+
+#include <string.h>
+
+/* A tensor trained whole goes out as its master; rounding to the file's dtype is the writer's. */
+static struct ka_tensor whole(const struct ka_optim *o, int64_t i) {
+  struct ka_tensor t = o->model->params[o->model->slices[i].param].stored;
+  t.data = o->slices[i].w.data;
+  t.dtype = KA_F32;
+  return t;
+}
+
+/* One trained in parts: the stored bytes with the parts replaced. Takes all slices of the tensor
+ * from i on; *next is the first of another one. */
+static ka_status patched(struct ka_ctx *ctx, struct ka_arena *a, const struct ka_optim *o,
+                         int64_t i, struct ka_tensor *out, int64_t *next) {
+  int64_t param = o->model->slices[i].param;
+  const struct ka_tensor *stored = &o->model->params[param].stored;
+  void *mem = NULL;
+  KA_TRY(ka_arena_alloc(a, &mem, ka_tensor_bytes(stored), "patched tensor"));
+  memcpy(mem, stored->data, ka_tensor_bytes(stored));
+  *out = *stored;
+  out->data = mem;
+  size_t bytes = ka_dtype_bytes(out->dtype);
+  struct ka_tensor matrix = ka_tensor_as_matrix(*out);
+  for (; i < o->n && o->model->slices[i].param == param; i++) {
+    const struct ka_slice *s = &o->model->slices[i];
+    const struct ka_tensor *w = &o->slices[i].w;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+      int64_t at = (s->row + r) * matrix.row_stride + s->col;
+      ka_convert((char *)mem + (size_t)at * bytes, out->dtype,
+                 (const float *)w->data + r * w->row_stride, KA_F32, s->n_cols);
+    }
+  }
+  *next = i;
+  return KA_STATUS_OK;
+}
+
+static ka_status collect(struct ka_ctx *ctx, struct ka_arena *a, const struct ka_optim *o,
+                         struct ka_st_out **out, int64_t *n) {
+  void *mem = NULL;
+  KA_TRY(ka_arena_alloc_n(a, &mem, o->n, sizeof **out, "changed tensors"));
+  *out = mem;
+  *n = 0;
+  for (int64_t i = 0; i < o->n;) {
+    struct ka_st_out *row = &(*out)[(*n)++];
+    row->name = o->slices[i].tensor;
+    if (o->slices[i].whole)
+      row->t = whole(o, i++);
+    else
+      KA_TRY(patched(ctx, a, o, i, &row->t, &i));
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_output_write(struct ka_ctx *ctx, const struct ka_optim *o, const char *base_dir,
+                          const char *out_dir) {
+  struct ka_arena a;
+  struct ka_st_out *changed = NULL;
+  int64_t n = 0;
+  ka_arena_init(&a, ctx, "output");
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_dev_sync(o->model->dev), out);
+  KA_TRY_GOTO(collect(ctx, &a, o, &changed, &n), out);
+  KA_TRY_GOTO(ka_model_dir_carry(ctx, base_dir, out_dir), out);
+  KA_TRY_GOTO(ka_st_rewrite(ctx, &o->model->files, out_dir, changed, n), out);
+out:
+  ka_arena_deinit(&a);
+  return st;
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The plan of a job; see plan.h. Figures come from the objects that training itself uses: the
+ * measuring arenas, the selection, the batches. */
+#include "engine/train/plan.h"
+
+#include "base/log.h"
+#include "engine/spectral/units.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SHOWN_UNITS = 40, SHOWN_ROWS = 3, SHOWN_TOKENS = 160 };
+
+static void section(const char *title) { printf("\n%s\n", title); }
+
+static int64_t n_trained(const struct ka_run *r) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < r->model.n_slices; i++)
+    n += r->model.slices[i].n_rows * r->model.slices[i].n_cols;
+  return n;
+}
+
+static void print_inputs(const struct ka_run *r) {
+  char count[32];
+  const struct ka_recipe *p = &r->model.recipe;
+  section("model");
+  printf("  %s: %s, %s parameters, %lld layers, width %lld, vocabulary %lld\n", r->job->base_model,
+         r->model.family->name, ka_fmt_count((double)ka_model_n_elems(&r->model), count),
+         (long long)p->L, (long long)p->C, (long long)p->V);
+  printf("  computed in %s on %s; %s\n", ka_dtype_name(r->model.compute), r->dev.backend->name,
+         r->tokenizer ? "with its tokenizer" : "no tokenizer.json: tokenized data only");
+  bool used = ka_path_exists(r->job->output_dir);
+  printf("  output_dir %s%s\n", r->job->output_dir, used ? " (exists already)" : "");
+}
+
+/* How many units a pattern alone finds, among those of the right shape. */
+static ka_status count_matches(struct ka_ctx *ctx, const struct ka_train_selection *s,
+                               struct ka_select_spec spec, const char *pattern, bool *scratch,
+                               int64_t *n) {
+  spec.include = &pattern;
+  spec.n_include = 1;
+  spec.n_exclude = 0;
+  *n = 0;
+  KA_TRY(ka_select_candidates(ctx, &spec, s->units, s->n_units, scratch));
+  for (int64_t i = 0; i < s->n_units; i++) *n += scratch[i];
+  return KA_STATUS_OK;
+}
+
+static ka_status print_patterns(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_train_selection *s = &r->selection;
+  struct ka_select_spec spec;
+  void *scratch = NULL;
+  KA_TRY(ka_select_spec_of_job(&r->arena, r->job, &spec));
+  KA_TRY(ka_arena_alloc_n(&r->arena, &scratch, s->n_units, sizeof(bool), "plan"));
+  for (int list = 0; list < 2; list++) {
+    int64_t n_patterns = list == 0 ? spec.n_include : spec.n_exclude;
+    bool given = ka_job_given(r->job, list == 0 ? "selection.include" : "selection.exclude");
+    for (int64_t i = 0; i < n_patterns; i++) {
+      const char *pattern = list == 0 ? spec.include[i] : spec.exclude[i];
+      int64_t n = 0;
+      KA_TRY(count_matches(ctx, s, spec, pattern, scratch, &n));
+      printf("  %s \"%s\": %lld tensors%s\n", list == 0 ? "include" : "exclude", pattern,
+             (long long)n, n == 0 && given ? " (finds nothing: is it right?)" : "");
+    }
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status print_selection(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_selection *s = &r->selection.chosen;
+  char count[32], all[32];
+  double total = (double)ka_model_n_elems(&r->model), trained = (double)n_trained(r);
+  section("selection");
+  if (r->job->selection.file)
+    printf("  from %s\n", r->job->selection.file);
+  else
+    KA_TRY(print_patterns(r));
+  printf("  %lld units by %s (%s first), %s of %s parameters (%.2f %%)\n", (long long)s->n_units,
+         s->metric ? s->metric : "file", s->highest ? "highest" : "lowest",
+         ka_fmt_count(trained, count), ka_fmt_count(total, all), 100 * trained / total);
+  for (int64_t i = 0; i < s->n_units && i < SHOWN_UNITS; i++) {
+    double kappa = s->units[i].metrics[KA_METRIC_KAPPA];
+    if (isnan(kappa) || kappa == 0)
+      printf("    %s\n", s->units[i].name);
+    else
+      printf("    %-52s kappa %.6g\n", s->units[i].name, kappa);
+  }
+  if (s->n_units > SHOWN_UNITS)
+    printf("    ... and %lld more\n", (long long)s->n_units - SHOWN_UNITS);
+  printf("  the backward pass ends %s\n", r->model.lowest_trained_layer < 0 ? "at the embedding"
+                                          : r->model.lowest_trained_layer >= (int)r->model.recipe.L
+                                              ? "below the head"
+                                              : "at the lowest trained layer");
+  return KA_STATUS_OK;
+}
+
+/* One token as it reads: control characters made visible, so that a row stays a line. */
+static void print_text(const struct ka_str *text) {
+  for (size_t i = 0; i < text->len; i++) {
+    unsigned char c = (unsigned char)text->data[i];
+    if (c == '\n')
+      fputs("\\n", stdout);
+    else if (c < 32 || c == 127)
+      printf("\\x%02x", c);
+    else
+      putchar(c);
+  }
+}
+
+/* Decodes token by token, so that a character that spans tokens shows where it ends. */
+static ka_status print_tokens(struct ka_run *r, const int32_t *ids, const int32_t *labels,
+                              int64_t n, bool colour) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_decode_stream decode = {0};
+  struct ka_str text = {0};
+  ka_status st = KA_STATUS_OK;
+  bool open = false;
+  for (int64_t t = 0; t < n; t++) {
+    bool trained = t > 0 && labels[t] != -100;
+    ka_str_clear(&text);
+    if (r->tokenizer)
+      KA_TRY_GOTO(ka_decode_stream_push(ctx, &decode, r->tokenizer, ids[t], &text), out);
+    else
+      KA_TRY_GOTO(ka_str_printf(ctx, &text, "%d ", ids[t]), out);
+    if (trained != open)
+      fputs(colour ? (trained ? "\033[32m" : "\033[0m") : trained ? "[" : "]", stdout);
+    open = trained;
+    print_text(&text);
+  }
+out:
+  if (open) fputs(colour ? "\033[0m" : "]", stdout);
+  ka_decode_stream_deinit(&decode);
+  ka_str_deinit(&text);
+  return st;
+}
+
+/* Runs of trained tokens stand in green, or in brackets where there is no terminal. */
+static ka_status print_documents(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  int32_t ids[SHOWN_TOKENS], labels[SHOWN_TOKENS];
+  bool colour = isatty(STDOUT_FILENO) == 1;
+  section(colour ? "first documents (green: trained)" : "first documents ([ ]: trained)");
+  for (int64_t i = 0; i < SHOWN_ROWS; i++) {
+    int64_t n = ka_data_document(r->data.data, KA_DATA_TRAIN, i, SHOWN_TOKENS, ids, labels);
+    if (n == 0) break;
+    printf("  %lld (%lld tokens): ", (long long)i, (long long)n);
+    KA_TRY(print_tokens(r, ids, labels, n < SHOWN_TOKENS ? n : SHOWN_TOKENS, colour));
+    puts(n > SHOWN_TOKENS ? " ..." : "");
+  }
+  return KA_STATUS_OK;
+}
+
+static void print_part(const char *name, const struct ka_data_part_stats *p) {
+  char tokens[32];
+  printf("  %-10s %lld documents, %s tokens, %.1f %% of them trained; %lld rows, %.1f %% full, "
+         "%lld micro-batches\n",
+         name, (long long)p->n_documents, ka_fmt_count((double)p->n_tok, tokens),
+         p->n_tok > 0 ? 100 * (double)p->n_targets / (double)p->n_tok : 0, (long long)p->n_rows,
+         100 * p->efficiency, (long long)p->n_batches);
+}
+
+static void print_histogram(const struct ka_data_stats *s) {
+  printf("  lengths in tokens, longest %lld:", (long long)s->longest_tok);
+  for (int i = 0; i < KA_DATA_HISTOGRAM; i++)
+    if (s->histogram[i] > 0) printf("  %lld+: %lld", 1LL << i, (long long)s->histogram[i]);
+  putchar('\n');
+}
+
+static ka_status print_data(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_data_stats *s = ka_data_get_stats(r->data.data);
+  struct ka_str losses = {0};
+  section("data");
+  printf("  %lld files, %lld rows\n", (long long)s->n_files, (long long)s->n_rows);
+  print_part("training", &s->part[KA_DATA_TRAIN]);
+  print_part("validation", &s->part[KA_DATA_VALIDATION]);
+  print_histogram(s);
+  ka_status st = ka_train_data_losses(ctx, s, &losses);
+  if (ka_ok(st)) printf("  %s\n", losses.len ? losses.data : "nothing dropped, cut or masked");
+  ka_str_deinit(&losses);
+  KA_TRY(st);
+  return print_documents(r);
+}
+
+static void print_steps(const struct ka_run *r) {
+  const struct ka_loop_config *c = &r->loop;
+  char tokens[32];
+  int64_t per_step = r->job->micro_batch_size * c->accumulation;
+  double all = (double)c->schedule.n_steps * (double)per_step * (double)r->job->sequence_len;
+  section("steps");
+  printf("  %lld steps of %lld rows (%lld x %lld) of %lld tokens: %s tokens, %.2f epochs of %lld "
+         "micro-batches\n",
+         (long long)c->schedule.n_steps, (long long)per_step, (long long)r->job->micro_batch_size,
+         (long long)c->accumulation, (long long)r->job->sequence_len, ka_fmt_count(all, tokens),
+         (double)(c->schedule.n_steps * c->accumulation) / (double)r->data.train.n,
+         (long long)r->data.train.n);
+  printf("  %s, peak %g, %lld steps of warm-up; validation %lld micro-batches\n",
+         r->job->lr_scheduler, c->schedule.peak_lr, (long long)c->schedule.warmup_steps,
+         (long long)r->data.validation.n);
+}
+
+static size_t print_arena(const struct ka_arena *a) {
+  char bytes[32];
+  for (int i = 0; i < a->n_names; i++)
+    printf("    %-24s %10s\n", a->uses[i].name, ka_fmt_bytes((double)a->uses[i].bytes, bytes));
+  return a->used_bytes;
+}
+
+static void print_memory(const struct ka_run *r) {
+  char bytes[32];
+  size_t all = 0;
+  section("memory");
+  all += print_arena(&r->model.run);
+  all += print_arena(&r->optim.arena);
+  all += print_arena(&r->model.step);
+  printf("    %-24s %10s, besides the mapped files of frozen weights\n", "in all",
+         ka_fmt_bytes((double)all, bytes));
+}
+
+static double file_bytes(const struct ka_run *r) {
+  double n = 0;
+  for (int64_t i = 0; i < r->model.files.n_shards; i++)
+    n += (double)r->model.files.shards[i].map.len;
+  return n;
+}
+
+static void print_disk(const struct ka_run *r) {
+  char one[32], all[32], model[32];
+  double checkpoint = 12.0 * (double)n_trained(r), out = file_bytes(r);
+  double kept = r->loop.save_steps > 0 ? (double)r->loop.save_total_limit : 1;
+  section("disk");
+  printf("  a checkpoint %s, at most %lld kept and one in the making; the tuned model %s; %s in "
+         "all\n",
+         ka_fmt_bytes(checkpoint, one), (long long)kept, ka_fmt_bytes(out, model),
+         ka_fmt_bytes(checkpoint * (kept + 1) + out, all));
+}
+
+/* Rate of a square matmul in the compute dtype, best of a few. */
+static ka_status matmul_rate(struct ka_run *r, double *flops) {
+  struct ka_ctx *ctx = r->ctx;
+  enum { N = 1024 };
+  struct ka_tensor t[3];
+  struct ka_arena a;
+  double best = INFINITY;
+  ka_arena_init(&a, ctx, "plan");
+  ka_status st = KA_STATUS_OK;
+  for (int i = 0; i < 3; i++)
+    KA_TRY_GOTO(ka_tensor_alloc(&a, &t[i], "plan", r->model.compute, 2, (int64_t[]){N, N}), out);
+  for (int i = 0; i < 4; i++) {
+    double begin = ka_now_s();
+    KA_TRY_GOTO(
+        ka_matmul(&r->dev,
+                  &(struct ka_matmul_args){.out = t[0], .a = t[1], .b = t[2], .trans_b = true}),
+        out);
+    KA_TRY_GOTO(ka_dev_sync(&r->dev), out);
+    best = fmin(best, ka_now_s() - begin);
+  }
+  *flops = 2.0 * N * N * N / best;
+out:
+  ka_arena_deinit(&a);
+  return st;
+}
+
+/* 2 flops a weight and token forward; the same for the input gradients above the lowest trained
+ * layer, and for the weight gradients of what is trained. Attention is left out. */
+static ka_status print_time(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  char time[32];
+  double rate = 0, all = (double)ka_model_n_elems(&r->model), L = (double)r->model.recipe.L;
+  double lowest = fmax(0, fmin(L, (double)r->model.lowest_trained_layer));
+  double tokens = (double)r->loop.schedule.n_steps * (double)r->loop.accumulation *
+                  (double)(r->job->micro_batch_size * r->job->sequence_len);
+  double flops = tokens * 2 * (all + all * (1 - lowest / L) + (double)n_trained(r));
+  KA_TRY(matmul_rate(r, &rate));
+  section("time");
+  printf("  about %s: %.3g flops at half of this device's matmul rate of %.3g a second\n",
+         ka_fmt_duration(flops / (0.5 * rate), time), flops, rate);
+  return KA_STATUS_OK;
+}
+
+ka_status ka_plan_print(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  print_inputs(r);
+  KA_TRY(print_selection(r));
+  KA_TRY(print_data(r));
+  print_steps(r);
+  print_memory(r);
+  print_disk(r);
+  return print_time(r);
+}

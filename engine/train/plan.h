@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What a job would do, in words. */
+#ifndef KAPPA_ENGINE_TRAIN_PLAN_H
+#define KAPPA_ENGINE_TRAIN_PLAN_H
+
+#include "engine/train/run.h"
+
+/* Prints an open run (opened with options.plan) on stdout: what is read, the selection and how many
+ * tensors each pattern finds, the first rows with what is trained of them, steps, memory by part,
+ * disk, and an estimate of the time from a measured matmul rate. */
+ka_status ka_plan_print(struct ka_run *r);
+
+#endif

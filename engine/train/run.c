@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Opening what a job names; see run.h. */
+#include "engine/train/run.h"
+
+#include "base/log.h"
+#include "engine/train/checkpoint.h"
+
+#include <math.h>
+#include <string.h>
+
+static ka_status check_output_dir(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *dir = r->job->output_dir, **names;
+  int64_t n = 0;
+  r->checkpoint_step = 0;
+  if (ka_path_exists(dir) && !ka_path_is_dir(dir))
+    return ka_fail(ctx, KA_E_INPUT, "%s: output_dir: %s is not a directory",
+                   ka_job_place(r->job, "output_dir"), dir);
+  if (!ka_path_is_dir(dir)) return KA_STATUS_OK;
+  if (!r->options.resume) {
+    KA_TRY(ka_list_dir(&r->arena, dir, &names, &n));
+    if (n > 0 && !r->options.plan)
+      return ka_fail(ctx, KA_E_INPUT,
+                     "%s: output_dir: %s is not empty; continue with --resume, or choose another",
+                     ka_job_place(r->job, "output_dir"), dir);
+    return KA_STATUS_OK;
+  }
+  KA_TRY(ka_ckpt_newest(&r->arena, dir, &r->checkpoint, &r->checkpoint_step));
+  if (!r->checkpoint) r->checkpoint_step = 0;
+  if (!r->checkpoint) return KA_STATUS_OK;
+  return ka_ckpt_state(ctx, r->checkpoint, &r->state);
+}
+
+static enum ka_dtype compute_dtype(const struct ka_run *r) {
+  const char *bf16 = r->job->bf16;
+  if (strcmp(bf16, "auto") == 0) return r->dev.has_bf16 ? KA_BF16 : KA_F32;
+  return strcmp(bf16, "true") == 0 ? KA_BF16 : KA_F32;
+}
+
+static ka_status open_model(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *device = r->options.device ? r->options.device : r->job->device;
+  KA_TRY(ka_dev_open(ctx, &r->dev, device));
+  r->has_dev = true;
+  r->has_model = true;
+  return ka_model_open(ctx, &r->model, &r->dev, r->job->base_model, compute_dtype(r));
+}
+
+static ka_status open_selection(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *file = NULL;
+  if (r->checkpoint) KA_TRY(ka_path_join(&r->arena, &file, r->checkpoint, "selection.json"));
+  KA_TRY(ka_train_select(ctx, &r->selection, r->job, &r->model.files, file));
+  return ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units);
+}
+
+/* A directory without tokenizer.json trains from tokenized data. */
+static ka_status open_tokenizer(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *path;
+  KA_TRY(ka_path_join(&r->arena, &path, r->job->base_model, "tokenizer.json"));
+  if (!ka_path_exists(path)) return KA_STATUS_OK;
+  return ka_tokenizer_open(ctx, &r->tokenizer, path);
+}
+
+/* Steps of a run in epochs: all data is seen, so the last step may reach into the next epoch. */
+static int64_t n_steps_of(const struct ka_run *r) {
+  const struct ka_job *job = r->job;
+  if (job->max_steps > 0) return job->max_steps;
+  double micro = job->num_epochs * (double)r->data.train.n;
+  double steps = ceil(micro / (double)job->gradient_accumulation_steps - 1e-9);
+  return steps < 1 ? 1 : (int64_t)steps;
+}
+
+static ka_status fill_loop_config(struct ka_run *r) {
+  const struct ka_job *job = r->job;
+  struct ka_loop_config *c = &r->loop;
+  struct ka_schedule *s = &c->schedule;
+  s->kind = strcmp(job->lr_scheduler, "linear") == 0     ? KA_SCHEDULE_LINEAR
+            : strcmp(job->lr_scheduler, "constant") == 0 ? KA_SCHEDULE_CONSTANT
+                                                         : KA_SCHEDULE_COSINE;
+  s->peak_lr = job->learning_rate;
+  s->min_ratio = job->cosine_min_lr_ratio;
+  s->n_steps = n_steps_of(r);
+  s->warmup_steps = job->warmup_ratio > 0 ? (int64_t)ceil(job->warmup_ratio * (double)s->n_steps)
+                                          : job->warmup_steps;
+  c->accumulation = job->gradient_accumulation_steps;
+  c->logging_steps = job->logging_steps;
+  c->eval_steps = job->eval_steps;
+  c->save_steps = job->save_steps;
+  c->save_total_limit = job->save_total_limit;
+  c->out_dir = job->output_dir;
+  return ka_path_join(&r->arena, &c->selection_path, job->output_dir, "selection.json");
+}
+
+static ka_status open_optim(struct ka_run *r) {
+  const struct ka_job *job = r->job;
+  struct ka_optim_config config = {.beta1 = job->adam_beta1,
+                                   .beta2 = job->adam_beta2,
+                                   .eps = job->adam_epsilon,
+                                   .weight_decay = job->weight_decay,
+                                   .max_grad_norm = job->max_grad_norm};
+  r->has_optim = true;
+  return ka_optim_init(r->ctx, &r->optim, &r->model, &config, r->options.plan);
+}
+
+ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job *job,
+                      const struct ka_run_options *options) {
+  memset(r, 0, sizeof *r);
+  r->ctx = ctx;
+  r->job = job;
+  r->options = *options;
+  ka_arena_init(&r->arena, ctx, "run");
+  ka_arena_init(&r->selection.arena, ctx, "selection");
+  KA_TRY(check_output_dir(r));
+  KA_TRY(open_model(r));
+  KA_TRY(open_tokenizer(r));
+  r->has_data = true;
+  KA_TRY(ka_train_data_open(ctx, &r->data, job, r->tokenizer, r->model.recipe.V));
+  KA_TRY(fill_loop_config(r));
+  KA_TRY(open_selection(r));
+  KA_TRY(ka_model_prepare(&r->model, job->micro_batch_size, job->sequence_len, options->plan));
+  return open_optim(r);
+}
+
+void ka_run_close(struct ka_run *r) {
+  if (r->has_optim) ka_optim_deinit(&r->optim);
+  if (r->has_data) ka_train_data_close(&r->data);
+  ka_train_selection_close(&r->selection);
+  if (r->tokenizer) ka_tokenizer_close(r->tokenizer);
+  if (r->has_model) ka_model_close(&r->model);
+  if (r->has_dev) ka_dev_close(&r->dev);
+  json_decref(r->state);
+  ka_arena_deinit(&r->arena);
+}

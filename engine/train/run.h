@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A whole job: what it names is opened (ka_run_open, shared by `train` and `plan`), trained, saved
+ * and reported (ka_run_train). */
+#ifndef KAPPA_ENGINE_TRAIN_RUN_H
+#define KAPPA_ENGINE_TRAIN_RUN_H
+
+#include "engine/train/data.h"
+#include "engine/train/loop.h"
+#include "engine/train/select.h"
+
+struct ka_run_options {
+  const char *device; /* overrides the job's; NULL: the job's */
+  bool resume;
+  bool plan; /* open for looking only: measuring arenas, nothing written */
+};
+
+struct ka_run {
+  struct ka_ctx *ctx;
+  const struct ka_job *job;
+  struct ka_run_options options;
+  struct ka_arena arena;
+  struct ka_dev dev;
+  struct ka_model model;
+  struct ka_tokenizer *tokenizer; /* NULL: the model directory has none */
+  struct ka_train_selection selection;
+  struct ka_train_data data;
+  struct ka_optim optim;
+  struct ka_loop_config loop;
+  bool has_dev, has_model, has_data, has_optim;
+  const char *checkpoint; /* to resume from; NULL: from the start */
+  int64_t checkpoint_step;
+  json_t *state; /* of that checkpoint */
+};
+
+/* Device, model, selection (of the checkpoint when resuming), data, memory, optimizer. Checks
+ * output_dir. Close also after a failure. */
+ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job *job,
+                      const struct ka_run_options *options);
+void ka_run_close(struct ka_run *r);
+
+/* Trains to the end and writes the output directory. */
+ka_status ka_run_train(struct ka_run *r);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The training of an open run; see run.h. What happened before the first step and must be known at
+ * the end (losses and kappa of the untrained model) travels in the checkpoints as "run". */
+#include "base/log.h"
+#include "engine/train/checkpoint.h"
+#include "engine/train/fingerprint.h"
+#include "engine/train/held_out.h"
+#include "engine/train/output.h"
+#include "engine/train/run_report.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static ka_status kappa_json(struct ka_run *r, bool after, json_t **out) {
+  struct ka_ctx *ctx = r->ctx;
+  void *mem = NULL;
+  KA_TRY(ka_arena_alloc_n(&r->arena, &mem, r->optim.n, sizeof(double), "kappa of trained units"));
+  double *kappa = mem;
+  KA_TRY(ka_train_kappa(ctx, &r->optim, after, kappa));
+  *out = json_array();
+  for (int64_t i = 0; i < r->optim.n; i++)
+    json_array_append_new(*out, kappa[i] == kappa[i] ? json_real(kappa[i]) : json_null());
+  return *out ? KA_STATUS_OK : ka_fail(ctx, KA_E_MEMORY, "kappa: out of memory");
+}
+
+/* "run" of a fresh run: what the untrained model is. */
+static ka_status measure_before(struct ka_run *r, json_t **carried) {
+  struct ka_ctx *ctx = r->ctx;
+  json_t *held_out = NULL, *kappa = NULL;
+  ka_status st = ka_held_out_measure(r, &held_out);
+  if (ka_ok(st)) st = kappa_json(r, false, &kappa);
+  if (ka_ok(st)) {
+    *carried = json_pack("{s:o, s:O, s:O}", "job", ka_fingerprint(r), "held_out", held_out,
+                         "kappa_before", kappa);
+    if (!*carried) st = ka_fail(ctx, KA_E_MEMORY, "run: out of memory");
+  }
+  json_decref(held_out);
+  json_decref(kappa);
+  return st;
+}
+
+static ka_status carried_of(struct ka_run *r, json_t **carried) {
+  struct ka_ctx *ctx = r->ctx;
+  if (!r->checkpoint) return measure_before(r, carried);
+  json_t *saved = json_object_get(r->state, "run");
+  if (!json_is_object(saved))
+    return ka_fail(ctx, KA_E_INPUT, "%s/state.json: \"run\" is missing", r->checkpoint);
+  KA_TRY(ka_fingerprint_check(r, json_object_get(saved, "job")));
+  *carried = json_deep_copy(saved);
+  return json_object_set_new(*carried, "job", ka_fingerprint(r)) == 0
+             ? KA_STATUS_OK
+             : ka_fail(ctx, KA_E_MEMORY, "run: out of memory");
+}
+
+static ka_status prepare_output(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  KA_TRY(ka_make_dirs(ctx, r->job->output_dir));
+  KA_TRY(ka_ckpt_sweep(ctx, r->job->output_dir));
+  return ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path);
+}
+
+static bool reports_to(const struct ka_job *job, const char *what) {
+  for (int64_t i = 0; i < job->report_to.n; i++)
+    if (strcmp(job->report_to.items[i], what) == 0) return true;
+  return false;
+}
+
+static ka_status open_logs(struct ka_run *r, struct ka_jsonl *log, struct ka_tensorboard *tb) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *path, *dir;
+  int64_t keep = r->checkpoint ? r->checkpoint_step : -1;
+  KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, "train_log.jsonl"));
+  KA_TRY(ka_jsonl_open(ctx, log, path, keep));
+  if (!reports_to(r->job, "tensorboard")) return KA_STATUS_OK;
+  KA_TRY(ka_path_join(&r->arena, &dir, r->job->output_dir, "runs"));
+  return ka_tb_open(ctx, tb, dir, r->options.resume ? keep + 1 : -1);
+}
+
+static void say_start(const struct ka_run *r) {
+  char trained[32], all[32];
+  double n = 0;
+  for (int64_t i = 0; i < r->model.n_slices; i++)
+    n += (double)(r->model.slices[i].n_rows * r->model.slices[i].n_cols);
+  double n_all = (double)ka_model_n_elems(&r->model);
+  ka_info(r->ctx, "train", "%lld units, %s of %s parameters (%.1f %%), %s, %lld steps",
+          (long long)r->selection.chosen.n_units, ka_fmt_count(n, trained),
+          ka_fmt_count(n_all, all), 100 * n / n_all, ka_dtype_name(r->model.compute),
+          (long long)r->loop.schedule.n_steps);
+  if (r->checkpoint)
+    ka_info(r->ctx, "train", "resumes %s", r->checkpoint);
+  else if (r->options.resume)
+    ka_info(r->ctx, "train", "%s has no checkpoint: starts from the beginning", r->job->output_dir);
+}
+
+static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
+  struct ka_ctx *ctx = r->ctx;
+  json_t *held_out = NULL, *kappa = NULL;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_held_out_measure(r, &held_out), out);
+  KA_TRY_GOTO(kappa_json(r, true, &kappa), out);
+  KA_TRY_GOTO(ka_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir), out);
+  KA_TRY_GOTO(ka_run_report(r, loop, held_out, kappa), out);
+  ka_info(ctx, "train", "%s is ready: it loads in transformers as it is", r->job->output_dir);
+out:
+  json_decref(held_out);
+  json_decref(kappa);
+  return st;
+}
+
+ka_status ka_run_train(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_jsonl log = {0};
+  struct ka_tensorboard tb = {0};
+  struct ka_loop loop = {.ctx = ctx,
+                         .config = r->loop,
+                         .model = &r->model,
+                         .optim = &r->optim,
+                         .train = r->data.train,
+                         .validation = r->data.validation,
+                         .log = &log,
+                         .tensorboard = &tb};
+  json_t *carried = NULL;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(prepare_output(r), out);
+  say_start(r);
+  KA_TRY_GOTO(carried_of(r, &carried), out);
+  loop.carried = carried;
+  KA_TRY_GOTO(open_logs(r, &log, &tb), out);
+  KA_TRY_GOTO(ka_loop_start(&loop, r->checkpoint), out);
+  KA_TRY_GOTO(ka_loop_run(&loop), out);
+  KA_TRY_GOTO(finish(r, &loop), out);
+out:
+  ka_jsonl_close(&log);
+  ka_tb_close(&tb);
+  json_decref(carried);
+  return st;
+}

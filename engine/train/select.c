@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The job's selection applied; see select.h. */
+#include "engine/train/select.h"
+
+#include "base/log.h"
+#include "engine/report/progress.h"
+#include "engine/spectral/units.h"
+
+#include <math.h>
+#include <string.h>
+
+ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job,
+                                struct ka_select_spec *out) {
+  const struct ka_job_selection *s = &job->selection;
+  (void)arena;
+  *out = ka_select_spec_default();
+  out->metric = s->metric;
+  out->highest = strcmp(s->order, "highest") == 0;
+  out->count = s->count > 0 ? s->count : -1;
+  out->fraction = s->fraction > 0 ? s->fraction : -1;
+  out->params = s->params > 0 ? s->params : -1;
+  out->unit = strcmp(s->unit, "head") == 0     ? KA_UNIT_HEAD
+              : strcmp(s->unit, "expert") == 0 ? KA_UNIT_EXPERT
+                                               : KA_UNIT_TENSOR;
+  out->include = s->include.items;
+  out->n_include = s->include.n;
+  out->exclude = s->exclude.items;
+  out->n_exclude = s->exclude.n;
+  out->max_dim = s->max_dim;
+  out->min_layer = s->min_layer;
+  out->seed = (uint64_t)job->seed;
+  return KA_STATUS_OK;
+}
+
+static void show(void *user, double done_flops, double all_flops, const char *unit) {
+  struct ka_progress *p = user;
+  p->total = (int64_t)(all_flops / 1e6) + 1;
+  ka_progress_update(p, (int64_t)(done_flops / 1e6), unit ? unit : "");
+}
+
+static ka_status analyze(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_spectrum *results,
+                         const struct ka_unit *units, int64_t n, bool full) {
+  struct ka_progress bar;
+  struct ka_spectral_options options = {.full = full, .progress = show, .user = &bar};
+  ka_progress_begin(ctx, &bar, "analyze", 0, 1);
+  ka_status st = ka_spectral_analyze(ctx, arena, results, units, n, &options, NULL);
+  ka_progress_end(&bar);
+  return st;
+}
+
+/* Spectra of the candidates only: what cannot be chosen is not read. */
+static ka_status choose(struct ka_ctx *ctx, struct ka_train_selection *s,
+                        const struct ka_select_spec *spec) {
+  void *mem = NULL;
+  struct ka_unit *some = NULL;
+  struct ka_spectrum *results = NULL;
+  bool *candidate = NULL;
+  int64_t n = 0;
+  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->n_units, sizeof *candidate, "candidates"));
+  candidate = mem;
+  KA_TRY(ka_select_candidates(ctx, spec, s->units, s->n_units, candidate));
+  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->n_units, sizeof *some, "candidates"));
+  some = mem;
+  for (int64_t i = 0; i < s->n_units; i++)
+    if (candidate[i]) some[n++] = s->units[i];
+  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, n, sizeof *results, "spectra"));
+  results = mem;
+  for (int64_t i = 0; i < n; i++) results[i].unit = &some[i];
+  if (ka_select_needs_spectra(spec))
+    KA_TRY(analyze(ctx, &s->arena, results, some, n, ka_select_needs_full(spec)));
+  return ka_select(ctx, &s->arena, &s->chosen, spec, results, n);
+}
+
+static ka_status make_parts(struct ka_ctx *ctx, struct ka_train_selection *s) {
+  void *mem = NULL;
+  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->chosen.n_units, sizeof *s->parts, "parts"));
+  s->parts = mem;
+  for (int64_t i = 0; i < s->chosen.n_units; i++) {
+    const struct ka_selected *u = &s->chosen.units[i];
+    bool rows = u->rows[0] >= 0, cols = u->cols[0] >= 0;
+    s->parts[i] = (struct ka_train_part){
+        .tensor = u->tensor,
+        .row = rows ? u->rows[0] : 0,
+        .n_rows = rows ? u->rows[1] - u->rows[0] : -1,
+        .col = cols ? u->cols[0] : 0,
+        .n_cols = cols ? u->cols[1] - u->cols[0] : -1,
+    };
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s,
+                          const struct ka_job *job, const struct ka_safetensors *files,
+                          const char *file) {
+  struct ka_select_spec spec;
+  double start_s = ka_now_s();
+  memset(s, 0, sizeof *s);
+  ka_arena_init(&s->arena, ctx, "selection");
+  KA_TRY(ka_select_spec_of_job(&s->arena, job, &spec));
+  if (!file) file = job->selection.file;
+  if (file) {
+    KA_TRY(ka_selection_read(ctx, &s->arena, &s->chosen, file));
+  } else {
+    KA_TRY(ka_units_of_file(ctx, &s->arena, files, strcmp(spec.metric, "all") == 0, &s->units,
+                            &s->n_units));
+    KA_TRY(choose(ctx, s, &spec));
+  }
+  s->chosen.base = job->base_model;
+  if (s->chosen.n_units == 0)
+    return ka_fail(ctx, KA_E_INPUT, "%s: selects no unit; loosen include, exclude or the budget",
+                   file ? file : ka_job_place(job, "selection"));
+  s->analysis_s = ka_now_s() - start_s;
+  return make_parts(ctx, s);
+}
+
+void ka_train_selection_close(struct ka_train_selection *s) { ka_arena_deinit(&s->arena); }
+
+/* A Gram matrix and a few Cholesky factors of it. */
+static double flops_of(const struct ka_tensor *t) {
+  double m = (double)(t->shape[0] < t->shape[1] ? t->shape[0] : t->shape[1]);
+  double n = (double)(t->shape[0] < t->shape[1] ? t->shape[1] : t->shape[0]);
+  return m * m * n + 2 * m * m * m;
+}
+
+ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool after, double *kappa) {
+  struct ka_arena arena;
+  void *units_mem = NULL, *results_mem = NULL;
+  double flops = 0;
+  int64_t n = 0;
+  ka_arena_init(&arena, ctx, "kappa drift");
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_arena_alloc_n(&arena, &units_mem, o->n, sizeof(struct ka_unit), "units"), out);
+  KA_TRY_GOTO(ka_arena_alloc_n(&arena, &results_mem, o->n, sizeof(struct ka_spectrum), "spectra"),
+              out);
+  struct ka_unit *units = units_mem;
+  struct ka_spectrum *results = results_mem;
+  for (int64_t i = 0; i < o->n; i++) {
+    const struct ka_slice *s = &o->model->slices[i];
+    struct ka_tensor stored = o->model->params[s->param].stored;
+    kappa[i] = NAN;
+    if (stored.n_dim < 2) continue;
+    struct ka_tensor before =
+        ka_tensor_slice(ka_tensor_as_matrix(stored), s->row, s->n_rows, s->col, s->n_cols);
+    units[n++] = ka_unit_of_tensor(o->slices[i].tensor, after ? o->slices[i].w : before);
+    flops += flops_of(&before);
+  }
+  if (flops > 2e12) goto out;
+  KA_TRY_GOTO(analyze(ctx, &arena, results, units, n, false), out);
+  for (int64_t i = 0, k = 0; i < o->n; i++) {
+    if (o->model->params[o->model->slices[i].param].stored.n_dim < 2) continue;
+    kappa[i] = results[k].error ? NAN : results[k].metrics[KA_METRIC_KAPPA];
+    k++;
+  }
+out:
+  ka_arena_deinit(&arena);
+  return st;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From a job's `selection:` to the parts of the model that are trained, and their kappa before and
+ * after. */
+#ifndef KAPPA_ENGINE_TRAIN_SELECT_H
+#define KAPPA_ENGINE_TRAIN_SELECT_H
+
+#include "engine/formats/job.h"
+#include "engine/model/model.h"
+#include "engine/spectral/selection.h"
+#include "engine/train/optim.h"
+
+/* Units of a model and what was chosen of them. Everything lives in the arena. */
+struct ka_train_selection {
+  struct ka_arena arena;
+  struct ka_unit *units; /* all units that could be trained, [n_units] */
+  int64_t n_units;
+  struct ka_selection chosen;
+  struct ka_train_part *parts; /* [chosen.n_units], for ka_model_train_parts */
+  double analysis_s;
+};
+
+/* The job's selection as the spectral room's spec; lists in the arena. */
+ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job,
+                                struct ka_select_spec *out);
+
+/* Chooses by the job's selection from the weights in `files`, or reads `file` (NULL: the job's
+ * selection.file, if any) as it is. Nothing chosen is KA_E_INPUT with the place in the job. Shows
+ * progress while spectra are computed. Free with ka_train_selection_close, also after a failure. */
+ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s,
+                          const struct ka_job *job, const struct ka_safetensors *files,
+                          const char *file);
+void ka_train_selection_close(struct ka_train_selection *s);
+
+/* kappa of every slice of the optimizer, NaN where it is singular, a vector, or where the whole
+ * would take more than about a minute. after: of the masters as they are now; else of the stored
+ * weights. kappa [optim->n]. */
+ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool after, double *kappa);
+
+#endif
