@@ -158,14 +158,17 @@ static int64_t clip(int64_t i, int64_t n, int64_t lo, int64_t hi) {
   return i < lo ? lo : i > hi ? hi : i;
 }
 
-/* Every step-th of n items from start: `count` of them. */
-static ka_status take(struct jrun *J, struct jv obj, int64_t start, int64_t step, int64_t count,
-                      struct jv *out) {
+/* Every step-th item from start towards stop: `count` of them. */
+static ka_status take(struct jrun *J, struct jv obj, int64_t start, int64_t stop, int64_t step,
+                      int64_t count, struct jv *out) {
   if (obj.t == JV_RANGE) {
     void *r;
     J_TRY(j_alloc(J, &r, sizeof(struct jrange)));
-    int64_t s = obj.r->step * step, first = obj.r->start + start * obj.r->step;
-    *(struct jrange *)r = (struct jrange){first, first + count * s, s, count};
+    int64_t s = 0;
+    if (__builtin_mul_overflow(obj.r->step, step, &s))
+      return j_fail(J, "the step does not fit into 64 bits");
+    *(struct jrange *)r = (struct jrange){obj.r->start + start * obj.r->step,
+                                          obj.r->start + stop * obj.r->step, s, count};
     *out = (struct jv){.t = JV_RANGE, .r = r};
     return KA_STATUS_OK;
   }
@@ -204,7 +207,7 @@ ka_status j_slice(struct jrun *J, struct jv obj, const struct jv bounds[3], stru
   int64_t count = 0;
   if (!down && stop > start) count = (stop - start - 1) / step + 1;
   if (down && stop < start) count = step == INT64_MIN ? 1 : (start - stop - 1) / -step + 1;
-  return take(J, obj, start, step, count, out);
+  return take(J, obj, start, stop, step, count, out);
 }
 
 /* --- calls --------------------------------------------------------------------------------------

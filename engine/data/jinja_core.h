@@ -328,8 +328,10 @@ struct jparser {
   struct ka_jinja *t;
   struct jtok *tok, *toks; /* tok: the current one */
   int64_t n_toks, toks_cap;
-  int depth, n_loops, soft, macro_flags; /* soft: inside an if, unknown names fail only when run */
-  int *name_slots;                       /* hash table of ids + 1 */
+  int depth, n_loops, macro_flags;
+  int soft;                    /* inside an if: unknown filters and tests fail only when run */
+  const struct jnode *unknown; /* the first that is run for certain */
+  int *name_slots;             /* hash table of ids + 1 */
   int64_t n_slots;
 };
 ka_status jp_fail(struct jparser *J, uint32_t at, const char *fmt, ...)

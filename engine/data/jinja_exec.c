@@ -94,6 +94,7 @@ static ka_status exec_with(struct jrun *J, const struct jnode *n, struct jscope 
 static ka_status fetch(struct jrun *J, struct jloop *l, struct jv *out) {
   *out = (struct jv){.t = JV_MISSING};
   while (l->next < l->iterable.q->n) {
+    J_TRY(j_steps(J, 64));
     struct jv item = l->iterable.q->v[l->next++];
     if (l->node->c) {
       struct jscope *sc = NULL;
@@ -202,9 +203,9 @@ ka_status j_loop_attr(struct jrun *J, struct jloop *l, const char *name, struct 
   return KA_STATUS_OK;
 }
 
-static int loop_id(struct jrun *J) {
+static int name_id(struct jrun *J, const char *name) {
   for (int64_t i = 0; i < J->t->n_names; i++)
-    if (strcmp(J->t->names[i], "loop") == 0) return (int)i;
+    if (strcmp(J->t->names[i], name) == 0) return (int)i;
   return -1;
 }
 
@@ -217,7 +218,8 @@ static ka_status run_loop(struct jrun *J, const struct jnode *n, struct jscope *
   J->at = n->b->at;
   J_TRY(j_items(J, iterable, &l->iterable));
   if (!n->c && iterable.t != JV_ITER) l->length = l->iterable.q->n;
-  int loop_name = loop_id(J);
+  int loop_name = name_id(J, "loop");
+  bool finished = false; /* a body that ran to its end; Jinja's else is for loops without one */
   for (;;) {
     struct jv item;
     struct jscope *inner = NULL;
@@ -229,9 +231,10 @@ static ka_status run_loop(struct jrun *J, const struct jnode *n, struct jscope *
     if (loop_name >= 0)
       J_TRY(j_scope_set(J, inner, loop_name, (struct jv){.t = JV_LOOP, .loop = l}));
     J_TRY(exec_list(J, n->list, inner, &flow));
+    finished |= flow == FLOW_ON;
     if (flow == FLOW_BREAK) break;
   }
-  if (l->index0 >= 0 || !n->d) return KA_STATUS_OK;
+  if (finished || !n->d) return KA_STATUS_OK;
   struct jscope *inner = NULL;
   J_TRY(j_scope(J, sc, &inner));
   return j_exec_body(J, n->d, inner);
@@ -250,12 +253,6 @@ ka_status j_loop_call(struct jrun *J, struct jloop *l, struct jv iterable, struc
 
 /* --- macros -------------------------------------------------------------------------------------
  */
-
-static int name_id(struct jrun *J, const char *name) {
-  for (int64_t i = 0; i < J->t->n_names; i++)
-    if (strcmp(J->t->names[i], name) == 0) return (int)i;
-  return -1;
-}
 
 /* Takes the keyword argument of that name; MISSING when it is not there. */
 static struct jv take_keyword(const struct jargs *args, bool *used, const char *name) {
@@ -329,6 +326,12 @@ static ka_status make_macro(struct jrun *J, const struct jnode *n, struct jscope
   return KA_STATUS_OK;
 }
 
+/* What a filter or call block gives must be text. */
+static ka_status put_text(struct jrun *J, struct jv v) {
+  if (v.t != JV_STR) return j_fail(J, "a block gave a %s instead of text", jv_type_name(v));
+  return j_put_str(J, J->out, v);
+}
+
 /* {% call(x) name(args) %}: the call with one more keyword argument, caller. */
 static ka_status exec_call_block(struct jrun *J, const struct jnode *n, struct jscope *sc) {
   struct jv callee, caller, text;
@@ -345,7 +348,7 @@ static ka_status exec_call_block(struct jrun *J, const struct jnode *n, struct j
   args.kw[args.n_kw++] = (struct jkw){name, caller};
   J->at = n->at;
   J_TRY(j_call(J, callee, &args, &text));
-  return j_put_str(J, J->out, text);
+  return put_text(J, text);
 }
 
 static ka_status exec_generation(struct jrun *J, const struct jnode *n, struct jscope *sc) {
@@ -410,7 +413,7 @@ static ka_status exec(struct jrun *J, const struct jnode *n, struct jscope *sc, 
   case JN_FILTERBLOCK:
     J_TRY(capture(J, n->list, sc, &v));
     J_TRY(filtered(J, n->b, sc, &v));
-    return j_put_str(J, J->out, v);
+    return put_text(J, v);
   case JN_WITH:
     return exec_with(J, n, sc, flow);
   case JN_GENERATION:

@@ -136,9 +136,11 @@ static ka_status parse_or(struct jparser *J, struct jnode **out) {
 }
 
 ka_status jp_expr(struct jparser *J, struct jnode **out, bool with_cond) {
+  const struct jnode *unknown_before = J->unknown;
   *out = NULL;
   J_TRY(jp_enter(J));
   J_TRY(parse_or(J, out));
+  if (with_cond && jp_is_name(J, "if")) J->unknown = unknown_before; /* not run for certain */
   while (with_cond && jp_is_name(J, "if")) {
     struct jnode *n = NULL;
     J_TRY(jp_node(J, &n, JN_COND, J->tok++->at));
@@ -375,9 +377,7 @@ static ka_status named_function(struct jparser *J, struct jnode *n, bool is_test
   n->at = k->at;
   n->func = is_test ? j_find_test(k->s, k->n) : j_find_filter(k->s, k->n);
   J_TRY(jp_str(J, &n->value, k->s, k->n));
-  if ((!n->func || !n->func->fn) && J->soft == 0)
-    return jp_fail(J, k->at, "%s '%.*s' is not %s", is_test ? "test" : "filter", (int)k->n, k->s,
-                   n->func ? "supported" : "known");
+  if ((!n->func || !n->func->fn) && J->soft == 0 && !J->unknown) J->unknown = n;
   J->tok++;
   if (J->tok->type == '.') return jp_fail(J, J->tok->at, "dotted names are not supported");
   return KA_STATUS_OK;

@@ -310,7 +310,7 @@ FILTER(f_round) {
   }
   double scale = pow(10, (double)digits), v = jv_as_float(self) * scale;
   if (!isfinite(v)) return j_fail(J, "round: the number is too large");
-  *out = jv_float((up ? ceil(v) : floor(v)) / scale);
+  *out = jv_float(((up ? ceil(v) : floor(v)) + 0.0) / scale); /* + 0.0: no minus zero */
   return KA_STATUS_OK;
 }
 

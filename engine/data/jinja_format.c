@@ -272,11 +272,11 @@ static ka_status format_value(struct jrun *J, struct jbuf *b, struct jv v, const
   struct spec s;
   J_TRY(parse_spec(J, p, n, &s));
   if (v.t == JV_STR) {
-    if ((s.type && s.type != 's') || s.sign || s.alternate || s.group || s.align == '=') {
-      if (!(s.align == '=' && s.zero && s.type != 'd'))
-        return j_fail(J, "format '%.*s' does not fit a string", (int)n, p);
-      s.align = '<';
-    }
+    bool zero_padded = s.align == '=' && s.zero && s.fill[0] == '0';
+    if ((s.type && s.type != 's') || s.sign || s.alternate || s.group ||
+        (s.align == '=' && !zero_padded))
+      return j_fail(J, "format '%.*s' does not fit a string", (int)n, p);
+    if (zero_padded) s.align = '<';
     return put_text(J, b, &s, v, s.align ? s.align : '<');
   }
   if (s.group && s.align == '=') return j_fail(J, "zero padding of digit groups is not supported");
@@ -302,8 +302,9 @@ static ka_status field_value(struct jrun *J, const char *p, size_t n, int64_t *n
   int64_t index = *next;
   size_t k = 0;
   bool number = i == 0 || (digits_at(p, i, &k, &index) && k == i);
-  if (i == 0 && (*next)++ < 0) return j_fail(J, "format: numbered and automatic fields are mixed");
-  if (i > 0 && number) *next = -1;
+  if (number && (i == 0 ? *next < 0 : *next > 0))
+    return j_fail(J, "format: numbered and automatic fields are mixed");
+  if (number) *next = i == 0 ? *next + 1 : -1;
   if (number) {
     if (index < 0 || index >= args->n_pos) return j_fail(J, "format: too few arguments");
     *out = args->pos[index];

@@ -81,6 +81,7 @@ static size_t sign_at(const struct lexer *x, size_t i) {
 /* Everything up to {% endraw %} as data; i stands behind {% raw %}. */
 static ka_status raw_block(struct lexer *x, size_t begin) {
   struct jparser *J = x->J;
+  if (x->i == x->n) return KA_STATUS_OK; /* Jinja lets this one pass */
   for (size_t i = x->i; i + 1 < x->n; i++) {
     if (!starts(x, i, "{%")) continue;
     size_t sign = sign_at(x, i + 2);

@@ -314,6 +314,7 @@ static ka_status add_piece(struct jrun *J, struct jv list, const struct jstr *s,
                            size_t to) {
   struct jv piece;
   J_TRY(j_str_view(J, &piece, s->p + from, to - from));
+  piece.s->markup = s->markup;
   return j_seq_add(J, list, piece);
 }
 
@@ -330,7 +331,7 @@ static ka_status split_space(struct jrun *J, const struct jstr *s, int64_t max, 
   size_t n = s->n;
   uint32_t cp;
   for (;; max--) {
-    ju_strip(&p, &n, NULL, true, max == 0);
+    ju_strip(&p, &n, NULL, true, false);
     if (n == 0) return KA_STATUS_OK;
     size_t i = 0;
     while (i < n && max != 0) {
@@ -350,7 +351,7 @@ static ka_status rsplit_space(struct jrun *J, const struct jstr *s, int64_t max,
   size_t n = s->n;
   uint32_t cp;
   for (;; max--) {
-    ju_strip(&p, &n, NULL, max == 0, true);
+    ju_strip(&p, &n, NULL, false, true);
     if (n == 0) break;
     size_t i = n;
     while (i > 0 && max != 0) {

@@ -208,6 +208,8 @@ static ka_status parse_params(struct jparser *J, struct jnode **list) {
     if (jp_skip(J, '=')) {
       defaults = true;
       J_TRY(jp_expr(J, &(*list)->a, true));
+    } else if (strcmp(J->t->names[(*list)->id], "caller") == 0) {
+      return jp_fail(J, (*list)->at, "the special parameter 'caller' needs a default");
     } else if (defaults) {
       return jp_fail(J, J->tok->at, "a parameter without a default follows one with a default");
     }
@@ -377,6 +379,11 @@ static ka_status parse_source(struct ka_ctx *ctx, struct ka_jinja *t, const char
   if (bad < t->n_src) return jp_fail(J, (uint32_t)bad, "not valid UTF-8");
   ka_status st = jp_tokens(J);
   if (ka_ok(st)) st = parse_body(J, &t->body, NULL);
+  if (ka_ok(st) && J->unknown) {
+    const struct jnode *u = J->unknown;
+    st = jp_fail(J, u->at, "%s '%.*s' is not %s", u->kind == JN_TEST ? "test" : "filter",
+                 (int)u->value.s->n, u->value.s->p, u->func ? "supported" : "known");
+  }
   ka_free(J->toks);
   return st;
 }

@@ -134,7 +134,7 @@ static ka_status put_upper(struct jrun *J, uint32_t cp, bool title_case, struct 
               cp == 0x1fcc || cp == 0x1ff3 || cp == 0x1ffc;
   if (n > 1 && n <= 8 && !(title_case && iota)) {
     for (utf8proc_ssize_t i = 0; i < n; i++) {
-      bool keep = title_case && i > 0; /* in title case an iota subscript stays one */
+      bool keep = title_case && i > 0 && cp != 0x149; /* an iota subscript stays one */
       uint32_t one = (uint32_t)(keep ? folded[i] : utf8proc_toupper(folded[i]));
       if (keep && one == 0x3b9) one = 0x345;
       J_TRY(jb_cp(J, out, one));

@@ -83,7 +83,8 @@ ka_status j_dict(struct jrun *J, struct jv *out) {
 }
 
 ka_status j_hashable(struct jrun *J, struct jv v) {
-  if (v.t == JV_LIST || v.t == JV_DICT)
+  bool values = v.t == JV_VIEW && strcmp(v.q->kind, "dict_values") == 0;
+  if (v.t == JV_LIST || v.t == JV_DICT || (v.t == JV_VIEW && !values))
     return j_fail(J, "a %s cannot be a dictionary key or member of a set", jv_type_name(v));
   if (v.t != JV_TUPLE) return KA_STATUS_OK;
   J_TRY(j_enter(J));
