@@ -6,7 +6,9 @@
 
 #include "engine/model/rope.h"
 
-enum { LOGITS_BYTES = 64 << 20 };
+/* Rows of the head's chunks: enough to pay for reading the head and, when it is trained, for adding
+ * to its gradient; fewer where the vocabulary would make the logits larger than the bytes. */
+enum { CHUNK_ROWS = 512, CHUNK_BYTES = 128 << 20 };
 
 static bool trained(const struct ka_model *m, int layer, const enum ka_role *roles, int n) {
   for (int i = 0; i < n; i++) {
@@ -214,8 +216,9 @@ ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measur
   b->B = B;
   b->T = T;
   b->P = m->max_position > T ? m->max_position : T;
-  int64_t fit = LOGITS_BYTES / (m->recipe.V * (int64_t)ka_dtype_bytes(m->compute));
-  b->chunk_rows = fit < 1 ? 1 : fit < B * T ? fit : B * T;
+  int64_t fit = CHUNK_BYTES / (m->recipe.V * (int64_t)ka_dtype_bytes(m->compute));
+  b->chunk_rows = fit < 1 ? 1 : fit < CHUNK_ROWS ? fit : CHUNK_ROWS;
+  if (b->chunk_rows > B * T) b->chunk_rows = B * T;
   plan_needs(m);
   ka_arena_deinit(&m->run);
   ka_arena_deinit(&m->step);

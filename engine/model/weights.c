@@ -47,16 +47,18 @@ static struct ka_pack_args pack_args(const struct ka_model *m, const struct ka_p
                                .m = p == ka_head_param(m) ? b->chunk_rows : b->B * b->T};
 }
 
-/* Frozen weights are packed once, and the head, trained or not, after each step: its chunks share
- * the work. Trained weights of a block are packed on the way, see ka_weight_packed. */
+/* Frozen weights are packed once, and the trained head for its input gradient, whose sum over the
+ * vocabulary gains most, after each step: its chunks share the work. Trained weights of a block are
+ * packed on the way, see ka_weight_packed; keeping them would take twice their memory again. */
 static ka_status plan_pack(struct ka_model *m, const struct ka_param *p, bool trans_b,
                            struct ka_tensor *out) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_pack_args args = pack_args(m, p, trans_b);
+  bool head = p == ka_head_param(m);
   *out = (struct ka_tensor){0};
   size_t n_bytes = ka_pack_bytes(m->dev, &args);
-  if (n_bytes == 0) return KA_STATUS_OK;
-  if (p->trained && p != ka_head_param(m)) {
+  if (n_bytes == 0 || (p->trained && head && trans_b)) return KA_STATUS_OK;
+  if (p->trained && !head) {
     if (n_bytes > m->buffers->pack_bytes) m->buffers->pack_bytes = n_bytes;
     return KA_STATUS_OK;
   }
@@ -71,8 +73,8 @@ ka_status ka_weight_packed(struct ka_model *m, const struct ka_param *p, bool tr
                            struct ka_tensor *out) {
   struct ka_ctx *ctx = m->ctx;
   *out = trans_b ? p->packed : p->packed_t;
-  if (out->data || !m->buffers->pack_scratch || !p->trained || rows < PACK_ROWS)
-    return KA_STATUS_OK;
+  bool on_the_way = p->trained && p != ka_head_param(m) && rows >= PACK_ROWS;
+  if (out->data || !on_the_way || !m->buffers->pack_scratch) return KA_STATUS_OK;
   struct ka_pack_args args = pack_args(m, p, trans_b);
   size_t n_bytes = ka_pack_bytes(m->dev, &args);
   if (n_bytes == 0) return KA_STATUS_OK;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TINY_V = 29, TINY_C = 12, TINY_MAX = 256 };
+enum { TINY_V = 29, TINY_C = 12, TINY_MAX = 1024 };
 
 #define TINY_COMMON                                                                                \
   "\"vocab_size\":29,\"hidden_size\":12,\"num_hidden_layers\":2,\"num_attention_heads\":4,"        \
