@@ -49,7 +49,7 @@ static inline float fast_exp(float x) {
   x = x > 89.0f ? 89.0f : x;
   union {
     float f;
-    int32_t i;
+    uint32_t u; /* unsigned: a NaN's bits may wrap */
   } t = {x * 1.44269504f + magic}, low, high;
   float n = t.f - magic;
   float r = x - n * 0.693359375f;
@@ -61,9 +61,9 @@ static inline float fast_exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  int32_t whole = t.i - 0x4b400000, half = whole >> 1;
-  low.i = (half + 127) * (1 << 23);
-  high.i = (whole - half + 127) * (1 << 23);
+  int32_t whole = (int32_t)(t.u - 0x4b400000u), half = whole >> 1;
+  low.u = (uint32_t)(half + 127) << 23;
+  high.u = (uint32_t)(whole - half + 127) << 23;
   return p * low.f * high.f;
 }
 
