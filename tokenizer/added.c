@@ -91,7 +91,10 @@ ka_status ka_added_build(struct ka_ctx *ctx, struct ka_added_tokens *t, const ch
   static const char word[] = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}]";
   for (int64_t i = 0; i < t->n; i++) {
     const struct ka_added *item = &t->items[i];
-    if (item->pattern_n == 0) continue; /* the normalizer leaves nothing to look for */
+    if (item->pattern_n == 0) /* the library would cut the text at every character */
+      return ka_fail(ctx, KA_E_INPUT,
+                     "%s: added_tokens: the normalizer leaves nothing of \"%.80s\"", what,
+                     item->content);
     KA_TRY(insert(ctx, item->normalized ? &t->normal : &t->raw, item, (int32_t)i, what));
     if (item->single_word && !t->word)
       KA_TRY(ka_rx_compile(ctx, &t->word, word, sizeof word - 1, what));

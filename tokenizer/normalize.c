@@ -62,7 +62,7 @@ static ka_status run_replace(struct ka_ctx *ctx, const struct ka_unicode *u,
   bool is_match;
   ka_find_begin(&f, &p->find, u, w->scan, v->s, v->n);
   while (ka_find_next(ctx, &f, &st, &b, &e, &is_match)) {
-    if (!is_match && b == 0 && e == v->n) return KA_STATUS_OK;
+    if (!is_match && !*changed && b == 0 && e == v->n) return KA_STATUS_OK;
     *changed = true;
     if (!is_match) {
       KA_TRY(ka_text_copy(ctx, out, v, b, e));

@@ -165,6 +165,8 @@ static ka_status load_processor(struct ka_tokenizer *t, const json_t *v, const c
   const char *type = json_string_value(json_object_get(v, "type"));
   if (!type) return ka_fail(ctx, KA_E_INPUT, "%s: expected an object with a \"type\"", where);
   if (strcmp(type, "ByteLevel") == 0) return KA_STATUS_OK; /* trims offsets only */
+  if (t->n_before + t->n_after > 0) /* the library takes the first one's parts for a pair */
+    return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: a second processor that may add tokens", where);
   if (strcmp(type, "TemplateProcessing") == 0) return load_template(t, v, where);
   if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0)
     return load_cls_sep(t, v, where);
