@@ -70,7 +70,7 @@ static void test_cases(void **state) {
     json_t *tokenizer = json_object_get(v, "tokenizer"), *rows = json_object_get(v, "rows");
     size_t k = (size_t)json_integer_value(json_object_get(v, "model"));
     json_object_set(tokenizer, "model", json_array_get(json_object_get(head, "models"), k));
-    T_OK(ka_json_write(ctx, tokenizer, path));
+    assert_int_equal(json_dump_file(tokenizer, path, 0), 0); /* no fsync, 155 times */
     T_OK(ka_tokenizer_open(ctx, &t, path));
     for (size_t i = 0; i < json_array_size(rows); i++) {
       if (json_is_null(json_array_get(rows, i))) continue;
