@@ -80,9 +80,9 @@ static ka_status wrong(struct ka_job_reader *r, const struct ka_yaml *v, const c
 static const char *range_text(const struct ka_job_key *key, const char *noun, char buf[128]) {
   const char *above = key->dflt && !*key->dflt && key->least == 0 ? "above " : "";
   if (key->most >= 1e9)
-    snprintf(buf, 128, "%s %s%g%s", noun, *above ? above : "of at least ", key->least, "");
+    snprintf(buf, 128, "%s %s%.15g", noun, *above ? above : "of at least ", key->least);
   else
-    snprintf(buf, 128, "%s from %s%g to %g", noun, above, key->least, key->most);
+    snprintf(buf, 128, "%s from %s%.15g to %.15g", noun, above, key->least, key->most);
   return buf;
 }
 
