@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kappa tokenize MODEL [FILE]: what a tokenizer makes of a text. Lines of --jsonl are worked on by
- * all threads, a batch at a time, and written in order. */
+ * kappa tokenize MODEL [FILE]: what a tokenizer makes of a text, or (--chat) a chat template of a
+ * conversation. Lines of --jsonl are worked on by all threads, a batch at a time, and written in
+ * order. */
 #include "base/file.h"
 #include "base/json.h"
 #include "engine/cli/cli.h"
+#include "engine/data/chat.h"
 #include "tokenizer/tokenizer.h"
 
 #include <errno.h>
@@ -204,7 +206,89 @@ out:
   return st;
 }
 
+/* A day "2024-07-26" somewhere in the text, as strftime_now's clock. */
+static ka_status read_clock(struct ka_ctx *ctx, const char *text, struct tm *out) {
+  const char *digits = strpbrk(text, "0123456789");
+  int year = 0, month = 0, day = 0;
+  memset(out, 0, sizeof *out);
+  if (!digits || sscanf(digits, "%4d-%2d-%2d", &year, &month, &day) != 3)
+    return ka_fail(ctx, KA_E_INPUT, "strftime_now: got \"%.60s\", expected a day like 2024-07-26",
+                   text);
+  out->tm_year = year - 1900;
+  out->tm_mon = month - 1;
+  out->tm_mday = day;
+  if (timegm(out) == -1) /* fills in the day of the week and of the year */
+    return ka_fail(ctx, KA_E_INPUT, "strftime_now: \"%.60s\" is no day", text);
+  return KA_STATUS_OK;
+}
+
+/* FILE: an object of variables, or the messages alone. */
+static ka_status render_chat(struct ka_ctx *ctx, const struct ka_cli *cli, const char *file,
+                             struct ka_str *out) {
+  const char *model = ka_cli_arg(cli, 0), *template = ka_cli_str(cli, "template");
+  struct ka_chat *chat = NULL;
+  struct tm day;
+  struct ka_jinja_options opts = {0};
+  json_t *vars = NULL;
+  ka_status st = KA_STATUS_OK;
+  if (!ka_path_exists(model)) {
+    st = ka_fail(ctx, KA_E_INPUT, "%s: no such model directory", model);
+    goto out;
+  }
+  KA_TRY_GOTO(template ? ka_chat_load_file(ctx, &chat, template, model)
+                       : ka_chat_load_model(ctx, &chat, model),
+              out);
+  KA_TRY_GOTO(ka_json_load(ctx, file, &vars), out);
+  if (json_is_array(vars)) vars = json_pack("{s:o}", "messages", vars);
+  if (!json_is_object(vars)) {
+    st = ka_fail(ctx, KA_E_INPUT, "%s: expected an object with messages, or a list of messages",
+                 file);
+    goto out;
+  }
+  const char *clock = json_string_value(json_object_get(vars, "strftime_now"));
+  if (clock) {
+    KA_TRY_GOTO(read_clock(ctx, clock, &day), out);
+    opts.now = &day;
+    json_object_del(vars, "strftime_now");
+  }
+  KA_TRY_GOTO(ka_chat_render(ctx, chat, vars, &opts, out, NULL), out);
+out:
+  json_decref(vars);
+  ka_chat_destroy(chat);
+  return st;
+}
+
+static ka_status run_chat(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  struct ka_str text = {0}, out = {0};
+  struct ka_tokens tokens = {.want_spans = !ka_cli_flag(cli, "ids")};
+  struct ka_tokenizer *t = NULL;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(render_chat(ctx, cli, ka_cli_str(cli, "chat"), &text), out);
+  if (ka_cli_flag(cli, "text")) {
+    KA_TRY_GOTO(ka_str_append(ctx, &out, text.data, text.len), out);
+  } else { /* the template writes the special tokens itself */
+    KA_TRY_GOTO(ka_tokenizer_open(ctx, &t, ka_cli_arg(cli, 0)), out);
+    KA_TRY_GOTO(ka_tokenizer_encode(ctx, t, text.data ? text.data : "", text.len, false, &tokens),
+                out);
+    KA_TRY_GOTO(tokens.want_spans ? put_table(ctx, t, &tokens, &out)
+                                  : put_ids(ctx, &out, tokens.ids, tokens.n, " "),
+                out);
+    if (!tokens.want_spans) KA_TRY_GOTO(ka_str_puts(ctx, &out, "\n"), out);
+  }
+  if (fwrite(out.data ? out.data : "", 1, out.len, stdout) != out.len)
+    st = ka_fail(ctx, KA_E_IO, "stdout: write failed");
+out:
+  ka_tokenizer_close(t);
+  ka_tokens_deinit(&tokens);
+  ka_str_deinit(&text);
+  ka_str_deinit(&out);
+  return st;
+}
+
 static ka_status tokenize_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  if (ka_cli_str(cli, "chat")) return run_chat(ctx, cli);
+  if (ka_cli_flag(cli, "text") || ka_cli_str(cli, "template"))
+    return ka_fail(ctx, KA_E_USAGE, "--text and --template go with --chat FILE.json");
   const char *name = ka_cli_n_args(cli) > 1 ? ka_cli_arg(cli, 1) : "-";
   struct ka_tokenizer *t;
   KA_TRY(ka_tokenizer_open(ctx, &t, ka_cli_arg(cli, 0)));
@@ -225,6 +309,13 @@ static const struct ka_option options[] = {
      "out"},
     {"ids", KA_OPT_FLAG, NULL, NULL, "print the ids alone, on one line"},
     {"no-special", KA_OPT_FLAG, NULL, NULL, "do not add the post-processor's special tokens"},
+    {"chat", KA_OPT_STR, "FILE.json", NULL,
+     "render a conversation by the chat template: an object of messages and other variables "
+     "(tools, "
+     "add_generation_prompt, bos_token, ...; \"strftime_now\": \"2024-07-26\" sets the clock), or "
+     "the messages alone"},
+    {"text", KA_OPT_FLAG, NULL, NULL, "with --chat: print the text, not its tokens"},
+    {"template", KA_OPT_STR, "FILE.jinja", NULL, "with --chat: this template, not the model's own"},
     {NULL, KA_OPT_FLAG, NULL, NULL, NULL},
 };
 

@@ -94,8 +94,8 @@ static void answers_and_their_ends_are_trained(void **state) {
        "<|im_start|>user\n[q<|im_end|>]\n<|im_start|>assistant\n[a a<|im_end|>]\n"
        "<|im_start|>user\n[a<|im_end|>]\n<|im_start|>assistant\n[b<|im_end|>]\n"},
       {"", "train_on_inputs: true",
-       "<|im_start|>[user\nq<|im_end|>\n<|im_start|>assistant\na a<|im_end|>\n"
-       "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n]"},
+       "<|im_start|>user\n[q<|im_end|>]\n<|im_start|>assistant\n[a a<|im_end|>]\n"
+       "<|im_start|>user\n[a<|im_end|>]\n<|im_start|>assistant\n[b<|im_end|>]\n"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
     assert_string_equal(shown(chatml, two_turns, cases[i].entry, cases[i].top), cases[i].text);
