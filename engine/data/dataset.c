@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/rng.h"
+#include "engine/data/cache.h"
 #include "engine/data/dataset_parts.h"
 #include "engine/data/reader.h"
 #include "engine/formats/config.h"
@@ -64,41 +65,62 @@ static ka_status cut_document(struct ka_data *d, struct ka_pieces *out, int64_t 
   return KA_STATUS_OK;
 }
 
-static ka_status read_entry(struct ka_data *d, const struct ka_read_options *o,
-                            const struct ka_job_dataset *entry, const char *key,
-                            struct ka_pieces *out) {
+/* Entry i of datasets, then test_datasets. */
+static const struct ka_job_dataset *entry_at(const struct ka_data *d, int64_t i) {
+  const struct ka_job *job = d->job;
+  return i < job->datasets.n ? &job->datasets.items[i]
+                             : &job->test_datasets.items[i - job->datasets.n];
+}
+
+static ka_status read_entries(struct ka_data *d, const struct ka_read_options *o, int64_t n,
+                              int64_t *ends) {
   struct ka_ctx *ctx = d->ctx;
-  const char *policy = policy_of(d->job, entry);
-  int64_t first = d->store.n_docs;
-  KA_TRY(ka_data_read(ctx, o, entry, key, &d->store, &d->stats));
-  d->ranges[d->n_ranges++] = (struct ka_range){first, d->store.n_docs, policy, out};
-  return KA_STATUS_OK;
+  for (int64_t i = 0; i < n; i++) {
+    int64_t n_train = d->job->datasets.n;
+    const char *key;
+    KA_TRY(ka_arena_printf(&d->arena, &key, "%s.%lld", i < n_train ? "datasets" : "test_datasets",
+                           (long long)(i < n_train ? i : i - n_train)));
+    KA_TRY(ka_data_read(ctx, o, entry_at(d, i), key, &d->store, &d->stats));
+    ends[i] = d->store.n_docs;
+  }
+  return ka_store_seal(&d->store);
+}
+
+/* From the cache, or from the files and into the cache. ends: documents up to each entry's last. */
+static ka_status fill_store(struct ka_data *d, const struct ka_read_options *o, int64_t n,
+                            int64_t *ends) {
+  struct ka_ctx *ctx = d->ctx;
+  struct ka_cache cache;
+  bool hit = false;
+  if (!d->job->dataset_prepared_path) return read_entries(d, o, n, ends);
+  KA_TRY(ka_cache_init(&cache, &d->arena, o, &d->stats));
+  KA_TRY(ka_cache_load(&cache, &d->store, &hit));
+  if (hit) {
+    ka_info(ctx, "data", "%s: tokenised before", cache.path);
+    memcpy(ends, cache.ends, (size_t)n * sizeof *ends);
+    return KA_STATUS_OK;
+  }
+  KA_TRY(read_entries(d, o, n, ends));
+  memcpy(cache.ends, ends, (size_t)n * sizeof *ends);
+  return ka_cache_save(&cache, &d->store);
 }
 
 /* All entries are read before any is cut: a sealed store can be read back. */
 static ka_status read_all(struct ka_data *d, const struct ka_read_options *o) {
   struct ka_ctx *ctx = d->ctx;
   const struct ka_job *job = d->job;
-  void *p;
-  const char *key;
-  int64_t n = job->datasets.n, n_test = job->test_datasets.n;
-  KA_TRY(ka_arena_alloc_n(&d->arena, &p, n, sizeof *d->entry_pieces, "entries"));
+  void *p, *ends;
+  int64_t n_train = job->datasets.n, n = n_train + job->test_datasets.n;
+  KA_TRY(ka_arena_alloc_n(&d->arena, &p, n_train, sizeof *d->entry_pieces, "entries"));
   d->entry_pieces = p;
-  KA_TRY(ka_arena_alloc_n(&d->arena, &p, n + n_test, sizeof *d->ranges, "entries"));
-  d->ranges = p;
-  for (int64_t i = 0; i < n; i++) {
-    KA_TRY(ka_arena_printf(&d->arena, &key, "datasets.%lld", (long long)i));
-    KA_TRY(read_entry(d, o, &job->datasets.items[i], key, &d->entry_pieces[i]));
+  KA_TRY(ka_arena_alloc_n(&d->arena, &ends, n, sizeof(int64_t), "entries"));
+  KA_TRY(fill_store(d, o, n, ends));
+  for (int64_t i = 0, doc = 0; i < n; i++) {
+    struct ka_pieces *out =
+        i < n_train ? &d->entry_pieces[i] : &d->parts[KA_DATA_VALIDATION].pieces;
+    for (; doc < ((int64_t *)ends)[i]; doc++)
+      KA_TRY(cut_document(d, out, doc, policy_of(job, entry_at(d, i))));
   }
-  for (int64_t i = 0; i < n_test; i++) {
-    KA_TRY(ka_arena_printf(&d->arena, &key, "test_datasets.%lld", (long long)i));
-    KA_TRY(
-        read_entry(d, o, &job->test_datasets.items[i], key, &d->parts[KA_DATA_VALIDATION].pieces));
-  }
-  KA_TRY(ka_store_seal(&d->store));
-  for (int64_t i = 0; i < d->n_ranges; i++)
-    for (int64_t doc = d->ranges[i].first; doc < d->ranges[i].end; doc++)
-      KA_TRY(cut_document(d, d->ranges[i].pieces, doc, d->ranges[i].policy));
   if (d->stats.n_too_long > 0 && strcmp(job->length_policy, "error") == 0)
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: length_policy is error: %lld documents are longer than sequence_len %lld, "

@@ -16,12 +16,6 @@ struct ka_pieces {
   int64_t n, cap;
 };
 
-struct ka_range { /* documents of one entry, and where its pieces go */
-  int64_t first, end;
-  const char *policy;
-  struct ka_pieces *pieces;
-};
-
 struct ka_part {
   struct ka_pieces pieces; /* in packing order */
   struct ka_packed packed;
@@ -37,8 +31,6 @@ struct ka_data {
   struct ka_arena arena;
   struct ka_store store;
   struct ka_pieces *entry_pieces; /* [datasets] */
-  struct ka_range *ranges;
-  int64_t n_ranges;
   struct ka_part parts[2];
   struct ka_data_stats stats;
 };

@@ -616,6 +616,48 @@ static void tokens_spill_into_a_nameless_file(void **state) {
   ka_store_deinit(&file);
 }
 
+/* Tokenised data is found again, unless anything that it depends on has changed. */
+static void tokens_are_kept_between_runs(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir(), **names;
+  struct ka_arena a;
+  struct ka_job j;
+  struct ka_data *d;
+  int64_t n;
+  put(dir, "a.jsonl", "{\"input_ids\":[1,2,3]}\n{\"input_ids\":[]}\n");
+  put(dir, "v.jsonl", "{\"input_ids\":[5,6],\"labels\":[5,9]}\n");
+  const char *text = "base_model: m\ndatasets: [{path: a.jsonl, type: tokenized}]\n"
+                     "test_datasets: [{path: v.jsonl, type: tokenized}]\n"
+                     "dataset_prepared_path: cache\n";
+  ka_arena_init(&a, ctx, "t");
+  T_OK(ka_job_parse(ctx, &j, text, strlen(text), "job.yaml", dir, NULL, 0));
+  for (int round = 0; round < 4; round++) {
+    /* 0: made, 1: found, 2: the file is damaged and made again, 3: other data, another file */
+    if (round == 2) {
+      T_OK(ka_list_dir(&a, t_str("%s/cache", dir), &names, &n));
+      struct ka_str bytes = {0};
+      const char *path = t_str("%s/cache/%s", dir, names[0]);
+      T_OK(ka_read_file(ctx, path, 0, &bytes));
+      bytes.data[bytes.len - 1] ^= 1;
+      T_OK(ka_write_file(ctx, path, bytes.data, bytes.len));
+      ka_str_deinit(&bytes);
+    }
+    if (round == 3) put(dir, "a.jsonl", "{\"input_ids\":[1,2,4]}\n{\"input_ids\":[]}\n");
+    d = open_data(&j, NULL);
+    assert_string_equal(shown(d, KA_DATA_TRAIN, 0), round == 3 ? "1 2* 4*" : "1 2* 3*");
+    int32_t labels[2];
+    assert_int_equal(ka_data_document(d, KA_DATA_VALIDATION, 0, 2, NULL, labels), 2);
+    assert_int_equal(labels[1], 9);
+    assert_int_equal(ka_data_get_stats(d)->n_rows, 3);
+    assert_int_equal(ka_data_get_stats(d)->n_empty, 1);
+    ka_data_close(d);
+    T_OK(ka_list_dir(&a, t_str("%s/cache", dir), &names, &n));
+    assert_int_equal(n, round == 3 ? 2 : 1);
+  }
+  ka_arena_deinit(&a);
+  ka_job_close(&j);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(tokenized_rows_keep_their_labels, fresh),
@@ -633,6 +675,7 @@ int main(void) {
       cmocka_unit_test_setup(threads_do_not_matter, fresh),
       cmocka_unit_test_setup(packing_is_first_fit_decreasing, fresh),
       cmocka_unit_test_setup(tokens_spill_into_a_nameless_file, fresh),
+      cmocka_unit_test_setup(tokens_are_kept_between_runs, fresh),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

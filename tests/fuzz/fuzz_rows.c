@@ -32,7 +32,8 @@ static const struct home *get_home(struct ka_ctx *ctx) {
                                  "{{ m.content }}<|im_end|>\n{% endfor %}";
   char path[128];
   if (h.tokenizer) return &h;
-  snprintf(h.dir, sizeof h.dir, "/tmp/kappa-fuzz-rows-%ld", (long)getpid());
+  snprintf(h.dir, sizeof h.dir, "%s/kappa-fuzz-rows-%ld",
+           access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", (long)getpid());
   must(ctx, ka_make_dirs(ctx, h.dir));
   snprintf(path, sizeof path, "%s/chat_template.jinja", h.dir);
   must(ctx, ka_write_file(ctx, path, template, strlen(template)));
