@@ -9,7 +9,7 @@ static ka_status plan_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   struct ka_run run;
   struct ka_run_options options = {
       .device = ka_cli_given(cli, "device") ? ka_cli_str(cli, "device") : NULL, .plan = true};
-  ka_status st = ka_cli_job(ctx, &job, cli);
+  ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
   if (ka_ok(st)) {
     st = ka_run_open(ctx, &run, &job, &options);
     if (ka_ok(st)) st = ka_plan_print(&run);

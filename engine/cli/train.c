@@ -14,7 +14,7 @@ static ka_status train_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
       .resume = ka_cli_flag(cli, "resume"),
       .plan = dry,
   };
-  ka_status st = ka_cli_job(ctx, &job, cli);
+  ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
   if (ka_ok(st)) {
     st = ka_run_open(ctx, &run, &job, &options);
     if (ka_ok(st)) st = dry ? ka_plan_print(&run) : ka_run_train(&run);

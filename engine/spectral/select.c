@@ -244,8 +244,13 @@ static void take(struct ka_selection *out, const struct ka_spectrum *r) {
   out->n_elems += to->n_elems;
 }
 
+/* "all" means all: a budget (left in a job whose metric the command line changed) does not apply. */
 static void fill_budget(struct ka_selection *out, const struct ka_select_spec *s,
                         const struct ranked *ranked, int64_t n) {
+  if (is(s, "all")) {
+    for (int64_t i = 0; i < n; i++) take(out, ranked[i].r);
+    return;
+  }
   double all = 0;
   for (int64_t i = 0; i < n; i++) all += (double)ka_unit_elems(ranked[i].r->unit);
   double elems = s->params >= 0     ? (double)s->params

@@ -86,6 +86,9 @@ static void test_orders(void **state) {
   s = spec("all");
   assert_string_equal(choose(&w, s), "embed_tokens layers.0.k layers.0.q layers.2.q layers.10.k "
                                      "layers.10.q");
+  s.count = 1; /* all means all, whatever the budget */
+  assert_string_equal(choose(&w, s), "embed_tokens layers.0.k layers.0.q layers.2.q layers.10.k "
+                                     "layers.10.q");
   ka_arena_deinit(&w.arena);
 }
 
