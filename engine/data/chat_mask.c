@@ -35,7 +35,8 @@ struct mask {
   int64_t n;
   int32_t ends[MAX_ENDS]; /* ids that end turns */
   int n_ends;
-  bool gen_prompt; /* the template knows add_generation_prompt */
+  bool gen_prompt;      /* the template knows add_generation_prompt */
+  struct ka_str header; /* what it adds for it; empty = not known */
 };
 
 /* --- the conversation
@@ -147,14 +148,27 @@ static bool is_prefix(const struct ka_str *part, const struct ka_str *whole) {
          (part->len == 0 || memcmp(part->data, whole->data, part->len) == 0);
 }
 
-static ka_status prefix_length(struct mask *m, int64_t n, bool gen_prompt, size_t *len, bool *ok) {
-  struct ka_str text = {0};
-  *ok = n == 0 && !gen_prompt;
-  *len = 0;
+/* Renders the first n messages into text; *ok: it is a prefix of the whole. */
+static ka_status render_prefix(struct mask *m, int64_t n, bool gen_prompt, struct ka_str *text,
+                               bool *ok) {
+  *ok = false;
   if (n == 0) return KA_STATUS_OK;
-  ka_status st = render_some(m, n, -1, NULL, gen_prompt, &text, ok);
-  *ok = *ok && is_prefix(&text, &m->out->text);
-  *len = text.len;
+  ka_status st = render_some(m, n, -1, NULL, gen_prompt, text, ok);
+  if (!*ok) ka_str_clear(text);
+  *ok = *ok && is_prefix(text, &m->out->text);
+  return st;
+}
+
+/* The answer's header: what the generation prompt adds behind the first n messages, which rendered
+ * with it give `prompted`. Learned once. */
+static ka_status learn_header(struct mask *m, int64_t n, const struct ka_str *prompted) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_str text = {0};
+  bool ok = false;
+  if (m->header.len > 0) return KA_STATUS_OK;
+  ka_status st = render_some(m, n, -1, NULL, false, &text, &ok);
+  if (ka_ok(st) && ok && is_prefix(&text, prompted) && prompted->len > text.len)
+    st = ka_str_append(ctx, &m->header, prompted->data + text.len, prompted->len - text.len);
   ka_str_deinit(&text);
   return st;
 }
@@ -276,29 +290,66 @@ static void find_near_end(struct mask *m, struct turn *turn, size_t limit) {
 /* --- finding all turns
  * --------------------------------------------------------------------------------- */
 
+/* Where turn i ends when the messages up to it, rendered alone, differ from the whole in nothing
+ * but the special token that ends them (an <|end|> that is <|return|> in the last place). */
+static bool end_by_other_token(const struct mask *m, size_t begin, const struct ka_str *alone,
+                               size_t *end) {
+  const struct ka_str *whole = &m->out->text;
+  const struct ka_tokens *t = &m->out->tokens;
+  size_t c = 0;
+  while (c < alone->len && c < whole->len && alone->data[c] == whole->data[c]) c++;
+  int64_t i = token_at(t, c + 1) - 1;
+  if (i < 0 || !ka_tokenizer_is_special(m->tokenizer, t->ids[i])) return false;
+  size_t at = (size_t)t->spans[i].begin, n = alone->len;
+  while (n > at && strchr(" \t\r\n", alone->data[n - 1]) && alone->data[n - 1]) n--;
+  if (at < begin || at > c || n <= at) return false;
+  int32_t other = ka_tokenizer_token_id(m->tokenizer, alone->data + at, n - at);
+  *end = (size_t)t->spans[i].end;
+  return other >= 0 && ka_tokenizer_is_special(m->tokenizer, other);
+}
+
+/* The end of an answer whose beginning is certain. */
+static ka_status find_answer_end(struct mask *m, int64_t i) {
+  struct ka_ctx *ctx = m->ctx;
+  struct turn *turn = &m->turns[i];
+  struct ka_str alone = {0};
+  size_t content;
+  bool ok = false;
+  if (i == m->n - 1) {
+    turn->end = m->out->text.len;
+    turn->exact = turn->found = true;
+    return KA_STATUS_OK;
+  }
+  ka_status st = render_prefix(m, i + 1, false, &alone, &ok);
+  turn->end = alone.len;
+  if (ka_ok(st) && !ok) ok = end_by_other_token(m, turn->begin, &alone, &turn->end);
+  ka_str_deinit(&alone);
+  KA_TRY(st);
+  turn->exact = turn->found = ok && turn->end >= turn->begin;
+  if (turn->exact) return KA_STATUS_OK;
+  KA_TRY(differing(m, i, &content, &turn->end, &ok));
+  turn->found = ok && content >= turn->begin && turn->end >= turn->begin;
+  return KA_STATUS_OK;
+}
+
 static ka_status find_assistant(struct mask *m, int64_t i) {
   struct ka_ctx *ctx = m->ctx;
   struct turn *turn = &m->turns[i];
-  size_t begin = 0, end = 0;
+  struct ka_str before = {0};
   bool ok = false;
   if (!m->gen_prompt || i == 0) return KA_STATUS_OK;
-  KA_TRY(prefix_length(m, i, true, &begin, &ok));
+  ka_status st = render_prefix(m, i, true, &before, &ok);
+  if (ka_ok(st) && ok) st = learn_header(m, i, &before);
+  turn->begin = before.len;
+  ka_str_deinit(&before);
+  KA_TRY(st);
   if (!ok) return KA_STATUS_OK;
-  if (i == m->n - 1)
-    end = m->out->text.len;
-  else
-    KA_TRY(prefix_length(m, i + 1, false, &end, &ok));
-  turn->begin = begin;
-  turn->exact = ok && end >= begin;
-  if (turn->exact) {
-    turn->found = true;
-    turn->end = end;
-    return KA_STATUS_OK;
-  }
-  size_t content; /* the beginning is certain, the end is not */
-  KA_TRY(differing(m, i, &content, &turn->end, &ok));
-  turn->found = ok && content >= begin && turn->end >= begin;
-  return KA_STATUS_OK;
+  /* Some templates have no prompt to offer here (behind a tool's answer), but write a header. */
+  const struct ka_str *whole = &m->out->text, *h = &m->header;
+  if (h->len > 0 && whole->len - turn->begin >= h->len &&
+      memcmp(whole->data + turn->begin, h->data, h->len) == 0)
+    turn->begin += h->len;
+  return find_answer_end(m, i);
 }
 
 static ka_status find_turns(struct mask *m) {
@@ -472,6 +523,7 @@ ka_status ka_chat_mask(struct ka_ctx *ctx, const struct ka_chat *chat,
   ka_status st = mask_all(&m, vars, &spans);
   for (int64_t i = 0; i < m.n && m.turns; i++) ka_free(m.turns[i].parts);
   ka_free(m.turns);
+  ka_str_deinit(&m.header);
   ka_free(spans.at);
   json_decref(m.vars);
   return st;

@@ -349,7 +349,7 @@ FILTER(f_slice) {
 /* The arguments behind the first `skip`. */
 static struct jargs rest_of(const struct jargs *args, int64_t skip) {
   struct jargs rest = *args;
-  rest.pos += skip;
+  if (skip > 0) rest.pos += skip;
   rest.n_pos -= skip;
   return rest;
 }

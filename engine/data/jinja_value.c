@@ -20,7 +20,7 @@ ka_status j_str_view(struct jrun *J, struct jv *out, const char *p, size_t n) {
   void *s;
   J_TRY(j_alloc(J, &s, sizeof(struct jstr)));
   *out = (struct jv){.t = JV_STR, .s = s};
-  *out->s = (struct jstr){p, n, -1, false};
+  *out->s = (struct jstr){p ? p : "", n, -1, false};
   return KA_STATUS_OK;
 }
 

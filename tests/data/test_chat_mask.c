@@ -31,6 +31,13 @@ static const char marked[] =
     "{{ m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
+/* The last answer ends otherwise; no prompt behind a tool, but a header. */
+static const char odd_ends[] =
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + "
+    "('</s>' if loop.last and m.role == 'assistant' else '<|im_end|>') }}{% endfor %}"
+    "{% if add_generation_prompt and messages[-1].role != 'tool' %}{{ '<|im_start|>assistant\n' }}"
+    "{% endif %}";
+
 static struct ka_tokenizer *tokenizer(struct ka_ctx *ctx) {
   static const char *const special[] = {"<|im_start|>", "<|im_end|>", "<s>", "</s>"};
   struct ka_tokenizer *t;
@@ -155,6 +162,13 @@ static void the_trained_text_is_what_it_should_be(void **state) {
        TALK,
        {.roles_to_train = user, .n_roles = 1, .train_on_eos = KA_EOS_NONE},
        U("[Hi]<|im_end|>") A("Yo<|im_end|>") U("[So?]<|im_end|>") A("No<|im_end|>")},
+      {odd_ends,
+       "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\",\"content\":"
+       "\"Yo\"},{\"role\":\"tool\",\"content\":\"7\"},{\"role\":\"assistant\",\"content\":\"No\"}]"
+       "}",
+       {0},
+       "<|im_start|>user\nHi<|im_end|><|im_start|>assistant\n[Yo<|im_end|>]"
+       "<|im_start|>tool\n7<|im_end|><|im_start|>assistant\n[No</s>]"},
       {brackets, TALK, {0}, "<s>(Hi) [Yo</s>](So?) [No</s>]"},
   };
   struct ka_ctx c, *ctx = &c;
@@ -199,10 +213,38 @@ static void what_cannot_be_found_is_an_error(void **state) {
   ka_tokenizer_close(t);
 }
 
+static void failing_allocations_are_survived(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  struct ka_tokenizer *t = tokenizer(ctx);
+  struct ka_chat *chat;
+  json_t *vars;
+  const struct ka_chat_mask_options opts = {.train_on_eos = KA_EOS_ALL};
+  T_OK(ka_chat_load_text(ctx, &chat, "t", forgets, strlen(forgets), NULL));
+  T_OK(ka_json_parse(ctx, TALK, strlen(TALK), "vars", &vars));
+  bool done = false;
+  int n = 0;
+  for (; !done; n++) {
+    struct ka_chat_masked out = {0};
+    ka_ctx_init(ctx);
+    ctx->fail_alloc_at = n + 1;
+    ka_status st = ka_chat_mask(ctx, chat, t, vars, &opts, &out);
+    done = ctx->fail_alloc_at > 0;
+    assert_int_equal(st.code, done ? KA_OK : KA_E_MEMORY);
+    ka_chat_masked_deinit(&out);
+  }
+  assert_true(n > 10);
+  json_decref(vars);
+  ka_chat_destroy(chat);
+  ka_tokenizer_close(t);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_trained_text_is_what_it_should_be),
       cmocka_unit_test(what_cannot_be_found_is_an_error),
+      cmocka_unit_test(failing_allocations_are_survived),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
