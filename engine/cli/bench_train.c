@@ -17,7 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ROWS = 8, LENGTH = 256, VOCAB = 32000, WARM_UP = 2, MAX_STEPS = 100 };
+enum { ROWS = 8, LENGTH = 256, VOCAB = 32000, WARM_UP = 2, MIN_STEPS = 3, MAX_STEPS = 50 };
+static const double enough_s = 8;
 
 static const char config_text[] =
     "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"vocab_size\": "
@@ -97,19 +98,19 @@ static double product_flops(const struct ka_profile_row *profile) {
   return flops;
 }
 
-static ka_status time_steps(struct ka_loop *loop, int64_t n_steps, double gemm_rate,
-                            struct figures *out) {
+static ka_status time_steps(struct ka_loop *loop, double gemm_rate, struct figures *out) {
   struct ka_ctx *ctx = loop->ctx;
   struct ka_profile_row profile[KA_N_OPS] = {0};
   double seconds[MAX_STEPS], loss = 0, norm = 0;
-  int64_t n_targets = 0;
+  int64_t n_targets = 0, n_steps = 0;
   for (int i = 0; i < WARM_UP; i++) KA_TRY(ka_loop_step(loop, &loss, &n_targets, &norm));
-  for (int64_t i = 0; i < n_steps; i++) {
+  double start_s = ka_now_s();
+  while (n_steps < MIN_STEPS || (n_steps < MAX_STEPS && ka_now_s() - start_s < enough_s)) {
     memset(profile, 0, sizeof profile);
     loop->model->dev->profile = profile;
     double begin = ka_now_s();
     ka_status st = ka_loop_step(loop, &loss, &n_targets, &norm);
-    seconds[i] = ka_now_s() - begin;
+    seconds[n_steps++] = ka_now_s() - begin;
     loop->model->dev->profile = NULL;
     KA_TRY(st);
   }
@@ -123,7 +124,7 @@ static ka_status time_steps(struct ka_loop *loop, int64_t n_steps, double gemm_r
 }
 
 static ka_status run_one(struct ka_dev *dev, const char *dir, bool all, enum ka_dtype compute,
-                         int64_t n_steps, double gemm_rate, struct figures *out) {
+                         double gemm_rate, struct figures *out) {
   struct ka_ctx *ctx = dev->ctx;
   struct ka_model model = {0};
   struct ka_optim optim = {0};
@@ -148,7 +149,7 @@ static ka_status run_one(struct ka_dev *dev, const char *dir, bool all, enum ka_
       .optim = &optim,
       .train = {get_batch, tokens, 1 << 20},
       .config = {.schedule = {KA_SCHEDULE_CONSTANT, 1e-4, 0, 0, 1 << 20}, .accumulation = 1}};
-  st = time_steps(&loop, n_steps, gemm_rate, out);
+  st = time_steps(&loop, gemm_rate, out);
 out:
   ka_optim_deinit(&optim);
   ka_model_close(&model);
@@ -198,7 +199,7 @@ static ka_status run_all(struct ka_dev *dev, const struct ka_cli *cli, const cha
            ROWS, LENGTH, ka_dtype_name(compute), rate / 1e9, "trained", "params", "tok/s best",
            "median", "of matmul", "peak");
   for (int i = 0; i < 2; i++) {
-    KA_TRY(run_one(dev, dir, i == 0, compute, 10, rate, &f[i]));
+    KA_TRY(run_one(dev, dir, i == 0, compute, rate, &f[i]));
     if (table)
       printf("%-22s %9s %10.0f %10.0f %8.0f%% %10s\n", f[i].name,
              ka_fmt_count((double)f[i].n_trained, trained), f[i].best_tok_per_s,

@@ -6,6 +6,8 @@
 #include "engine/train/checkpoint.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static ka_status check_output_dir(struct ka_run *r) {
@@ -44,6 +46,33 @@ static ka_status open_model(struct ka_run *r) {
   r->has_dev = true;
   r->has_model = true;
   return ka_model_open(ctx, &r->model, &r->dev, r->job->base_model, compute_dtype(r));
+}
+
+/* Free memory as Linux counts it; 0: unknown. */
+static double available_bytes(void) {
+  char line[256];
+  double kib = 0;
+  FILE *f = fopen("/proc/meminfo", "r");
+  while (f && fgets(line, sizeof line, f))
+    if (strncmp(line, "MemAvailable:", 13) == 0) kib = strtod(line + 13, NULL);
+  if (f) fclose(f);
+  return kib * 1024;
+}
+
+/* Recomputing blocks saves memory and costs a forward pass; auto does it when the plan without it
+ * would take most of what is free. Results are the same bits either way. */
+static ka_status prepare_model(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *mode = r->job->gradient_checkpointing;
+  int64_t B = r->job->micro_batch_size, T = r->job->sequence_len;
+  r->model.checkpoint_blocks = strcmp(mode, "block") == 0;
+  if (strcmp(mode, "auto") == 0) {
+    KA_TRY(ka_model_prepare(&r->model, B, T, true));
+    double need = (double)(r->model.run.used_bytes + r->model.step.used_bytes);
+    double free_bytes = available_bytes();
+    r->model.checkpoint_blocks = free_bytes > 0 && need > 0.8 * free_bytes;
+  }
+  return ka_model_prepare(&r->model, B, T, r->options.plan);
 }
 
 static ka_status open_selection(struct ka_run *r) {
@@ -119,7 +148,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   KA_TRY(ka_train_data_open(ctx, &r->data, job, r->tokenizer, r->model.recipe.V));
   KA_TRY(fill_loop_config(r));
   KA_TRY(open_selection(r));
-  KA_TRY(ka_model_prepare(&r->model, job->micro_batch_size, job->sequence_len, options->plan));
+  KA_TRY(prepare_model(r));
   return open_optim(r);
 }
 

@@ -126,7 +126,6 @@ static void wrong_values_say_where_and_what(void **state) {
       {"anchor: {kind: kl}", "\"kl\" is not supported yet"},
       {"anchor: {weight: 0.5}", "anchor: not supported yet"},
       {"forgetting: {tasks: [a.yaml]}", "forgetting: not supported yet"},
-      {"gradient_checkpointing: true", "gradient_checkpointing: not supported yet"},
       {"seed: !date 4", "the tag !date means nothing here"},
       {"3: 4", "unknown key 3"},
   };

@@ -124,6 +124,8 @@ static void same_job_same_bits(void **state) {
   assert_same_run(h, "twice-a", "twice-b");
   assert_int_equal(train(h, "threads", "--threads 3"), 0);
   assert_same_run(h, "twice-a", "threads");
+  assert_int_equal(train(h, "again", "gradient_checkpointing=block"), 0);
+  assert_same_run(h, "twice-a", "again");
   assert_int_equal(train(h, "seed", "seed=43"), 0);
   assert_false(same_file(h, "twice-a/model.safetensors", "seed/model.safetensors"));
 }
