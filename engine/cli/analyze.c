@@ -18,6 +18,8 @@ struct analysis {
   const struct ka_cli *cli;
   struct ka_arena arena;
   struct ka_safetensors files;
+  struct ka_hf_config config;
+  bool has_config; /* a model directory: parts of fused tensors, heads and experts are known */
   struct ka_unit *units;
   struct ka_spectrum *results;
   int64_t n;
@@ -49,6 +51,8 @@ static ka_status read_options(struct analysis *a) {
     KA_TRY(ka_select_parse(ctx, &a->arena, select, &a->spec));
     a->selects = true;
   }
+  const char *unit = ka_cli_str(cli, "unit");
+  a->spec.unit = unit[0] == 'h' ? KA_UNIT_HEAD : unit[0] == 'e' ? KA_UNIT_EXPERT : KA_UNIT_TENSOR;
   o->full = ka_cli_flag(cli, "full") || ka_metric_info(a->metric)->needs_full ||
             (a->selects && ka_select_needs_full(&a->spec));
   o->precision =
@@ -67,17 +71,33 @@ static ka_status read_options(struct analysis *a) {
   return KA_STATUS_OK;
 }
 
+static ka_status open_config(struct analysis *a) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *path = NULL, *dir = ka_cli_arg(a->cli, 0);
+  KA_TRY(ka_path_join(&a->arena, &path, dir, "config.json"));
+  if (!ka_path_is_dir(dir) || !ka_path_exists(path)) {
+    if (a->spec.unit == KA_UNIT_TENSOR) return KA_STATUS_OK;
+    return ka_fail(ctx, KA_E_USAGE,
+                   "--unit %s: %s has no config.json, so its tensors have no parts",
+                   ka_cli_str(a->cli, "unit"), dir);
+  }
+  a->has_config = true;
+  return ka_hf_config_open(ctx, &a->config, path);
+}
+
 static ka_status compute(struct analysis *a) {
   struct ka_ctx *ctx = a->ctx;
   void *memory = NULL;
-  KA_TRY(ka_units_of_file(ctx, &a->arena, &a->files, false, &a->units, &a->n));
+  const struct ka_hf_config *config = a->has_config ? &a->config : NULL;
+  KA_TRY(
+      ka_units_of_file(ctx, &a->arena, &a->files, config, a->spec.unit, false, &a->units, &a->n));
   if (a->n == 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: no tensor of two or more dimensions", a->files.path);
   KA_TRY(ka_arena_alloc_n(&a->arena, &memory, a->n, sizeof *a->results, "results"));
   a->results = memory;
-  const char *slow = ka_dense_slow_core();
-  if (slow) ka_warn(ctx, "analyze", "%s", slow);
   double flops = ka_spectral_flops(a->units, a->n, &a->options);
+  const char *slow = ka_dense_slow_core();
+  if (slow && flops > 1e10) ka_warn(ctx, "analyze", "%s", slow);
   ka_progress_begin(ctx, &a->bar, "analyze", 0, (int64_t)(flops * 1e-6));
   a->options.progress = on_progress;
   a->options.user = a;
@@ -128,9 +148,11 @@ static ka_status analyze_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(read_options(&a), out);
   KA_TRY_GOTO(ka_st_open(ctx, &a.files, ka_cli_arg(cli, 0)), out);
+  KA_TRY_GOTO(open_config(&a), close);
   KA_TRY_GOTO(compute(&a), close);
   KA_TRY_GOTO(print(&a), close);
 close:
+  if (a.has_config) ka_hf_config_close(&a.config);
   ka_st_close(&a.files);
 out:
   ka_arena_deinit(&a.arena);
@@ -139,6 +161,7 @@ out:
 
 static const struct ka_option options[] = {
     {"metric", KA_OPT_STR, "NAME", "kappa", "what the table sorts and draws"},
+    {"unit", KA_OPT_STR, "tensor|head|expert", "tensor", "what counts as one"},
     {"full", KA_OPT_FLAG, NULL, NULL, "all singular values, and the metrics that need them"},
     {"rtol", KA_OPT_FLOAT, "X", NULL, "wanted relative bound of kappa (see docs/spectra.md)"},
     {"precision", KA_OPT_STR, "auto|f64", "f64", "auto: only as sure as the order needs"},

@@ -134,18 +134,23 @@ ka_status ka_select_check(struct ka_ctx *ctx, const struct ka_select_spec *s) {
   return st;
 }
 
+/* Whole tensors train for "all"; else the parts of a fused tensor stand for it. */
 static bool kind_fits(const struct ka_unit *u, const struct ka_select_spec *s) {
   const char *part = strchr(u->name, '#');
-  if (s->unit == KA_UNIT_HEAD) return part && strncmp(part, "#head", 5) == 0;
+  bool head = part && strncmp(part, "#head", 5) == 0;
+  if (is(s, "all")) return !part;
+  if (u->has_parts) return false;
+  if (s->unit == KA_UNIT_HEAD) return head;
   if (s->unit == KA_UNIT_EXPERT) return u->role && strncmp(u->role, "expert", 6) == 0;
-  return !(part && strncmp(part, "#head", 5) == 0);
+  return !head;
 }
 
 static bool fits(const struct ka_unit *u, const struct ka_select_spec *s) {
   int64_t r = u->view.shape[0], c = u->view.shape[1];
   if (u->skip || !kind_fits(u, s)) return false;
-  if (!is(s, "all") && u->n_dim < 2) return false;
-  if (s->max_dim > 0 && (r > s->max_dim || c > s->max_dim) && !is(s, "all")) return false;
+  if (is(s, "all")) return u->layer < 0 || u->layer >= s->min_layer;
+  if (u->n_dim < 2) return false;
+  if (s->max_dim > 0 && (r > s->max_dim || c > s->max_dim)) return false;
   return u->layer < 0 || u->layer >= s->min_layer;
 }
 

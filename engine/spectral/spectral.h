@@ -26,6 +26,7 @@ struct ka_unit {
   struct ka_tensor view;    /* the matrix of this unit, 2-D, any row stride; f32, bf16, f16, f64 */
   const struct ka_map *map; /* the file it lies in: its pages are dropped after use; may be NULL */
   size_t map_offset, map_bytes;
+  bool has_parts;   /* a fused tensor whose parts are units of their own */
   const char *skip; /* why it cannot be read (an exotic dtype); NULL: it can */
 };
 

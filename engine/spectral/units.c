@@ -58,19 +58,32 @@ static void from_entry(const struct ka_safetensors *files, const struct ka_st_en
 }
 
 ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
-                           const struct ka_safetensors *files, bool vectors, struct ka_unit **units,
+                           const struct ka_safetensors *files, const struct ka_hf_config *config,
+                           enum ka_unit_kind kind, bool vectors, struct ka_unit **units,
                            int64_t *n) {
   void *memory = NULL;
+  int64_t n_wholes = 0, n_all = 0, n_parts = 0;
   KA_TRY(ka_arena_alloc_n(arena, &memory, files->n_entries + 1, sizeof(struct ka_unit), "units"));
-  *units = memory;
-  *n = 0;
+  struct ka_unit *wholes = memory;
   for (int64_t i = 0; i < files->n_entries; i++) {
     const struct ka_st_entry *e = &files->entries[i];
     if (!e->unreadable && e->t.n_dim < (vectors ? 1 : 2)) continue;
     /* Integer tables (positions, masks) are not weights. */
     if (!e->unreadable && !analysable(e->t.dtype)) continue;
-    from_entry(files, e, &(*units)[(*n)++]);
+    from_entry(files, e, &wholes[n_wholes]);
+    KA_TRY(ka_unit_parts(ctx, arena, &wholes[n_wholes], config, kind, NULL, &n_parts));
+    n_all += 1 + n_parts;
+    n_wholes++;
   }
-  qsort(*units, (size_t)*n, sizeof **units, by_name);
+  qsort(wholes, (size_t)n_wholes, sizeof *wholes, by_name);
+  KA_TRY(ka_arena_alloc_n(arena, &memory, n_all + 1, sizeof(struct ka_unit), "units"));
+  *units = memory;
+  *n = 0;
+  for (int64_t i = 0; i < n_wholes; i++) {
+    struct ka_unit *at = *units + *n;
+    at[0] = wholes[i];
+    KA_TRY(ka_unit_parts(ctx, arena, &at[0], config, kind, at + 1, &n_parts));
+    *n += 1 + n_parts;
+  }
   return KA_STATUS_OK;
 }

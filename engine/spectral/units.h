@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The units of a model or a bare file: whole tensors, the logical parts of fused ones, attention
- * heads, experts. What a name means comes from the model family through a small table of parts;
- * a bare file has wholes only. */
+ * heads, experts. What a name means stands in the table of parts.c; how many heads there are comes
+ * from config.json, so a bare file has wholes only. */
 #ifndef KAPPA_ENGINE_SPECTRAL_UNITS_H
 #define KAPPA_ENGINE_SPECTRAL_UNITS_H
 
+#include "engine/formats/config.h"
 #include "engine/formats/safetensors.h"
 #include "engine/spectral/selection.h"
 
@@ -14,10 +15,18 @@ int ka_unit_layer(const char *name);
 /* Natural order: runs of digits compare as numbers. */
 int ka_name_compare(const char *a, const char *b);
 
-/* Every readable and unreadable tensor of two or more dimensions (and, with `vectors`, of one) as
- * whole units, in natural order of the names (layers.2 before layers.10). In the arena. */
+/* Every tensor of two or more dimensions (and, with `vectors`, of one) as whole units with their
+ * roles, each followed by its parts: those of fused tensors, experts and, for kind KA_UNIT_HEAD,
+ * heads. config NULL (a bare file): wholes only. Natural order of the names (layers.2 before
+ * layers.10). In the arena; views into the files. */
 ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
-                           const struct ka_safetensors *files, bool vectors, struct ka_unit **units,
+                           const struct ka_safetensors *files, const struct ka_hf_config *config,
+                           enum ka_unit_kind kind, bool vectors, struct ka_unit **units,
                            int64_t *n);
+
+/* Gives `whole` its role; out (NULL: only counts) receives its n parts. */
+ka_status ka_unit_parts(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_unit *whole,
+                        const struct ka_hf_config *config, enum ka_unit_kind kind,
+                        struct ka_unit *out, int64_t *n);
 
 #endif

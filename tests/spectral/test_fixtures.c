@@ -23,7 +23,7 @@ static void load(struct loaded *l, const char *weights, const char *expected, bo
   ka_arena_init(&l->arena, ctx, "test");
   T_OK(ka_st_open(ctx, &l->files, weights));
   T_OK(ka_json_load(ctx, expected, &l->expected));
-  T_OK(ka_units_of_file(ctx, &l->arena, &l->files, false, &l->units, &l->n));
+  T_OK(ka_units_of_file(ctx, &l->arena, &l->files, NULL, KA_UNIT_TENSOR, false, &l->units, &l->n));
   void *memory = NULL;
   T_OK(ka_arena_alloc_n(&l->arena, &memory, l->n, sizeof *l->results, "results"));
   l->results = memory;

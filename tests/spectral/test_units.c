@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Roles, parts of fused tensors, heads and experts, by name and config. */
+#include "engine/spectral/units.h"
+#include "tests/support/test.h"
+
+#include <string.h>
+
+static struct ka_ctx the_ctx;
+
+static void config_of(struct ka_hf_config *c, const char *text) {
+  struct ka_ctx *ctx = &the_ctx;
+  T_OK(ka_hf_config_parse(ctx, c, text, strlen(text), "config.json"));
+}
+
+static const char *const small =
+    "{\"model_type\": \"llama\", \"vocab_size\": 8, \"hidden_size\": 8, \"num_hidden_layers\": 1, "
+    "\"num_attention_heads\": 4, \"num_key_value_heads\": 2}";
+
+static int64_t parts(const char *name, int n_dim, const int64_t *shape, enum ka_unit_kind kind,
+                     struct ka_unit *whole, struct ka_unit *out) {
+  struct ka_ctx *ctx = &the_ctx;
+  static float data[4096];
+  static struct ka_arena arena;
+  struct ka_hf_config c;
+  int64_t n = 0;
+  if (!arena.ctx) ka_arena_init(&arena, ctx, "test");
+  for (int i = 0; i < 4096; i++) data[i] = (float)i;
+  config_of(&c, small);
+  *whole = ka_unit_of_tensor(name, ka_tensor_view(data, KA_F32, n_dim, shape));
+  T_OK(ka_unit_parts(ctx, &arena, whole, &c, kind, out, &n));
+  ka_hf_config_close(&c);
+  return n;
+}
+
+static void test_layers_and_order(void **state) {
+  (void)state;
+  assert_int_equal(ka_unit_layer("model.layers.12.mlp.experts.3.up_proj.weight"), 12);
+  assert_int_equal(ka_unit_layer("transformer.h.0.attn.c_attn.weight"), 0);
+  assert_int_equal(ka_unit_layer("lm_head.weight"), -1);
+  assert_true(ka_name_compare("layers.2.q", "layers.10.k") < 0);
+  assert_true(ka_name_compare("a", "a.b") < 0);
+  assert_int_equal(ka_name_compare("a.1", "a.1"), 0);
+}
+
+static void test_heads(void **state) {
+  (void)state;
+  struct ka_unit w, p[8];
+  int64_t q[] = {8, 8}, k[] = {4, 8};
+  assert_int_equal(parts("model.layers.0.self_attn.q_proj.weight", 2, q, KA_UNIT_HEAD, &w, p), 4);
+  assert_string_equal(p[3].name, "model.layers.0.self_attn.q_proj.weight#head3");
+  assert_int_equal(p[3].rows[0], 6);
+  assert_int_equal(p[3].rows[1], 8);
+  assert_int_equal(p[3].cols[0], -1);
+  assert_true(((float *)p[3].view.data)[0] == 48);
+  assert_string_equal(w.role, "q");
+  assert_false(w.has_parts);
+  assert_int_equal(parts("model.layers.0.self_attn.v_proj.weight", 2, k, KA_UNIT_HEAD, &w, p), 2);
+  assert_int_equal(parts("model.layers.0.self_attn.o_proj.weight", 2, q, KA_UNIT_HEAD, &w, p), 4);
+  assert_int_equal(p[1].cols[0], 2);
+  assert_int_equal(p[1].rows[0], -1);
+  assert_int_equal(p[1].view.row_stride, 8);
+  assert_int_equal(p[1].view.shape[1], 2);
+  assert_int_equal(parts("model.layers.0.self_attn.q_proj.weight", 2, q, KA_UNIT_TENSOR, &w, p), 0);
+}
+
+static void test_fused(void **state) {
+  (void)state;
+  struct ka_unit w, p[8];
+  int64_t qkv[] = {16, 8}, c_attn[] = {8, 24}, up[] = {24, 8}, experts[] = {3, 4, 6};
+  assert_int_equal(parts("m.layers.0.self_attn.qkv_proj.weight", 2, qkv, KA_UNIT_TENSOR, &w, p), 3);
+  assert_true(w.has_parts);
+  assert_string_equal(p[2].name, "m.layers.0.self_attn.qkv_proj.weight#v");
+  assert_int_equal(p[2].rows[0], 12);
+  assert_int_equal(p[2].rows[1], 16);
+  assert_int_equal(parts("transformer.h.0.attn.c_attn.weight", 2, c_attn, KA_UNIT_TENSOR, &w, p),
+                   3);
+  assert_string_equal(p[1].role, "k");
+  assert_int_equal(p[1].cols[0], 8);
+  assert_int_equal(p[1].cols[1], 16);
+  assert_int_equal(parts("m.layers.0.mlp.gate_up_proj.weight", 2, up, KA_UNIT_TENSOR, &w, p), 2);
+  assert_string_equal(p[1].name, "m.layers.0.mlp.gate_up_proj.weight#up");
+  assert_int_equal(parts("m.layers.0.mlp.experts.down_proj", 3, experts, KA_UNIT_EXPERT, &w, p), 3);
+  assert_int_equal(p[2].rows[0], 2);
+  assert_int_equal(p[2].view.shape[0], 4);
+  assert_int_equal(p[2].view.shape[1], 6);
+  assert_true(((float *)p[2].view.data)[0] == 48);
+}
+
+int main(void) {
+  ka_ctx_init(&the_ctx);
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers_and_order),
+                                     cmocka_unit_test(test_heads), cmocka_unit_test(test_fused)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
