@@ -41,6 +41,9 @@ struct ka_dense {
   /* x = op(a)^-1 x and x = op(a) x, a [m,m] lower. */
   void (*trsv)(bool trans, int64_t m, const double *a, int64_t lda, double *x);
   void (*trmv)(bool trans, int64_t m, const double *a, int64_t lda, double *x);
+  /* y += op(a) x in float32, a [m,n] and y [m]; trans: y [n] += a^T x. No proof rests on it. */
+  void (*gemv_f32)(bool trans, int64_t m, int64_t n, const float *a, int64_t lda, const float *x,
+                   float *y);
   /* s [min(m,n)] = singular values of a [m,n], descending; a is spoilt. KA_E_INTERNAL when the
    * iteration does not converge. Backward stable: each value is within 8 max(m,n) u ||a||_F. */
   ka_status (*svdvals)(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, int64_t lda, double *s);

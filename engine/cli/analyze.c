@@ -7,6 +7,7 @@
 #include "engine/cli/cli.h"
 #include "engine/report/progress.h"
 #include "engine/spectral/cache.h"
+#include "engine/spectral/choose.h"
 #include "engine/spectral/spectral_json.h"
 #include "engine/spectral/units.h"
 
@@ -112,7 +113,6 @@ static ka_status compute(struct analysis *a) {
            p->read_s, p->gram_s, p->gram_flops * 1e-9, p->cholesky_s, p->lanczos_s, p->inverse_s,
            p->svd_s, p->hash_s, p->total_s);
   if (!a->selects) return KA_STATUS_OK;
-  KA_TRY(ka_select(ctx, &a->arena, &a->selection, &a->spec, a->results, a->n));
   a->selection.base = ka_cli_arg(a->cli, 0);
   const char *save = ka_cli_str(a->cli, "save");
   return save ? ka_selection_write(ctx, &a->selection, save) : KA_STATUS_OK;

@@ -88,7 +88,7 @@ static ka_status alloc_values(struct batch *b, struct ka_spectrum *r, int64_t m)
   return st;
 }
 
-static void clear(struct ka_spectrum *r, const struct ka_unit *unit) {
+void ka_spectrum_clear(struct ka_spectrum *r, const struct ka_unit *unit) {
   *r = (struct ka_spectrum){.unit = unit, .bad_index = -1};
   for (int i = 0; i < KA_N_METRICS; i++) r->metrics[i] = NAN;
   r->kappa_rel_bound = r->sigma_max_rel_bound = r->sigma_min_rel_bound = NAN;
@@ -316,7 +316,7 @@ static ka_status prepare(struct batch *b, struct ka_arena *tmp) {
   b->flops = flops;
   b->order = order;
   for (int64_t i = 0; i < b->n; i++) {
-    clear(&b->results[i], &b->units[i]);
+    ka_spectrum_clear(&b->results[i], &b->units[i]);
     b->flops[i] = flops_of(&b->units[i], b->options->full);
     b->order[i] = i;
     b->all_flops += b->flops[i];

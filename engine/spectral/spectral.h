@@ -32,7 +32,11 @@ struct ka_unit {
 
 int64_t ka_unit_elems(const struct ka_unit *unit);
 
-enum ka_precision { KA_PRECISION_AUTO, KA_PRECISION_F64 };
+enum ka_precision {
+  KA_PRECISION_AUTO,       /* above 512 rows only as exact as an order needs, at most 1e-3 */
+  KA_PRECISION_F64,        /* as exact as float64 gives */
+  KA_PRECISION_FIRST_PASS, /* only kappa_low; see choose.h */
+};
 
 /* Where a result's bound on the ends comes from. */
 #define KA_SPECTRAL_METHODS(X)                                                                     \
@@ -95,6 +99,9 @@ ka_status ka_spectral_analyze(struct ka_ctx *ctx, struct ka_arena *arena,
                               struct ka_spectrum *results, const struct ka_unit *units, int64_t n,
                               const struct ka_spectral_options *options,
                               struct ka_spectral_phases *phases);
+
+/* A result that says nothing yet: every metric NaN, kappa in [1, inf). */
+void ka_spectrum_clear(struct ka_spectrum *r, const struct ka_unit *unit);
 
 /* The work of such a call, in float64 operations: what progress counts against. */
 double ka_spectral_flops(const struct ka_unit *units, int64_t n,

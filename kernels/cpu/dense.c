@@ -25,6 +25,8 @@ void dtrsv_(const char *, const char *, const char *, const int *, const double 
             double *, const int *);
 void dtrmv_(const char *, const char *, const char *, const int *, const double *, const int *,
             double *, const int *);
+void sgemv_(const char *, const int *, const int *, const float *, const float *, const int *,
+            const float *, const int *, const float *, float *, const int *);
 void dpotrf_(const char *, const int *, double *, const int *, int *);
 void dtrtri_(const char *, const char *, const int *, double *, const int *, int *);
 void dlauum_(const char *, const int *, double *, const int *, int *);
@@ -117,6 +119,13 @@ static void trmv(bool trans, int64_t m, const double *a, int64_t lda, double *x)
   dtrmv_("L", trans ? "T" : "N", "N", &m_, a, &lda_, x, &inc);
 }
 
+static void gemv_f32(bool trans, int64_t m, int64_t n, const float *a, int64_t lda, const float *x,
+                     float *y) {
+  int m_ = (int)m, n_ = (int)n, lda_ = (int)lda, inc = 1;
+  float one = 1;
+  sgemv_(trans ? "T" : "N", &m_, &n_, &one, a, &lda_, x, &inc, &one, y, &inc);
+}
+
 static ka_status svdvals(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, int64_t lda,
                          double *s) {
   int m_ = (int)m, n_ = (int)n, lda_ = (int)lda, one = 1, query = -1, info = 0;
@@ -154,6 +163,7 @@ static const struct ka_dense lapack = {
     .symv = symv,
     .trsv = trsv,
     .trmv = trmv,
+    .gemv_f32 = gemv_f32,
     .svdvals = svdvals,
     .chain_potrf = chain_potrf,
 };

@@ -80,6 +80,17 @@ static void symv(int64_t m, const double *a, int64_t lda, const double *x, doubl
   }
 }
 
+static void gemv_f32(bool trans, int64_t m, int64_t n, const float *a, int64_t lda, const float *x,
+                     float *y) {
+  for (int64_t j = 0; j < n; j++)
+    for (int64_t i = 0; i < m; i++) {
+      if (trans)
+        y[j] += a[i + j * lda] * x[i];
+      else
+        y[i] += a[i + j * lda] * x[j];
+    }
+}
+
 static void trsm(int64_t m, int64_t n, const double *a, int64_t lda, double *b, int64_t ldb) {
   for (int64_t j = 0; j < n; j++) trsv(false, m, a, lda, b + j * ldb);
 }
@@ -171,6 +182,7 @@ const struct ka_dense ka_dense_ref = {
     .symv = symv,
     .trsv = trsv,
     .trmv = trmv,
+    .gemv_f32 = gemv_f32,
     .svdvals = svdvals,
     .chain_potrf = chain_potrf,
 };
