@@ -6,13 +6,17 @@
 #include "engine/cli/analyze_table.h"
 #include "engine/cli/cli.h"
 #include "engine/report/progress.h"
+#include "engine/report/spectral_html.h"
 #include "engine/spectral/cache.h"
 #include "engine/spectral/choose.h"
+#include "engine/spectral/export.h"
 #include "engine/spectral/spectral_json.h"
 #include "engine/spectral/units.h"
 
 #include <stdio.h>
 #include <string.h>
+
+static const double SMALL_MODEL = 5e7; /* weights */
 
 struct analysis {
   struct ka_ctx *ctx;
@@ -31,6 +35,8 @@ struct analysis {
   struct ka_selection selection;
   struct ka_progress bar;
   enum ka_metric metric;
+  bool exports;
+  enum ka_export format;
 };
 
 /* The bar counts millions of operations, so that its ETA goes by work, not by tensors. */
@@ -54,8 +60,13 @@ static ka_status read_options(struct analysis *a) {
   }
   const char *unit = ka_cli_str(cli, "unit");
   a->spec.unit = unit[0] == 'h' ? KA_UNIT_HEAD : unit[0] == 'e' ? KA_UNIT_EXPERT : KA_UNIT_TENSOR;
-  o->full = ka_cli_flag(cli, "full") || ka_metric_info(a->metric)->needs_full ||
-            (a->selects && ka_select_needs_full(&a->spec));
+  const char *format = ka_cli_str(cli, "export");
+  a->exports = format && ka_export_parse(format, &a->format);
+  if (a->exports && ka_export_info(a->format)->needs_selection && !a->selects)
+    return ka_fail(ctx, KA_E_USAGE, "--export %s writes a selection: give one with --select",
+                   format);
+  o->full = ka_cli_flag(cli, "full") || (a->exports && ka_export_info(a->format)->needs_full) ||
+            ka_metric_info(a->metric)->needs_full || (a->selects && ka_select_needs_full(&a->spec));
   o->precision =
       strcmp(ka_cli_str(cli, "precision"), "auto") == 0 ? KA_PRECISION_AUTO : KA_PRECISION_F64;
   o->rtol = ka_cli_float(cli, "rtol");
@@ -86,6 +97,12 @@ static ka_status open_config(struct analysis *a) {
   return ka_hf_config_open(ctx, &a->config, path);
 }
 
+static const struct ka_spectrum *first_bad(const struct analysis *a) {
+  for (int64_t i = 0; i < a->n; i++)
+    if (a->results[i].bad_index >= 0) return &a->results[i];
+  return NULL;
+}
+
 static ka_status compute(struct analysis *a) {
   struct ka_ctx *ctx = a->ctx;
   void *memory = NULL;
@@ -96,15 +113,26 @@ static ka_status compute(struct analysis *a) {
     return ka_fail(ctx, KA_E_INPUT, "%s: no tensor of two or more dimensions", a->files.path);
   KA_TRY(ka_arena_alloc_n(&a->arena, &memory, a->n, sizeof *a->results, "results"));
   a->results = memory;
+  /* A page without spectra is poor: small models get them unasked. */
+  double elems = 0;
+  for (int64_t i = 0; i < a->n; i++) elems += (double)ka_unit_elems(&a->units[i]);
+  if (ka_cli_given(a->cli, "html") && elems < SMALL_MODEL) a->options.full = true;
   double flops = ka_spectral_flops(a->units, a->n, &a->options);
   const char *slow = ka_dense_slow_core();
   if (slow && flops > 1e10) ka_warn(ctx, "analyze", "%s", slow);
   ka_progress_begin(ctx, &a->bar, "analyze", 0, (int64_t)(flops * 1e-6));
   a->options.progress = on_progress;
   a->options.user = a;
-  ka_status st =
-      ka_spectral_analyze(ctx, &a->arena, a->results, a->units, a->n, &a->options, &a->phases);
+  ka_status st = a->selects ? ka_select_units(ctx, &a->arena, &a->selection, a->results, &a->spec,
+                                              a->units, a->n, true, &a->options, &a->phases)
+                            : ka_spectral_analyze(ctx, &a->arena, a->results, a->units, a->n,
+                                                  &a->options, &a->phases);
   ka_progress_end(&a->bar);
+  if (st.code == KA_E_INPUT && first_bad(a)) { /* the table shows it, and the exit code is 1 */
+    ka_error_clear(ctx);
+    a->selects = false;
+    st = KA_STATUS_OK;
+  }
   KA_TRY(st);
   const struct ka_spectral_phases *p = &a->phases;
   ka_debug(ctx, "analyze",
@@ -112,10 +140,8 @@ static ka_status compute(struct analysis *a) {
            "%.2f s, inverse %.2f s, svd %.2f s, hash %.2f s; elapsed %.2f s",
            p->read_s, p->gram_s, p->gram_flops * 1e-9, p->cholesky_s, p->lanczos_s, p->inverse_s,
            p->svd_s, p->hash_s, p->total_s);
-  if (!a->selects) return KA_STATUS_OK;
   a->selection.base = ka_cli_arg(a->cli, 0);
-  const char *save = ka_cli_str(a->cli, "save");
-  return save ? ka_selection_write(ctx, &a->selection, save) : KA_STATUS_OK;
+  return KA_STATUS_OK;
 }
 
 static ka_status print(struct analysis *a) {
@@ -133,12 +159,25 @@ static ka_status print(struct analysis *a) {
   }
   if (!json || strcmp(json, "-") != 0)
     ka_analyze_table(a->results, a->n, a->metric, a->selects ? &a->selection : NULL, &a->phases);
-  int64_t failed = 0;
-  for (int64_t i = 0; i < a->n; i++) failed += a->results[i].bad_index >= 0;
-  for (int64_t i = 0; i < a->n; i++)
-    if (a->results[i].bad_index >= 0)
-      return ka_fail(ctx, KA_E_CHECK, "%s: %s%s", a->results[i].unit->name, a->results[i].error,
-                     failed > 1 ? "; other tensors have NaN or Inf too" : "");
+  const struct ka_spectrum *bad = first_bad(a);
+  if (!bad) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_CHECK, "%s: %s; such a model cannot be trained", bad->unit->name,
+                 bad->error);
+}
+
+static ka_status write_files(struct analysis *a) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *save = ka_cli_str(a->cli, "save"), *output = ka_cli_str(a->cli, "output");
+  if (a->selects && save) KA_TRY(ka_selection_write(ctx, &a->selection, save));
+  const char *html = ka_cli_str(a->cli, "html");
+  if (html)
+    KA_TRY(ka_spectral_html_write(ctx, ka_cli_arg(a->cli, 0), a->results, a->n, a->metric,
+                                  a->selects ? &a->selection : NULL, html));
+  if (!a->exports) return KA_STATUS_OK;
+  if (!output) output = ka_export_info(a->format)->file;
+  KA_TRY(
+      ka_export_write(ctx, a->format, a->results, a->n, a->selects ? &a->selection : NULL, output));
+  ka_info(ctx, "analyze", "wrote %s", output);
   return KA_STATUS_OK;
 }
 
@@ -150,6 +189,7 @@ static ka_status analyze_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   KA_TRY_GOTO(ka_st_open(ctx, &a.files, ka_cli_arg(cli, 0)), out);
   KA_TRY_GOTO(open_config(&a), close);
   KA_TRY_GOTO(compute(&a), close);
+  KA_TRY_GOTO(write_files(&a), close);
   KA_TRY_GOTO(print(&a), close);
 close:
   if (a.has_config) ka_hf_config_close(&a.config);
@@ -167,7 +207,10 @@ static const struct ka_option options[] = {
     {"precision", KA_OPT_STR, "auto|f64", "f64", "auto: only as sure as the order needs"},
     {"select", KA_OPT_STR, "WORDS", NULL, "show what a selection takes: \"kappa lowest 20\""},
     {"save", KA_OPT_STR, "FILE", NULL, "write the selection as selection.json"},
-    {"json", KA_OPT_STR, "FILE|-", NULL, "results as JSON"},
+    {"json", KA_OPT_STR, "FILE", NULL, "results as JSON; - for stdout"},
+    {"html", KA_OPT_STR, "FILE", NULL, "a page to look at; spectra need --full on large models"},
+    {"export", KA_OPT_STR, "kappatune|peft|axolotl|spectrum", NULL, "write for another tool"},
+    {"output", KA_OPT_STR, "FILE", NULL, "where --export writes (default: the format's own name)"},
     {"max-dim", KA_OPT_INT, "N", "0", "skip tensors with a longer side; 0: none"},
     {"memory", KA_OPT_INT, "MB", "0", "limit of the workspaces; 0: none"},
     {"cache", KA_OPT_STR, "FILE", NULL, "where results are kept (~/.cache/kappa/spectra.bin)"},

@@ -69,8 +69,11 @@ static void row(const struct ka_spectrum *r, int width, enum ka_metric metric,
     return;
   }
   if (r->singular && metric == KA_METRIC_KAPPA) {
-    printf("%12s %8s %-*s stable rank %.4g  %s\n", r->zero ? "zero" : "singular", "", BAR, "",
-           r->metrics[KA_METRIC_STABLE_RANK], ka_spectral_method_name(r->method));
+    printf("%12s %9s %-*s %10s ", r->zero ? "zero" : "singular", "", BAR, "", "");
+    if (r->zero)
+      printf("%9s  %s\n", "", ka_spectral_method_name(r->method));
+    else
+      printf("%9.4g  %s\n", r->metrics[KA_METRIC_STABLE_RANK], ka_spectral_method_name(r->method));
     return;
   }
   if (isfinite(v)) {

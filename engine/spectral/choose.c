@@ -165,7 +165,7 @@ static ka_status analyse_lowest(struct choice *c) {
   qsort_r(order, (size_t)n_candidates, sizeof *order, by_low, c->low);
   double edge = INFINITY;
   while (next < n_candidates) {
-    int64_t wave = c->spec->count > 8 ? c->spec->count : 8;
+    int64_t wave = c->spec->count > 4 ? c->spec->count : 4;
     for (int64_t k = 0; k < wave && next < n_candidates; k++, next++) {
       if (c->low[order[next]] > edge) {
         next = n_candidates;
