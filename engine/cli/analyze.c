@@ -165,13 +165,19 @@ static ka_status print(struct analysis *a) {
                  bad->error);
 }
 
+/* The last part of the path, which is what people call a model. */
+static const char *title_of(struct analysis *a) {
+  const char *path = ka_cli_arg(a->cli, 0), *base = ka_path_base(path);
+  return base && base[0] ? base : path;
+}
+
 static ka_status write_files(struct analysis *a) {
   struct ka_ctx *ctx = a->ctx;
   const char *save = ka_cli_str(a->cli, "save"), *output = ka_cli_str(a->cli, "output");
   if (a->selects && save) KA_TRY(ka_selection_write(ctx, &a->selection, save));
   const char *html = ka_cli_str(a->cli, "html");
   if (html)
-    KA_TRY(ka_spectral_html_write(ctx, ka_cli_arg(a->cli, 0), a->results, a->n, a->metric,
+    KA_TRY(ka_spectral_html_write(ctx, title_of(a), a->results, a->n, a->metric,
                                   a->selects ? &a->selection : NULL, html));
   if (!a->exports) return KA_STATUS_OK;
   if (!output) output = ka_export_info(a->format)->file;

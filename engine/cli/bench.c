@@ -12,6 +12,7 @@ static const struct {
 } kinds[] = {
     {"ops", bench_ops},
     {"train", bench_train},
+    {"spectral", bench_spectral},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -27,15 +28,16 @@ static ka_status bench_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
 }
 
 static const struct ka_option options[] = {
-    {"json", KA_OPT_STR, "FILE|-", NULL, "write the table as JSON"},
+    {"json", KA_OPT_STR, "FILE", NULL, "write the table as JSON"},
     {"op", KA_OPT_STR, "NAME", NULL, "ops: only this op"},
     {"dtype", KA_OPT_STR, "f32|bf16", NULL, "ops: only this dtype"},
+    {"file", KA_OPT_STR, "FILE", NULL, "spectral: a model or safetensors file"},
     {0},
 };
 
 const struct ka_command ka_command_bench = {
     .name = "bench",
-    .args = "ops|train",
+    .args = "ops|train|spectral",
     .summary = "measured rates against the machine's limit, measured in the same run",
     .min_args = 1,
     .max_args = 1,

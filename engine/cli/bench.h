@@ -18,5 +18,6 @@ ka_status bench_measure_limits(struct ka_dev *dev, struct bench_limits *out);
 
 ka_status bench_ops(struct ka_ctx *ctx, const struct ka_cli *cli);
 ka_status bench_train(struct ka_ctx *ctx, const struct ka_cli *cli);
+ka_status bench_spectral(struct ka_ctx *ctx, const struct ka_cli *cli);
 
 #endif

@@ -4,6 +4,8 @@
 
 #include "base/log.h"
 #include "engine/report/progress.h"
+#include "engine/spectral/cache.h"
+#include "engine/spectral/choose.h"
 #include "engine/spectral/units.h"
 
 #include <math.h>
@@ -48,27 +50,33 @@ static ka_status analyze(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_s
   return st;
 }
 
-/* Spectra of the candidates only: what cannot be chosen is not read. */
+/* Spectra only as far as the choice needs them. */
 static ka_status choose(struct ka_ctx *ctx, struct ka_train_selection *s,
                         const struct ka_select_spec *spec) {
   void *mem = NULL;
-  struct ka_unit *some = NULL;
-  struct ka_spectrum *results = NULL;
-  bool *candidate = NULL;
-  int64_t n = 0;
-  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->n_units, sizeof *candidate, "candidates"));
-  candidate = mem;
-  KA_TRY(ka_select_candidates(ctx, spec, s->units, s->n_units, candidate));
-  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->n_units, sizeof *some, "candidates"));
-  some = mem;
-  for (int64_t i = 0; i < s->n_units; i++)
-    if (candidate[i]) some[n++] = s->units[i];
-  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, n, sizeof *results, "spectra"));
-  results = mem;
-  for (int64_t i = 0; i < n; i++) results[i].unit = &some[i];
-  if (ka_select_needs_spectra(spec))
-    KA_TRY(analyze(ctx, &s->arena, results, some, n, ka_select_needs_full(spec)));
-  return ka_select(ctx, &s->arena, &s->chosen, spec, results, n);
+  struct ka_progress bar;
+  struct ka_spectral_options options = {
+      .precision = KA_PRECISION_AUTO, .progress = show, .user = &bar};
+  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->n_units, sizeof(struct ka_spectrum), "spectra"));
+  KA_TRY(ka_cache_default_path(&s->arena, &options.cache));
+  ka_progress_begin(ctx, &bar, "analyze", 0, 1);
+  ka_status st = ka_select_units(ctx, &s->arena, &s->chosen, mem, spec, s->units, s->n_units, false,
+                                 &options, NULL);
+  ka_progress_end(&bar);
+  return st;
+}
+
+/* Heads, experts and the parts of fused tensors are known from config.json. */
+static ka_status list_units(struct ka_ctx *ctx, struct ka_train_selection *s,
+                            const struct ka_job *job, const struct ka_safetensors *files,
+                            const struct ka_select_spec *spec) {
+  struct ka_hf_config config;
+  ka_status st = ka_hf_config_open(ctx, &config, job->base_model);
+  if (st.code == KA_OK)
+    st = ka_units_of_file(ctx, &s->arena, files, &config, spec->unit,
+                          strcmp(spec->metric, "all") == 0, &s->units, &s->n_units);
+  ka_hf_config_close(&config);
+  return st;
 }
 
 static ka_status make_parts(struct ka_ctx *ctx, struct ka_train_selection *s) {
@@ -101,8 +109,7 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s,
   if (file) {
     KA_TRY(ka_selection_read(ctx, &s->arena, &s->chosen, file));
   } else {
-    KA_TRY(ka_units_of_file(ctx, &s->arena, files, strcmp(spec.metric, "all") == 0, &s->units,
-                            &s->n_units));
+    KA_TRY(list_units(ctx, s, job, files, &spec));
     KA_TRY(choose(ctx, s, &spec));
   }
   s->chosen.base = job->base_model;

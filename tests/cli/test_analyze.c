@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * kappa analyze from outside: exit codes, pure JSON, the files it writes. */
+#include "base/json.h"
+#include "engine/formats/safetensors.h"
+#include "tests/support/test.h"
+
+#include <math.h>
+#include <string.h>
+
+static struct ka_ctx the_ctx;
+
+/* Three matrices: diag(4, 1), a zero one, and one with Inf when `bad`. */
+static const char *make_file(bool bad) {
+  struct ka_ctx *ctx = &the_ctx;
+  static float a[4] = {4, 0, 0, 1}, zero[6], c[4] = {1, 2, 3, 4};
+  c[2] = bad ? INFINITY : 3;
+  struct ka_st_out out[] = {{"a.weight", ka_tensor_2d(a, KA_F32, 2, 2)},
+                            {"b.weight", ka_tensor_2d(zero, KA_F32, 2, 3)},
+                            {"c.weight", ka_tensor_2d(c, KA_F32, 2, 2)}};
+  const char *path = t_str("%s/%s.safetensors", t_temp_dir(), bad ? "bad" : "good");
+  T_OK(ka_st_write(ctx, path, out, 3, NULL, 0));
+  return path;
+}
+
+static json_t *analyze_json(const char *path, const char *options, int exit_code) {
+  struct ka_ctx *ctx = &the_ctx;
+  struct ka_str out = {0}, err = {0};
+  json_t *root = NULL;
+  assert_int_equal(t_kappa(&out, &err, "analyze %s --no-cache --json - %s", path, options),
+                   exit_code);
+  T_OK(ka_json_parse(ctx, out.data, out.len, "stdout", &root));
+  ka_str_deinit(&out);
+  ka_str_deinit(&err);
+  return root;
+}
+
+static const json_t *tensor(const json_t *root, const char *name) {
+  return json_object_get(json_object_get(root, "tensors"), name);
+}
+
+static void test_json(void **state) {
+  (void)state;
+  json_t *root = analyze_json(make_file(false), "--select 'kappa lowest 1'", 0);
+  const json_t *a = tensor(root, "a.weight"), *b = tensor(root, "b.weight");
+  assert_true(fabs(json_number_value(json_object_get(a, "kappa")) - 4) < 1e-8);
+  assert_true(json_number_value(json_object_get(a, "kappa_rel_bound")) < 1e-8);
+  assert_true(json_is_false(json_object_get(a, "singular")));
+  assert_true(json_is_null(json_object_get(a, "effective_rank")));
+  assert_true(json_is_null(json_object_get(b, "kappa")));
+  assert_true(json_is_true(json_object_get(b, "singular")));
+  assert_int_equal(json_integer_value(json_array_get(json_object_get(b, "shape"), 1)), 3);
+  assert_string_equal(json_string_value(json_array_get(json_object_get(root, "selected"), 0)),
+                      "a.weight");
+  json_decref(root);
+  root = analyze_json(make_file(true), "--full", 1);
+  assert_string_equal(json_string_value(json_object_get(tensor(root, "c.weight"), "error")),
+                      "Inf at [1,0]");
+  assert_true(fabs(json_number_value(json_object_get(tensor(root, "a.weight"), "kappa")) - 4) <
+              1e-8);
+  assert_int_equal(json_array_size(json_object_get(tensor(root, "a.weight"), "singular_values")),
+                   2);
+  json_decref(root);
+}
+
+static void test_wrong_use(void **state) {
+  (void)state;
+  static const char *const wrong[][2] = {
+      {"--metric kapa", "expected kappa|"},     {"--rtol 2", "--rtol: got 2"},
+      {"--select 'kappa lowest x'", "\"x\""},   {"--export peft", "--select"},
+      {"--precision f16", "expected auto|f64"}, {"--unit head", "no config.json"},
+  };
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    struct ka_str err = {0};
+    assert_int_equal(t_kappa(NULL, &err, "analyze %s --no-cache %s", make_file(false), wrong[i][0]),
+                     2);
+    if (!strstr(err.data, wrong[i][1])) fail_msg("%s: %s", wrong[i][0], err.data);
+    ka_str_deinit(&err);
+  }
+  assert_int_equal(t_kappa(NULL, NULL, "analyze /no/such/file.safetensors"), 2);
+}
+
+static void test_files(void **state) {
+  (void)state;
+  struct ka_ctx *ctx = &the_ctx;
+  const char *dir = t_temp_dir(), *file = make_file(false);
+  static const char *const wanted[][2] = {{"kappatune", "\"b.weight\": Infinity"},
+                                          {"peft", "\"target_modules\": [\n    \"a\""},
+                                          {"axolotl", "  - ^a.weight$\n"},
+                                          {"spectrum", "\"type\": \"a\""}};
+  for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+    struct ka_str text = {0};
+    const char *to = t_str("%s/%s.out", dir, wanted[i][0]);
+    assert_int_equal(t_kappa(NULL, NULL,
+                             "analyze %s --no-cache --select 'kappa 1' --export %s --output %s",
+                             file, wanted[i][0], to),
+                     0);
+    T_OK(ka_read_file(ctx, to, 0, &text));
+    if (!strstr(text.data, wanted[i][1])) fail_msg("%s: %s", wanted[i][0], text.data);
+    ka_str_deinit(&text);
+  }
+  struct ka_str page = {0};
+  const char *html = t_str("%s/page.html", dir);
+  assert_int_equal(t_kappa(NULL, NULL, "analyze %s --no-cache --html %s", file, html), 0);
+  T_OK(ka_read_file(ctx, html, 0, &page));
+  assert_non_null(strstr(page.data, "\"name\":\"a.weight\""));
+  assert_null(strstr(page.data, "http")); /* nothing from outside */
+  ka_str_deinit(&page);
+  struct ka_str first = {0}, second = {0};
+  const char *cache = t_str("%s/spectra.bin", dir);
+  assert_int_equal(t_kappa(&first, NULL, "analyze %s --cache %s", file, cache), 0);
+  assert_int_equal(t_kappa(&second, NULL, "analyze %s --cache %s", file, cache), 0);
+  assert_null(strstr(first.data, "from the cache"));
+  assert_non_null(strstr(second.data, "from the cache"));
+  ka_str_deinit(&first);
+  ka_str_deinit(&second);
+}
+
+int main(void) {
+  ka_ctx_init(&the_ctx);
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_json), cmocka_unit_test(test_wrong_use),
+                                     cmocka_unit_test(test_files)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
