@@ -4,7 +4,7 @@
 same file in the same run.
 
   python bench/peers/spectral_torch.py --make tinyllama.safetensors   # TinyLlama-1.1B's shapes, bf16
-  python bench/peers/spectral_torch.py tinyllama.safetensors [--kappa build/kappa] [--layers N]
+  python bench/peers/spectral_torch.py tinyllama.safetensors [--kappa build/kappa]
 """
 import argparse, os, resource, subprocess, time
 import torch
@@ -12,14 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 
-def make(path, layers=22):
+def make(path, layers=22, ends=True):
     g = torch.Generator().manual_seed(0)
     t = {}
 
     def add(name, rows, cols):
         t[name] = (torch.randn(rows, cols, generator=g) * 0.02).to(torch.bfloat16)
 
-    add("model.embed_tokens.weight", 32000, 2048)
+    if ends:
+        add("model.embed_tokens.weight", 32000, 2048)
     for i in range(layers):
         p = f"model.layers.{i}."
         for n, r, c in [("self_attn.q_proj", 2048, 2048), ("self_attn.k_proj", 256, 2048),
@@ -27,17 +28,16 @@ def make(path, layers=22):
                         ("mlp.gate_proj", 5632, 2048), ("mlp.up_proj", 5632, 2048),
                         ("mlp.down_proj", 2048, 5632)]:
             add(p + n + ".weight", r, c)
-    add("lm_head.weight", 32000, 2048)
+    if ends:
+        add("lm_head.weight", 32000, 2048)
     save_file(t, path)
 
 
-def torch_loop(path, tall, layers):
+def torch_loop(path, tall):
     start = time.time()
     kappas = {}
     with safe_open(path, "pt") as f:
         for name in f.keys():
-            if layers is not None and ".layers." in name and int(name.split(".")[2]) >= layers:
-                continue
             w = f.get_tensor(name).float()
             if tall and w.shape[0] < w.shape[1]:
                 w = w.T.contiguous()
@@ -62,11 +62,12 @@ def main():
     p.add_argument("file", nargs="?")
     p.add_argument("--make")
     p.add_argument("--layers", type=int, help="with --make: layers of the file")
+    p.add_argument("--layers-only", action="store_true", help="with --make: no embedding, no head")
     p.add_argument("--kappa", default="build/kappa")
     p.add_argument("--skip-torch", action="store_true")
     a = p.parse_args()
     if a.make:
-        return make(a.make, a.layers or 22)
+        return make(a.make, a.layers or 22, not a.layers_only)
     print(f"threads {torch.get_num_threads()}")
     ours = {}
     for precision in ("auto", "f64"):
@@ -75,7 +76,7 @@ def main():
     if a.skip_torch:
         return
     for tall in (False, True):
-        t, _ = torch_loop(a.file, tall, None)
+        t, _ = torch_loop(a.file, tall)
         print(f"torch float32 svdvals, {'turned tall' if tall else 'as they lie'}: {t:8.1f} s   "
               + "  ".join(f"{k} {t / v:.2f}x" for k, v in ours.items()))
 

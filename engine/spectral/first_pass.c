@@ -104,7 +104,7 @@ static bool end_vectors(const struct bidiagonal *b, double *vectors) {
 static double proven(const struct bidiagonal *b, const double *vectors) {
   int64_t m = b->p->m;
   double norms[2], size[2] = {0};
-  ka_panels_norms(b->p, vectors, 2, b->wide_panel, norms);
+  ka_panels_norms(b->p, b->d, vectors, 2, b->wide_panel, norms);
   for (int j = 0; j < 2; j++) {
     for (int64_t i = 0; i < m; i++) size[j] += vectors[i + j * m] * vectors[i + j * m];
     size[j] = sqrt(size[j]);

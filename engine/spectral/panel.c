@@ -100,7 +100,10 @@ static double dot(const double *a, const double *b, int64_t n) {
   return sum[0];
 }
 
-int64_t ka_panels_norm_chain(int64_t m) { return m / LANES + 8; }
+/* Short chains matter where 1e-8 is promised; beyond, the library's product is much faster. */
+enum { LONG_ROW = 512 };
+
+int64_t ka_panels_norm_chain(int64_t m) { return m > LONG_ROW ? m + 1 : m / LANES + 8; }
 
 /* y[kb] = rows of the panel times x. In the wide layout rows are strided: sum columns into y, a
  * block of LANES-fold shorter chains at a time, so that the chain is the same in both. */
@@ -123,17 +126,19 @@ static void panel_times(const struct ka_panels *p, const double *panel, int64_t 
   memcpy(y, part[0], (size_t)kb * sizeof *y);
 }
 
-void ka_panels_norms(const struct ka_panels *p, const double *x, int n_x, double *panel,
-                     double *norms) {
-  double y[KA_PANEL];
+void ka_panels_norms(const struct ka_panels *p, const struct ka_dense *dense, const double *x,
+                     int n_x, double *panel, double *norms) {
+  double y[4 * KA_PANEL];
   long double sums[4] = {0};
   for (int64_t k0 = 0; k0 < p->n; k0 += KA_PANEL) {
     int64_t kb = p->n - k0 < KA_PANEL ? p->n - k0 : KA_PANEL;
     ka_panels_load(p, k0, kb, panel);
-    for (int j = 0; j < n_x; j++) {
-      panel_times(p, panel, kb, x + j * p->m, y);
-      for (int64_t k = 0; k < kb; k++) sums[j] += (long double)y[k] * y[k];
-    }
+    if (p->m > LONG_ROW)
+      dense->gemm(!p->wide, false, kb, n_x, p->m, panel, p->wide ? kb : p->m, x, p->m, 0, y, kb);
+    else
+      for (int j = 0; j < n_x; j++) panel_times(p, panel, kb, x + j * p->m, y + j * kb);
+    for (int j = 0; j < n_x; j++)
+      for (int64_t k = 0; k < kb; k++) sums[j] += (long double)y[j * kb + k] * y[j * kb + k];
   }
   for (int j = 0; j < n_x; j++) norms[j] = (double)sqrtl(sums[j]);
 }

@@ -18,7 +18,7 @@ struct world {
   struct ka_arena arena;
 };
 
-/* Gaussian matrices; the later ones with one row ever smaller (a larger kappa), and twins whose
+/* Gaussian matrices; the later ones with one row ever larger (a larger kappa), and twins whose
  * kappa differs by less than the coarse bound: rows 0 of twins are scaled by 1 + 1e-6. */
 static void make(struct world *w) {
   struct ka_ctx *ctx = &the_ctx;
@@ -32,7 +32,7 @@ static void make(struct world *w) {
       uint64_t twin = (uint64_t)(i / 2);
       w->data[i][k] = (float)ka_rng_normal(3, twin, (uint64_t)k);
       double scale = i % 2 ? 1 + 1e-6 : 1;
-      if (k < COLS) w->data[i][k] = (float)(w->data[i][k] * scale / (i < 4 ? 1 : 4 * i));
+      if (k < COLS) w->data[i][k] = (float)(w->data[i][k] * scale * (i < 4 ? 1 : 4 * i));
     }
     snprintf(names[i], sizeof names[i], "layers.%d.x", (i * 7) % N);
     w->units[i] = ka_unit_of_tensor(names[i], ka_tensor_2d(w->data[i], KA_F32, ROWS, COLS));
@@ -72,7 +72,7 @@ static void test_same_choice(void **state) {
     assert_string_equal(choose(&w, words[i], KA_PRECISION_AUTO, false, NULL, &n_auto), exact);
     if (i == 0) {
       assert_int_equal(n_f64, N);
-      assert_true(n_auto < n_f64); /* the ones with a small row are excluded by the first pass */
+      assert_true(n_auto < n_f64); /* the ones with a large row are excluded by the first pass */
     }
     for (int u = 0; u < N; u++) {
       const struct ka_spectrum *r = &w.results[u];
