@@ -206,7 +206,11 @@ out:
 }
 
 static const struct ka_option options[] = {
-    {"metric", KA_OPT_STR, "NAME", "kappa", "what the table sorts and draws"},
+    {"metric", KA_OPT_STR, "NAME", "kappa", "what the table draws: one of"
+#define KA_METRIC(id, name, full, unit, formula, source) " " name
+#include "engine/spectral/metrics.def"
+#undef KA_METRIC
+    },
     {"unit", KA_OPT_STR, "tensor|head|expert", "tensor", "what counts as one"},
     {"full", KA_OPT_FLAG, NULL, NULL, "all singular values, and the metrics that need them"},
     {"rtol", KA_OPT_FLOAT, "X", NULL, "wanted relative bound of kappa (see docs/spectra.md)"},
