@@ -18,7 +18,10 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch) {
   bool documents = false;
   for (int64_t i = 0; i < N; i++) {
     int64_t t = i % T;
-    KA_NEVER(ctx, batch->position[i] < 0 || batch->position[i] >= b->P);
+    if (batch->position[i] < 0 || batch->position[i] >= b->P)
+      return ka_fail(ctx, KA_E_INPUT,
+                     "batch row %lld, token %lld: got position %d, expected below %lld",
+                     (long long)(i / T), (long long)t, batch->position[i], (long long)b->P);
     documents = documents || batch->doc_start[i] != 0;
     if (batch->labels[i] == -100 || t <= batch->doc_start[i]) continue;
     b->row[b->n_rows] = (int32_t)(i - 1);

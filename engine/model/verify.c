@@ -203,11 +203,12 @@ static ka_status compare(struct verify *v, const struct ka_st_entry *e, struct k
     double a = ka_load(t.data, t.dtype, i), b = ka_load(e->t.data, e->t.dtype, i), d = fabs(a - b);
     diff2 += d * d;
     ref2 += b * b;
-    if (!(d <= max_abs)) max_abs = d; /* NaN stays */
+    if (d > max_abs || isnan(d)) max_abs = d;
+    if (isnan(max_abs)) break; /* and so is the norm */
   }
   *row = (struct ka_verify_row){.name = e->name,
                                 .max_abs = max_abs,
-                                .rel_l2 = ref2 > 0 ? sqrt(diff2 / ref2) : max_abs,
+                                .rel_l2 = ref2 == 0 ? max_abs : sqrt(diff2 / ref2),
                                 .tolerance = tolerance(v->model.compute, e->name)};
   row->pass = row->rel_l2 <= row->tolerance;
   return KA_STATUS_OK;

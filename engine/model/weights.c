@@ -128,16 +128,23 @@ static ka_status pack(struct ka_model *m, const struct ka_param *p) {
   return KA_STATUS_OK;
 }
 
+/* No pass reads the file's own bytes again: copied, or packed for every product. Reading them later
+ * stays possible. */
+static void forget_stored(const struct ka_model *m, const struct ka_param *p) {
+  bool packed = p->packed.data && (p->packed_t.data || !input_gradient(m, p));
+  if (in_place(m, p) && (!packed || p->role == KA_ROLE_EMBED)) return;
+  const struct ka_st_entry *e = ka_st_find(&m->files, p->name);
+  ka_map_forget(&m->files.shards[e->shard].map, e->offset_bytes, ka_tensor_bytes(&p->stored));
+}
+
 ka_status ka_weights_fill(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   for (int64_t i = 0; i < m->n_params; i++) {
     struct ka_param *p = &m->params[i];
-    if (!in_place(m, p)) {
+    if (!in_place(m, p))
       KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){.out = p->weight, .in = p->stored}));
-      const struct ka_st_entry *e = ka_st_find(&m->files, p->name);
-      ka_map_forget(&m->files.shards[e->shard].map, e->offset_bytes, ka_tensor_bytes(&p->stored));
-    }
     KA_TRY(pack(m, p));
+    forget_stored(m, p);
   }
   KA_TRY(ka_dev_sync(m->dev));
   return ka_model_zero_grad(m);
