@@ -85,6 +85,30 @@ static void greedy_golden(void **state) {
   ka_str_deinit(&want);
 }
 
+static void chat_takes_the_models_template(void **state) {
+  (void)state;
+  struct ka_str out = {0}, err = {0};
+  const char *config = "{\"architectures\":[\"LlamaForCausalLM\"],\"vocab_size\":257,"
+                       "\"hidden_size\":16,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
+                       "\"intermediate_size\":24,\"initializer_range\":0.5}";
+  const char *path = tiny_config(ctx, config), *dir = t_temp_dir();
+  assert_int_equal(t_kappa(NULL, NULL, "init --config %s --out %s --tokenizer bytes", path, dir),
+                   0);
+  int rc = t_kappa(NULL, &err, "generate %s --chat --prompt hi --max-tokens 3", dir);
+  assert_int_equal(rc, 2);
+  assert_non_null(strstr(err.data, "template"));
+  const char *template = "<{{ messages[0].content }}>{% if add_generation_prompt %}:{% endif %}";
+  T_OK(ka_write_file(ctx, t_str("%s/chat_template.jinja", dir), template, strlen(template)));
+  rc = t_kappa(&out, NULL, "generate %s --chat --prompt hi --max-tokens 3 --ids", dir);
+  assert_int_equal(rc, 0);
+  assert_int_equal(strncmp(out.data, "[60, 104, 105, 62, 58, ", 23), 0); /* <hi>: in bytes */
+  ka_str_clear(&out);
+  assert_int_equal(t_kappa(&out, NULL, "generate %s --chat --prompt hi --max-tokens 3", dir), 0);
+  assert_null(strstr(out.data, "hi>:")); /* the answer only */
+  ka_str_deinit(&out);
+  ka_str_deinit(&err);
+}
+
 static void init_depends_on_seed_and_name_only(void **state) {
   (void)state;
   struct ka_safetensors a, b;
@@ -123,6 +147,7 @@ int main(void) {
       cmocka_unit_test_setup(decoding_equals_a_whole_pass, fresh),
       cmocka_unit_test_setup(sampling, fresh),
       cmocka_unit_test_setup(greedy_golden, fresh),
+      cmocka_unit_test_setup(chat_takes_the_models_template, fresh),
       cmocka_unit_test_setup(init_depends_on_seed_and_name_only, fresh),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
