@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MEMORY_BYTES = 256 << 20 };
+enum { MEMORY_BYTES = 256 << 20, FORGET_DOCUMENTS = 16384 };
 
 static ka_status add_piece(struct ka_ctx *ctx, struct ka_pieces *p, struct ka_piece piece) {
   void *grown = p->items;
@@ -22,8 +22,8 @@ static ka_status add_piece(struct ka_ctx *ctx, struct ka_pieces *p, struct ka_pi
   return KA_STATUS_OK;
 }
 
-/* --- length policy ------------------------------------------------------------------------------
- */
+/* --- length policy
+ * --------------------------------------------------------------------------------- */
 
 static const char *policy_of(const struct ka_job *job, const struct ka_job_dataset *entry) {
   if (strcmp(job->length_policy, "auto") != 0) return job->length_policy;
@@ -118,9 +118,12 @@ static ka_status read_all(struct ka_data *d, const struct ka_read_options *o) {
   for (int64_t i = 0, doc = 0; i < n; i++) {
     struct ka_pieces *out =
         i < n_train ? &d->entry_pieces[i] : &d->parts[KA_DATA_VALIDATION].pieces;
-    for (; doc < ((int64_t *)ends)[i]; doc++)
+    for (; doc < ((int64_t *)ends)[i]; doc++) {
       KA_TRY(cut_document(d, out, doc, policy_of(job, entry_at(d, i))));
+      if (doc % FORGET_DOCUMENTS == 0) ka_store_forget(&d->store);
+    }
   }
+  ka_store_forget(&d->store);
   if (d->stats.n_too_long > 0 && strcmp(job->length_policy, "error") == 0)
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: length_policy is error: %lld documents are longer than sequence_len %lld, "
@@ -130,8 +133,8 @@ static ka_status read_all(struct ka_data *d, const struct ka_read_options *o) {
   return KA_STATUS_OK;
 }
 
-/* --- validation and weights ----------------------------------------------------------------------
- */
+/* --- validation and weights
+ * ------------------------------------------------------------------------ */
 
 static ka_status validation_size(struct ka_data *d, int64_t n, int64_t *out) {
   double v = d->job->val_set_size;

@@ -109,6 +109,8 @@ void ka_store_read(const struct ka_store *s, int64_t i, int64_t start, int64_t n
   }
 }
 
+void ka_store_forget(const struct ka_store *s) { ka_map_forget(&s->map, 0, s->map.len); }
+
 int64_t ka_store_targets(const struct ka_store *s, int64_t i, int64_t start, int64_t n) {
   const struct ka_stored *d = &s->docs[i];
   const int32_t *from = s->tokens + d->at + start;

@@ -39,6 +39,8 @@ void ka_store_deinit(struct ka_store *s);
 /* Tokens [start, start+n) of document i; ids or labels may be NULL. */
 void ka_store_read(const struct ka_store *s, int64_t i, int64_t start, int64_t n, int32_t *ids,
                    int32_t *labels);
+/* Gives back the memory that reading a mapped store has filled; it is read again when needed. */
+void ka_store_forget(const struct ka_store *s);
 /* Labels other than -100 at start+1 .. start+n-1. */
 int64_t ka_store_targets(const struct ka_store *s, int64_t i, int64_t start, int64_t n);
 
