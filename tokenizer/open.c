@@ -236,10 +236,10 @@ static ka_status load_root(struct ka_tokenizer *t, const json_t *root, bool nul_
   const char *where;
   void *p;
   KA_TRY(check_model(ctx, root, what));
-  KA_TRY(ka_unicode_init(&t->unicode, &t->arena));
   KA_TRY(ka_added_load(&t->arena, json_object_get(root, "added_tokens"), what, &t->added));
   KA_TRY(
       ka_bpe_load(&t->bpe, &t->arena, json_object_get(root, "model"), t->added.n, nul_marks, what));
+  KA_TRY(ka_unicode_init(&t->unicode, &t->arena));
   KA_TRY(ka_arena_printf(&t->arena, &where, "%s: normalizer", what));
   KA_TRY(
       ka_load_normalizer(&t->arena, json_object_get(root, "normalizer"), where, &t->normalizers));

@@ -5,11 +5,13 @@
  * order. */
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "engine/cli/cli.h"
 #include "engine/data/chat.h"
 #include "tokenizer/tokenizer.h"
 
 #include <errno.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,6 +287,49 @@ out:
   return st;
 }
 
+/* Lines of a text, each encoded on its own, spread over the threads; the best of n rounds. */
+static ka_status run_bench(struct ka_ctx *ctx, const struct ka_tokenizer *t, FILE *in,
+                           const char *name, int64_t rounds) {
+  struct ka_str text = {0};
+  void *p = NULL;
+  int64_t n_lines = 0, cap = 0, n_tok = 0;
+  double best = 0;
+  int failed = 0;
+  ka_status st = read_all(ctx, in, name, &text);
+  for (size_t at = 0; st.code == KA_OK && at < text.len; n_lines++) {
+    st = ka_grow(ctx, &p, &cap, n_lines + 2, sizeof(size_t), "lines");
+    const char *end = memchr(text.data + at, '\n', text.len - at);
+    at = end ? (size_t)(end - text.data) + 1 : text.len;
+    if (st.code == KA_OK) ((size_t *)p)[n_lines + 1] = at;
+  }
+  const size_t *starts = p;
+  for (int64_t k = 0; st.code == KA_OK && k < rounds && !failed; k++) {
+    double begin = ka_now_s();
+    n_tok = 0;
+#pragma omp parallel reduction(+ : n_tok) reduction(| : failed)
+    {
+      struct ka_tokens out = {0};
+#pragma omp for schedule(dynamic, 64)
+      for (int64_t i = 0; i < n_lines; i++) {
+        ka_tokens_clear(&out);
+        failed |= !ka_ok(ka_tokenizer_encode(ctx, t, text.data + starts[i],
+                                             starts[i + 1] - starts[i], false, &out));
+        n_tok += out.n;
+      }
+      ka_tokens_deinit(&out);
+    }
+    double rate = (double)text.len / 1e6 / (ka_now_s() - begin);
+    if (rate > best) best = rate;
+  }
+  if (st.code == KA_OK && failed) st = (ka_status){ctx->error.code};
+  if (st.code == KA_OK)
+    printf("{\"mb_per_s\": %.2f, \"tokens\": %lld, \"bytes\": %zu, \"threads\": %d}\n", best,
+           (long long)n_tok, text.len, omp_get_max_threads());
+  ka_free(p);
+  ka_str_deinit(&text);
+  return st;
+}
+
 static ka_status tokenize_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   if (ka_cli_str(cli, "chat")) return run_chat(ctx, cli);
   if (ka_cli_flag(cli, "text") || ka_cli_str(cli, "template"))
@@ -296,7 +341,9 @@ static ka_status tokenize_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   FILE *in = from_stdin ? stdin : fopen(name, "rbe");
   ka_status st = in ? KA_STATUS_OK : ka_fail(ctx, KA_E_INPUT, "%s: %s", name, strerror(errno));
   if (from_stdin) name = "stdin";
-  if (in)
+  if (in && ka_cli_given(cli, "bench"))
+    st = run_bench(ctx, t, in, name, ka_cli_int(cli, "bench"));
+  else if (in)
     st = ka_cli_flag(cli, "jsonl") ? run_jsonl(ctx, t, in, name) : run_text(ctx, cli, t, in, name);
   if (in && !from_stdin) fclose(in);
   ka_tokenizer_close(t);
@@ -316,6 +363,8 @@ static const struct ka_option options[] = {
      "the messages alone"},
     {"text", KA_OPT_FLAG, NULL, NULL, "with --chat: print the text, not its tokens"},
     {"template", KA_OPT_STR, "FILE.jinja", NULL, "with --chat: this template, not the model's own"},
+    {"bench", KA_OPT_INT, "N", NULL,
+     "encode every line N times and print the best rate; see bench/tokenizer.sh"},
     {NULL, KA_OPT_FLAG, NULL, NULL, NULL},
 };
 
