@@ -36,6 +36,7 @@ struct translation {
   size_t n, i;
   const char *what;
   struct ka_str *out;
+  int depth; /* of sets */
 };
 
 static const char space_set[] = "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}"
@@ -319,7 +320,18 @@ static ka_status set_items(struct translation *t, bool *intersected) {
       t->i += len + 4;
       continue;
     }
-    if (c == '[') return refuse(t, "a set inside a set is not supported");
+    if (c == '[') { /* a union */
+      bool inner = false;
+      if (t->i + 1 < t->n && t->p[t->i + 1] == '^')
+        return refuse(t, "a negated set inside a set is not supported");
+      if (++t->depth > 16) return refuse(t, "sets nest too deep");
+      t->i++;
+      KA_TRY(set_items(t, &inner));
+      if (inner) return refuse(t, "only [A&&[B]] is supported of &&");
+      t->depth--;
+      t->i++;
+      continue;
+    }
     t->i++;
     if (c == '\\')
       KA_TRY(escape(t, true));
@@ -341,6 +353,7 @@ static ka_status set(struct translation *t) {
   KA_TRY(set_items(t, &intersected));
   KA_TRY(put(t, "]"));
   if (intersected) {
+    if (++t->depth > 16) return refuse(t, "sets nest too deep");
     if (negated || t->i >= t->n || t->p[t->i] != '[')
       return refuse(t, "only [A&&[B]] is supported of &&");
     struct ka_str left = {0};
@@ -436,7 +449,7 @@ static ka_status translate(struct translation *t) {
 ka_status ka_rx_compile(struct ka_ctx *ctx, struct ka_rx **out, const char *pattern, size_t n,
                         const char *what) {
   struct ka_str text = {0};
-  struct translation t = {ctx, pattern, n, 0, what, &text};
+  struct translation t = {ctx, pattern, n, 0, what, &text, 0};
   void *p = NULL;
   ka_status st = KA_STATUS_OK;
   *out = NULL;

@@ -80,7 +80,7 @@ static void test_scanners(void **state) {
 static void test_refused_patterns(void **state) {
   (void)state;
   static const char *const bad[][2] = {
-      {"[a[bc]]", "column 3"},      {"\\Qa", "column"},       {"a{2,3}+", "{n,m}+"},
+      {"[a[^bc]]", "column 3"},     {"\\Qa", "column"},       {"a{2,3}+", "{n,m}+"},
       {"(?~a)", "group"},           {"[a", "[ without ]"},    {"\\p{Nonesuch}", "unknown property"},
       {"(a", "parenthes"},          {"\\", "backslash ends"}, {"[^a&&[b]]", "&&"},
       {"\\x{110000}", "too large"}, {"(*UTF)a", "(*"},        {"\\pL", "{NAME}"},
