@@ -161,8 +161,8 @@ static ka_status symbols_of_bytes(struct ka_ctx *ctx, const struct ka_bpe *b, st
   return flush_unknown(ctx, b, w, &u);
 }
 
-static int32_t char_id(const struct ka_bpe *b, const char *s, size_t n) {
-  return n == 1 ? b->ascii_id[(unsigned char)s[0]] : ka_bpe_find_own(b, s, n);
+static int32_t char_id(const struct ka_bpe *b, uint32_t cp, const char *s, size_t n) {
+  return cp < 0x10000 ? b->char_id[cp] : ka_bpe_find_own(b, s, n);
 }
 
 static ka_status symbols_of_chars(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
@@ -182,7 +182,8 @@ static ka_status symbols_of_chars(struct ka_ctx *ctx, const struct ka_bpe *b, st
       spelled = w->spelled.data;
       spelled_n = w->spelled.len;
     }
-    int32_t id = affixes ? ka_bpe_find_own(b, spelled, spelled_n) : char_id(b, spelled, spelled_n);
+    int32_t id =
+        affixes ? ka_bpe_find_own(b, spelled, spelled_n) : char_id(b, cp, spelled, spelled_n);
     if (id >= 0) {
       KA_TRY(flush_unknown(ctx, b, w, &u));
       KA_TRY(add_symbol(ctx, w, id, len));
@@ -426,8 +427,8 @@ static ka_status encode_cut_chars(struct ka_ctx *ctx, const struct ka_bpe *b, st
   size_t from = 0, x_at = 0, at = (size_t)ka_utf8_next(s, &x);
   while (at < n) {
     size_t len = (size_t)ka_utf8_next(s + at, &y);
-    if (!may_join(b, x, y) && char_id(b, s + x_at, at - x_at) >= 0 &&
-        char_id(b, s + at, len) >= 0) {
+    if (!may_join(b, x, y) && char_id(b, x, s + x_at, at - x_at) >= 0 &&
+        char_id(b, y, s + at, len) >= 0) {
       KA_TRY(encode_word(ctx, b, w, s + from, at - from, false, from, out));
       from = at;
     }

@@ -34,7 +34,7 @@ struct ka_bpe {
   uint64_t *joined;      /* bits: bigrams of characters that some merge result holds; see bpe.c */
   int32_t byte_id[256];  /* by raw byte, through GPT-2's alphabet; -1 = none */
   int32_t fallback[256]; /* ids of <0x00> .. <0xFF>; -1 = none */
-  int32_t ascii_id[128]; /* ids of one-character tokens */
+  int32_t *char_id;      /* [65536] ids of the BMP's one-character tokens; -1 = none */
   int32_t unk;           /* -1 = none */
   const char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; NULL = none */
   bool unk_missing;            /* the file names an unk_token that its vocabulary lacks */

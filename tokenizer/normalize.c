@@ -53,6 +53,28 @@ static ka_status run_map(struct ka_ctx *ctx, const struct ka_unicode *u, const s
   return *changed ? ka_text_copy(ctx, out, v, kept, v->n) : KA_STATUS_OK;
 }
 
+/* One byte for a text, without alignment: what SentencePiece models do to every space. */
+static ka_status replace_byte(struct ka_ctx *ctx, const struct ka_part *p, const struct ka_view *v,
+                              struct ka_text *out, bool *changed) {
+  char byte = p->find.text[0];
+  size_t hits = 0;
+  for (size_t i = 0; i < v->n; i++) hits += v->s[i] == byte;
+  *changed = hits > 0;
+  if (!*changed) return KA_STATUS_OK;
+  KA_TRY(ka_str_reserve(ctx, &out->bytes, v->n + hits * p->text_n));
+  char *to = out->bytes.data;
+  for (size_t i = 0; i < v->n; i++) {
+    if (v->s[i] != byte) {
+      *to++ = v->s[i];
+      continue;
+    }
+    for (size_t k = 0; k < p->text_n; k++) *to++ = p->text[k];
+  }
+  out->bytes.len = (size_t)(to - out->bytes.data);
+  *to = 0;
+  return KA_STATUS_OK;
+}
+
 static ka_status run_replace(struct ka_ctx *ctx, const struct ka_unicode *u,
                              const struct ka_part *p, struct ka_work *w, const struct ka_view *v,
                              struct ka_text *out, bool *changed) {
@@ -60,6 +82,8 @@ static ka_status run_replace(struct ka_ctx *ctx, const struct ka_unicode *u,
   ka_status st = KA_STATUS_OK;
   size_t b, e;
   bool is_match;
+  if (p->find.kind == KA_FIND_TEXT && p->find.n == 1 && !out->aligned)
+    return replace_byte(ctx, p, v, out, changed);
   ka_find_begin(&f, &p->find, u, w->scan, v->s, v->n);
   while (ka_find_next(ctx, &f, &st, &b, &e, &is_match)) {
     if (!is_match && !*changed && b == 0 && e == v->n) return KA_STATUS_OK;

@@ -426,6 +426,12 @@ static ka_status interval(struct translation *t) {
 
 static ka_status translate(struct translation *t) {
   struct ka_ctx *ctx = t->ctx;
+  /* DeepSeek's \s+$ would try a run of spaces from each of them; only its first can match. */
+  if (t->n == 4 && memcmp(t->p, "\\s+$", 4) == 0) {
+    KA_TRY(put(t, "(?<!"));
+    KA_TRY(bracketed(t, false, put_space));
+    KA_TRY(put(t, ")"));
+  }
   while (t->i < t->n) {
     char c = t->p[t->i];
     if (c == '{') {

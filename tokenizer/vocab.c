@@ -212,18 +212,25 @@ out:
   return st;
 }
 
-static void fill_byte_tables(struct ka_bpe *b) {
+static ka_status fill_char_tables(struct ka_bpe *b, struct ka_arena *a) {
+  struct ka_ctx *ctx = a->ctx;
+  void *p;
+  KA_TRY(ka_arena_alloc_n(a, &p, 0x10000, sizeof *b->char_id, "character ids"));
+  b->char_id = p;
+  memset(b->char_id, 0xFF, 0x10000 * sizeof *b->char_id);
+  for (int64_t id = 0; id < b->n_ids; id++) {
+    const struct ka_token_text *t = &b->tokens[id];
+    uint32_t cp;
+    if (t->s && t->n > 0 && (uint32_t)ka_utf8_next(t->s, &cp) == t->n && cp < 0x10000)
+      b->char_id[cp] = (int32_t)id;
+  }
   for (int i = 0; i < 256; i++) {
     char text[8];
-    int n = ka_utf8_encode(ka_byte_char((unsigned char)i), text);
-    b->byte_id[i] = ka_bpe_find(b, text, (size_t)n);
+    b->byte_id[i] = b->char_id[ka_byte_char((unsigned char)i)];
     snprintf(text, sizeof text, "<0x%02X>", (unsigned)i);
     b->fallback[i] = ka_bpe_find(b, text, 6);
-    if (i < 128) {
-      text[0] = (char)i;
-      b->ascii_id[i] = ka_bpe_find(b, text, 1);
-    }
   }
+  return KA_STATUS_OK;
 }
 
 static ka_status optional_text(struct ka_arena *a, const json_t *model, const char *key,
@@ -258,7 +265,7 @@ ka_status ka_bpe_load(struct ka_bpe *b, struct ka_arena *a, const json_t *model,
   KA_TRY(optional_text(a, model, "end_of_word_suffix", what, &b->suffix));
   KA_TRY(load_vocab(b, a, vocab, n_extra, nul_marks, what));
   KA_TRY(load_merges(b, a, merges, what));
-  fill_byte_tables(b);
+  KA_TRY(fill_char_tables(b, a));
   KA_TRY(ka_json_str_or(ctx, what, model, "unk_token", NULL, &unk));
   b->unk = unk ? ka_bpe_find(b, unk, strlen(unk)) : -1;
   b->unk_missing = unk && b->unk < 0; /* an error only for text that needs it, as in the library */

@@ -2,7 +2,7 @@
  *
  * libFuzzer target: any bytes as a tokenizer.json. What opens must encode a few texts to ids of its
  * vocabulary, with spans inside the text, and decode them to valid UTF-8. Build: -DKAPPA_FUZZ=ON
- * with clang; run: build/fuzz_tokenizer tests/fuzz/corpus/tokenizer. */
+ * with clang; run: build/tests/fuzz_tokenizer tests/fuzz/corpus/tokenizer. */
 #include "tokenizer/tokenizer.h"
 
 #include <stdio.h>
