@@ -16,9 +16,12 @@
  * are numbered from the vocabulary's size on. */
 static ka_status number_added(struct ka_ctx *ctx, struct ka_tokenizer *t, const char *what) {
   int64_t next = t->bpe.n_vocab, kept = 0;
+  void *p;
+  KA_TRY(ka_arena_alloc_n(&t->arena, &p, t->bpe.n_ids + t->added.n, sizeof(int64_t), "added ids"));
+  int64_t *seen = p; /* by id: index + 1 of the item that has it */
   for (int64_t i = 0; i < t->added.n; i++) {
     struct ka_added item = t->added.items[i];
-    int64_t id = ka_bpe_find(&t->bpe, item.content, item.content_n), same = 0;
+    int64_t id = ka_bpe_find(&t->bpe, item.content, item.content_n);
     bool known = id >= 0;
     if (!known) id = next++;
     if (id != item.id)
@@ -33,9 +36,8 @@ static ka_status number_added(struct ka_ctx *ctx, struct ka_tokenizer *t, const 
                      what, item.content, (long long)id, t->bpe.tokens[id].s);
     if (!known) ka_bpe_add(&t->bpe, (int32_t)id, item.content, item.content_n, true);
     item.id = (int32_t)id;
-    while (same < kept && t->added.items[same].id != id) same++;
-    t->added.items[same] = item;
-    if (same == kept) kept++;
+    if (seen[id] == 0) seen[id] = ++kept;
+    t->added.items[seen[id] - 1] = item;
   }
   t->added.n = kept;
   return KA_STATUS_OK;
@@ -304,6 +306,11 @@ static ka_status load_file(struct ka_tokenizer *t, const char *path) {
   struct ka_ctx *ctx = t->arena.ctx;
   struct ka_map m;
   json_t *root = NULL;
+  if (!ka_path_exists(path))
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: no such file; kappa reads the fast tokenizer's "
+                   "tokenizer.json",
+                   path);
   KA_TRY(ka_map_file(ctx, path, &m));
   bool marked = memmem(m.data, m.len, "\\u0000", 6) != NULL;
   ka_status st = marked ? parse_marked(ctx, &m, path, &root)
