@@ -9,6 +9,7 @@
 struct chat_template {
   const char *name; /* from the arena */
   struct ka_jinja *jinja;
+  const char *error; /* why jinja is NULL: a template besides the default one that does not parse */
 };
 
 struct ka_chat {
@@ -32,7 +33,13 @@ static ka_status add_template(struct ka_ctx *ctx, struct ka_chat *chat, const ch
   chat->templates = items;
   struct chat_template *t = &chat->templates[chat->n];
   KA_TRY(ka_arena_str(&chat->arena, &t->name, name, strlen(name)));
-  KA_TRY(ka_jinja_parse(ctx, &t->jinja, where, text, n));
+  ka_status st = ka_jinja_parse(ctx, &t->jinja, where, text, n);
+  if (st.code == KA_E_INPUT && strcmp(name, "default") != 0) { /* told when it is wanted */
+    KA_TRY(ka_arena_str(&chat->arena, &t->error, ctx->error.message, strlen(ctx->error.message)));
+    ka_error_clear(ctx);
+    st = KA_STATUS_OK;
+  }
+  KA_TRY(st);
   chat->n++;
   return KA_STATUS_OK;
 }
@@ -216,9 +223,9 @@ const char *ka_chat_token(const struct ka_chat *chat, const char *name) {
   return json_string_value(json_object_get(chat->tokens, name));
 }
 
-static const struct ka_jinja *find(const struct ka_chat *chat, const char *name) {
+static const struct chat_template *find(const struct ka_chat *chat, const char *name) {
   for (int64_t i = 0; i < chat->n; i++)
-    if (strcmp(chat->templates[i].name, name) == 0) return chat->templates[i].jinja;
+    if (strcmp(chat->templates[i].name, name) == 0) return &chat->templates[i];
   return NULL;
 }
 
@@ -230,12 +237,17 @@ ka_status ka_chat_template(struct ka_ctx *ctx, const struct ka_chat *chat, const
                    "%s: the model has no chat template (chat_template.jinja, or chat_template in "
                    "tokenizer_config.json)",
                    chat->where);
+  const struct chat_template *t = NULL;
   if (name)
-    *out = find(chat, name);
+    t = find(chat, name);
   else if (with_tools)
-    *out = find(chat, "tool_use");
-  if (!*out && !name) *out = find(chat, "default");
-  if (*out) return KA_STATUS_OK;
+    t = find(chat, "tool_use");
+  if (!t && !name) t = find(chat, "default");
+  if (t && t->error) return ka_fail(ctx, KA_E_INPUT, "%s", t->error);
+  if (t) {
+    *out = t->jinja;
+    return KA_STATUS_OK;
+  }
   struct ka_str names = {0};
   for (int64_t i = 0; i < chat->n; i++)
     KA_TRY(ka_str_printf(ctx, &names, "%s%s", i ? ", " : "", chat->templates[i].name));

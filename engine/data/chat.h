@@ -15,8 +15,8 @@
 struct ka_chat; /* immutable after loading; render from several threads at once */
 
 /* The templates and tokens of a model directory. Having no template is no error here: see
- * ka_chat_has_template. KA_E_INPUT: unreadable or malformed files, a template that does not parse;
- * KA_E_MEMORY. Destroy with ka_chat_destroy. */
+ * ka_chat_has_template. KA_E_INPUT: unreadable or malformed files, a default template that does not
+ * parse (others are refused when asked for); KA_E_MEMORY. Destroy with ka_chat_destroy. */
 ka_status ka_chat_load_model(struct ka_ctx *ctx, struct ka_chat **out, const char *model_dir);
 
 /* The one template text[n] (name: for messages), with the tokens of model_dir unless it is NULL. */

@@ -288,7 +288,6 @@ static ka_status format_value(struct jrun *J, struct jbuf *b, struct jv v, const
   if (jv_is_int(v)) {
     if (s.precision >= 0 || (s.type && !strchr("dxXob", s.type)))
       return j_fail(J, "format '%.*s' does not fit an integer", (int)n, p);
-    if (v.t == JV_BOOL && !s.type) return j_fail(J, "formatting a bool is not supported");
     return put_int(J, b, s, jv_as_int(v));
   }
   return j_fail(J, "format '%.*s' does not fit a %s", (int)n, p, jv_type_name(v));

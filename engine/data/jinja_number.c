@@ -120,10 +120,15 @@ static ka_status join_strings(struct jrun *J, struct jv a, struct jv b, struct j
     if (!a.s->markup) J_TRY(j_escape(J, a, &a));
     if (!b.s->markup) J_TRY(j_escape(J, b, &b));
   }
-  struct jbuf buf = {0};
-  J_TRY(jb_put(J, &buf, a.s->p, a.s->n));
-  J_TRY(jb_put(J, &buf, b.s->p, b.s->n));
-  J_TRY(j_str_buf(J, out, &buf));
+  size_t n = a.s->n + b.s->n;
+  if (n > J->limits.max_out_bytes)
+    return j_fail(J, "the text is longer than %zu MiB", J->limits.max_out_bytes >> 20);
+  void *text; /* not a jbuf: templates build long texts piece by piece */
+  J_TRY(j_alloc(J, &text, n + 1));
+  memcpy(text, a.s->p, a.s->n);
+  memcpy((char *)text + a.s->n, b.s->p, b.s->n);
+  J_TRY(j_steps(J, n));
+  J_TRY(j_str_view(J, out, text, n));
   out->s->markup = a.s->markup || b.s->markup;
   return KA_STATUS_OK;
 }

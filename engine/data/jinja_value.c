@@ -104,7 +104,7 @@ struct jpair *j_dict_str(struct jdict *d, const char *key, size_t n) {
 ka_status j_dict_find(struct jrun *J, struct jdict *d, struct jv key, struct jpair **out) {
   *out = NULL;
   J_TRY(j_hashable(J, key));
-  J_TRY(j_steps(J, (size_t)d->n));
+  J_TRY(j_steps(J, (size_t)d->n * 8));
   if (key.t == JV_STR) {
     *out = j_dict_str(d, key.s->p, key.s->n);
     return KA_STATUS_OK;

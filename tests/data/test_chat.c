@@ -81,6 +81,13 @@ static void missing_and_malformed_templates_are_named(void **state) {
   T_FAILS(ka_chat_template(ctx, chat, NULL, false, &jinja), KA_E_INPUT, "there are: rag");
   T_OK(ka_chat_template(ctx, chat, "rag", false, &jinja));
   ka_chat_destroy(chat);
+  put(dir, "tokenizer_config.json",
+      "{\"chat_template\": [{\"name\": \"default\", \"template\": \"x\"},"
+      " {\"name\": \"tool_use\", \"template\": \"{{\"}]}");
+  T_OK(ka_chat_load_model(ctx, &chat, dir));
+  T_OK(ka_chat_template(ctx, chat, NULL, false, &jinja));
+  T_FAILS(ka_chat_template(ctx, chat, NULL, true, &jinja), KA_E_INPUT, "\"tool_use\":1:1: {{ is");
+  ka_chat_destroy(chat);
   put(dir, "tokenizer_config.json", "{\"chat_template\": 7}");
   T_FAILS(ka_chat_load_model(ctx, &chat, dir), KA_E_INPUT, "expected a string or a list");
   put(dir, "tokenizer_config.json", "{\"chat_template\": [{\"name\": \"a\"}]}");
