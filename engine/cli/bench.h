@@ -9,7 +9,7 @@
 #include "kernels/ops.h"
 
 struct bench_limits {
-  double gemm_flops[KA_N_DTYPES]; /* a second, by matmul of 2048 x 2048 x 2048; f32 and bf16 */
+  double gemm_flops[KA_N_DTYPES]; /* a second, f32 and bf16: the better of two large matmuls */
   double bytes;                   /* a second, by a copy and add over arrays beyond the caches */
 };
 
