@@ -12,7 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Everything that a primitive depends on. Zeroed before it is filled, so that bytes compare. */
+/* Everything that a primitive depends on; m = 0 is the packing of a k x n right operand. Zeroed
+ * before it is filled, so that bytes compare. */
 struct key {
   int64_t m, n, k, stride_a, stride_b, stride_out;
   int32_t type, out_type, threads;
@@ -23,8 +24,8 @@ struct entry {
   struct key key;
   bool used, unsupported;
   dnnl_primitive_t primitive;
-  dnnl_memory_t a, b, bias, out, scratch;
-  size_t scratch_bytes;
+  dnnl_memory_t a, b, bias, out, scratch; /* packing: from a to out */
+  size_t scratch_bytes, packed_bytes;
 };
 
 enum { N_SLOTS = 1024, MAX_ENTRIES = 512 };
@@ -44,15 +45,16 @@ struct gemm {
                      "oneDNN: status %d from %s", (int)s_, #call);                                 \
   } while (0)
 
+static void drop_entry(struct entry *e) {
+  dnnl_memory_t memories[] = {e->a, e->b, e->bias, e->out, e->scratch};
+  for (size_t j = 0; j < sizeof memories / sizeof *memories; j++)
+    if (memories[j]) dnnl_memory_destroy(memories[j]);
+  if (e->primitive) dnnl_primitive_destroy(e->primitive);
+  memset(e, 0, sizeof *e);
+}
+
 static void drop_entries(struct gemm *g) {
-  for (int i = 0; i < N_SLOTS; i++) {
-    struct entry *e = &g->entries[i];
-    dnnl_memory_t memories[] = {e->a, e->b, e->bias, e->out, e->scratch};
-    for (size_t j = 0; j < sizeof memories / sizeof *memories; j++)
-      if (memories[j]) dnnl_memory_destroy(memories[j]);
-    if (e->primitive) dnnl_primitive_destroy(e->primitive);
-  }
-  memset(g->entries, 0, sizeof g->entries);
+  for (int i = 0; i < N_SLOTS; i++) drop_entry(&g->entries[i]);
   g->n_entries = 0;
 }
 
@@ -131,7 +133,7 @@ static ka_status create_attr(struct ka_ctx *ctx, bool accumulate, dnnl_primitive
   return KA_STATUS_OK;
 }
 
-static ka_status create(struct ka_ctx *ctx, struct gemm *g, struct entry *e) {
+static ka_status create_product(struct ka_ctx *ctx, struct gemm *g, struct entry *e) {
   const struct key *k = &e->key;
   enum ka_dtype type = (enum ka_dtype)k->type;
   dnnl_memory_desc_t a = matrix(type, k->m, k->k, k->stride_a, k->trans_a);
@@ -163,6 +165,21 @@ static ka_status create(struct ka_ctx *ctx, struct gemm *g, struct entry *e) {
   return KA_STATUS_OK;
 }
 
+static ka_status create_packing(struct ka_ctx *ctx, struct gemm *g, struct entry *e) {
+  const struct key *k = &e->key;
+  enum ka_dtype type = (enum ka_dtype)k->type;
+  dnnl_memory_desc_t from = matrix(type, k->k, k->n, k->stride_b, k->trans_b), to;
+  dnnl_primitive_desc_t pd = NULL;
+  KA_TRY(packed_layout(ctx, g, type, k->k, k->n, &to));
+  e->packed_bytes = dnnl_memory_desc_get_size(&to);
+  DNN(dnnl_reorder_primitive_desc_create(&pd, &from, g->engine, &to, g->engine, NULL));
+  dnnl_status_t s = dnnl_primitive_create(&e->primitive, pd);
+  dnnl_primitive_desc_destroy(pd);
+  DNN(s);
+  KA_TRY(create_memory(ctx, g, &e->a, &from));
+  return create_memory(ctx, g, &e->out, &to);
+}
+
 static uint64_t hash(const struct key *k) { /* FNV-1a */
   uint64_t h = 14695981039346656037u;
   for (size_t i = 0; i < sizeof *k; i++) h = (h ^ ((const unsigned char *)k)[i]) * 1099511628211u;
@@ -183,7 +200,9 @@ static ka_status find(struct ka_ctx *ctx, struct gemm *g, const struct key *key,
   }
   struct entry *e = &g->entries[at];
   e->key = *key;
-  KA_TRY(create(ctx, g, e));
+  ka_status st = key->m ? create_product(ctx, g, e) : create_packing(ctx, g, e);
+  if (!ka_ok(st)) drop_entry(e);
+  KA_TRY(st);
   e->used = true;
   g->n_entries++;
   *out = e;
@@ -263,46 +282,40 @@ ka_status matmul_cpu(struct ka_dev *dev, const struct ka_matmul_args *args) {
   return in_chunks ? run_in_chunks(dev, args) : run(dev, args);
 }
 
-size_t cpu_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args) {
-  struct ka_ctx *ctx = dev->ctx;
-  int64_t k = args->b.shape[args->trans_b ? 1 : 0], n = args->b.shape[args->trans_b ? 0 : 1];
-  if (args->b.dtype == KA_F64 || k == 0 || n == 0) return 0;
-  dnnl_memory_desc_t md;
+static ka_status find_packing(struct ka_dev *dev, const struct ka_pack_args *args,
+                              struct entry **out) {
   struct gemm *g = ((struct cpu_state *)dev->state)->gemm;
-  if (!ka_ok(packed_layout(ctx, g, args->b.dtype, k, n, &md))) {
-    ka_error_clear(ctx);
-    return 0;
-  }
-  return dnnl_memory_desc_get_size(&md);
+  struct key k;
+  memset(&k, 0, sizeof k);
+  k.k = args->b.shape[args->trans_b ? 1 : 0];
+  k.n = args->b.shape[args->trans_b ? 0 : 1];
+  k.stride_b = args->b.row_stride;
+  k.type = (int32_t)args->b.dtype;
+  k.threads = omp_get_max_threads();
+  k.trans_b = args->trans_b;
+  return find(dev->ctx, g, &k, out);
 }
 
-static ka_status reorder(struct ka_ctx *ctx, struct gemm *g, const dnnl_memory_desc_t *from,
-                         void *from_data, const dnnl_memory_desc_t *to, void *to_data) {
-  dnnl_primitive_desc_t pd = NULL;
-  dnnl_primitive_t p = NULL;
-  dnnl_memory_t in = NULL, out = NULL;
-  DNN(dnnl_reorder_primitive_desc_create(&pd, from, g->engine, to, g->engine, NULL));
-  DNN(dnnl_primitive_create(&p, pd));
-  dnnl_primitive_desc_destroy(pd);
-  DNN(dnnl_memory_create(&in, from, g->engine, from_data));
-  DNN(dnnl_memory_create(&out, to, g->engine, to_data));
-  dnnl_exec_arg_t list[] = {{DNNL_ARG_FROM, in}, {DNNL_ARG_TO, out}};
-  DNN(dnnl_primitive_execute(p, g->stream, 2, list));
-  DNN(dnnl_stream_wait(g->stream));
-  dnnl_memory_destroy(in);
-  dnnl_memory_destroy(out);
-  dnnl_primitive_destroy(p);
-  return KA_STATUS_OK;
+size_t cpu_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args) {
+  struct entry *e = NULL;
+  if (args->b.dtype == KA_F64 || ka_tensor_elems(&args->b) == 0) return 0;
+  if (ka_ok(find_packing(dev, args, &e))) return e->packed_bytes;
+  ka_error_clear(dev->ctx);
+  return 0;
 }
 
 ka_status pack_cpu(struct ka_dev *dev, const struct ka_pack_args *args) {
   struct ka_ctx *ctx = dev->ctx;
   struct gemm *g = ((struct cpu_state *)dev->state)->gemm;
-  int64_t k = args->b.shape[args->trans_b ? 1 : 0], n = args->b.shape[args->trans_b ? 0 : 1];
+  struct entry *e = NULL;
   if (ka_tensor_elems(&args->packed) == 0) return KA_STATUS_OK;
-  dnnl_memory_desc_t from = matrix(args->b.dtype, k, n, args->b.row_stride, args->trans_b), to;
-  KA_TRY(packed_layout(ctx, g, args->b.dtype, k, n, &to));
-  return reorder(ctx, g, &from, args->b.data, &to, args->packed.data);
+  KA_TRY(find_packing(dev, args, &e));
+  DNN(dnnl_memory_set_data_handle(e->a, args->b.data));
+  DNN(dnnl_memory_set_data_handle(e->out, args->packed.data));
+  dnnl_exec_arg_t list[] = {{DNNL_ARG_FROM, e->a}, {DNNL_ARG_TO, e->out}};
+  DNN(dnnl_primitive_execute(e->primitive, g->stream, 2, list));
+  DNN(dnnl_stream_wait(g->stream));
+  return KA_STATUS_OK;
 }
 
 #endif
