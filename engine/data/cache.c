@@ -19,8 +19,7 @@ struct header {
   uint64_t checksum; /* of what follows the header */
 };
 
-/* --- the key
- * --------------------------------------------------------------------------------------- */
+/* --- the key ----------------------------------------------------------------- */
 
 static void hash_text(XXH3_state_t *h, const char *text) {
   int64_t n = text ? (int64_t)strlen(text) : -1;
@@ -130,8 +129,7 @@ ka_status ka_cache_init(struct ka_cache *c, struct ka_arena *a, const struct ka_
   return ka_path_join(a, &c->path, o->job->dataset_prepared_path, name);
 }
 
-/* --- the file
- * -------------------------------------------------------------------------------------- */
+/* --- the file ---------------------------------------------------------------- */
 
 static uint64_t checksum(const int64_t *ends, int64_t n_entries, const struct ka_stored *docs,
                          int64_t n_docs, const int32_t *tokens, int64_t n_tokens) {

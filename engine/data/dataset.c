@@ -22,8 +22,7 @@ static ka_status add_piece(struct ka_ctx *ctx, struct ka_pieces *p, struct ka_pi
   return KA_STATUS_OK;
 }
 
-/* --- length policy
- * --------------------------------------------------------------------------------- */
+/* --- length policy ----------------------------------------------------------- */
 
 static const char *policy_of(const struct ka_job *job, const struct ka_job_dataset *entry) {
   if (strcmp(job->length_policy, "auto") != 0) return job->length_policy;
@@ -133,8 +132,7 @@ static ka_status read_all(struct ka_data *d, const struct ka_read_options *o) {
   return KA_STATUS_OK;
 }
 
-/* --- validation and weights
- * ------------------------------------------------------------------------ */
+/* --- validation and weights -------------------------------------------------- */
 
 static ka_status validation_size(struct ka_data *d, int64_t n, int64_t *out) {
   double v = d->job->val_set_size;
@@ -199,8 +197,7 @@ static ka_status weigh(struct ka_data *d, int64_t e) {
   return st;
 }
 
-/* --- opening
- * -------------------------------------------------------------------------------------- */
+/* --- opening ----------------------------------------------------------------- */
 
 /* The tokenizer's end of text, else config.json's. */
 static int32_t find_eos(struct ka_ctx *ctx, const struct ka_job *job,
@@ -243,8 +240,8 @@ static void say(const struct ka_data *d) {
             (long long)s->n_pieces, (long long)s->n_truncated, (long long)s->n_dropped);
   if (s->n_all_masked + s->n_empty + s->n_not_text > 0)
     ka_info(d->ctx, "data",
-            "left out: %lld without a token to train, %lld empty, %lld files that "
-            "are not UTF-8 text",
+            "left out: %lld without a token to train, %lld empty, %lld files that are not UTF-8 or "
+            "hold no rows",
             (long long)s->n_all_masked, (long long)s->n_empty, (long long)s->n_not_text);
   if (d->job->sample_packing)
     ka_info(d->ctx, "data", "%lld documents in %lld rows of %lld: %.1f %% full",

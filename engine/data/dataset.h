@@ -24,7 +24,7 @@ enum { KA_DATA_HISTOGRAM = 24 };
 
 struct ka_data_stats {
   /* Of reading, both parts together. */
-  int64_t n_files, n_not_text; /* not_text: files left out because they are not UTF-8 */
+  int64_t n_files, n_not_text; /* not_text: found files left out, not UTF-8 or without rows */
   int64_t n_rows, n_empty;     /* rows; those without tokens */
   int64_t n_too_long;          /* documents longer than sequence_len: */
   int64_t n_dropped, n_truncated, n_split, n_pieces; /* what became of them; pieces of split ones */

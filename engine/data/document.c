@@ -80,8 +80,7 @@ static ka_status completion(struct ka_ctx *ctx, const struct ka_document_maker *
   return completion_text(ctx, m, text, n, d);
 }
 
-/* --- alpaca: the prompts of Stanford's alpaca, as axolotl writes them
- * ------------------------------ */
+/* --- alpaca: the prompts of Stanford's alpaca, as axolotl writes them -------- */
 
 static const char *const with_input =
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -155,8 +154,7 @@ out:
   return st;
 }
 
-/* --- input_output: segments, no special tokens added
- * ----------------------------------------------- */
+/* --- input_output: segments, no special tokens added ------------------------- */
 
 static ka_status input_output(struct ka_ctx *ctx, const struct ka_document_maker *m,
                               const json_t *row, struct ka_document *d) {
@@ -175,8 +173,7 @@ static ka_status input_output(struct ka_ctx *ctx, const struct ka_document_maker
   return KA_STATUS_OK;
 }
 
-/* --- tokenized
- * ------------------------------------------------------------------------------------- */
+/* --- tokenized --------------------------------------------------------------- */
 
 static ka_status int_list(struct ka_ctx *ctx, const json_t *row, const char *key, bool needed,
                           size_t n, const json_t **out) {
@@ -236,7 +233,9 @@ static const struct {
 
 static ka_status from_text(struct ka_ctx *ctx, const struct ka_document_maker *m,
                            const struct ka_row *row, struct ka_document *d) {
-  if (strcmp(m->dataset->type, "completion") != 0)
+  bool rows_wanted = strcmp(m->dataset->type, "completion") != 0;
+  if (rows_wanted && !ka_row_named(row)) return KA_STATUS_OK; /* a README beside the data */
+  if (rows_wanted)
     return ka_fail(ctx, KA_E_INPUT,
                    "a plain text file cannot be of type %s; set ds_type if it is "
                    "JSON lines or CSV",

@@ -34,8 +34,9 @@ struct ka_document_maker {
   const struct ka_chat *chat; /* type chat_template */
 };
 
-/* Replaces *d by the row's document. n = 0: nothing in it, or (text files that only a directory or
- * glob found) not UTF-8. Messages name no file. Thread-safe with ctx and d per thread. */
+/* Replaces *d by the row's document. n = 0: nothing in it, or a text file that only a directory or
+ * glob found and that is not UTF-8, or not of a type with rows. Messages name no file. Thread-safe
+ * with ctx and d per thread. */
 ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m,
                            const struct ka_row *row, struct ka_document *d);
 

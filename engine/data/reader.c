@@ -32,8 +32,7 @@ struct reader {
   struct ka_str bad;
 };
 
-/* --- split: "train", "train[:1000]", "[90%:]"
- * ------------------------------------------------------ */
+/* --- split: "train", "train[:1000]", "[90%:]" -------------------------------- */
 
 static bool parse_bound(const char *s, size_t n, int64_t n_rows, int64_t dflt, int64_t *out) {
   char text[32];
@@ -86,8 +85,7 @@ static ka_status parse_split(struct reader *r, const struct ka_data_files *files
   return KA_STATUS_OK;
 }
 
-/* --- rows to documents
- * ----------------------------------------------------------------------------- */
+/* --- rows to documents ------------------------------------------------------- */
 
 static void make_documents(struct reader *r, const struct ka_row *rows, int n) {
 #pragma omp parallel for schedule(dynamic, 1)

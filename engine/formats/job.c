@@ -149,8 +149,7 @@ ka_status ka_job_read_scope(struct ka_job_reader *r, enum ka_job_scope scope,
   return check_required(r, scope, map, prefix);
 }
 
-/* --- key=value
- * ------------------------------------------------------------------------------------- */
+/* --- key=value --------------------------------------------------------------- */
 
 /* A key that is given on the command line wins over its alternatives in the file. */
 static ka_status drop_alternatives(struct ka_job_reader *r, const struct ka_job_key *k,
@@ -236,8 +235,7 @@ static ka_status read_override(struct ka_job_reader *r, const char *word) {
   return read_key(r, key, v, v, (char *)object + key->offset, path);
 }
 
-/* --- when all keys are read
- * ------------------------------------------------------------------------ */
+/* --- when all keys are read -------------------------------------------------- */
 
 static ka_status check_one_of(struct ka_job_reader *r, const struct ka_job_rule *rule) {
   struct ka_ctx *ctx = r->ctx;

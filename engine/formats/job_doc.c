@@ -5,8 +5,7 @@
 
 #include <string.h>
 
-/* --- docs/jobs.md
- * ---------------------------------------------------------------------------------- */
+/* --- docs/jobs.md ------------------------------------------------------------ */
 
 static const char *kind_text(const struct ka_job_key *k) {
   static const char *const one[] = {
@@ -115,8 +114,7 @@ ka_status ka_job_doc_markdown(struct ka_ctx *ctx, struct ka_str *out) {
   return KA_STATUS_OK;
 }
 
-/* --- docs/job.schema.json: JSON Schema 2020-12
- * ----------------------------------------------------- */
+/* --- docs/job.schema.json: JSON Schema 2020-12 ------------------------------- */
 
 static json_t *scope_schema(enum ka_job_scope scope);
 

@@ -308,6 +308,15 @@ static void directories_and_globs_are_walked(void **state) {
   ka_data_close(d);
   ka_job_close(&j);
   struct ka_data *none;
+  put(dir, "x/rows.jsonl", "{\"input_ids\":[1,2]}\n"); /* the texts beside it hold no rows */
+  job(&j, dir, "[{path: x, type: tokenized}]", "");
+  d = open_data(&j, t);
+  assert_int_equal(ka_data_get_stats(d)->part[0].n_documents, 1);
+  ka_data_close(d);
+  ka_job_close(&j);
+  job(&j, dir, "[{path: x/a.txt, type: tokenized}]", "");
+  T_FAILS(ka_data_open(ctx, &none, &j, t, 258), KA_E_INPUT, "cannot be of type tokenized");
+  ka_job_close(&j);
   job(&j, dir, "[{path: 'y*'}]", "");
   T_FAILS(ka_data_open(ctx, &none, &j, t, 258), KA_E_INPUT, "no file matches");
   ka_job_close(&j);
@@ -616,6 +625,30 @@ static void tokens_spill_into_a_nameless_file(void **state) {
   ka_store_deinit(&file);
 }
 
+static void failing_allocations_leave_nothing_behind(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  many_documents(dir, 20);
+  struct ka_job j;
+  bool done = false;
+  job(&j, dir, "[{path: a.jsonl, type: tokenized, weight: 1.5}]", "dataset_prepared_path: cache");
+  j.val_set_size = 0.2;
+  j.shuffle = true;
+  for (int n = 1; n < 400 && !done; n++) {
+    struct ka_data *d;
+    T_OK(ka_remove_tree(ctx, t_str("%s/cache", dir)));
+    ctx->fail_alloc_at = n;
+    ka_status st = ka_data_open(ctx, &d, &j, NULL, 258);
+    ctx->fail_alloc_at = 0;
+    done = ka_ok(st);
+    if (!done) assert_int_equal(st.code, KA_E_MEMORY);
+    ka_data_close(d);
+    ka_error_clear(ctx);
+  }
+  assert_true(done);
+  ka_job_close(&j);
+}
+
 /* Tokenised data is found again, unless anything that it depends on has changed. */
 static void tokens_are_kept_between_runs(void **state) {
   (void)state;
@@ -676,6 +709,7 @@ int main(void) {
       cmocka_unit_test_setup(packing_is_first_fit_decreasing, fresh),
       cmocka_unit_test_setup(tokens_spill_into_a_nameless_file, fresh),
       cmocka_unit_test_setup(tokens_are_kept_between_runs, fresh),
+      cmocka_unit_test_setup(failing_allocations_leave_nothing_behind, fresh),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
