@@ -141,7 +141,7 @@ static ka_status log_validation(struct ka_loop *l) {
   return ka_tb_flush(ctx, l->tensorboard);
 }
 
-static ka_status save(struct ka_loop *l) {
+ka_status ka_loop_save(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   const struct ka_loop_config *c = &l->config;
   KA_TRY(ka_jsonl_sync(ctx, l->log));
@@ -208,7 +208,7 @@ static ka_status after_step(struct ka_loop *l, double norm) {
   if (due(l->step, c->logging_steps, n_steps)) KA_TRY(log_step(l, norm));
   if (l->validation.n > 0 && due(l->step, c->eval_steps, n_steps)) KA_TRY(log_validation(l));
   bool stop = interrupted(l) && l->step < n_steps;
-  if (stop || due(l->step, c->save_steps, n_steps)) KA_TRY(save(l));
+  if (stop || due(l->step, c->save_steps, n_steps)) KA_TRY(ka_loop_save(l));
   if (stop)
     return ka_fail(ctx, KA_E_INTERRUPTED,
                    "interrupted; saved %s/checkpoint-%lld, continue with --resume", c->out_dir,
@@ -231,6 +231,7 @@ ka_status ka_loop_run(struct ka_loop *l) {
     note(l, n_targets > 0 ? loss_sum / (double)n_targets : 0, first_tok);
     ka_progress_update(&l->progress, l->step, l->note);
     KA_TRY_GOTO(after_step(l, norm), out);
+    if (l->config.refresh_steps > 0 && l->step % l->config.refresh_steps == 0) break;
   }
 out:
   ka_progress_end(&l->progress);

@@ -28,6 +28,7 @@ struct ka_loop_config {
   int64_t accumulation;                          /* micro-batches a step */
   int64_t logging_steps, eval_steps, save_steps; /* 0: never, but for the last step */
   int64_t save_total_limit;                      /* 0: keep all */
+  int64_t refresh_steps; /* the loop returns after every so many steps; 0: at the end alone */
   const char *out_dir;
   const char *selection_path; /* copied into checkpoints; may be NULL */
 };
@@ -61,8 +62,12 @@ struct ka_loop {
  * The fields up to `carried` are set by the caller. */
 ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir);
 
-/* Runs to the end of the schedule; writes the last checkpoint. KA_E_INTERRUPTED after a signal
- * (checkpoint written), KA_E_CHECK when loss or gradient stop being finite (nothing written). */
+/* Writes the checkpoint of the step at hand. */
+ka_status ka_loop_save(struct ka_loop *l);
+
+/* Runs to the end of the schedule, or to the next multiple of refresh_steps; writes checkpoints.
+ * KA_E_INTERRUPTED after a signal (checkpoint written), KA_E_CHECK when loss or gradient stop being
+ * finite (nothing written). */
 ka_status ka_loop_run(struct ka_loop *l);
 
 /* Mean loss over the validation source's targets. */

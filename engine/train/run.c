@@ -44,8 +44,13 @@ static ka_status open_model(struct ka_run *r) {
   const char *device = r->options.device ? r->options.device : r->job->device;
   KA_TRY(ka_dev_open(ctx, &r->dev, device));
   r->has_dev = true;
+  const char *dir = r->job->base_model;
+  const json_t *run = json_object_get(r->state, "run");
+  r->weights_from = json_string_value(json_object_get(run, "weights_from"));
+  r->refreshed_at = json_integer_value(json_object_get(run, "refreshed_at"));
+  if (r->weights_from) KA_TRY(ka_path_join(&r->arena, &dir, r->job->output_dir, r->weights_from));
   r->has_model = true;
-  return ka_model_open(ctx, &r->model, &r->dev, r->job->base_model, compute_dtype(r));
+  return ka_model_open(ctx, &r->model, &r->dev, dir, compute_dtype(r));
 }
 
 /* Free memory as Linux counts it; 0: unknown. */
@@ -61,7 +66,7 @@ static double available_bytes(void) {
 
 /* Recomputing blocks saves memory and costs a forward pass; auto does it when the plan without it
  * would take most of what is free. Results are the same bits either way. */
-static ka_status prepare_model(struct ka_run *r) {
+ka_status ka_run_prepare_model(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const char *mode = r->job->gradient_checkpointing;
   int64_t B = r->job->micro_batch_size, T = r->job->sequence_len;
@@ -118,6 +123,7 @@ static ka_status fill_loop_config(struct ka_run *r) {
   c->eval_steps = job->eval_steps;
   c->save_steps = job->save_steps;
   c->save_total_limit = job->save_total_limit;
+  c->refresh_steps = job->selection.refresh_steps;
   c->out_dir = job->output_dir;
   return ka_path_join(&r->arena, &c->selection_path, job->output_dir, "selection.json");
 }
@@ -148,7 +154,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   KA_TRY(ka_train_data_open(ctx, &r->data, job, r->tokenizer, r->model.recipe.V));
   KA_TRY(fill_loop_config(r));
   KA_TRY(open_selection(r));
-  KA_TRY(prepare_model(r));
+  KA_TRY(ka_run_prepare_model(r));
   return open_optim(r);
 }
 

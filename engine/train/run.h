@@ -30,7 +30,9 @@ struct ka_run {
   bool has_dev, has_model, has_data, has_optim;
   const char *checkpoint; /* to resume from; NULL: from the start */
   int64_t checkpoint_step;
-  json_t *state; /* of that checkpoint */
+  json_t *state;            /* of that checkpoint */
+  const char *weights_from; /* directory below output_dir, see refresh.h; NULL: the base model */
+  int64_t refreshed_at;     /* step of the last new selection; 0: none */
 };
 
 /* Device, model, selection (of the checkpoint when resuming), data, memory, optimizer. Checks
@@ -38,6 +40,9 @@ struct ka_run {
 ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job *job,
                       const struct ka_run_options *options);
 void ka_run_close(struct ka_run *r);
+
+/* Plans or allocates the model for the job's batches, with gradient_checkpointing as it says. */
+ka_status ka_run_prepare_model(struct ka_run *r);
 
 /* Trains to the end and writes the output directory. */
 ka_status ka_run_train(struct ka_run *r);

@@ -8,8 +8,8 @@
 
 enum { MAX_FACTS = 16 };
 
-static double number_at(const json_t *array, int64_t i) {
-  const json_t *v = json_array_get(array, (size_t)i);
+static double kappa_of(const json_t *kappa, const char *slice) {
+  const json_t *v = json_object_get(kappa, slice);
   return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
@@ -22,11 +22,13 @@ static ka_status make_units(struct ka_run *r, const json_t *before, const json_t
   for (int64_t i = 0; i < r->optim.n; i++) {
     const struct ka_slice *s = &r->model.slices[i];
     struct ka_report_unit *u = &(*out)[i];
+    const char *slice;
+    KA_TRY(ka_optim_slice_name(&r->arena, &r->optim, i, &slice));
     *u = (struct ka_report_unit){.name = r->optim.slices[i].tensor,
                                  .part = "",
                                  .n_elems = s->n_rows * s->n_cols,
-                                 .kappa_before = number_at(before, i),
-                                 .kappa_after = number_at(after, i)};
+                                 .kappa_before = kappa_of(before, slice),
+                                 .kappa_after = kappa_of(after, slice)};
     if (!r->optim.slices[i].whole)
       KA_TRY(ka_arena_printf(&r->arena, &u->part, "rows %lld to %lld, columns %lld to %lld",
                              (long long)s->row, (long long)(s->row + s->n_rows), (long long)s->col,

@@ -6,6 +6,7 @@
 #include "engine/train/fingerprint.h"
 #include "engine/train/held_out.h"
 #include "engine/train/output.h"
+#include "engine/train/refresh.h"
 #include "engine/train/run_report.h"
 
 #include <stdio.h>
@@ -13,14 +14,9 @@
 
 static ka_status kappa_json(struct ka_run *r, bool after, json_t **out) {
   struct ka_ctx *ctx = r->ctx;
-  void *mem = NULL;
-  KA_TRY(ka_arena_alloc_n(&r->arena, &mem, r->optim.n, sizeof(double), "kappa of trained units"));
-  double *kappa = mem;
-  KA_TRY(ka_train_kappa(ctx, &r->optim, after, kappa));
-  *out = json_array();
-  for (int64_t i = 0; i < r->optim.n; i++)
-    json_array_append_new(*out, kappa[i] == kappa[i] ? json_real(kappa[i]) : json_null());
-  return *out ? KA_STATUS_OK : ka_fail(ctx, KA_E_MEMORY, "kappa: out of memory");
+  *out = json_object();
+  return *out ? ka_refresh_kappa(r, after, *out)
+              : ka_fail(ctx, KA_E_MEMORY, "kappa: out of memory");
 }
 
 /* "run" of a fresh run: what the untrained model is. */
@@ -107,6 +103,21 @@ out:
   return st;
 }
 
+/* The loop, and a new selection wherever it is due: also right after a resume, when the run was
+ * stopped between the step and the selection. */
+static ka_status run_loop(struct ka_run *r, struct ka_loop *loop) {
+  struct ka_ctx *ctx = r->ctx;
+  for (;;) {
+    if (ka_refresh_due(r, loop->step)) {
+      KA_TRY(ka_refresh(r, loop));
+      KA_TRY(ka_loop_save(loop));
+      KA_TRY(ka_refresh_sweep(r));
+    }
+    if (loop->step >= loop->config.schedule.n_steps) return ka_refresh_sweep(r);
+    KA_TRY(ka_loop_run(loop));
+  }
+}
+
 ka_status ka_run_train(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_jsonl log = {0};
@@ -127,7 +138,7 @@ ka_status ka_run_train(struct ka_run *r) {
   loop.carried = carried;
   KA_TRY_GOTO(open_logs(r, &log, &tb), out);
   KA_TRY_GOTO(ka_loop_start(&loop, r->checkpoint), out);
-  KA_TRY_GOTO(ka_loop_run(&loop), out);
+  KA_TRY_GOTO(run_loop(r, &loop), out);
   KA_TRY_GOTO(finish(r, &loop), out);
 out:
   ka_jsonl_close(&log);

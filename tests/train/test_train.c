@@ -261,6 +261,27 @@ static void killed_and_resumed(void **state) {
   }
 }
 
+/* With a high learning rate the spectra move, so units enter and leave. */
+static void selects_again(void **state) {
+  struct home *h = *state;
+  const char *words = "selection.refresh_steps=4 learning_rate=0.05 save_steps=3";
+  struct ka_str err = {0};
+  int rc = t_kappa(NULL, &err, "train %s/job.yaml output_dir=%s/fresh-a %s", h->dir, h->dir, words);
+  if (rc != 0) fail_msg("exit code %d: %s", rc, err.data);
+  assert_non_null(strstr(err.data, "step 4: selected again: "));
+  assert_non_null(strstr(err.data, "step 8: selected again: "));
+  assert_non_null(strstr(err.data, "  enters: model.layers."));
+  ka_str_deinit(&err);
+  assert_false(ka_path_exists(t_str("%s/fresh-a/refresh-4", h->dir))); /* no checkpoint needs it */
+  assert_true(ka_path_exists(t_str("%s/fresh-a/refresh-8", h->dir)));
+  for (int i = 0; i < 3; i++) {
+    const char *out = t_str("fresh-%d", i);
+    train_and_signal(h, out, t_str("%s --resume", words), 5 + 2 * i, "KILL");
+    assert_int_equal(train(h, out, t_str("%s --resume", words)), 0);
+    assert_same_run(h, "fresh-a", out);
+  }
+}
+
 static void term_saves_and_exits_4(void **state) {
   struct home *h = *state;
   const char *words = "save_steps=0 max_steps=2000";
@@ -323,6 +344,7 @@ int main(void) {
       cmocka_unit_test(killed_and_resumed),
       cmocka_unit_test(term_saves_and_exits_4),
       cmocka_unit_test(old_checkpoints_leave),
+      cmocka_unit_test(selects_again),
       cmocka_unit_test(refuses),
       cmocka_unit_test(full_disk),
   };

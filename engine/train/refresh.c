@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Selecting again while training; see refresh.h. */
+#include "engine/train/refresh.h"
+
+#include "base/log.h"
+#include "engine/train/checkpoint.h"
+#include "engine/train/output.h"
+
+#include <math.h>
+#include <string.h>
+
+bool ka_refresh_due(const struct ka_run *r, int64_t step) {
+  int64_t every = r->job->selection.refresh_steps;
+  return every > 0 && step > 0 && step % every == 0 && step < r->loop.schedule.n_steps &&
+         r->refreshed_at != step;
+}
+
+ka_status ka_refresh_kappa(struct ka_run *r, bool after, json_t *into) {
+  struct ka_ctx *ctx = r->ctx;
+  void *mem = NULL;
+  const char *name;
+  KA_TRY(ka_arena_alloc_n(&r->arena, &mem, r->optim.n, sizeof(double), "kappa of trained units"));
+  double *kappa = mem;
+  KA_TRY(ka_train_kappa(ctx, &r->optim, after, kappa));
+  for (int64_t i = 0; i < r->optim.n; i++) {
+    KA_TRY(ka_optim_slice_name(&r->arena, &r->optim, i, &name));
+    if (json_object_get(into, name)) continue;
+    if (json_object_set_new(into, name, isnan(kappa[i]) ? json_null() : json_real(kappa[i])) != 0)
+      return ka_fail(ctx, KA_E_MEMORY, "kappa: out of memory");
+  }
+  return KA_STATUS_OK;
+}
+
+/* What an old slice leaves to the new one of the same name. */
+struct kept {
+  const char *name;
+  struct ka_optim_slice state;
+};
+
+static ka_status copy_tensor(struct ka_arena *a, struct ka_tensor *t) {
+  struct ka_ctx *ctx = a->ctx;
+  struct ka_tensor from = *t;
+  KA_TRY(ka_tensor_alloc(a, t, "kept state", KA_F32, 2, from.shape));
+  ka_convert(t->data, KA_F32, from.data, KA_F32, ka_tensor_elems(&from));
+  return KA_STATUS_OK;
+}
+
+static ka_status keep_states(struct ka_arena *a, const struct ka_optim *o, struct kept **out) {
+  struct ka_ctx *ctx = a->ctx;
+  void *mem = NULL;
+  KA_TRY(ka_arena_alloc_n(a, &mem, o->n, sizeof **out, "kept states"));
+  *out = mem;
+  for (int64_t i = 0; i < o->n; i++) {
+    struct kept *k = &(*out)[i];
+    KA_TRY(ka_optim_slice_name(a, o, i, &k->name));
+    k->state = o->slices[i];
+    KA_TRY(copy_tensor(a, &k->state.w));
+    KA_TRY(copy_tensor(a, &k->state.m));
+    KA_TRY(copy_tensor(a, &k->state.v));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status hand_over(struct ka_run *r, struct ka_arena *a, const struct kept *kept,
+                           int64_t n_kept, int64_t *n_stay) {
+  struct ka_ctx *ctx = r->ctx;
+  *n_stay = 0;
+  for (int64_t i = 0; i < r->optim.n; i++) {
+    struct ka_optim_slice *s = &r->optim.slices[i];
+    const char *name;
+    bool stays = false;
+    KA_TRY(ka_optim_slice_name(a, &r->optim, i, &name));
+    for (int64_t k = 0; k < n_kept && !stays; k++) {
+      if (strcmp(kept[k].name, name) != 0) continue;
+      const struct ka_optim_slice *from = &kept[k].state;
+      KA_TRY(ka_copy(&r->dev, &(struct ka_copy_args){.out = s->w, .in = from->w}));
+      KA_TRY(ka_copy(&r->dev, &(struct ka_copy_args){.out = s->m, .in = from->m}));
+      KA_TRY(ka_copy(&r->dev, &(struct ka_copy_args){.out = s->v, .in = from->v}));
+      s->t = from->t;
+      stays = true;
+    }
+    *n_stay += stays;
+    if (!stays) ka_info(ctx, "train", "  enters: %s", name);
+  }
+  for (int64_t k = 0; k < n_kept; k++) {
+    bool stays = false;
+    for (int64_t i = 0; i < r->optim.n && !stays; i++) {
+      const char *name;
+      KA_TRY(ka_optim_slice_name(a, &r->optim, i, &name));
+      stays = strcmp(kept[k].name, name) == 0;
+    }
+    if (!stays) ka_info(ctx, "train", "  leaves: %s", kept[k].name);
+  }
+  return ka_optim_publish(&r->optim);
+}
+
+/* The model as it stands, under its final name or not at all. */
+static ka_status write_model(struct ka_run *r, int64_t step, const char **dir) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *tmp;
+  KA_TRY(ka_arena_printf(&r->arena, &tmp, "%s/.checkpoint-refresh.tmp", r->job->output_dir));
+  KA_TRY(ka_arena_printf(&r->arena, dir, "%s/refresh-%lld", r->job->output_dir, (long long)step));
+  KA_TRY(ka_remove_tree(ctx, tmp));
+  KA_TRY(ka_remove_tree(ctx, *dir));
+  KA_TRY(ka_make_dirs(ctx, tmp));
+  KA_TRY(ka_output_write(ctx, &r->optim, r->job->base_model, tmp));
+  return ka_rename(ctx, tmp, *dir);
+}
+
+static ka_status reopen(struct ka_run *r, const char *dir) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_optim_config config = r->optim.config;
+  enum ka_dtype compute = r->model.compute;
+  ka_optim_deinit(&r->optim);
+  ka_train_selection_close(&r->selection);
+  ka_model_close(&r->model);
+  KA_TRY(ka_model_open(ctx, &r->model, &r->dev, dir, compute));
+  KA_TRY(ka_train_select(ctx, &r->selection, r->job, &r->model.files, NULL));
+  KA_TRY(ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path));
+  KA_TRY(ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units));
+  KA_TRY(ka_run_prepare_model(r));
+  return ka_optim_init(ctx, &r->optim, &r->model, &config, false);
+}
+
+ka_status ka_refresh(struct ka_run *r, struct ka_loop *loop) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_arena a;
+  struct kept *kept = NULL;
+  const char *dir = NULL;
+  int64_t n_kept = r->optim.n, n_stay = 0;
+  ka_arena_init(&a, ctx, "refresh");
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(write_model(r, loop->step, &dir), out);
+  KA_TRY_GOTO(keep_states(&a, &r->optim, &kept), out);
+  KA_TRY_GOTO(reopen(r, dir), out);
+  KA_TRY_GOTO(hand_over(r, &a, kept, n_kept, &n_stay), out);
+  ka_info(ctx, "train", "step %lld: selected again: %lld units stay, %lld enter, %lld leave",
+          (long long)loop->step, (long long)n_stay, (long long)(r->optim.n - n_stay),
+          (long long)(n_kept - n_stay));
+  r->refreshed_at = loop->step;
+  KA_TRY_GOTO(ka_refresh_kappa(r, false, json_object_get(loop->carried, "kappa_before")), out);
+  r->weights_from = ka_path_base(dir);
+  json_object_set_new(loop->carried, "weights_from", json_string(r->weights_from));
+  json_object_set_new(loop->carried, "refreshed_at", json_integer((json_int_t)loop->step));
+out:
+  ka_arena_deinit(&a);
+  return st;
+}
+
+static ka_status needed(struct ka_run *r, const char *dir, bool *out) {
+  struct ka_ctx *ctx = r->ctx;
+  const char **names, *path;
+  int64_t n = 0;
+  *out = r->weights_from && strcmp(dir, r->weights_from) == 0;
+  KA_TRY(ka_list_dir(&r->arena, r->job->output_dir, &names, &n));
+  for (int64_t i = 0; i < n && !*out; i++) {
+    if (!ka_starts_with(names[i], "checkpoint-")) continue;
+    json_t *state = NULL;
+    KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, names[i]));
+    KA_TRY(ka_ckpt_state(ctx, path, &state));
+    const json_t *from = json_object_get(json_object_get(state, "run"), "weights_from");
+    *out = json_is_string(from) && strcmp(json_string_value(from), dir) == 0;
+    json_decref(state);
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_refresh_sweep(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const char **names, *path;
+  int64_t n = 0;
+  KA_TRY(ka_list_dir(&r->arena, r->job->output_dir, &names, &n));
+  for (int64_t i = 0; i < n; i++) {
+    bool keep = true;
+    if (!ka_starts_with(names[i], "refresh-")) continue;
+    KA_TRY(needed(r, names[i], &keep));
+    if (keep) continue;
+    KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, names[i]));
+    KA_TRY(ka_remove_tree(ctx, path));
+  }
+  return KA_STATUS_OK;
+}
