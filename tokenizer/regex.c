@@ -393,22 +393,16 @@ static ka_status group(struct translation *t) {
 static ka_status interval(struct translation *t) {
   struct ka_ctx *ctx = t->ctx;
   long low = 0, high = -1;
-  int used = 0, len = 0;
+  int used = 0;
   char text[48];
   snprintf(text, sizeof text, "%.*s", (int)(t->n - t->i < 40 ? t->n - t->i : 40), t->p + t->i);
   bool fixed = sscanf(text, "{%9ld}%n", &low, &used) == 1 && used > 0;
-  if (fixed)
-    high = low;
-  else if (sscanf(text, "{%9ld,%9ld}%n", &low, &high, &used) == 2 && used > 0)
-    len = used;
-  else if (used = 0, sscanf(text, "{%9ld,}%n", &low, &used) == 1 && used > 0)
-    high = -1;
-  else if (used = 0, low = 0, sscanf(text, "{,%9ld}%n", &high, &used) == 1 && used > 0)
-    len = used;
-  else
-    used = 0;
-  (void)len;
-  if (used == 0) {
+  if (fixed) high = low;
+  /* %n stays untouched unless the closing brace is met. */
+  if (!used) sscanf(text, "{%9ld,%9ld}%n", &low, &high, &used);
+  if (!used) high = -1, sscanf(text, "{%9ld,}%n", &low, &used);
+  if (!used) low = 0, sscanf(text, "{,%9ld}%n", &high, &used);
+  if (!used) {
     t->i++;
     return put(t, "\\{");
   }
