@@ -335,12 +335,45 @@ static void full_disk(void **state) {
   ka_str_deinit(&err);
 }
 
+/* Heads chosen by kappa: what selection.json lists is what moves, whole heads of 8 rows or columns,
+ * and nothing else. */
+static void trains_heads_by_kappa(void **state) {
+  struct home *h = *state;
+  struct ka_ctx *ctx = &h->ctx;
+  struct ka_safetensors base, tuned;
+  json_t *root = NULL, *unit;
+  size_t at;
+  int64_t n_listed = 0, n_changed = 0;
+  assert_int_equal(
+      train(h, "heads", "selection.unit=head selection.count=3 max_steps=3 weight_decay=0.1"), 0);
+  T_OK(ka_json_load(ctx, t_str("%s/heads/selection.json", h->dir), &root));
+  json_array_foreach(json_object_get(root, "units"), at, unit) {
+    const char *name = json_string_value(json_object_get(unit, "name"));
+    assert_string_equal(json_string_value(json_object_get(unit, "unit")), "head");
+    assert_non_null(strstr(name, "#head"));
+    n_listed += 8 * 32;
+  }
+  assert_int_equal(n_listed, 3 * 8 * 32);
+  T_OK(ka_st_open(ctx, &base, t_str("%s/base", h->dir)));
+  T_OK(ka_st_open(ctx, &tuned, t_str("%s/heads", h->dir)));
+  for (int64_t i = 0; i < base.n_entries; i++) {
+    const struct ka_tensor *a = &base.entries[i].t, *b = &tuned.entries[i].t;
+    for (int64_t k = 0; k < ka_tensor_elems(a); k++)
+      n_changed += ((const float *)a->data)[k] != ((const float *)b->data)[k];
+  }
+  assert_int_equal(n_changed, n_listed);
+  ka_st_close(&base);
+  ka_st_close(&tuned);
+  json_decref(root);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(same_job_same_bits),
       cmocka_unit_test(accumulation_does_not_matter),
       cmocka_unit_test(trains_what_it_says),
       cmocka_unit_test(trains_slices_alone),
+      cmocka_unit_test(trains_heads_by_kappa),
       cmocka_unit_test(killed_and_resumed),
       cmocka_unit_test(term_saves_and_exits_4),
       cmocka_unit_test(old_checkpoints_leave),
