@@ -249,7 +249,8 @@ static void take(struct ka_selection *out, const struct ka_spectrum *r) {
   out->n_elems += to->n_elems;
 }
 
-/* "all" means all: a budget (left in a job whose metric the command line changed) does not apply. */
+/* "all" means all: a budget (left in a job whose metric the command line changed) does not apply.
+ */
 static void fill_budget(struct ka_selection *out, const struct ka_select_spec *s,
                         const struct ranked *ranked, int64_t n) {
   if (is(s, "all")) {
@@ -278,6 +279,26 @@ static ka_status refuse_failed(struct ka_ctx *ctx, const struct ranked *ranked, 
   return KA_STATUS_OK;
 }
 
+/* A quota for a role that nobody has is a misspelling. */
+static ka_status check_quotas(struct ka_ctx *ctx, const struct ka_select_spec *s,
+                              const struct ranked *ranked, int64_t n) {
+  for (int64_t q = 0; q < s->n_quotas; q++) {
+    const char *roles[64] = {0};
+    bool found = false;
+    for (int64_t i = 0, k = 0; i < n && !found; i++) {
+      const char *role = ranked[i].r->unit->role;
+      found = role && strcmp(role, s->quotas[q].role) == 0;
+      if (role && k < 63) roles[k++] = role;
+    }
+    if (found) continue;
+    const char *near = ka_nearest(s->quotas[q].role, roles);
+    return ka_fail(ctx, KA_E_INPUT, "selection.quotas: no candidate has the role \"%s\"%s%s%s",
+                   s->quotas[q].role, near ? ", did you mean " : "", near ? near : "",
+                   near ? "?" : "");
+  }
+  return KA_STATUS_OK;
+}
+
 ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_selection *out,
                     const struct ka_select_spec *spec, const struct ka_spectrum *results,
                     int64_t n) {
@@ -302,6 +323,7 @@ ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_select
                    "selection: none of %lld tensors is left by include, exclude, max_dim, "
                    "min_layer and unit",
                    (long long)n);
+  KA_TRY(check_quotas(ctx, spec, ranked, m));
   if (ka_select_needs_spectra(spec)) KA_TRY(refuse_failed(ctx, ranked, m));
   rank(ranked, m, spec);
   *out = (struct ka_selection){

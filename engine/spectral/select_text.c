@@ -32,10 +32,32 @@ static ka_status parse_budget(struct ka_ctx *ctx, const char *word, struct ka_se
                  word);
 }
 
+ka_status ka_select_quotas(struct ka_ctx *ctx, struct ka_arena *arena, const char *const *words,
+                           int64_t n, struct ka_select_spec *spec) {
+  void *memory = NULL;
+  KA_TRY(ka_arena_alloc_n(arena, &memory, n + 1, sizeof *spec->quotas, "quotas"));
+  struct ka_select_quota *quotas = memory;
+  for (int64_t i = 0; i < n; i++) {
+    const char *colon = strrchr(words[i], ':');
+    int64_t count = -1;
+    if (!colon || colon == words[i] || !ka_parse_i64(colon + 1, &count) || count < 0)
+      return ka_fail(ctx, KA_E_INPUT, "selection.quotas: got \"%s\", expected ROLE:COUNT, as q:4",
+                     words[i]);
+    KA_TRY(ka_arena_str(arena, &quotas[i].role, words[i], (size_t)(colon - words[i])));
+    quotas[i].count = count;
+  }
+  spec->quotas = quotas;
+  spec->n_quotas = n;
+  return KA_STATUS_OK;
+}
+
+enum { MAX_QUOTAS = 32 };
+
 ka_status ka_select_parse(struct ka_ctx *ctx, struct ka_arena *arena, const char *text,
                           struct ka_select_spec *out) {
   *out = ka_select_spec_default();
-  const char *p = text;
+  const char *p = text, *quotas[MAX_QUOTAS];
+  int64_t n_quotas = 0;
   for (int word = 0; *(p += strspn(p, " \t")); word++) {
     const char *w = NULL;
     size_t n = strcspn(p, " \t");
@@ -45,8 +67,11 @@ ka_status ka_select_parse(struct ka_ctx *ctx, struct ka_arena *arena, const char
       out->metric = w;
     else if (strcmp(w, "lowest") == 0 || strcmp(w, "highest") == 0)
       out->highest = w[0] == 'h';
+    else if (strchr(w, ':') && n_quotas < MAX_QUOTAS)
+      quotas[n_quotas++] = w;
     else
       KA_TRY(parse_budget(ctx, w, out));
   }
+  KA_TRY(ka_select_quotas(ctx, arena, quotas, n_quotas, out));
   return ka_select_check(ctx, out);
 }

@@ -46,10 +46,15 @@ bool ka_select_needs_full(const struct ka_select_spec *spec);
 /* KA_E_INPUT on unknown metrics, bad patterns (with the position), two budgets, ranges. */
 ka_status ka_select_check(struct ka_ctx *ctx, const struct ka_select_spec *spec);
 
-/* "METRIC [lowest|highest] BUDGET": BUDGET a count (20), a share (5% or 0.05) or parameters (50M).
+/* "METRIC [lowest|highest] BUDGET [ROLE:COUNT...]": BUDGET a count (20), a share (5% or 0.05) or
+ * parameters (50M); ROLE:COUNT are quotas.
  * Words are copied to the arena. KA_E_USAGE, KA_E_INPUT. */
 ka_status ka_select_parse(struct ka_ctx *ctx, struct ka_arena *arena, const char *text,
                           struct ka_select_spec *out);
+
+/* Words "ROLE:COUNT" into spec->quotas, in the arena. KA_E_INPUT with the word otherwise. */
+ka_status ka_select_quotas(struct ka_ctx *ctx, struct ka_arena *arena, const char *const *words,
+                           int64_t n, struct ka_select_spec *spec);
 
 struct ka_selected {
   const char *name, *tensor, *role;

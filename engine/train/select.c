@@ -13,8 +13,8 @@
 
 ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job,
                                 struct ka_select_spec *out) {
+  struct ka_ctx *ctx = arena->ctx;
   const struct ka_job_selection *s = &job->selection;
-  (void)arena;
   *out = ka_select_spec_default();
   out->metric = s->metric;
   out->highest = strcmp(s->order, "highest") == 0;
@@ -31,6 +31,7 @@ ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job
   out->max_dim = s->max_dim;
   out->min_layer = s->min_layer;
   out->seed = (uint64_t)job->seed;
+  KA_TRY(ka_select_quotas(ctx, arena, s->quotas.items, s->quotas.n, out));
   return KA_STATUS_OK;
 }
 

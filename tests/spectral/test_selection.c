@@ -112,6 +112,8 @@ static void test_filters(void **state) {
   s.quotas = quota;
   s.n_quotas = 2;
   assert_string_equal(choose(&w, s), "embed_tokens layers.10.k layers.2.q");
+  s = spec("kappa lowest 99 q:1 k:0");
+  assert_string_equal(choose(&w, s), "layers.2.q");
   s = spec("random 3");
   s.seed = 5;
   char first[512];
@@ -129,6 +131,10 @@ static void test_refusals(void **state) {
   struct ka_select_spec s = spec("kappa lowest 3");
   s.fraction = 0.5;
   T_FAILS(ka_select_check(ctx, &s), KA_E_INPUT, "exclude each other");
+  s = spec("kappa lowest 3 qq:1");
+  T_FAILS(ka_select(ctx, &w.arena, &out, &s, w.results, N), KA_E_INPUT, "did you mean q?");
+  const char *word[] = {"q:x"};
+  T_FAILS(ka_select_quotas(ctx, &w.arena, word, 1, &s), KA_E_INPUT, "expected ROLE:COUNT");
   s = spec("kappa lowest 3");
   s.metric = "kapa";
   T_FAILS(ka_select_check(ctx, &s), KA_E_INPUT, "did you mean kappa");
