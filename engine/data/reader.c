@@ -3,7 +3,6 @@
  * wrong with a row is reported with its file and line; reading stops after ten bad ones. */
 #include "engine/data/reader.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,64 +25,9 @@ struct reader {
   struct slot *slots;
   struct ka_store *store;
   struct ka_data_stats *stats;
-  int64_t first, end; /* rows of the split */
-  int64_t row;        /* next one */
   int n_bad;
   struct ka_str bad;
 };
-
-/* --- split: "train", "train[:1000]", "[90%:]" -------------------------------- */
-
-static bool parse_bound(const char *s, size_t n, int64_t n_rows, int64_t dflt, int64_t *out) {
-  char text[32];
-  double v;
-  *out = dflt;
-  if (n == 0) return true;
-  if (n >= sizeof text) return false;
-  memcpy(text, s, n);
-  text[n] = 0;
-  bool percent = text[n - 1] == '%';
-  if (percent) text[n - 1] = 0;
-  if (!ka_parse_f64(text, &v) || !(v >= 0) || v > (percent ? 100 : 9e15)) return false;
-  if (!percent && v != floor(v)) return false;
-  *out = percent ? (int64_t)floor((double)n_rows * v / 100 + 0.5) : (int64_t)v;
-  return true;
-}
-
-static ka_status count_rows(struct reader *r, const struct ka_data_files *files, int64_t *n_rows) {
-  struct ka_ctx *ctx = r->ctx;
-  struct ka_row rows[KA_ROWS_BATCH];
-  struct ka_rows all;
-  int n = 0;
-  ka_status st = KA_STATUS_OK;
-  ka_rows_init(&all, ctx, files, r->maker.dataset->ds_type);
-  *n_rows = 0;
-  do {
-    st = ka_rows_next(&all, rows, &n);
-    *n_rows += n;
-  } while (ka_ok(st) && n > 0);
-  ka_rows_deinit(&all);
-  return st;
-}
-
-static ka_status parse_split(struct reader *r, const struct ka_data_files *files) {
-  struct ka_ctx *ctx = r->ctx;
-  const char *split = r->maker.dataset->split, *open = strchr(split, '['), *colon, *close;
-  r->first = 0;
-  r->end = INT64_MAX;
-  if (!open) return KA_STATUS_OK;
-  colon = strchr(open, ':');
-  close = strchr(open, ']');
-  int64_t n_rows = 0;
-  if (strchr(open, '%')) KA_TRY(count_rows(r, files, &n_rows));
-  if (!colon || !close || close[1] || close < colon ||
-      !parse_bound(open + 1, (size_t)(colon - open - 1), n_rows, 0, &r->first) ||
-      !parse_bound(colon + 1, (size_t)(close - colon - 1), n_rows, INT64_MAX, &r->end))
-    return ka_fail(ctx, KA_E_INPUT,
-                   "%s: %s.split: got \"%s\", expected train, train[FROM:TO] or train[FROM%%:TO%%]",
-                   ka_job_place(r->o->job, r->key), r->key, split);
-  return KA_STATUS_OK;
-}
 
 /* --- rows to documents ------------------------------------------------------- */
 
@@ -123,16 +67,11 @@ static ka_status take_document(struct reader *r, const struct ka_row *row, struc
 static ka_status read_rows(struct reader *r) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_row rows[KA_ROWS_BATCH];
-  for (int n = 0; r->row < r->end && r->n_bad < MAX_BAD;) {
+  for (int n = 1; n > 0 && r->n_bad < MAX_BAD;) {
     KA_TRY(ka_rows_next(&r->rows, rows, &n));
-    if (n == 0) break;
-    int from = 0, to = n;
-    if (r->row + from < r->first) from = r->first - r->row < n ? (int)(r->first - r->row) : n;
-    if (r->end - r->row < to) to = (int)(r->end - r->row);
-    if (to > from) make_documents(r, rows + from, to - from);
-    for (int i = from; i < to && r->n_bad < MAX_BAD; i++)
-      KA_TRY(take_document(r, &rows[i], &r->slots[i - from]));
-    r->row += n;
+    make_documents(r, rows, n);
+    for (int i = 0; i < n && r->n_bad < MAX_BAD; i++)
+      KA_TRY(take_document(r, &rows[i], &r->slots[i]));
   }
   if (r->n_bad == 0) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_INPUT, "%s%s%s", r->n_bad > 1 ? "bad rows:\n  " : "", r->bad.data,
@@ -157,17 +96,19 @@ static ka_status load_chat(struct reader *r) {
 static ka_status start(struct reader *r, struct ka_data_files *files) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_job_dataset *ds = r->maker.dataset;
+  const char *what;
   void *p;
   if (!r->o->tokenizer && strcmp(ds->type, "tokenized") != 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: %s.type: %s needs a tokenizer.json in %s",
                    ka_job_place(r->o->job, r->key), r->key, ds->type, r->o->job->base_model);
   KA_TRY(ka_data_files(&r->arena, &ds->path, &ds->data_files, &ds->exclude_files, files));
-  KA_TRY(parse_split(r, files));
   KA_TRY(load_chat(r));
   KA_TRY(ka_alloc_n(ctx, &p, KA_ROWS_BATCH, sizeof *r->slots, "rows"));
   r->slots = p;
   for (int i = 0; i < KA_ROWS_BATCH; i++) ka_ctx_init(&r->slots[i].ctx);
-  ka_rows_init(&r->rows, ctx, files, ds->ds_type);
+  KA_TRY(
+      ka_arena_printf(&r->arena, &what, "%s: %s.split", ka_job_place(r->o->job, r->key), r->key));
+  KA_TRY(ka_rows_init(&r->rows, ctx, files, ds->ds_type, ds->split, what));
   r->stats->n_files += files->n;
   return KA_STATUS_OK;
 }

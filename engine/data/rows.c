@@ -3,6 +3,7 @@
  * batch are given back, so that a large file costs no memory. */
 #include "engine/data/rows.h"
 
+#include <math.h>
 #include <string.h>
 
 struct ka_row_source {
@@ -16,11 +17,6 @@ struct ka_row_source {
   int64_t line;           /* at pos */
   bool done;
 };
-
-void ka_rows_init(struct ka_rows *r, struct ka_ctx *ctx, const struct ka_data_files *files,
-                  const char *ds_type) {
-  *r = (struct ka_rows){.ctx = ctx, .files = files, .ds_type = ds_type};
-}
 
 static void close_source(struct ka_row_source *s) {
   ka_map_drop(&s->map);
@@ -204,7 +200,7 @@ static void start_batch(struct ka_rows *r) {
   r->n_open = kept;
 }
 
-ka_status ka_rows_next(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH], int *n) {
+static ka_status next_batch(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH], int *n) {
   struct ka_ctx *ctx = r->ctx;
   size_t n_bytes = 0;
   *n = 0;
@@ -225,6 +221,72 @@ ka_status ka_rows_next(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH], int
   }
   return KA_STATUS_OK;
 }
+
+ka_status ka_rows_next(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH], int *n) {
+  struct ka_ctx *ctx = r->ctx;
+  for (*n = 0; r->row < r->end;) {
+    int found = 0;
+    KA_TRY(next_batch(r, rows, &found));
+    if (found == 0) break;
+    int from =
+        r->first > r->row ? (r->first - r->row < found ? (int)(r->first - r->row) : found) : 0;
+    int to = r->end - r->row < found ? (int)(r->end - r->row) : found;
+    r->row += found;
+    if (to <= from) continue;
+    *n = to - from;
+    memmove(rows, rows + from, (size_t)*n * sizeof *rows);
+    break;
+  }
+  return KA_STATUS_OK;
+}
+
+/* --- split ------------------------------------------------------------------- */
+
+static ka_status count_rows(struct ka_rows *r, int64_t *n_rows) {
+  struct ka_row rows[KA_ROWS_BATCH];
+  struct ka_rows all = {.ctx = r->ctx, .files = r->files, .ds_type = r->ds_type};
+  int n = 1;
+  ka_status st = KA_STATUS_OK;
+  for (*n_rows = 0; ka_ok(st) && n > 0; *n_rows += n) st = next_batch(&all, rows, &n);
+  ka_rows_deinit(&all);
+  return st;
+}
+
+static bool parse_bound(const char *s, size_t n, int64_t n_rows, int64_t dflt, int64_t *out) {
+  char text[32];
+  double v;
+  *out = dflt;
+  if (n == 0) return true;
+  if (n >= sizeof text) return false;
+  memcpy(text, s, n);
+  text[n] = 0;
+  bool percent = text[n - 1] == '%';
+  if (percent) text[n - 1] = 0;
+  if (!ka_parse_f64(text, &v) || !(v >= 0) || v > (percent ? 100 : 9e15)) return false;
+  if (!percent && v != floor(v)) return false;
+  *out = percent ? (int64_t)floor((double)n_rows * v / 100 + 0.5) : (int64_t)v;
+  return true;
+}
+
+ka_status ka_rows_init(struct ka_rows *r, struct ka_ctx *ctx, const struct ka_data_files *files,
+                       const char *ds_type, const char *split, const char *what) {
+  *r = (struct ka_rows){.ctx = ctx, .files = files, .ds_type = ds_type, .end = INT64_MAX};
+  const char *open = strchr(split, '['), *colon, *close;
+  if (!open) return KA_STATUS_OK;
+  int64_t n_rows = 0;
+  colon = strchr(open, ':');
+  close = strchr(open, ']');
+  if (strchr(open, '%')) KA_TRY(count_rows(r, &n_rows));
+  if (!colon || !close || close[1] || close < colon ||
+      !parse_bound(open + 1, (size_t)(colon - open - 1), n_rows, 0, &r->first) ||
+      !parse_bound(colon + 1, (size_t)(close - colon - 1), n_rows, INT64_MAX, &r->end))
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: got \"%s\", expected train, train[FROM:TO] or train[FROM%%:TO%%]", what,
+                   split);
+  return KA_STATUS_OK;
+}
+
+/* --- parsing ----------------------------------------------------------------- */
 
 const char *ka_row_path(const struct ka_row *row) { return row->source->file->path; }
 bool ka_row_is_text(const struct ka_row *row) { return row->source->format == KA_ROWS_TEXT; }

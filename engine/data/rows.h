@@ -25,14 +25,18 @@ enum { KA_ROWS_BATCH = 128, KA_ROWS_BATCH_BYTES = 16 << 20 };
 struct ka_rows {
   struct ka_ctx *ctx;
   const struct ka_data_files *files;
-  const char *ds_type; /* auto, json, csv, text */
+  const char *ds_type;     /* auto, json, csv, text */
+  int64_t row, first, end; /* rows found so far; those wanted: [first, end) */
   int64_t next_file;
   struct ka_row_source *open[KA_ROWS_BATCH]; /* those of the current batch; the last may go on */
   int n_open;
 };
 
-void ka_rows_init(struct ka_rows *r, struct ka_ctx *ctx, const struct ka_data_files *files,
-                  const char *ds_type);
+/* split: "train" for all rows, "train[:1000]", "[90%:]" (percent: all files are looked through
+ * once more); KA_E_INPUT when it is not that;
+ * `what` names the key in the message. */
+ka_status ka_rows_init(struct ka_rows *r, struct ka_ctx *ctx, const struct ka_data_files *files,
+                       const char *ds_type, const char *split, const char *what);
 /* Up to KA_ROWS_BATCH rows, about KA_ROWS_BATCH_BYTES; *n 0 at the end. Rows live until the next
  * call. KA_E_INPUT "file:line: ..." when the file's structure is broken. */
 ka_status ka_rows_next(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH], int *n);

@@ -41,7 +41,7 @@ static ka_status score_files(struct ka_run *r, const struct ka_job_held_out *h,
   struct ka_row batch[KA_ROWS_BATCH];
   int n = 0;
   KA_TRY(ka_data_files(&r->arena, &h->path, &h->data_files, &h->exclude_files, &files));
-  ka_rows_init(&rows, ctx, &files, "auto");
+  KA_TRY(ka_rows_init(&rows, ctx, &files, "auto", h->split, "held_out: split"));
   ka_status st = KA_STATUS_OK;
   do {
     KA_TRY_GOTO(ka_rows_next(&rows, batch, &n), out);
