@@ -12,8 +12,8 @@
 #ifndef KAPPA_ENGINE_DATA_DATASET_H
 #define KAPPA_ENGINE_DATA_DATASET_H
 
-#include "engine/data/batch.h"
 #include "engine/formats/job.h"
+#include "engine/model/batch.h"
 #include "tokenizer/tokenizer.h"
 
 struct ka_data;

@@ -4,9 +4,9 @@
 #ifndef KAPPA_ENGINE_DATA_DOCUMENT_H
 #define KAPPA_ENGINE_DATA_DOCUMENT_H
 
-#include "engine/data/batch.h"
 #include "engine/data/chat.h"
 #include "engine/data/rows.h"
+#include "engine/model/batch.h"
 #include "tokenizer/tokenizer.h"
 
 /* Growing; zero-initialise. labels[t] is ids[t] or -100 (tokenized rows may say anything). */

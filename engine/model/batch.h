@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+enum { KA_LABEL_MASKED = -100 };
+
 /* All arrays are [B,T], owned by whoever made the batch, and valid until its next batch.
  * Invariants: input_ids in [0, V); doc_start[b,t] <= t is the row index of the first token of t's
  * document; position = t - doc_start unless the data says otherwise; padding is a document of its

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Expressions: tree to value. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 static ka_status eval_name(struct jrun *J, int id, struct jscope *sc, struct jv *out) {
   for (; sc; sc = sc->parent) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * What Python's str methods know of Unicode: white space, printability, case with its
  * special cases (SpecialCasing.txt), predicates. On utf8proc's tables. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #include <utf8proc.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Tests: what stands behind "is". */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #define TEST(name)                                                                                 \
   static ka_status name(struct jrun *J, struct jv *out, struct jv self, const struct jv *a,        \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Bump memory with a limit, messages with a place, and growing buffers of the Jinja interpreter. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
  * Scopes are Jinja's: if shares its surroundings, a for body has a fresh scope for each item, and
  * macro, call, filter, with, generation and captured set blocks have their own. A macro sees where
  * it was defined, not where it is called. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 enum flow { FLOW_ON, FLOW_BREAK, FLOW_CONTINUE };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Filters on one value: text, numbers, JSON. Those on sequences are in jinja_seq.c. */
-#include "engine/data/jinja_core.h"
+ * Filters on one value: text, numbers, JSON. Those on sequences are in seq.c. */
+#include "engine/data/jinja/core.h"
 
 #include <math.h>
 #include <stdio.h>

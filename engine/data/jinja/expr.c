@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Expressions: tokens to tree. The precedences are Jinja's, which are not Python's: filters and
  * tests bind tighter than every operator, ~ stands between + and *, ** groups to the left. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #include <stdio.h>
 

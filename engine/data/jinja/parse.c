@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Statements: tokens to tree; creation and destruction of a parsed template. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #include <stdio.h>
 

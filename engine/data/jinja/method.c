@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The methods of str, dict, list, tuple, loop and cycler objects. Names that Python has and that
  * are not here are in the tables without a function: using them is an error, not undefined. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 static ka_status need_str(struct jrun *J, struct jv v, const char *what) {
   if (v.t == JV_STR) return KA_STATUS_OK;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The functions that every chat template may call. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #include <stdio.h>
 

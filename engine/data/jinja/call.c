@@ -2,7 +2,7 @@
  * Attributes, items, slices, argument binding and calls. Jinja's order: x.name looks for an
  * attribute first and for an item second, x["name"] the other way round; what is not there is
  * undefined. The sandbox hides names with a leading underscore and every mutating method. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 const struct jfunc *j_find_in(const struct jfunc *table, const char *name, size_t n) {
   for (; table->name; table++)

@@ -9,7 +9,7 @@
 #define KAPPA_ENGINE_DATA_JINJA_CORE_H
 
 #include "base/arena.h"
-#include "engine/data/jinja.h"
+#include "engine/data/jinja/jinja.h"
 
 #include <string.h>
 
@@ -278,7 +278,7 @@ struct jfunc {
 typedef ka_status j_function(struct jrun *J, struct jv *out, struct jv self, const struct jv *a,
                              const struct jargs *args);
 
-/* --- jinja_mem.c: memory, messages, buffers ------------------------------------------------------
+/* --- mem.c: memory, messages, buffers ------------------------------------------------------
  */
 
 ka_status jm_alloc(struct ka_ctx *ctx, struct jmem *m, void **out,
@@ -300,7 +300,7 @@ ka_status jb_cp(struct jrun *J, struct jbuf *b, uint32_t cp);
 ka_status jb_printf(struct jrun *J, struct jbuf *b, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* --- jinja_parse.c, jinja_expr.c, jinja_lex.c
+/* --- parse.c, expr.c, lex.c
  * ----------------------------------------------------- */
 
 enum jtok_type { /* below 0x10000: operators by their characters */
@@ -352,7 +352,7 @@ ka_status jp_target(struct jparser *J, struct jnode **out, bool with_ns, const c
 ka_status jp_filters(struct jparser *J, struct jnode **node, bool start_inline);
 const char *jp_describe(const struct jtok *k, char buf[48]);
 
-/* --- jinja_value.c -----------------------------------------------------------------------------
+/* --- value.c -----------------------------------------------------------------------------
  */
 
 static inline struct jv jv_none(void) { return (struct jv){.t = JV_NONE}; }
@@ -401,7 +401,7 @@ ka_status j_items(struct jrun *J, struct jv v, struct jv *out);
 ka_status j_binary(struct jrun *J, int op, struct jv a, struct jv b, struct jv *out);
 ka_status j_from_json(struct jrun *J, const json_t *j, struct jv *out);
 
-/* --- jinja_text.c: values as text
+/* --- text.c: values as text
  * ----------------------------------------------------------------- */
 
 ka_status j_put_str(struct jrun *J, struct jbuf *b, struct jv v);  /* str(v) */
@@ -414,7 +414,7 @@ ka_status j_escape(struct jrun *J, struct jv v, struct jv *out); /* &amp; &lt; .
 ka_status j_percent(struct jrun *J, struct jv fmt, struct jv args, struct jv *out);
 ka_status j_format(struct jrun *J, struct jv fmt, const struct jargs *args, struct jv *out);
 
-/* --- jinja_unicode.c
+/* --- unicode.c
  * -------------------------------------------------------------------------------- */
 
 bool ju_space(uint32_t cp);     /* str.isspace, and \s */
@@ -427,7 +427,7 @@ bool ju_is(char what, const char *p, size_t n);
 /* Ends of the text without leading / trailing white space, or without the characters of set. */
 void ju_strip(const char **p, size_t *n, const struct jstr *set, bool left, bool right);
 
-/* --- jinja_call.c, jinja_eval.c, jinja_exec.c
+/* --- call.c, eval.c, exec.c
  * ------------------------------------------------------ */
 
 ka_status j_eval(struct jrun *J, const struct jnode *n, struct jscope *sc, struct jv *out);
@@ -452,10 +452,10 @@ ka_status j_exec_body(struct jrun *J, const struct jnode *body, struct jscope *s
  */
 
 /* NULL when there is none of that name. */
-const struct jfunc *j_find_filter(const char *name, size_t n);             /* jinja_filter.c */
-const struct jfunc *j_find_test(const char *name, size_t n);               /* jinja_test.c */
-const struct jfunc *j_find_global(const char *name);                       /* jinja_global.c */
-const struct jfunc *j_find_method(struct jv obj, const struct jstr *name); /* jinja_method.c */
+const struct jfunc *j_find_filter(const char *name, size_t n);             /* filter.c */
+const struct jfunc *j_find_test(const char *name, size_t n);               /* test.c */
+const struct jfunc *j_find_global(const char *name);                       /* global.c */
+const struct jfunc *j_find_method(struct jv obj, const struct jstr *name); /* method.c */
 const struct jfunc *j_find_loop_method(const char *name);
 extern const struct jfunc j_seq_filters[], j_text_filters[]; /* ended by a NULL name */
 const struct jfunc *j_find_in(const struct jfunc *table, const char *name, size_t n);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Filters on sequences. Those that are generators in Jinja (map, select, ...) give a JV_ITER, which
  * is consumed by going through it and cannot be printed or indexed; it is filled at once. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #define FILTER(name)                                                                               \
   static ka_status name(struct jrun *J, struct jv *out, struct jv self, const struct jv *a,        \

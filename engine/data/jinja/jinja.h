@@ -8,8 +8,8 @@
  * NAME:LINE:COLUMN. What is not supported (include, extends, big integers, ...) is an error.
  * Integers are 64 bits; overflow is an error. Parsed templates are immutable and may be rendered
  * from several threads at once, each with its own ctx. */
-#ifndef KAPPA_ENGINE_DATA_JINJA_H
-#define KAPPA_ENGINE_DATA_JINJA_H
+#ifndef KAPPA_ENGINE_DATA_JINJA_JINJA_H
+#define KAPPA_ENGINE_DATA_JINJA_JINJA_H
 
 #include "base/json.h"
 

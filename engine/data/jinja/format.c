@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Python's two format languages: "%5.2f" % x and "{:>5}".format(x), for strings, integers and
  * floats. What is rare (%a, *, n) is an error. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Values: making them, truth, equality, order, membership, length, iteration. Python's rules. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #include <math.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Binary operators on values: arithmetic, concatenation, repetition. Python's rules, except that
  * integers have 64 bits and overflow is an error. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #include <math.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Values as text: Python's str() and repr(), JSON as json.dumps writes it, HTML escaping. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #include <math.h>
 #include <stdio.h>

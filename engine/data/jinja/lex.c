@@ -4,7 +4,7 @@
  * White space rules (Jinja 3.1): a tag's "-" strips all white space on its side; without a sign the
  * newline after a block or comment tag goes, and blanks between the start of a line and a block or
  * comment tag go; "+" keeps both. One newline at the end of the template goes. */
-#include "engine/data/jinja_core.h"
+#include "engine/data/jinja/core.h"
 
 #include <stdlib.h>
 
