@@ -4,7 +4,11 @@
  * code measures and allocates. */
 #include "engine/model/plan.h"
 
+#include "base/str.h"
 #include "engine/model/rope.h"
+
+#include <stdio.h>
+#include <string.h>
 
 /* Rows of the head's chunks: enough to pay for reading the head and, when it is trained, for adding
  * to its gradient; fewer where the vocabulary would make the logits larger than the bytes. */
@@ -209,6 +213,29 @@ static ka_status plan_all(struct ka_model *m) {
   return plan_head(m);
 }
 
+/* An arena of the measured size; where that is too much, the message names the largest holders. */
+static ka_status allocate(struct ka_ctx *ctx, struct ka_arena *a, const char *name,
+                          const char *hint) {
+  struct ka_arena plan = *a;
+  ka_status st = ka_arena_init_fixed(a, ctx, name, plan.used_bytes);
+  if (st.code != KA_E_MEMORY) return st;
+  char holders[256] = "", bytes[32], total[32];
+  for (int n = 0; n < 3; n++) {
+    int most = -1;
+    for (int i = 0; i < plan.n_names; i++)
+      if (plan.uses[i].bytes > 0 && (most < 0 || plan.uses[i].bytes > plan.uses[most].bytes))
+        most = i;
+    if (most < 0) break;
+    size_t at = strlen(holders);
+    snprintf(holders + at, sizeof holders - at, "%s%s %s", n ? ", " : "", plan.uses[most].name,
+             ka_fmt_bytes((double)plan.uses[most].bytes, bytes));
+    plan.uses[most].bytes = 0;
+  }
+  ka_error_clear(ctx);
+  return ka_fail(ctx, KA_E_MEMORY, "%s: could not allocate %s (%s); %s", name,
+                 ka_fmt_bytes((double)plan.used_bytes, total), holders, hint);
+}
+
 ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measure) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
@@ -226,9 +253,9 @@ ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measur
   ka_arena_init_measure(&m->step, ctx, "step");
   KA_TRY(plan_all(m));
   if (measure) return KA_STATUS_OK;
-  size_t run_bytes = m->run.used_bytes, step_bytes = m->step.used_bytes;
-  KA_TRY(ka_arena_init_fixed(&m->run, ctx, "model", run_bytes));
-  KA_TRY(ka_arena_init_fixed(&m->step, ctx, "step", step_bytes));
+  KA_TRY(allocate(ctx, &m->run, "model", "select less, or set bf16: true"));
+  KA_TRY(allocate(ctx, &m->step, "step",
+                  "lower micro_batch_size or sequence_len, or set gradient_checkpointing: block"));
   KA_TRY(plan_all(m));
   return ka_weights_fill(m);
 }

@@ -340,6 +340,18 @@ static void steps_allocate_what_was_planned_and_no_more(void **state) {
   bed_close(&t);
 }
 
+static void too_little_memory_names_the_holders(void **state) {
+  (void)state;
+  struct bed t;
+  bed_open(&t, tiny_make(ctx, tiny_qwen2, KA_F32), "ref", KA_F32);
+  train_all(&t.m);
+  ctx->fail_alloc_at = 1;
+  T_FAILS(ka_model_prepare(&t.m, B, T, false), KA_E_MEMORY, "(weights ");
+  ctx->fail_alloc_at = 2;
+  T_FAILS(ka_model_prepare(&t.m, B, T, false), KA_E_MEMORY, "gradient_checkpointing: block");
+  bed_close(&t);
+}
+
 static void failing_allocations_leak_nothing(void **state) {
   (void)state;
   const char *dir = tiny_make(ctx, tiny_qwen2, KA_F32);
@@ -377,6 +389,7 @@ int main(void) {
       cmocka_unit_test_setup(packed_documents_are_rows, fresh),
       cmocka_unit_test_setup(accumulation_is_one_batch, fresh),
       cmocka_unit_test_setup(steps_allocate_what_was_planned_and_no_more, fresh),
+      cmocka_unit_test_setup(too_little_memory_names_the_holders, fresh),
       cmocka_unit_test_setup(failing_allocations_leak_nothing, fresh),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
