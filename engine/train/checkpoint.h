@@ -26,7 +26,7 @@ ka_status ka_ckpt_newest(struct ka_arena *a, const char *out_dir, const char **d
 ka_status ka_ckpt_state(struct ka_ctx *ctx, const char *dir, json_t **state);
 
 /* Loads masters and moments into an initialised optimizer and publishes the weights. KA_E_INPUT
- * when the checkpoint's slices are not exactly the optimizer's. `steps`: "t" of state.json. */
+ * when the checkpoint's slices are not exactly the optimizer's. */
 ka_status ka_ckpt_load(struct ka_ctx *ctx, const char *dir, struct ka_optim *o);
 
 /* Removes what a killed run left half-written: OUT/.checkpoint-*.tmp. */

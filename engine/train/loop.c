@@ -208,7 +208,8 @@ static ka_status after_step(struct ka_loop *l, double norm) {
   if (due(l->step, c->logging_steps, n_steps)) KA_TRY(log_step(l, norm));
   if (l->validation.n > 0 && due(l->step, c->eval_steps, n_steps)) KA_TRY(log_validation(l));
   bool stop = interrupted(l) && l->step < n_steps;
-  if (stop || due(l->step, c->save_steps, n_steps)) KA_TRY(ka_loop_save(l));
+  bool save = c->save_steps > 0 && due(l->step, c->save_steps, n_steps);
+  if (stop || save) KA_TRY(ka_loop_save(l));
   if (stop)
     return ka_fail(ctx, KA_E_INTERRUPTED,
                    "interrupted; saved %s/checkpoint-%lld, continue with --resume", c->out_dir,

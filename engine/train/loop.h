@@ -24,10 +24,11 @@ struct ka_batch_source {
 };
 
 struct ka_loop_config {
-  struct ka_schedule schedule;                   /* its n_steps is the length of the run */
-  int64_t accumulation;                          /* micro-batches a step */
-  int64_t logging_steps, eval_steps, save_steps; /* 0: never, but for the last step */
-  int64_t save_total_limit;                      /* 0: keep all */
+  struct ka_schedule schedule;       /* its n_steps is the length of the run */
+  int64_t accumulation;              /* micro-batches a step */
+  int64_t logging_steps, eval_steps; /* and the last step; 0: that alone */
+  int64_t save_steps;                /* and the last step; 0: only when interrupted */
+  int64_t save_total_limit;          /* 0: keep all */
   int64_t refresh_steps; /* the loop returns after every so many steps; 0: at the end alone */
   const char *out_dir;
   const char *selection_path; /* copied into checkpoints; may be NULL */

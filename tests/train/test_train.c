@@ -289,6 +289,8 @@ static void term_saves_and_exits_4(void **state) {
   assert_int_equal(train(h, "term", words), 2); /* not empty */
   assert_int_equal(train_and_signal(h, "term", t_str("%s --resume", words), 8, "INT"), 4);
   assert_false(ka_path_exists(t_str("%s/term/model.safetensors", h->dir)));
+  assert_int_equal(train(h, "unsaved", "save_steps=0 max_steps=2"), 0);
+  assert_false(ka_path_exists(t_str("%s/unsaved/checkpoint-2", h->dir)));
 }
 
 static void old_checkpoints_leave(void **state) {
