@@ -22,29 +22,70 @@ static void unpack_row(struct attn_head h, int64_t row, float *to) {
     floats_from_bf16(to, (const uint16_t *)t->data + at, n);
 }
 
-void attn_unpack(struct attn_head h, int64_t first, float *to, int64_t width) {
-  int64_t n = h.rows.shape[1];
-  for (int64_t r = 0; r < TILE; r++) {
-    float *row = to + r * width;
-    int64_t used = first + r < h.rows.shape[0] ? n : 0;
-    if (used) unpack_row(h, first + r, row);
-    for (int64_t c = used; c < width; c++) row[c] = 0;
+/* Row `row` as bf16, or zeros past the last. */
+static void bf16_row(struct attn_head h, int64_t row, uint16_t *to, int64_t width) {
+  const struct ka_tensor *t = &h.rows;
+  int64_t n = row < t->shape[0] ? t->shape[1] : 0;
+  if (n) memcpy(to, (const uint16_t *)t->data + row * t->row_stride, (size_t)n * sizeof *to);
+  for (int64_t c = n; c < width; c++) to[c] = 0;
+}
+
+static void f32_row(struct attn_head h, int64_t row, float *to, int64_t width) {
+  int64_t n = row < h.rows.shape[0] ? h.rows.shape[1] : 0;
+  if (n) unpack_row(h, row, to);
+  for (int64_t c = n; c < width; c++) to[c] = 0;
+}
+
+void attn_left(struct attn_head h, int64_t first, float *to, int64_t width, bool pairs) {
+  for (int64_t r = 0; r < TILE; r++)
+    if (pairs)
+      bf16_row(h, first + r, (uint16_t *)(to + r * (width / 2)), width);
+    else
+      f32_row(h, first + r, to + r * width, width);
+}
+
+/* 32 bits of whatever is there: written as f32 or bf16, moved as units. */
+typedef uint32_t unit __attribute__((may_alias));
+
+/* A cache line of each column at a time. */
+void attn_right_t(struct attn_head h, int64_t first, float *to, int64_t width, bool pairs) {
+  enum { ROWS = 16 };
+  unit rows[ROWS][CPU_BLOCK], *units = (unit *)to;
+  for (int64_t r = 0; r < TILE; r += ROWS) {
+    for (int64_t i = 0; i < ROWS; i++)
+      if (pairs)
+        bf16_row(h, first + r + i, (uint16_t *)rows[i], width);
+      else
+        f32_row(h, first + r + i, (float *)rows[i], width);
+    for (int64_t c = 0; c < width / (pairs ? 2 : 1); c++)
+      for (int64_t i = 0; i < ROWS; i++) units[c * TILE + r + i] = rows[i][c];
   }
 }
 
-void attn_unpack_transposed(struct attn_head h, int64_t first, float *to, int64_t width) {
-  enum { ROWS = 16 }; /* a cache line of each column at a time */
-  float rows[ROWS][CPU_BLOCK];
-  int64_t n = h.rows.shape[1];
-  for (int64_t r = 0; r < TILE; r += ROWS) {
-    for (int64_t i = 0; i < ROWS; i++) {
-      if (first + r + i < h.rows.shape[0])
-        unpack_row(h, first + r + i, rows[i]);
-      else
-        memset(rows[i], 0, (size_t)n * sizeof(float));
-    }
-    for (int64_t c = 0; c < width; c++)
-      for (int64_t i = 0; i < ROWS; i++) to[c * TILE + r + i] = c < n ? rows[i][c] : 0;
+void attn_right(struct attn_head h, int64_t first, float *to, int64_t width, bool pairs) {
+  if (!pairs) {
+    attn_left(h, first, to, width, false);
+    return;
+  }
+  uint16_t low[CPU_BLOCK], high[CPU_BLOCK];
+  for (int64_t r = 0; r < TILE; r += 2) {
+    unit *units = (unit *)to + r / 2 * width;
+    bf16_row(h, first + r, low, width);
+    bf16_row(h, first + r + 1, high, width);
+    for (int64_t c = 0; c < width; c++) units[c] = low[c] | (uint32_t)high[c] << 16;
+  }
+}
+
+void attn_pairs_left(const float *tile, float *to) {
+  bf16_from_floats((uint16_t *)to, tile, TILE * TILE);
+}
+
+void attn_pairs_left_t(const float *tile, float *to) {
+  for (int64_t r = 0; r < TILE; r += 2) {
+    const float *low = tile + r * TILE, *high = low + TILE;
+    unit *units = (unit *)to + r / 2 * TILE;
+    for (int64_t c = 0; c < TILE; c++)
+      units[c] = ka_f32_to_bf16(low[c]) | (uint32_t)ka_f32_to_bf16(high[c]) << 16;
   }
 }
 

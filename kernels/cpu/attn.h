@@ -16,10 +16,20 @@ struct attn_head {
 };
 struct attn_head attn_head_of(const struct ka_tensor *t, int64_t b, int64_t h);
 
-/* Rows [first, first + TILE) as f32: to [TILE, width], zero beyond the head's rows and columns. */
-void attn_unpack(struct attn_head h, int64_t first, float *to, int64_t width);
-/* The same transposed: to [width, TILE]. */
-void attn_unpack_transposed(struct attn_head h, int64_t first, float *to, int64_t width);
+/* Operands of tile products from rows [first, first + TILE) of a head, zero beyond its rows and
+ * columns, in units of f32 or bf16 pairs (per = 1 or 2 values a unit):
+ *   left     [TILE, width / per]  k runs along the head's columns
+ *   right_t  [width / per, TILE]  k runs along the head's columns
+ *   right    [TILE / per, width]  k runs along the head's rows */
+void attn_left(struct attn_head h, int64_t first, float *to, int64_t width, bool pairs);
+void attn_right_t(struct attn_head h, int64_t first, float *to, int64_t width, bool pairs);
+void attn_right(struct attn_head h, int64_t first, float *to, int64_t width, bool pairs);
+
+/* The same from an f32 tile [TILE, TILE], to bf16 pairs. left: as above. left_t: [TILE / 2, TILE],
+ * k runs along the rows, to be read with strides 1 and TILE. */
+void attn_pairs_left(const float *tile, float *to);
+void attn_pairs_left_t(const float *tile, float *to);
+
 /* n rows of from [n, width] into the head's rows from `first` on. */
 void attn_pack(struct attn_head h, int64_t first, int64_t n, const float *from, int64_t width);
 

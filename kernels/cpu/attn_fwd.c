@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Causal attention forward by tiles of 64 queries and 64 keys with a running maximum and sum (Dao
- * 2022, algorithm 1), all in f32. Keys (transposed) and values are unpacked once for all queries;
- * then tiles of queries are shared out over the threads, each computed by one thread alone.
+ * 2022, algorithm 1), sums and weights in f32 (products in
+ * bf16 pairs where the operands are bf16 and the processor has them). Keys (transposed) and values
+ * are unpacked once for all queries; then tiles of queries are shared out over the threads, each
+ * computed by one thread alone.
  *
  *             key tiles, K^T [D, 64] and V [64, Dv]
  *   q tile    S = Q K^T -> P = exp(S - max) -> O = O * rescale + P V
@@ -18,6 +20,7 @@ struct plan {
   float *keys, *values; /* [B*K][n_k_tiles][width*TILE], [..][TILE*v_width] */
   float *local;         /* a thread's Q, S, O, max, sum */
   int64_t local_floats;
+  bool pairs;
 };
 
 static void unpack_keys(const struct plan *p) {
@@ -26,10 +29,10 @@ static void unpack_keys(const struct plan *p) {
 #pragma omp parallel for
   for (int64_t i = 0; i < n; i++) {
     int64_t tile = i % p->n_k_tiles, head = i / p->n_k_tiles;
-    attn_unpack_transposed(attn_head_of(&args->k, head / n_kv, head % n_kv), tile * TILE,
-                           p->keys + i * p->width * TILE, p->width);
-    attn_unpack(attn_head_of(&args->v, head / n_kv, head % n_kv), tile * TILE,
-                p->values + i * p->v_width * TILE, p->v_width);
+    attn_right_t(attn_head_of(&args->k, head / n_kv, head % n_kv), tile * TILE,
+                 p->keys + i * p->width * TILE, p->width, p->pairs);
+    attn_right(attn_head_of(&args->v, head / n_kv, head % n_kv), tile * TILE,
+               p->values + i * p->v_width * TILE, p->v_width, p->pairs);
   }
 }
 
@@ -73,8 +76,9 @@ static void query_tile(const struct plan *p, int64_t b, int64_t h, int64_t first
   struct attn_mask mask = {&args->doc_start,   args->window,        args->q_offset, n_tok, b,
                            (float)args->scale, (float)args->softcap};
   float *q = local, *s = q + TILE * p->width, *o = s + TILE * TILE, *max = o + TILE * p->v_width;
-  float *sum = max + TILE;
-  attn_unpack(attn_head_of(&args->q, b, h), first, q, p->width);
+  float *sum = max + TILE, *weights = p->pairs ? sum + TILE : s; /* P, as a product's operand */
+  int64_t per = p->pairs ? 2 : 1;
+  attn_left(attn_head_of(&args->q, b, h), first, q, p->width, p->pairs);
   memset(o, 0, (size_t)(TILE * p->v_width) * sizeof *o);
   for (int64_t r = 0; r < TILE; r++) {
     max[r] = -INFINITY;
@@ -85,12 +89,14 @@ static void query_tile(const struct plan *p, int64_t b, int64_t h, int64_t first
   for (int64_t t = attn_first_key_of_tile(&mask, first) / TILE; t <= last_key / TILE; t++) {
     const float *keys = p->keys + (head + t) * p->width * TILE;
     const float *values = p->values + (head + t) * p->v_width * TILE;
-    tile_gemm(s, TILE, (struct tile_a){q, p->width, 1}, keys, TILE, rows, TILE, p->width, false);
+    tile_gemm(s, TILE, (struct tile_a){q, p->width / per, 1}, keys, TILE, rows, TILE,
+              p->width / per, false, p->pairs);
     for (int64_t r = 0; r < rows; r++)
       softmax_row(&mask, first + r, t * TILE, s + r * TILE, o + r * p->v_width, p->v_width, max + r,
                   sum + r);
-    tile_gemm(o, p->v_width, (struct tile_a){s, TILE, 1}, values, p->v_width, rows, p->v_width,
-              TILE, true);
+    if (p->pairs) attn_pairs_left(s, weights);
+    tile_gemm(o, p->v_width, (struct tile_a){weights, TILE / per, 1}, values, p->v_width, rows,
+              p->v_width, TILE / per, true, p->pairs);
   }
   finish(p, b, h, first, n, o, max, sum);
 }
@@ -104,7 +110,8 @@ static ka_status make_plan(struct ka_dev *dev, const struct ka_attn_fwd_args *ar
                      .v_width = round_up(args->v.shape[3], TILE_N),
                      .n_q_tiles = (args->q.shape[1] + TILE - 1) / TILE,
                      .n_k_tiles = (args->q_offset + args->q.shape[1] + TILE - 1) / TILE};
-  p->local_floats = TILE * (p->width + TILE + p->v_width + 2);
+  p->pairs = TILE_HAS_PAIRS && args->q.dtype == KA_BF16;
+  p->local_floats = TILE * (p->width + TILE + p->v_width + 2 + TILE / 2);
   int64_t tiles = n_kv_heads * p->n_k_tiles * TILE;
   int64_t floats = tiles * (p->width + p->v_width) + omp_get_max_threads() * p->local_floats;
   void *scratch;
