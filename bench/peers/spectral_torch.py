@@ -6,7 +6,7 @@ same file in the same run.
   python bench/peers/spectral_torch.py --make tinyllama.safetensors   # TinyLlama-1.1B's shapes, bf16
   python bench/peers/spectral_torch.py tinyllama.safetensors [--kappa build/kappa]
 """
-import argparse, os, resource, subprocess, time
+import argparse, os, subprocess, time
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -48,13 +48,19 @@ def torch_loop(path, tall):
 
 def kappa_run(binary, path, precision):
     env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    start = time.time()
-    subprocess.run([binary, "analyze", path, "--precision", precision, "--no-cache", "--json",
-                    os.devnull], check=True, env=env, stdout=subprocess.DEVNULL)
-    spent = time.time() - start
-    peak = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-    return spent, peak / 1e6
+    start, peak = time.time(), 0
+    p = subprocess.Popen([binary, "analyze", path, "--precision", precision, "--no-cache", "--quiet",
+                          "--json", os.devnull], env=env, stdout=subprocess.DEVNULL)
+    while p.poll() is None:  # not ru_maxrss: it starts from this process's own size
+        try:
+            with open(f"/proc/{p.pid}/status") as f:
+                peak = max([peak] + [int(l.split()[1]) for l in f if l.startswith("VmHWM")])
+        except OSError:
+            pass
+        time.sleep(0.05)
+    if p.returncode != 0:
+        raise SystemExit(f"{binary} analyze: exit {p.returncode}")
+    return time.time() - start, peak / 1e6
 
 
 def main():

@@ -217,7 +217,7 @@ static ka_status doctor_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
 }
 
 static const struct ka_option options[] = {
-    {"json", KA_OPT_STR, "FILE|-", NULL, "write everything as JSON"},
+    {"json", KA_OPT_STR, "FILE", NULL, "write everything as JSON (- for stdout)"},
     {0},
 };
 

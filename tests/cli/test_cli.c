@@ -28,6 +28,7 @@ static void wrong_use_is_one_line_and_exit_2(void **state) {
   expect("doctor --device tpu", 2, "expected auto|cpu|cuda|ref");
   expect("doctor --threads many", 2, "expected an integer");
   expect("doctor --threads 0", 2, "expected 1 to 4096");
+  expect("doctor --json -", 0, "");
   expect("doctor --quiet=yes", 2, "takes no value");
   expect("verify", 2, "usage: kappa verify");
 }
