@@ -74,6 +74,7 @@ ka_status ka_text_put(struct ka_ctx *ctx, struct ka_text *t, const char *s, size
 
 ka_status ka_text_copy(struct ka_ctx *ctx, struct ka_text *t, const struct ka_view *v, size_t from,
                        size_t to) {
+  if (from == to) return KA_STATUS_OK;
   if (t->aligned) {
     KA_TRY(grow_alignment(ctx, t, to - from));
     uint32_t *begin = t->begin + t->bytes.len, *end = t->end + t->bytes.len;
