@@ -138,7 +138,7 @@ static ka_status run_jsonl(struct ka_ctx *ctx, const struct ka_tokenizer *t, FIL
       goto out;
     }
     for (int i = 0; i < b->n; i++)
-      if (fwrite(b->out[i].data, 1, b->out[i].len, stdout) != b->out[i].len) {
+      if (b->out[i].len > 0 && fwrite(b->out[i].data, 1, b->out[i].len, stdout) != b->out[i].len) {
         st = ka_fail(ctx, KA_E_IO, "stdout: write failed");
         goto out;
       }

@@ -13,7 +13,7 @@ one() {
   work=$(mktemp -d)
   cp -r "tests/fuzz/corpus/$1" "$work/corpus"
   rc=0
-  build-fuzz/fuzz_"$1" -max_total_time="$2" -timeout=60 -rss_limit_mb=4000 -verbosity=0 \
+  build-fuzz/tests/fuzz_"$1" -max_total_time="$2" -timeout=60 -rss_limit_mb=4000 -verbosity=0 \
     -print_final_stats=1 -artifact_prefix="build-fuzz/findings/$1-" "$work/corpus" >"$work/log" 2>&1 || rc=$?
   echo "$1: exit $rc, $(sed -n 's/^stat::number_of_executed_units: */runs /p' "$work/log")"
   [ $rc -eq 0 ] || cat "$work/log"
