@@ -22,7 +22,6 @@ static ka_status alloc_slice(struct ka_optim *o, int64_t i) {
   struct ka_optim_slice *state = &o->slices[i];
   state->tensor = p->name;
   state->whole = is_whole(o->model, s);
-  state->decay = p->stored.n_dim >= 2;
   state->own_master = !(o->model->compute == KA_F32 && state->whole);
   if (state->own_master)
     KA_TRY(ka_tensor_alloc(&o->arena, &state->w, "f32 masters", KA_F32, 2, shape));
@@ -94,7 +93,7 @@ ka_status ka_optim_step(struct ka_optim *o, double lr, double norm) {
                                        .beta1 = c->beta1,
                                        .beta2 = c->beta2,
                                        .eps = c->eps,
-                                       .weight_decay = s->decay ? c->weight_decay : 0,
+                                       .weight_decay = c->weight_decay,
                                        .grad_scale = scale,
                                        .t = ++s->t,
                                    }));

@@ -11,14 +11,13 @@
 
 struct ka_optim_config {
   double beta1, beta2, eps;
-  double weight_decay;  /* of tensors of two or more dimensions, as transformers' Trainer does */
+  double weight_decay;  /* of everything trained, norms and biases too, as torch does */
   double max_grad_norm; /* 0: no clipping */
 };
 
 struct ka_optim_slice {
   const char *tensor; /* borrowed from the model */
   bool whole;         /* the slice is the whole tensor */
-  bool decay;
   bool own_master;          /* false: w is the model's compute weight itself */
   struct ka_tensor w, m, v; /* [n_rows, n_cols] f32 */
   int64_t t;                /* steps this slice has taken */
