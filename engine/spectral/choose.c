@@ -30,20 +30,6 @@ struct choice {
   double *low; /* proven lower bound in the metric of the order */
 };
 
-static void add_phases(struct ka_spectral_phases *to, const struct ka_spectral_phases *from) {
-  to->read_s += from->read_s;
-  to->gram_s += from->gram_s;
-  to->cholesky_s += from->cholesky_s;
-  to->lanczos_s += from->lanczos_s;
-  to->inverse_s += from->inverse_s;
-  to->svd_s += from->svd_s;
-  to->hash_s += from->hash_s;
-  to->total_s += from->total_s;
-  to->gram_flops += from->gram_flops;
-  to->n_cached += from->n_cached;
-  to->n_computed += from->n_computed;
-}
-
 /* Analyses what is wanted and marks it known. */
 static ka_status analyse(struct choice *c, enum ka_precision precision) {
   struct ka_ctx *ctx = c->ctx;
@@ -56,7 +42,7 @@ static ka_status analyse(struct choice *c, enum ka_precision precision) {
     if (c->wanted[i]) c->batch[k++] = c->units[i];
   if (k == 0) return KA_STATUS_OK;
   KA_TRY(ka_spectral_analyze(ctx, c->arena, c->batch_results, c->batch, k, &o, &phases));
-  add_phases(c->phases, &phases);
+  ka_spectral_phases_add(c->phases, &phases);
   k = 0;
   for (int64_t i = 0; i < c->n; i++) {
     if (!c->wanted[i]) continue;

@@ -154,7 +154,8 @@ static void fill_zero(struct ka_spectrum *r) {
   r->kappa_low = INFINITY;
 }
 
-static ka_status all_values(struct batch *b, struct ka_spectrum *r, const struct ka_panels *p) {
+static ka_status all_values(struct batch *b, struct ka_spectrum *r, const struct ka_panels *p,
+                            struct ka_spectral_phases *phases) {
   struct ka_ctx *ctx = b->ctx;
   KA_TRY(alloc_values(b, r, p->m));
   double start = ka_now_s();
@@ -163,23 +164,22 @@ static ka_status all_values(struct batch *b, struct ka_spectrum *r, const struct
   r->values[0] = r->metrics[KA_METRIC_SIGMA_MAX]; /* the ends come from the certified route */
   r->values[p->m - 1] = r->metrics[KA_METRIC_SIGMA_MIN];
   ka_metrics_full(r->metrics, r->values, p->m, p->n);
-#pragma omp atomic
-  b->phases->svd_s += ka_now_s() - start;
+  phases->svd_s += ka_now_s() - start;
   return KA_STATUS_OK;
 }
 
-static void add_phases(struct ka_spectral_phases *to, const struct ka_spectral_phases *from) {
-#pragma omp critical(ka_spectral_phases)
-  {
-    to->read_s += from->read_s;
-    to->gram_s += from->gram_s;
-    to->cholesky_s += from->cholesky_s;
-    to->lanczos_s += from->lanczos_s;
-    to->inverse_s += from->inverse_s;
-    to->svd_s += from->svd_s;
-    to->gram_flops += from->gram_flops;
-    to->n_computed += 1;
-  }
+void ka_spectral_phases_add(struct ka_spectral_phases *to, const struct ka_spectral_phases *from) {
+  to->read_s += from->read_s;
+  to->gram_s += from->gram_s;
+  to->cholesky_s += from->cholesky_s;
+  to->lanczos_s += from->lanczos_s;
+  to->inverse_s += from->inverse_s;
+  to->svd_s += from->svd_s;
+  to->hash_s += from->hash_s;
+  to->total_s += from->total_s;
+  to->gram_flops += from->gram_flops;
+  to->n_cached += from->n_cached;
+  to->n_computed += from->n_computed;
 }
 
 static ka_status compute(struct batch *b, struct ka_spectrum *r) {
@@ -187,7 +187,7 @@ static ka_status compute(struct batch *b, struct ka_spectrum *r) {
   const struct ka_unit *u = r->unit;
   struct ka_panels p;
   struct ka_ends ends = {0};
-  struct ka_spectral_phases phases = {0};
+  struct ka_spectral_phases phases = {.n_computed = 1};
   double start = ka_now_s();
   ka_panels_scan(&p, u->view);
   phases.read_s += ka_now_s() - start;
@@ -215,8 +215,9 @@ static ka_status compute(struct batch *b, struct ka_spectrum *r) {
     KA_TRY(ka_ends_of(ctx, b->dense, &p, goal, &phases, &ends));
     fill(r, &p, &ends);
   }
-  if (b->options->full && !r->zero) KA_TRY(all_values(b, r, &p));
-  add_phases(b->phases, &phases);
+  if (b->options->full && !r->zero) KA_TRY(all_values(b, r, &p, &phases));
+#pragma omp critical(ka_spectral_phases)
+  ka_spectral_phases_add(b->phases, &phases);
   r->time_s = ka_now_s() - start;
   return KA_STATUS_OK;
 }

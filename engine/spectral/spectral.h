@@ -91,6 +91,8 @@ struct ka_spectral_phases {
   double gram_flops;
   int64_t n_cached, n_computed;
 };
+/* to += from, every field. Not safe against another thread's. */
+void ka_spectral_phases_add(struct ka_spectral_phases *to, const struct ka_spectral_phases *from);
 
 /* results [n] in the units' order; strings and values live in the arena. A unit with NaN or Inf,
  * or that cannot be read, has `error` set and does not fail the call. KA_E_INTERRUPTED when
