@@ -2,6 +2,8 @@
  * Blocks are chained newest first; every allocation is rounded up to 64 bytes. */
 #include "base/arena.h"
 
+#include "base/str.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +14,8 @@ enum { ALIGN = 64, BLOCK_BYTES = 1 << 16 };
 struct ka_arena_block {
   struct ka_arena_block *next;
   size_t size_bytes, used_bytes;
-  char pad[ALIGN - 3 * sizeof(size_t)];
-  unsigned char data[];
+  unsigned char *data; /* behind this header, or in the arena's own memory */
+  char pad[ALIGN - 3 * sizeof(size_t) - sizeof(void *)];
 };
 
 ka_status ka_alloc(struct ka_ctx *ctx, void **out, size_t n_bytes, const char *name) {
@@ -67,32 +69,77 @@ static ka_status new_block(struct ka_arena *a, size_t n_bytes) {
   struct ka_ctx *ctx = a->ctx;
   if (n_bytes > SIZE_MAX - sizeof(struct ka_arena_block) - ALIGN)
     return ka_fail(ctx, KA_E_MEMORY, "%s: %zu bytes overflow", a->name, n_bytes);
-  void *raw;
-  KA_TRY(ka_alloc(ctx, &raw, sizeof(struct ka_arena_block) + n_bytes, a->name));
+  void *raw, *data = NULL;
+  KA_TRY(ka_alloc(ctx, &raw, sizeof(struct ka_arena_block) + (a->memory ? 0 : n_bytes), a->name));
   struct ka_arena_block *b = raw;
+  ka_status st = KA_STATUS_OK;
+  if (a->memory) st = a->memory->alloc(a->memory->user, &data, n_bytes, a->name);
+  if (!ka_ok(st)) {
+    ka_free(raw);
+    return st;
+  }
+  b->data = a->memory ? data : (unsigned char *)(b + 1);
   b->size_bytes = n_bytes;
   b->next = a->head;
   a->head = b;
   return KA_STATUS_OK;
 }
 
+static void free_block(struct ka_arena *a, struct ka_arena_block *b) {
+  if (a->memory) a->memory->release(a->memory->user, b->data);
+  ka_free(b);
+}
+
 ka_status ka_arena_init_fixed(struct ka_arena *a, struct ka_ctx *ctx, const char *name,
-                              size_t n_bytes) {
+                              size_t n_bytes, const struct ka_memory *memory) {
   ka_arena_init(a, ctx, name);
+  a->memory = memory;
   KA_TRY(new_block(a, n_bytes));
   a->capacity_bytes = n_bytes > 0 ? n_bytes : 1;
   return KA_STATUS_OK;
 }
 
-void ka_arena_init_measure(struct ka_arena *a, struct ka_ctx *ctx, const char *name) {
+void ka_arena_init_measure(struct ka_arena *a, struct ka_ctx *ctx, const char *name,
+                           const struct ka_memory *memory) {
   ka_arena_init(a, ctx, name);
+  a->memory = memory;
   a->measuring = true;
+}
+
+/* "weights 15.0 GiB, gradients 3.1 GiB, ..." of the three largest. */
+static void name_holders(const struct ka_arena *a, char text[256]) {
+  bool named[KA_ARENA_NAMES] = {false};
+  int at = 0;
+  text[0] = 0;
+  for (int n = 0; n < 3 && at < 200; n++) {
+    int most = -1;
+    char bytes[32];
+    for (int i = 0; i < a->n_names; i++)
+      if (!named[i] && a->uses[i].bytes > 0 && (most < 0 || a->uses[i].bytes > a->uses[most].bytes))
+        most = i;
+    if (most < 0) return;
+    named[most] = true;
+    at += snprintf(text + at, 256 - (size_t)at, "%s%.40s %s", n ? ", " : "", a->uses[most].name,
+                   ka_fmt_bytes((double)a->uses[most].bytes, bytes));
+  }
+}
+
+ka_status ka_arena_realise(struct ka_arena *a, const char *hint) {
+  struct ka_ctx *ctx = a->ctx;
+  struct ka_arena plan = *a;
+  ka_status st = ka_arena_init_fixed(a, ctx, plan.name, plan.used_bytes, plan.memory);
+  if (st.code != KA_E_MEMORY) return st;
+  char holders[256], total[32];
+  name_holders(&plan, holders);
+  ka_error_clear(ctx);
+  return ka_fail(ctx, KA_E_MEMORY, "%s: could not allocate %s (%s); %s", plan.name,
+                 ka_fmt_bytes((double)plan.used_bytes, total), holders, hint);
 }
 
 void ka_arena_deinit(struct ka_arena *a) {
   while (a->head) {
     struct ka_arena_block *next = a->head->next;
-    ka_free(a->head);
+    free_block(a, a->head);
     a->head = next;
   }
   a->used_bytes = 0;
@@ -114,10 +161,11 @@ static void count_use(struct ka_arena *a, const char *name, size_t n_bytes) {
 
 ka_status ka_arena_alloc(struct ka_arena *a, void **out, size_t n_bytes, const char *name) {
   struct ka_ctx *ctx = a->ctx;
+  size_t align = a->memory ? a->memory->align : ALIGN;
   *out = NULL;
-  if (n_bytes > SIZE_MAX - ALIGN)
+  if (n_bytes > SIZE_MAX - align)
     return ka_fail(ctx, KA_E_MEMORY, "%s: %zu bytes overflow", name, n_bytes);
-  size_t rounded = (n_bytes + ALIGN - 1) / ALIGN * ALIGN;
+  size_t rounded = (n_bytes + align - 1) / align * align;
   count_use(a, name, rounded);
   a->used_bytes += rounded;
   if (a->used_bytes > a->peak_bytes) a->peak_bytes = a->used_bytes;
@@ -173,7 +221,7 @@ ka_status ka_arena_printf(struct ka_arena *a, const char **out, const char *fmt,
 void ka_arena_reset(struct ka_arena *a) {
   while (a->head && a->head->next) {
     struct ka_arena_block *next = a->head->next;
-    ka_free(a->head);
+    free_block(a, a->head);
     a->head = next;
   }
   if (a->head) {

@@ -2,7 +2,8 @@
  *
  * Named allocations and arenas. An arena owns everything allocated from it; views made on it die
  * with its reset or deinit. Arenas can measure: the same planning code run on a measuring arena
- * counts bytes by name and hands out NULL, which is where `kappa plan` takes its figures from. */
+ * counts bytes by name and hands out NULL, which is where `kappa plan` takes its figures from. A
+ * fixed arena may lie in other memory than the heap, a device's for example. */
 #ifndef KAPPA_BASE_ARENA_H
 #define KAPPA_BASE_ARENA_H
 
@@ -21,13 +22,23 @@ ka_status ka_alloc_n(struct ka_ctx *ctx, void **out, int64_t n, size_t size, con
 ka_status ka_grow(struct ka_ctx *ctx, void **items, int64_t *cap, int64_t need, size_t size,
                   const char *name);
 
+/* Memory that is not the heap's; contents undefined, aligned to `align` at least. alloc names what
+ * was wanted and fails with KA_E_MEMORY. */
+struct ka_memory {
+  void *user;
+  size_t align; /* a power of two, 64 or more */
+  ka_status (*alloc)(void *user, void **out, size_t n_bytes, const char *name);
+  void (*release)(void *user, void *p);
+};
+
 enum { KA_ARENA_NAMES = 48 };
 
 struct ka_arena {
   struct ka_ctx *ctx;
   const char *name;
-  struct ka_arena_block *head; /* newest first */
-  size_t used_bytes;           /* since the last reset */
+  const struct ka_memory *memory; /* NULL: the heap */
+  struct ka_arena_block *head;    /* newest first */
+  size_t used_bytes;              /* since the last reset */
   size_t peak_bytes;
   size_t capacity_bytes; /* fixed arenas: one block, no growth; 0 = grows */
   bool measuring;
@@ -42,12 +53,17 @@ struct ka_arena {
 void ka_arena_init(struct ka_arena *a, struct ka_ctx *ctx, const char *name);
 
 /* An arena of exactly n_bytes, allocated now; overflowing it is KA_E_INTERNAL (the plan was
- * wrong). */
+ * wrong). memory (NULL: the heap) must outlive it. */
 ka_status ka_arena_init_fixed(struct ka_arena *a, struct ka_ctx *ctx, const char *name,
-                              size_t n_bytes);
+                              size_t n_bytes, const struct ka_memory *memory);
 
-/* Counts only; allocations succeed and return NULL pointers. */
-void ka_arena_init_measure(struct ka_arena *a, struct ka_ctx *ctx, const char *name);
+/* Counts only, as a fixed arena in this memory would; allocations succeed and return NULL. */
+void ka_arena_init_measure(struct ka_arena *a, struct ka_ctx *ctx, const char *name,
+                           const struct ka_memory *memory);
+
+/* Makes the arena that this measuring one measured, in its place. Out of memory names the three
+ * largest holders, and the hint: which job key would shrink them. */
+ka_status ka_arena_realise(struct ka_arena *measured, const char *hint);
 
 void ka_arena_deinit(struct ka_arena *a);
 

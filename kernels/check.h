@@ -6,7 +6,7 @@
 #ifndef KAPPA_KERNELS_CHECK_H
 #define KAPPA_KERNELS_CHECK_H
 
-#include "kernels/ops.h"
+#include "kernels/device.h"
 
 enum ka_operand_type {
   KA_TYPE_X,     /* f32, bf16 or f64, the same for all operands so marked */
@@ -16,6 +16,7 @@ enum ka_operand_type {
   KA_TYPE_ANY,
   KA_TYPE_F32,
   KA_TYPE_F32BF16,
+  KA_TYPE_F32F64,
   KA_TYPE_F64,
   KA_TYPE_I32,
   KA_TYPE_U8,

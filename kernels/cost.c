@@ -33,6 +33,7 @@ BY_ELEMENT(bias_bwd, dout, 1)
 BY_ELEMENT(glu_fwd, gate, 5)
 BY_ELEMENT(glu_bwd, gate, 10)
 BY_ELEMENT(xent, logits, 4)
+BY_ELEMENT(sum, x, 1)
 BY_ELEMENT(sumsq, x, 2)
 BY_ELEMENT(adamw, w, 12)
 

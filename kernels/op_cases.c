@@ -30,6 +30,8 @@ enum {
   BACKWARD = KA_CASE_BACKWARD,
   SCALE = KA_CASE_SCALE,
   PERF = KA_CASE_PERF,
+  SKIP = KA_CASE_SKIP,
+  SR = KA_CASE_SR,
 };
 
 const struct ka_op_case ka_op_cases[] = {
@@ -49,9 +51,9 @@ const char *ka_op_case_text(const struct ka_op_case *c, char buf[128]) {
   static const struct {
     int flag;
     const char *name;
-  } names[] = {{TA, "trans_a"},   {TB, "trans_b"},  {ACC, "+="},
-               {WIDE, "f32 out"}, {PACK, "packed"}, {WINDOW, "window"},
-               {DOCS, "docs"},    {CAP, "softcap"}, {BACKWARD, "backward"}};
+  } names[] = {{TA, "trans_a"},        {TB, "trans_b"},    {ACC, "+="},       {WIDE, "f32 out"},
+               {PACK, "packed"},       {WINDOW, "window"}, {DOCS, "docs"},    {CAP, "softcap"},
+               {BACKWARD, "backward"}, {SKIP, "skip"},     {SR, "bf16 state"}};
   int n = snprintf(buf, 128, "%s", c->sizes);
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (c->flags & names[i].flag) n += snprintf(buf + n, (size_t)(128 - n), " %s", names[i].name);
@@ -89,8 +91,12 @@ static enum ka_dtype type_of(const struct make *m, const struct ka_operand *o) {
   case KA_TYPE_FLOAT:
     if (output && m->c->flags & HALF) return KA_F16;
     return output && m->c->flags & WIDE && m->x == KA_BF16 ? KA_F32 : m->x;
-  case KA_TYPE_F32BF16:
-    return narrow && !(m->c->flags & ALIAS) ? m->x : KA_F32;
+  case KA_TYPE_F32BF16: /* adamw: state is read and written, the compute weight only written */
+    if (o->flags & KA_READ || m->c->flags & ALIAS)
+      return m->c->flags & SR && m->x == KA_BF16 ? KA_BF16 : KA_F32;
+    return narrow ? m->x : KA_F32;
+  case KA_TYPE_F32F64:
+    return m->x == KA_F64 ? KA_F64 : KA_F32;
   case KA_TYPE_F32:
     return KA_F32;
   case KA_TYPE_F64:
@@ -133,6 +139,7 @@ static void fill_indices(const struct make *m, const char *name, struct ka_tenso
   for (int64_t i = 0; i < n; i++) {
     int64_t v = range > 0 ? (int64_t)(mix(m->seed + (uint64_t)i) % (uint64_t)range) : 0;
     if (strcmp(name, "index") == 0) v = ka_op_case_size(sizes, 'N') - 1 - i;
+    if (m->c->flags & SKIP && strcmp(name, "ids") != 0 && i % 3 == 1) v = -1;
     if (strcmp(name, "doc_start") == 0) {
       int64_t at = i % t->shape[1], length = 13 + 29 * (i / t->shape[1]);
       v = at - at % length;
@@ -145,7 +152,8 @@ static void fill_values(const struct make *m, const struct ka_operand *o, int nu
                         struct ka_tensor *t) {
   int64_t n = ka_tensor_elems(t), width = t->n_dim ? t->shape[t->n_dim - 1] : 1;
   bool pure_output = !(o->flags & KA_READ) && !(m->c->flags & ACC);
-  bool positive = strcmp(o->name, "rstd") == 0 || (m->c->op == KA_OP_adamw && *o->name == 'v');
+  bool positive = strcmp(o->name, "rstd") == 0 || strcmp(o->name, "health") == 0 ||
+                  (m->c->op == KA_OP_adamw && *o->name == 'v');
   for (int64_t i = 0; i < n; i++) {
     int64_t at = t->n_dim >= 2 ? i / width * t->row_stride + i % width : i;
     double v = uniform(m->seed + (uint64_t)number * 0x100000001b3u, i);
@@ -206,6 +214,7 @@ static void set_scalars(const struct ka_op_case *c, union ka_op_args *args) {
     args->embed_fwd.scale = f & SCALE ? 5.6568542494923806 : 1;
     break;
   case KA_OP_embed_bwd:
+    args->embed_bwd.first_id = f & SKIP ? 2 : 0;
     args->embed_bwd.scale = f & SCALE ? 5.6568542494923806 : 1;
     break;
   case KA_OP_rmsnorm_fwd:
@@ -258,7 +267,8 @@ static void set_scalars(const struct ka_op_case *c, union ka_op_args *args) {
     args->adamw.beta2 = 0.999;
     args->adamw.eps = 1e-8;
     args->adamw.weight_decay = 0.1;
-    args->adamw.grad_scale = 0.5;
+    args->adamw.max_norm = 0.25;
+    args->adamw.seed = 5;
     args->adamw.t = 3;
     break;
   default:

@@ -29,6 +29,8 @@ enum {
   KA_CASE_BACKWARD = 1 << 18,
   KA_CASE_SCALE = 1 << 19,
   KA_CASE_PERF = 1 << 20, /* for the bench, too large for the tests */
+  KA_CASE_SKIP = 1 << 21, /* some indices say: skip this one */
+  KA_CASE_SR = 1 << 22,   /* optimizer state in bf16, rounded stochastically */
 };
 
 struct ka_op_case {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Names, the device handle, and the wrappers: check once, call the slot, count for the profiler. */
-#include "kernels/ops.h"
-
+ * Names, and the wrappers: check once, call the slot, count for the profiler. */
 #include "base/log.h"
 #include "kernels/check.h"
+#include "kernels/device.h"
 
 #include <string.h>
 
@@ -33,38 +32,15 @@ bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op) {
   return false;
 }
 
-ka_status ka_dev_open(struct ka_ctx *ctx, struct ka_dev *dev, const char *name) {
-  static const struct ka_backend *const backends[] = {&ka_backend_cpu, &ka_backend_ref};
-  *dev = (struct ka_dev){.ctx = ctx};
-  for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
-    if (strcmp(name, backends[i]->name) == 0 || strcmp(name, "auto") == 0) {
-      dev->backend = backends[i];
-      ka_status st = backends[i]->open ? backends[i]->open(dev) : KA_STATUS_OK;
-      if (!ka_ok(st)) ka_dev_close(dev);
-      return st;
-    }
-  return ka_fail(ctx, KA_E_DEVICE, "device \"%s\": this build has no such back end, expected %s",
-                 name, "auto, cpu or ref");
-}
-
-void ka_dev_close(struct ka_dev *dev) {
-  if (dev->backend && dev->backend->close) dev->backend->close(dev);
-  dev->backend = NULL;
-  dev->state = NULL;
-}
-
-ka_status ka_dev_sync(struct ka_dev *dev) {
-  return dev->backend->sync ? dev->backend->sync(dev) : KA_STATUS_OK;
-}
-
 size_t ka_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args) {
   return dev->backend->pack_bytes ? dev->backend->pack_bytes(dev, args) : 0;
 }
 
 static ka_status profile(struct ka_dev *dev, enum ka_op op, double start, double flops,
                          double bytes) {
-  struct ka_profile_row *row = dev->profile ? &dev->profile[op] : NULL;
-  if (!row) return KA_STATUS_OK;
+  struct ka_ctx *ctx = dev->ctx;
+  struct ka_profile_row *row = &dev->profile[op];
+  KA_TRY(ka_dev_sync(dev));
   row->calls++;
   row->seconds += ka_now_s() - start;
   row->flops += flops;
@@ -79,8 +55,25 @@ static ka_status profile(struct ka_dev *dev, enum ka_op op, double start, double
     KA_TRY(ka_check_operands(ctx, KA_OP_##name, args));                                            \
     KA_TRY(ka_##name##_check(dev, args));                                                          \
     KA_TRY(dev->backend->ops.name(dev, args));                                                     \
-    if (dev->profile) ka_##name##_cost(args, &flops, &bytes);                                      \
+    if (!dev->profile) return KA_STATUS_OK;                                                        \
+    ka_##name##_cost(args, &flops, &bytes);                                                        \
     return profile(dev, KA_OP_##name, start, flops, bytes);                                        \
   }
 #include "kernels/ops.def"
 #undef KA_OP
+
+/* A list of calls of one op: checked one by one, then one launch where the back end has it. */
+#define LIST(name)                                                                                 \
+  ka_status ka_##name##_list(struct ka_dev *dev, const struct ka_##name##_args *args, int64_t n) { \
+    struct ka_ctx *ctx = dev->ctx;                                                                 \
+    bool one_by_one = !dev->backend->name##_list || dev->profile;                                  \
+    for (int64_t i = 0; i < n && one_by_one; i++) KA_TRY(ka_##name(dev, &args[i]));                \
+    if (one_by_one) return KA_STATUS_OK;                                                           \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+      KA_TRY(ka_check_operands(ctx, KA_OP_##name, &args[i]));                                      \
+      KA_TRY(ka_##name##_check(dev, &args[i]));                                                    \
+    }                                                                                              \
+    return dev->backend->name##_list(dev, args, n);                                                \
+  }
+LIST(adamw)
+LIST(sumsq)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The op interface: contracts, the device handle and the wrappers.
+ * The op interface: contracts and wrappers. The device handle is in device.h.
  *
  * Letters: B rows of a batch, T tokens a row, S keys a row, N = B*T tokens, C channels, H query
  * heads, K key/value heads (H % K == 0), D head size, F feed-forward width, V vocabulary, R picked
@@ -66,22 +66,24 @@ struct ka_embed_fwd_args {
   double scale;           /* 1 but for Gemma's sqrt(C) */
 };
 
-/* dtable[ids[i],:] += scale * dout[i,:], repeated ids in order of i. */
+/* dtable[ids[i] - first_id,:] += scale * dout[i,:], repeated ids in order of i; ids outside
+ * [first_id, first_id + V) are skipped: the gradient of a part of the table. */
 struct ka_embed_bwd_args {
   struct ka_tensor dtable; /* [V,C] f32 (f64 with f64) += */
-  struct ka_tensor dout;   /* [N,C] x */
+  struct ka_tensor dout;   /* [N,C] x; any row stride */
   struct ka_tensor ids;    /* [N] i32 */
+  int64_t first_id;
   double scale;
 };
 
-/* out[r,:] = x[index[r],:]; index[r] in [0,N). */
+/* out[r,:] = x[index[r],:]; index[r] in [0,N), or -1: a row of zeros. */
 struct ka_gather_rows_args {
   struct ka_tensor out;   /* [R,C] x = */
   struct ka_tensor x;     /* [N,C] x */
   struct ka_tensor index; /* [R] i32 */
 };
 
-/* out = 0, then out[index[r],:] = x[r,:]; indices distinct. */
+/* out = 0, then out[index[r],:] = x[r,:]; indices distinct, those that are -1 skipped. */
 struct ka_scatter_rows_args {
   struct ka_tensor out;   /* [N,C] x = */
   struct ka_tensor x;     /* [R,C] x */
@@ -199,14 +201,22 @@ struct ka_glu_bwd_args {
 };
 
 /* For each row: z = logits (softcap c: c * tanh(logits / c)); loss = logsumexp(z) - z[target].
- * backward: logits become grad_scale * dloss/dlogits. Sums in f32 at least. */
+ * backward: logits become grad_scale * scale * dloss/dlogits. A target of -1 makes loss and
+ * gradient of its row 0. Sums in f32 at least. */
 struct ka_xent_args {
   struct ka_tensor logits;  /* [R,V] x or f32; read, and = with backward */
-  struct ka_tensor targets; /* [R] i32 in [0,V) */
+  struct ka_tensor targets; /* [R] i32 in [0,V), or -1 */
+  struct ka_tensor scale;   /* [1] f32 (f64 with f64), optional (1): a factor on the device */
   struct ka_tensor loss;    /* [R] f32 (f64 with f64) = */
   struct ka_tensor argmax;  /* [R] i32 =, optional: first maximum */
   double grad_scale, softcap;
   bool backward;
+};
+
+/* out += sum of x, in double, in a fixed order. */
+struct ka_sum_args {
+  struct ka_tensor out; /* [1] f64 += */
+  struct ka_tensor x;   /* any shape, f32 or f64 */
 };
 
 /* out += sum of x^2, in double, in a fixed order. */
@@ -215,20 +225,25 @@ struct ka_sumsq_args {
   struct ka_tensor x;   /* any shape, f32 */
 };
 
-/* torch.optim.AdamW (Loshchilov and Hutter 2019, algorithm 2), in f32, with g = grad * grad_scale:
+/* torch.optim.AdamW (Loshchilov and Hutter 2019, algorithm 2), in f32, with g = grad * clip:
  *   w -= lr * weight_decay * w;  m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;
  *   w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
- * then weight = w rounded to its dtype. */
+ * then weight = w rounded to its dtype. clip = min(1, max_norm / (sqrt(health[0]) + 1e-6)), the
+ * rule of torch.nn.utils.clip_grad_norm_, or 1 when max_norm is 0. When a value of health is not
+ * finite, nothing is written. State in bf16 is rounded stochastically, up with the probability of
+ * the part that is cut off; the random bits depend on (seed, t, index of the element) only. */
 struct ka_adamw_args {
   struct ka_tensor weight; /* [r,c] f32 or bf16 =; any row stride; may be w itself */
-  struct ka_tensor w;      /* [r,c] f32 master, read and written */
-  struct ka_tensor m, v;   /* [r,c] f32, read and written */
+  struct ka_tensor w;      /* [r,c] f32 or bf16 master, read and written; any row stride */
+  struct ka_tensor m, v;   /* [r,c] in w's dtype, read and written */
   struct ka_tensor grad;   /* [r,c] f32 */
-  double lr, beta1, beta2, eps, weight_decay, grad_scale;
-  int64_t t; /* step, from 1 */
+  struct ka_tensor health; /* [2] f64, optional: sum of squares of all gradients, loss */
+  double lr, beta1, beta2, eps, weight_decay, max_norm;
+  uint64_t seed; /* of this tensor; read with bf16 state alone */
+  int64_t t;     /* step, from 1 */
 };
 
-struct ka_dev;
+struct ka_dev; /* device.h */
 
 /* The vtable: one typed slot an op. */
 struct ka_op_table {
@@ -238,44 +253,9 @@ struct ka_op_table {
 #undef KA_OP
 };
 
-/* A back end starts as all-ref and overrides slots with designated initialisers. Memory calls are
- * synchronous. */
-struct ka_backend {
-  const char *name; /* "ref", "cpu", "cuda" */
-  struct ka_op_table ops;
-  ka_status (*open)(struct ka_dev *dev); /* sets dev->state; may be NULL */
-  void (*close)(struct ka_dev *dev);     /* may be NULL */
-  ka_status (*sync)(struct ka_dev *dev); /* may be NULL: nothing is asynchronous */
-  /* Bytes that `pack` needs for b, 0 when packing gains nothing here. May be NULL (0). */
-  size_t (*pack_bytes)(struct ka_dev *dev, const struct ka_pack_args *args);
-  /* One line for doctor: "oneDNN 2.6.3, bf16 by avx512_bf16". May be NULL. */
-  void (*describe)(struct ka_dev *dev, char *text, size_t n);
-};
-
-struct ka_profile_row {
-  int64_t calls;
-  double seconds, flops, bytes;
-};
-
-struct ka_dev {
-  struct ka_ctx *ctx;
-  const struct ka_backend *backend;
-  void *state;                    /* the back end's own */
-  bool has_bf16;                  /* bf16 matmul is faster than f32 here */
-  struct ka_profile_row *profile; /* [KA_N_OPS], or NULL: off */
-};
-
-/* name: "auto", "cpu", "ref" or "cuda". auto takes the best that is there. */
-ka_status ka_dev_open(struct ka_ctx *ctx, struct ka_dev *dev, const char *name);
-void ka_dev_close(struct ka_dev *dev);
-ka_status ka_dev_sync(struct ka_dev *dev);
-
 const char *ka_op_name(enum ka_op op);
 const char *ka_op_summary(enum ka_op op);
 enum ka_op_class ka_op_class_of(enum ka_op op);
-/* True when the back end has its own slot (not ref's). */
-bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op);
-
 size_t ka_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args);
 
 /* The wrappers: ka_matmul(dev, &(struct ka_matmul_args){.out = y, .a = x, .b = w, .trans_b = true})
@@ -285,12 +265,15 @@ size_t ka_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args);
 #include "kernels/ops.def"
 #undef KA_OP
 
+/* The same as n calls in order (also in bits), in few launches where the back end can. adamw: all
+ * of one dtype of state, one step t, one health. */
+ka_status ka_adamw_list(struct ka_dev *dev, const struct ka_adamw_args *args, int64_t n);
+ka_status ka_sumsq_list(struct ka_dev *dev, const struct ka_sumsq_args *args, int64_t n);
+
 /* Floating-point operations and bytes moved by one call, for the profiler and the bench. */
 #define KA_OP(name, class, summary)                                                                \
   void ka_##name##_cost(const struct ka_##name##_args *args, double *flops, double *bytes);
 #include "kernels/ops.def"
 #undef KA_OP
-
-extern const struct ka_backend ka_backend_ref, ka_backend_cpu;
 
 #endif

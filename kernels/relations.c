@@ -15,6 +15,7 @@ NONE(embed_fwd)
 NONE(embed_bwd)
 NONE(gather_rows)
 NONE(bias_bwd)
+NONE(sum)
 NONE(sumsq)
 NONE(rmsnorm_bwd)
 
@@ -89,6 +90,9 @@ ka_status ka_xent_check(struct ka_dev *dev, const struct ka_xent_args *args) {
 }
 
 ka_status ka_adamw_check(struct ka_dev *dev, const struct ka_adamw_args *args) {
+  enum ka_dtype state = args->w.dtype;
   REQUIRE(args->t >= 1, "adamw: steps count from 1");
+  REQUIRE(args->m.dtype == state && args->v.dtype == state, "adamw: w, m and v differ in dtype");
+  REQUIRE(!args->health.data || args->health.shape[0] == 2, "adamw: health is no pair");
   return KA_STATUS_OK;
 }

@@ -79,6 +79,16 @@ static inline uint16_t ka_f32_to_bf16(float f) {
   if ((v.u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((v.u >> 16) | 0x40u);
   return (uint16_t)((v.u + 0x7fffu + ((v.u >> 16) & 1u)) >> 16);
 }
+/* Up when the bits that are cut off exceed 2^16 - 1 - random, random in [0, 2^16): on average
+ * exact. NaN and infinity stay. */
+static inline uint16_t ka_f32_to_bf16_stochastic(float f, uint32_t random) {
+  union {
+    float f;
+    uint32_t u;
+  } v = {f};
+  if ((v.u & 0x7f800000u) == 0x7f800000u) return ka_f32_to_bf16(f);
+  return (uint16_t)((v.u + random) >> 16);
+}
 float ka_f16_to_f32(uint16_t h);
 uint16_t ka_f32_to_f16(float f); /* nearest even, overflow to infinity */
 

@@ -6,7 +6,7 @@
 #define KAPPA_ENGINE_CLI_BENCH_H
 
 #include "engine/cli/cli.h"
-#include "kernels/ops.h"
+#include "kernels/device.h"
 
 struct bench_limits {
   double gemm_flops[KA_N_DTYPES]; /* a second, f32 and bf16: the better of two large matmuls */

@@ -7,7 +7,7 @@
 #define KAPPA_ENGINE_FORMATS_SAFETENSORS_H
 
 #include "base/file.h"
-#include "kernels/tensor.h"
+#include "kernels/device.h"
 
 struct ka_st_entry {
   const char *name;
@@ -58,6 +58,7 @@ const char *ka_st_path_of(const struct ka_safetensors *st, const struct ka_st_en
 struct ka_st_out {
   const char *name;
   struct ka_tensor t; /* any row_stride; stored contiguous in t.dtype */
+  struct ka_dev *dev; /* where t lies; NULL: in host memory */
 };
 /* Writes one file, published by rename. metadata: n pairs, may be NULL. The header lists the
  * tensors in the order given; the data is laid out wide dtypes first (stable), from an 8-aligned

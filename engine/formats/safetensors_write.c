@@ -8,28 +8,39 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_ELEMS = 1 << 16, COPY_BYTES = 4 << 20 };
+enum { CHUNK_ELEMS = 1 << 18, COPY_BYTES = 4 << 20 };
+
+/* n elements from `data` on, in dtype `to`, through `buf` where they are not there already. */
+static ka_status write_elems(struct ka_ctx *ctx, struct ka_publish *p, const struct ka_st_out *out,
+                             const char *data, int64_t n, enum ka_dtype to, void *buf) {
+  enum ka_dtype from = out->t.dtype;
+  bool device = out->dev && out->dev->backend->separate;
+  if (!device && from == to) return ka_publish_write(ctx, p, data, (size_t)n * ka_dtype_bytes(to));
+  for (int64_t c = 0; c < n; c += CHUNK_ELEMS) {
+    int64_t m = n - c < CHUNK_ELEMS ? n - c : CHUNK_ELEMS;
+    const char *at = data + (size_t)c * ka_dtype_bytes(from);
+    if (device)
+      KA_TRY(ka_dev_get(out->dev, ka_tensor_1d(buf, to, m),
+                        ka_tensor_1d((void *)(uintptr_t)at, from, m)));
+    else
+      ka_convert(buf, to, at, from, m);
+    KA_TRY(ka_publish_write(ctx, p, buf, (size_t)m * ka_dtype_bytes(to)));
+  }
+  return KA_STATUS_OK;
+}
 
 /* Elements of a tensor in row-major order, converted to `to`, through `buf` (CHUNK_ELEMS * 8
  * bytes). */
-static ka_status write_tensor(struct ka_ctx *ctx, struct ka_publish *p, const struct ka_tensor *t,
+static ka_status write_tensor(struct ka_ctx *ctx, struct ka_publish *p, const struct ka_st_out *out,
                               enum ka_dtype to, void *buf) {
+  const struct ka_tensor *t = &out->t;
   int64_t n = ka_tensor_elems(t), row = t->n_dim > 0 ? t->shape[t->n_dim - 1] : 1;
   int64_t stride = t->row_stride;
-  size_t from_bytes = ka_dtype_bytes(t->dtype), to_bytes = ka_dtype_bytes(to);
   if (ka_tensor_contiguous(t)) row = stride = n;
-  for (int64_t at = 0, r = 0; at < n; at += row, r++) {
-    const char *data = (const char *)t->data + (size_t)(r * stride) * from_bytes;
-    if (t->dtype == to) {
-      KA_TRY(ka_publish_write(ctx, p, data, (size_t)row * to_bytes));
-      continue;
-    }
-    for (int64_t c = 0; c < row; c += CHUNK_ELEMS) {
-      int64_t m = row - c < CHUNK_ELEMS ? row - c : CHUNK_ELEMS;
-      ka_convert(buf, to, data + (size_t)c * from_bytes, t->dtype, m);
-      KA_TRY(ka_publish_write(ctx, p, buf, (size_t)m * to_bytes));
-    }
-  }
+  for (int64_t at = 0, r = 0; at < n; at += row, r++)
+    KA_TRY(write_elems(ctx, p, out,
+                       (const char *)t->data + (size_t)(r * stride) * ka_dtype_bytes(t->dtype), row,
+                       to, buf));
   return KA_STATUS_OK;
 }
 
@@ -102,7 +113,9 @@ ka_status ka_st_write(struct ka_ctx *ctx, const char *path, const struct ka_st_o
   struct ka_str header = {0};
   struct ka_publish p = {0};
   ka_status st = KA_STATUS_OK;
+  void *buf = NULL;
   KA_TRY(sort_by_name(ctx, path, tensors, n, &sorted));
+  KA_TRY_GOTO(ka_alloc(ctx, &buf, (size_t)CHUNK_ELEMS * 8, "conversion"), out);
   KA_TRY_GOTO(write_header(ctx, &header, tensors, n, metadata, n_metadata), out);
   KA_TRY_GOTO(ka_publish_begin(ctx, &p, path), out);
   unsigned char length[8];
@@ -112,11 +125,12 @@ ka_status ka_st_write(struct ka_ctx *ctx, const char *path, const struct ka_st_o
   for (int w = 0; w < N_WIDTHS; w++)
     for (int64_t i = 0; i < n; i++)
       if (ka_dtype_bytes(tensors[i].t.dtype) == widths[w])
-        KA_TRY_GOTO(write_tensor(ctx, &p, &tensors[i].t, tensors[i].t.dtype, NULL), out);
+        KA_TRY_GOTO(write_tensor(ctx, &p, &tensors[i], tensors[i].t.dtype, buf), out);
   KA_TRY_GOTO(ka_publish_commit(ctx, &p), out);
 out:
   ka_publish_abort(&p);
   ka_str_deinit(&header);
+  ka_free(buf);
   ka_free(sorted);
   return st;
 }
@@ -182,7 +196,7 @@ static ka_status rewrite_shard(struct ka_ctx *ctx, struct rewrite *w, int shard,
             ? bsearch(&key_ptr, w->changed, (size_t)w->n_changed, sizeof *w->changed, out_by_name)
             : NULL;
     if (hit)
-      KA_TRY_GOTO(write_tensor(ctx, &p, &(*hit)->t, e->t.dtype, w->buf), out);
+      KA_TRY_GOTO(write_tensor(ctx, &p, *hit, e->t.dtype, w->buf), out);
     else
       KA_TRY_GOTO(copy_range(ctx, &p, &s->map, e->offset_bytes, e->n_bytes), out);
   }

@@ -10,18 +10,30 @@
 
 enum { CHUNK = 256 };
 
-static ka_status alloc_cache(struct ka_decoder *d) {
+static ka_status plan_cache(struct ka_decoder *d) {
   struct ka_ctx *ctx = d->m->ctx;
   const struct ka_recipe *r = &d->m->recipe;
   size_t size = ka_dtype_bytes(d->m->compute);
-  int64_t n = d->capacity * r->K * r->D, chunk = d->capacity < CHUNK ? d->capacity : CHUNK;
+  int64_t n = d->capacity * r->K * r->D;
+  for (int64_t l = 0; l < r->L; l++) {
+    KA_TRY(ka_arena_alloc_n(&d->cache, &d->kv[l].k, n, size, "keys of the past"));
+    KA_TRY(ka_arena_alloc_n(&d->cache, &d->kv[l].v, n, size, "values of the past"));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status alloc_cache(struct ka_decoder *d) {
+  struct ka_ctx *ctx = d->m->ctx;
+  const struct ka_recipe *r = &d->m->recipe;
+  int64_t chunk = d->capacity < CHUNK ? d->capacity : CHUNK;
+  const struct ka_memory *device = ka_dev_memory(d->m->dev, KA_PLACE_DEVICE);
   void *memory;
   KA_TRY(ka_arena_alloc_n(&d->memory, &memory, r->L, sizeof *d->kv, "cache"));
   d->kv = memory;
-  for (int64_t l = 0; l < r->L; l++) {
-    KA_TRY(ka_arena_alloc_n(&d->memory, &d->kv[l].k, n, size, "keys of the past"));
-    KA_TRY(ka_arena_alloc_n(&d->memory, &d->kv[l].v, n, size, "values of the past"));
-  }
+  ka_arena_init_measure(&d->cache, ctx, "decoding cache", device);
+  KA_TRY(plan_cache(d));
+  KA_TRY(ka_arena_init_fixed(&d->cache, ctx, "decoding cache", d->cache.used_bytes, device));
+  KA_TRY(plan_cache(d));
   int32_t **ints[] = {&d->position, &d->labels, &d->start};
   for (int i = 0; i < 3; i++) {
     KA_TRY(ka_arena_alloc_n(&d->memory, &memory, chunk, sizeof(int32_t), "batch"));
@@ -34,7 +46,7 @@ static ka_status alloc_cache(struct ka_decoder *d) {
 ka_status ka_decoder_init(struct ka_decoder *d, struct ka_model *m, int64_t capacity) {
   struct ka_ctx *ctx = m->ctx;
   *d = (struct ka_decoder){.m = m, .capacity = capacity};
-  ka_arena_init(&d->memory, ctx, "decoding cache");
+  ka_arena_init(&d->memory, ctx, "decoding");
   KA_NEVER(ctx, m->n_slices > 0);
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(alloc_cache(d), out);
@@ -47,6 +59,7 @@ out:
 
 void ka_decoder_deinit(struct ka_decoder *d) {
   if (d->m) ka_arena_deinit(&d->memory);
+  if (d->m) ka_arena_deinit(&d->cache);
   memset(d, 0, sizeof *d);
 }
 
@@ -60,7 +73,7 @@ static ka_status push_chunk(struct ka_decoder *d, const int32_t *ids, int64_t n,
                            .labels = d->labels,
                            .position = d->position,
                            .doc_start = d->start};
-  KA_TRY(ka_batch_begin(d->m, &batch));
+  KA_TRY(ka_batch_begin(d->m, &batch, 0));
   KA_TRY(ka_trunk_fwd(d->m, NULL, d->kv));
   d->past += n;
   return logits ? ka_head_logits(d->m, n - 1, 1, NULL, logits) : KA_STATUS_OK;

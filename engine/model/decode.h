@@ -11,8 +11,8 @@ struct ka_kv; /* plan.h */
 
 struct ka_decoder {
   struct ka_model *m;
-  struct ka_arena memory;
-  struct ka_kv *kv; /* [L] */
+  struct ka_arena memory, cache; /* cache: in the device's memory */
+  struct ka_kv *kv;              /* [L] */
   int64_t capacity, past;
   int32_t *position, *labels, *start; /* [chunk] */
 };

@@ -19,8 +19,7 @@ static int64_t rows_that_fit(const struct ka_model *m, enum ka_dtype t) {
 
 /* Loss of rows [first, first + n); with backward also the head's gradients, and those of hidden in
  * its place. */
-static ka_status chunk(struct ka_model *m, int64_t first, int64_t n, bool backward,
-                       double grad_scale) {
+static ka_status chunk(struct ka_model *m, int64_t first, int64_t n, bool backward) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t C = m->recipe.C, V = m->recipe.V;
@@ -32,43 +31,53 @@ static ka_status chunk(struct ka_model *m, int64_t first, int64_t n, bool backwa
   KA_TRY(ka_linear_fwd(m, logits, h, head, NULL));
   KA_TRY(ka_xent(m->dev, &(struct ka_xent_args){
                              .logits = logits,
-                             .targets = ka_tensor_1d(b->target + first, KA_I32, n),
+                             .targets = ka_tensor_1d(b->device.target + first, KA_I32, n),
+                             .scale = ka_stat(m, b->device.scale, 1),
                              .loss = ka_stat(m, (char *)b->loss + (size_t)first * wide_bytes, n),
-                             .grad_scale = grad_scale,
+                             .grad_scale = 1,
                              .backward = backward}));
   if (!backward) return KA_STATUS_OK;
   KA_TRY(ka_linear_dw(m, logits, h, head, NULL));
   return b->need_head_input ? ka_linear_dx(m, h, logits, head, false) : KA_STATUS_OK;
 }
 
-ka_status ka_head_loss(struct ka_model *m, bool backward, double grad_scale, double *loss_sum,
-                       float *loss) {
+ka_status ka_head_loss(struct ka_model *m, bool backward) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
-  int64_t C = m->recipe.C, N = b->batch_B * b->batch_T, R = b->n_rows;
+  int64_t C = m->recipe.C, N = b->batch_B * b->batch_T, R = b->padded_rows;
   const struct ka_param *norm = ka_param_of(m, KA_ROLE_FINAL_NORM, -1);
   struct ka_tensor picked = ka_mat(m, b->picked, R, C), hidden = ka_mat(m, b->hidden, R, C);
-  struct ka_tensor index = ka_tensor_1d(b->row, KA_I32, R);
+  struct ka_tensor index = ka_tensor_1d(b->device.row, KA_I32, R);
   KA_TRY(ka_gather_rows(m->dev, &(struct ka_gather_rows_args){.out = picked,
                                                               .x = ka_mat(m, b->final, N, C),
                                                               .index = index}));
   KA_TRY(ka_norm_fwd(m, hidden, b->rstd, picked, norm));
   int64_t step = rows_that_fit(m, backward ? m->compute : ka_wide(m));
   for (int64_t first = 0; first < R; first += step)
-    KA_TRY(chunk(m, first, R - first < step ? R - first : step, backward, grad_scale));
-  if (backward && b->need_head_input) {
+    KA_TRY(chunk(m, first, R - first < step ? R - first : step, backward));
+  if (!backward) return KA_STATUS_OK;
+  if (b->need_head_input) {
     KA_TRY(ka_norm_bwd(m, hidden, hidden, picked, b->rstd, norm, false));
     KA_TRY(ka_scatter_rows(m->dev, &(struct ka_scatter_rows_args){.out = ka_mat(m, b->dx, N, C),
                                                                   .x = hidden,
                                                                   .index = index}));
   }
-  KA_TRY(ka_dev_sync(m->dev));
+  double *loss_sum = (double *)m->health.data + 1;
+  return ka_sum(m->dev, &(struct ka_sum_args){.out = ka_tensor_1d(loss_sum, KA_F64, 1),
+                                              .x = ka_stat(m, b->loss, R)});
+}
+
+ka_status ka_head_read_loss(struct ka_model *m, double *loss_sum, float *loss) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  int64_t R = b->n_rows;
+  KA_TRY(ka_dev_download(m->dev, b->loss_host, b->loss, (size_t)R * ka_dtype_bytes(ka_wide(m))));
   *loss_sum = 0;
-  if (loss) memset(loss, 0, (size_t)N * sizeof *loss);
+  if (loss) memset(loss, 0, (size_t)(b->batch_B * b->batch_T) * sizeof *loss);
   for (int64_t r = 0; r < R; r++) {
-    double value = ka_load(b->loss, ka_wide(m), r);
+    double value = ka_load(b->loss_host, ka_wide(m), r);
     *loss_sum += value;
-    if (loss) loss[b->row[r] + 1] = (float)value;
+    if (loss) loss[b->host.row[r] + 1] = (float)value;
   }
   return KA_STATUS_OK;
 }
@@ -81,16 +90,13 @@ ka_status ka_head_logits(struct ka_model *m, int64_t first, int64_t n, float *hi
   struct ka_tensor x = ka_mat(m, at_row(m, b->final, first, C), n, C);
   struct ka_tensor h = ka_mat(m, b->hidden, n, C);
   KA_TRY(ka_norm_fwd(m, h, NULL, x, ka_param_of(m, KA_ROLE_FINAL_NORM, -1)));
-  if (hidden)
-    KA_TRY(ka_copy(m->dev,
-                   &(struct ka_copy_args){.out = ka_tensor_2d(hidden, KA_F32, n, C), .in = h}));
+  if (hidden) KA_TRY(ka_dev_get(m->dev, ka_tensor_2d(hidden, KA_F32, n, C), h));
   for (int64_t r = 0; logits && r < n; r += step) {
     int64_t rows = n - r < step ? n - r : step;
     struct ka_tensor z = ka_tensor_2d(b->logits, ka_wide(m), rows, V);
     KA_TRY(ka_linear_fwd(m, z, ka_mat(m, at_row(m, b->hidden, r, C), rows, C), ka_head_param(m),
                          NULL));
-    KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){
-                               .out = ka_tensor_2d(logits + r * V, KA_F32, rows, V), .in = z}));
+    KA_TRY(ka_dev_get(m->dev, ka_tensor_2d(logits + r * V, KA_F32, rows, V), z));
   }
-  return ka_dev_sync(m->dev);
+  return KA_STATUS_OK;
 }

@@ -153,8 +153,7 @@ out:
 
 void ka_model_close(struct ka_model *m) {
   if (!m->ctx) return;
-  ka_arena_deinit(&m->run);
-  ka_arena_deinit(&m->step);
+  ka_model_unprepare(m);
   ka_st_close(&m->files);
   ka_hf_config_close(&m->config);
   ka_arena_deinit(&m->meta);
@@ -244,24 +243,60 @@ ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *p
 ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double *loss_sum,
                         float *loss) {
   struct ka_ctx *ctx = m->ctx;
-  KA_TRY(ka_batch_begin(m, batch));
+  KA_TRY(ka_batch_begin(m, batch, 0));
   KA_TRY(ka_trunk_fwd(m, NULL, NULL));
-  return ka_head_loss(m, false, 0, loss_sum, loss);
+  KA_TRY(ka_head_loss(m, false));
+  return ka_head_read_loss(m, loss_sum, loss);
+}
+
+static ka_status both_passes(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_TRY(ka_trunk_fwd(m, NULL, NULL));
+  KA_TRY(ka_head_loss(m, true));
+  return ka_trunk_bwd(m);
+}
+
+/* The recording for batches like the one at hand, or the place of a new one; NULL: all are taken.
+ */
+static struct ka_replay *recorded_pass(struct ka_model *m) {
+  struct ka_model_buffers *b = m->buffers;
+  for (int i = 0; i < KA_RECORDED_PASSES && m->dev->backend->record_begin; i++) {
+    struct ka_recorded_pass *p = &b->recorded[i];
+    bool fresh = p->B == 0, documents = b->doc_start.data != NULL;
+    if (fresh)
+      *p = (struct ka_recorded_pass){b->batch_B, b->batch_T, b->padded_rows, documents, {0}};
+    if (p->B == b->batch_B && p->T == b->batch_T && p->padded_rows == b->padded_rows &&
+        p->documents == documents)
+      return &p->replay;
+  }
+  return NULL;
 }
 
 ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double grad_scale,
                         double *loss_sum) {
   struct ka_ctx *ctx = m->ctx;
-  KA_TRY(ka_batch_begin(m, batch));
-  KA_TRY(ka_trunk_fwd(m, NULL, NULL));
-  KA_TRY(ka_head_loss(m, true, grad_scale, loss_sum, NULL));
-  return ka_trunk_bwd(m);
+  KA_TRY(ka_batch_begin(m, batch, grad_scale));
+  struct ka_replay *replay = recorded_pass(m), once = {.never = true};
+  bool run = true;
+  if (!replay) replay = &once;
+  KA_TRY(ka_replay_begin(m->dev, replay, &run));
+  if (run) KA_TRY(ka_replay_end(m->dev, replay, both_passes(m)));
+  return loss_sum ? ka_head_read_loss(m, loss_sum, NULL) : KA_STATUS_OK;
+}
+
+ka_status ka_model_health(struct ka_model *m, double *grad_sumsq, double *loss_sum) {
+  struct ka_ctx *ctx = m->ctx;
+  double health[2] = {0};
+  KA_TRY(ka_dev_download(m->dev, health, m->health.data, sizeof health));
+  *grad_sumsq = health[0];
+  *loss_sum = health[1];
+  return KA_STATUS_OK;
 }
 
 ka_status ka_model_forward(struct ka_model *m, const struct ka_batch *batch, float *logits,
                            float **hidden) {
   struct ka_ctx *ctx = m->ctx;
-  KA_TRY(ka_batch_begin(m, batch));
+  KA_TRY(ka_batch_begin(m, batch, 0));
   KA_TRY(ka_trunk_fwd(m, hidden, NULL));
   return ka_head_logits(m, 0, batch->B * batch->T, hidden ? hidden[m->recipe.L] : NULL, logits);
 }

@@ -56,9 +56,10 @@ struct ka_model {
   struct ka_slice *slices;  /* sorted by (param, row, col) */
   int lowest_trained_layer; /* L when nothing below the head is trained, -1 for the embedding */
   /* Set before prepare: */
-  bool checkpoint_blocks; /* keep only each block's input and run its forward pass again */
-  int64_t max_position;   /* positions the RoPE tables hold; 0: T */
-  struct ka_arena run, step;
+  bool checkpoint_blocks;    /* keep only each block's input and run its forward pass again */
+  int64_t max_position;      /* positions the RoPE tables hold; 0: T */
+  struct ka_arena run, step; /* in the device's memory */
+  struct ka_tensor health;   /* [2] f64: see ka_model_health */
   struct ka_model_buffers *buffers; /* step plan: block.c and head.c */
 };
 
@@ -89,13 +90,19 @@ ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measur
 ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double *loss_sum,
                         float *loss);
 
-/* Forward and backward of one microbatch: adds d(grad_scale * loss_sum)/dw to every slice's grad.
- * grad_scale is 1 / (targets of the whole optimizer step). */
+/* Forward and backward of one microbatch: adds d(grad_scale * loss_sum)/dw to every slice's grad
+ * and loss_sum to the health. grad_scale is 1 / (targets of the whole optimizer step). loss_sum may
+ * be NULL: then nothing waits for the device. */
 ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double grad_scale,
                         double *loss_sum);
 
-/* Sets all gradients to zero. */
+/* Sets all gradients and the health to zero. */
 ka_status ka_model_zero_grad(struct ka_model *m);
+
+/* Two sums over all micro-batches since zero_grad that stay on the device, where the optimizer's
+ * step looks at them: squares of all gradients (which the optimizer adds, see
+ * engine/train/optim.h), and the loss. Reading them waits for the device. */
+ka_status ka_model_health(struct ka_model *m, double *grad_sumsq, double *loss_sum);
 
 /* To be called after the trained weights were changed (repacks them). */
 ka_status ka_model_weights_changed(struct ka_model *m);

@@ -3,40 +3,8 @@
  * layer. */
 #include "engine/model/plan.h"
 
-static struct ka_tensor ints(const int32_t *data, int64_t n) {
-  return ka_tensor_1d((void *)(uintptr_t)data, KA_I32, n); /* ops only read them */
-}
-
-ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch) {
-  struct ka_ctx *ctx = m->ctx;
-  struct ka_model_buffers *b = m->buffers;
-  int64_t B = batch->B, T = batch->T, N = B * T;
-  KA_NEVER(ctx, !m->run.head || B * T > b->B * b->T); /* not prepared, or for smaller batches */
-  b->batch_B = B;
-  b->batch_T = T;
-  b->n_rows = 0;
-  bool documents = false;
-  for (int64_t i = 0; i < N; i++) {
-    int64_t t = i % T;
-    if (batch->position[i] < 0 || batch->position[i] >= b->P)
-      return ka_fail(ctx, KA_E_INPUT,
-                     "batch row %lld, token %lld: got position %d, expected below %lld",
-                     (long long)(i / T), (long long)t, batch->position[i], (long long)b->P);
-    documents = documents || batch->doc_start[i] != 0;
-    if (batch->labels[i] == -100 || t <= batch->doc_start[i]) continue;
-    b->row[b->n_rows] = (int32_t)(i - 1);
-    b->target[b->n_rows++] = batch->labels[i];
-  }
-  b->ids = ints(batch->input_ids, N);
-  b->pos = ints(batch->position, N);
-  b->doc_start = (struct ka_tensor){0};
-  if (documents) b->doc_start = ka_tensor_2d((void *)(uintptr_t)batch->doc_start, KA_I32, B, T);
-  return KA_STATUS_OK;
-}
-
 static ka_status copy_out(struct ka_model *m, float *out, void *x, int64_t n) {
-  return ka_copy(m->dev, &(struct ka_copy_args){.out = ka_tensor_1d(out, KA_F32, n),
-                                                .in = ka_tensor_1d(x, m->compute, n)});
+  return ka_dev_get(m->dev, ka_tensor_1d(out, KA_F32, n), ka_tensor_1d(x, m->compute, n));
 }
 
 /* final = s2 + delta: what the block before `layer` hands on. */
@@ -76,42 +44,20 @@ ka_status ka_trunk_fwd(struct ka_model *m, float **hidden, const struct ka_kv *k
   return KA_STATUS_OK;
 }
 
-/* The gradient of a part of the embedding table: only the tokens whose rows it holds. */
-static ka_status embed_part_bwd(struct ka_model *m, const struct ka_slice *s) {
-  struct ka_ctx *ctx = m->ctx;
-  struct ka_model_buffers *b = m->buffers;
-  int64_t N = b->batch_B * b->batch_T, C = m->recipe.C, n = 0;
-  const int32_t *ids = b->ids.data;
-  for (int64_t i = 0; i < N; i++)
-    if (ids[i] >= s->row && ids[i] < s->row + s->n_rows) {
-      b->part_row[n] = (int32_t)i;
-      b->part_id[n++] = (int32_t)(ids[i] - s->row);
-    }
-  struct ka_tensor rows = ka_mat(m, b->h, n, C), part = ka_mat(m, b->delta, n, s->n_cols);
-  KA_TRY(ka_gather_rows(m->dev, &(struct ka_gather_rows_args){.out = rows,
-                                                              .x = ka_mat(m, b->dx, N, C),
-                                                              .index = ints(b->part_row, n)}));
-  KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){
-                             .out = part, .in = ka_tensor_slice(rows, 0, n, s->col, s->n_cols)}));
-  return ka_embed_bwd(m->dev,
-                      &(struct ka_embed_bwd_args){
-                          .dtable = s->grad, .dout = part, .ids = ints(b->part_id, n), .scale = 1});
-}
-
 static ka_status embed_bwd(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t N = b->batch_B * b->batch_T, C = m->recipe.C;
   int64_t p = ka_param_of(m, KA_ROLE_EMBED, -1) - m->params;
+  struct ka_tensor dx = ka_mat(m, b->dx, N, C);
   for (int64_t i = b->first_slice[p]; i < b->first_slice[p + 1]; i++) {
     const struct ka_slice *s = &m->slices[i];
-    if (s->n_rows == m->recipe.V && s->n_cols == C)
-      KA_TRY(ka_embed_bwd(m->dev, &(struct ka_embed_bwd_args){.dtable = s->grad,
-                                                              .dout = ka_mat(m, b->dx, N, C),
-                                                              .ids = b->ids,
-                                                              .scale = 1}));
-    else
-      KA_TRY(embed_part_bwd(m, s));
+    KA_TRY(ka_embed_bwd(
+        m->dev, &(struct ka_embed_bwd_args){.dtable = s->grad,
+                                            .dout = ka_tensor_slice(dx, 0, N, s->col, s->n_cols),
+                                            .ids = b->ids,
+                                            .first_id = s->row,
+                                            .scale = 1}));
   }
   return KA_STATUS_OK;
 }

@@ -11,8 +11,9 @@
 #include <string.h>
 
 /* Rows of the head's chunks: enough to pay for reading the head and, when it is trained, for adding
- * to its gradient; fewer where the vocabulary would make the logits larger than the bytes. */
-enum { CHUNK_ROWS = 512, CHUNK_BYTES = 128 << 20 };
+ * to its gradient; fewer where the vocabulary would make the logits larger than the bytes. A
+ * separate device has more to keep busy. */
+enum { CHUNK_ROWS = 512, CHUNK_BYTES = 128 << 20, MANY = 4 };
 
 static bool trained(const struct ka_model *m, int layer, const enum ka_role *roles, int n) {
   for (int i = 0; i < n; i++) {
@@ -162,13 +163,6 @@ static ka_status plan_scratch(struct ka_model *m) {
   }
   int64_t widest = r->C > r->F ? r->C : r->F;
   if (vectors) KA_TRY(values(m, &b->dvec, 1, widest > q ? widest : q, true, name));
-  if (m->lowest_trained_layer < 0) {
-    void *rows, *ids;
-    KA_TRY(ka_arena_alloc_n(&m->step, &rows, N, sizeof(int32_t), name));
-    KA_TRY(ka_arena_alloc_n(&m->step, &ids, N, sizeof(int32_t), name));
-    b->part_row = rows;
-    b->part_id = ids;
-  }
   return KA_STATUS_OK;
 }
 
@@ -176,15 +170,10 @@ static ka_status plan_head(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t N = b->B * b->T, C = m->recipe.C, V = m->recipe.V;
-  void *row, *target;
   KA_TRY(values(m, &b->picked, N, C, false, "head"));
   KA_TRY(values(m, &b->hidden, N, C, false, "head"));
   KA_TRY(values(m, &b->rstd, N, 1, true, "head"));
   KA_TRY(values(m, &b->loss, N, 1, true, "head"));
-  KA_TRY(ka_arena_alloc_n(&m->step, &row, N, sizeof(int32_t), "head"));
-  KA_TRY(ka_arena_alloc_n(&m->step, &target, N, sizeof(int32_t), "head"));
-  b->row = row;
-  b->target = target;
   /* at least one row of the wide type */
   size_t wide = ka_dtype_bytes(ka_wide(m)),
          bytes = (size_t)(b->chunk_rows * V) * ka_dtype_bytes(m->compute);
@@ -200,40 +189,38 @@ static ka_status plan_rope(struct ka_model *m) {
   int64_t shape[] = {b->P, R / 2};
   KA_TRY(ka_tensor_alloc(&m->run, &b->cos, "RoPE tables", KA_F32, 2, shape));
   KA_TRY(ka_tensor_alloc(&m->run, &b->sin, "RoPE tables", KA_F32, 2, shape));
-  if (b->cos.data) ka_rope_table(&m->recipe.rope, R, b->P, b->cos.data, b->sin.data);
-  return KA_STATUS_OK;
+  if (!b->cos.data || R == 0) return KA_STATUS_OK;
+  void *tables;
+  KA_TRY(ka_alloc_n(ctx, &tables, b->P * R, sizeof(float), "RoPE tables"));
+  float *cos = tables, *sin = cos + b->P * (R / 2);
+  ka_rope_table(&m->recipe.rope, R, b->P, cos, sin);
+  size_t n_bytes = ka_tensor_bytes(&b->cos);
+  ka_status st = ka_dev_upload(m->dev, b->cos.data, cos, n_bytes);
+  if (ka_ok(st)) st = ka_dev_upload(m->dev, b->sin.data, sin, n_bytes);
+  ka_free(tables);
+  return st;
 }
 
 static ka_status plan_all(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_weights_plan(m));
+  KA_TRY(ka_tensor_alloc(&m->run, &m->health, "health", KA_F64, 1, (int64_t[]){2}));
   KA_TRY(plan_rope(m));
   KA_TRY(plan_layers(m));
   KA_TRY(plan_scratch(m));
-  return plan_head(m);
+  KA_TRY(plan_head(m));
+  return ka_inputs_plan(m);
 }
 
-/* An arena of the measured size; where that is too much, the message names the largest holders. */
-static ka_status allocate(struct ka_ctx *ctx, struct ka_arena *a, const char *name,
-                          const char *hint) {
-  struct ka_arena plan = *a;
-  ka_status st = ka_arena_init_fixed(a, ctx, name, plan.used_bytes);
-  if (st.code != KA_E_MEMORY) return st;
-  char holders[256] = "", bytes[32], total[32];
-  for (int n = 0; n < 3; n++) {
-    int most = -1;
-    for (int i = 0; i < plan.n_names; i++)
-      if (plan.uses[i].bytes > 0 && (most < 0 || plan.uses[i].bytes > plan.uses[most].bytes))
-        most = i;
-    if (most < 0) break;
-    size_t at = strlen(holders);
-    snprintf(holders + at, sizeof holders - at, "%s%s %s", n ? ", " : "", plan.uses[most].name,
-             ka_fmt_bytes((double)plan.uses[most].bytes, bytes));
-    plan.uses[most].bytes = 0;
+void ka_model_unprepare(struct ka_model *m) {
+  struct ka_model_buffers *b = m->buffers;
+  for (int i = 0; b && i < KA_RECORDED_PASSES; i++) {
+    ka_replay_free(m->dev, &b->recorded[i].replay);
+    b->recorded[i] = (struct ka_recorded_pass){0};
   }
-  ka_error_clear(ctx);
-  return ka_fail(ctx, KA_E_MEMORY, "%s: could not allocate %s (%s); %s", name,
-                 ka_fmt_bytes((double)plan.used_bytes, total), holders, hint);
+  if (b) ka_arena_deinit(&b->host_arena);
+  ka_arena_deinit(&m->run);
+  ka_arena_deinit(&m->step);
 }
 
 ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measure) {
@@ -243,19 +230,20 @@ ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measur
   b->B = B;
   b->T = T;
   b->P = m->max_position > T ? m->max_position : T;
-  int64_t fit = CHUNK_BYTES / (m->recipe.V * (int64_t)ka_dtype_bytes(m->compute));
-  b->chunk_rows = fit < 1 ? 1 : fit < CHUNK_ROWS ? fit : CHUNK_ROWS;
+  int64_t times = m->dev->backend->separate ? MANY : 1, most = times * CHUNK_ROWS;
+  int64_t fit = times * CHUNK_BYTES / (m->recipe.V * (int64_t)ka_dtype_bytes(m->compute));
+  b->chunk_rows = fit < 1 ? 1 : fit < most ? fit : most;
   if (b->chunk_rows > B * T) b->chunk_rows = B * T;
   plan_needs(m);
-  ka_arena_deinit(&m->run);
-  ka_arena_deinit(&m->step);
-  ka_arena_init_measure(&m->run, ctx, "model");
-  ka_arena_init_measure(&m->step, ctx, "step");
+  ka_model_unprepare(m);
+  const struct ka_memory *memory = ka_dev_memory(m->dev, KA_PLACE_DEVICE);
+  ka_arena_init_measure(&m->run, ctx, "model", memory);
+  ka_arena_init_measure(&m->step, ctx, "step", memory);
   KA_TRY(plan_all(m));
   if (measure) return KA_STATUS_OK;
-  KA_TRY(allocate(ctx, &m->run, "model", "select less, or set bf16: true"));
-  KA_TRY(allocate(ctx, &m->step, "step",
-                  "lower micro_batch_size or sequence_len, or set gradient_checkpointing: block"));
+  KA_TRY(ka_arena_realise(&m->run, "select less, or set bf16: true"));
+  KA_TRY(ka_arena_realise(
+      &m->step, "lower micro_batch_size or sequence_len, or set gradient_checkpointing: block"));
   KA_TRY(plan_all(m));
   return ka_weights_fill(m);
 }

@@ -48,6 +48,23 @@ struct ka_layer {
   struct ka_acts acts;
 };
 
+/* What a pass reads besides weights: one block of memory, copied at once. */
+struct ka_inputs {
+  void *block;
+  double *scale;                  /* [1] of the statistics' type: grad_scale */
+  int32_t *ids, *pos, *doc_start; /* [N] */
+  int32_t *row, *target;          /* [N]: of rows that predict a target */
+  size_t n_bytes;
+};
+
+/* A forward and backward pass that can be replayed for batches of these sizes. */
+struct ka_recorded_pass {
+  int64_t B, T, padded_rows;
+  bool documents;
+  struct ka_replay replay;
+};
+enum { KA_RECORDED_PASSES = 32 };
+
 struct ka_model_buffers {
   int64_t B, T, P; /* largest rows, tokens a row, positions */
   struct ka_layer *layers;
@@ -70,19 +87,22 @@ struct ka_model_buffers {
 
   /* head */
   int64_t chunk_rows;
-  void *picked;          /* [N,C]: the rows that predict a target */
-  void *hidden;          /* [N,C]: the same after the final norm; then their gradient */
-  void *rstd;            /* [N] */
-  void *logits;          /* [chunk_rows,V] */
-  void *loss;            /* [N] */
-  int32_t *row, *target; /* [N] */
+  void *picked;    /* [N,C]: the rows that predict a target */
+  void *hidden;    /* [N,C]: the same after the final norm; then their gradient */
+  void *rstd;      /* [N] */
+  void *logits;    /* [chunk_rows,V] */
+  void *loss;      /* [N] */
+  void *loss_host; /* [N]: the same, for reading */
 
-  /* embedding gradient of a part of the table */
-  int32_t *part_row, *part_id; /* [N] */
-
-  /* the batch at hand */
-  int64_t batch_B, batch_T, n_rows;
+  /* The batch at hand. A separate device has its own copy of all of it. n_rows counts the rows that
+   * predict a target, padded_rows those that the passes work on: more where recordings of a pass
+   * are to fit many batches; the surplus has row -1 and target -1. */
+  int64_t batch_B, batch_T, n_rows, padded_rows;
+  struct ka_inputs host, device;
   struct ka_tensor ids, pos, doc_start; /* doc_start: data NULL when every document starts at 0 */
+  struct ka_arena host_arena;
+
+  struct ka_recorded_pass recorded[KA_RECORDED_PASSES];
 };
 
 /* Keys and values of one layer for decoding: the block writes at `past`, attends over past + T. */
@@ -94,6 +114,8 @@ struct ka_kv {
 /* --- plan.c --- */
 /* Allocates (or measures) everything in m->run and m->step. */
 ka_status ka_plan(struct ka_model *m);
+/* Gives back what ka_model_prepare took. */
+void ka_model_unprepare(struct ka_model *m);
 
 /* --- weights.c --- */
 ka_status ka_weights_plan(struct ka_model *m); /* allocates weights, packs, gradients */
@@ -141,18 +163,23 @@ ka_status ka_norm_bwd(struct ka_model *m, struct ka_tensor dx, struct ka_tensor 
 /* b->dx is the gradient of the block's result and becomes that of its input. */
 ka_status ka_block_bwd(struct ka_model *m, int layer);
 
+/* --- inputs.c --- */
+/* Memory for the largest batch. */
+ka_status ka_inputs_plan(struct ka_model *m);
+/* Views of the batch's arrays and the list of rows that predict a target, on the device. */
+ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, double grad_scale);
+
 /* --- pass.c --- */
-/* Views of the batch's arrays and the list of rows that predict a target. */
-ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch);
 /* Embedding and all blocks; b->final is the result. hidden as in ka_model_forward. */
 ka_status ka_trunk_fwd(struct ka_model *m, float **hidden, const struct ka_kv *kv);
 ka_status ka_trunk_bwd(struct ka_model *m);
 
 /* --- head.c --- */
-/* Loss of the rows that predict targets; loss [B*T] as in ka_model_eval. With backward also their
- * gradients: of the head's slices, the final norm, and b->dx. */
-ka_status ka_head_loss(struct ka_model *m, bool backward, double grad_scale, double *loss_sum,
-                       float *loss);
+/* Loss of the rows that predict targets, into b->loss. With backward also their gradients (of the
+ * head's slices, the final norm, and b->dx), and the sum of the loss into the health. */
+ka_status ka_head_loss(struct ka_model *m, bool backward);
+/* Waits for the device. loss [B*T] as in ka_model_eval, may be NULL. */
+ka_status ka_head_read_loss(struct ka_model *m, double *loss_sum, float *loss);
 /* hidden [n,C] f32: final norm of b->final's rows [first, first + n); logits [n,V] f32. NULL skips.
  */
 ka_status ka_head_logits(struct ka_model *m, int64_t first, int64_t n, float *hidden,

@@ -8,7 +8,7 @@
 #define KAPPA_ENGINE_MODEL_RECIPE_H
 
 #include "engine/formats/config.h"
-#include "kernels/ops.h"
+#include "kernels/device.h"
 
 /* What a weight is for. name: in tables and reports; per_layer; matrix rows are of: attention head
  * structure ('q': H*D rows, 'k': K*D rows, 'o': H*D columns, '-': none) */

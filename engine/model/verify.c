@@ -166,7 +166,8 @@ static ka_status compute(struct verify *v) {
 }
 
 /* Our side of an entry and the shape it must have. */
-static void ours(struct verify *v, const struct ka_st_entry *e, struct ka_tensor *t) {
+static ka_status ours(struct verify *v, const struct ka_st_entry *e, struct ka_tensor *t) {
+  struct ka_ctx *ctx = v->ctx;
   const struct ka_model *m = &v->model;
   int64_t index, B = v->batch.B, T = v->batch.T;
   if (strcmp(e->name, "logits") == 0) {
@@ -180,8 +181,12 @@ static void ours(struct verify *v, const struct ka_st_entry *e, struct ka_tensor
     int64_t p = ka_model_param(m, grad_name(e));
     for (int64_t i = 0; i < m->n_slices; i++)
       if (m->slices[i].param == p) *t = m->slices[i].grad;
-    *t = ka_tensor_view(t->data, t->dtype, m->params[p].stored.n_dim, m->params[p].stored.shape);
+    struct ka_tensor grad = *t;
+    KA_TRY(ka_tensor_alloc(v->arena, t, "gradient", grad.dtype, m->params[p].stored.n_dim,
+                           m->params[p].stored.shape));
+    KA_TRY(ka_dev_download(m->dev, t->data, grad.data, ka_tensor_bytes(&grad)));
   }
+  return KA_STATUS_OK;
 }
 
 static double tolerance(enum ka_dtype compute_type, const char *name) {
@@ -193,7 +198,7 @@ static double tolerance(enum ka_dtype compute_type, const char *name) {
 static ka_status compare(struct verify *v, const struct ka_st_entry *e, struct ka_verify_row *row) {
   struct ka_ctx *ctx = v->ctx;
   struct ka_tensor t = {0};
-  ours(v, e, &t);
+  KA_TRY(ours(v, e, &t));
   bool same = t.n_dim == e->t.n_dim;
   for (int i = 0; same && i < t.n_dim; i++) same = t.shape[i] == e->t.shape[i];
   if (!same)

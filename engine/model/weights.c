@@ -88,7 +88,8 @@ static bool aligned(const struct ka_tensor *t) {
 }
 
 static bool in_place(const struct ka_model *m, const struct ka_param *p) {
-  return !p->trained && p->stored.dtype == m->compute && aligned(&p->stored);
+  return !p->trained && p->stored.dtype == m->compute && aligned(&p->stored) &&
+         !m->dev->backend->separate;
 }
 
 ka_status ka_weights_plan(struct ka_model *m) {
@@ -141,8 +142,7 @@ ka_status ka_weights_fill(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   for (int64_t i = 0; i < m->n_params; i++) {
     struct ka_param *p = &m->params[i];
-    if (!in_place(m, p))
-      KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){.out = p->weight, .in = p->stored}));
+    if (!in_place(m, p)) KA_TRY(ka_dev_put(m->dev, p->weight, p->stored));
     KA_TRY(pack(m, p));
     forget_stored(m, p);
   }
@@ -161,5 +161,5 @@ ka_status ka_model_zero_grad(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   for (int64_t i = 0; i < m->n_slices; i++)
     KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = m->slices[i].grad}));
-  return KA_STATUS_OK;
+  return ka_fill(m->dev, &(struct ka_fill_args){.x = m->health});
 }

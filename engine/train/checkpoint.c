@@ -11,10 +11,6 @@
 enum { N_PARTS = 3 };
 static const char part_letter[N_PARTS] = {'w', 'm', 'v'};
 
-static struct ka_tensor *part_of(struct ka_optim_slice *s, int part) {
-  return part == 0 ? &s->w : part == 1 ? &s->m : &s->v;
-}
-
 /* "checkpoint-12" -> 12; -1 for any other name. */
 static int64_t step_of(const char *name) {
   int64_t step;
@@ -34,7 +30,8 @@ static ka_status write_tensors(struct ka_ctx *ctx, struct ka_arena *a, const cha
     for (int k = 0; k < N_PARTS; k++) {
       struct ka_st_out *row = &out[i * N_PARTS + k];
       KA_TRY(ka_arena_printf(a, &row->name, "%c.%s", part_letter[k], name));
-      row->t = *part_of(&o->slices[i], k);
+      row->t = *ka_optim_part(&o->slices[i], k);
+      row->dev = o->model->dev;
     }
   }
   const char *path;
@@ -138,18 +135,18 @@ ka_status ka_ckpt_state(struct ka_ctx *ctx, const char *dir, json_t **state) {
 
 static ka_status load_part(struct ka_ctx *ctx, struct ka_optim *o, const struct ka_safetensors *f,
                            int64_t i, int part, const char *name) {
-  struct ka_tensor *to = part_of(&o->slices[i], part);
+  struct ka_tensor *to = ka_optim_part(&o->slices[i], part);
   const char *file = f->shards[0].path;
   const struct ka_st_entry *e = ka_st_find(f, name);
   if (!e)
     return ka_fail(ctx, KA_E_INPUT, "%s: tensor %s is missing; the selection of the job differs",
                    file, name);
   struct ka_tensor from = ka_tensor_as_matrix(e->t);
-  if (from.dtype != KA_F32 || from.shape[0] != to->shape[0] || from.shape[1] != to->shape[1])
+  if (from.dtype != to->dtype || from.shape[0] != to->shape[0] || from.shape[1] != to->shape[1])
     return ka_fail(ctx, KA_E_INPUT, "%s: %s: got %s [%lld,%lld], expected F32 [%lld,%lld]", file,
                    name, ka_dtype_name(from.dtype), (long long)from.shape[0],
                    (long long)from.shape[1], (long long)to->shape[0], (long long)to->shape[1]);
-  return ka_copy(o->model->dev, &(struct ka_copy_args){.out = *to, .in = from});
+  return ka_dev_put(o->model->dev, *to, from);
 }
 
 static ka_status load_all(struct ka_ctx *ctx, struct ka_arena *a, const struct ka_safetensors *f,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Checkpoints: OUT/checkpoint-N/ holds state.json (step, counters, what the run depends on),
- * selection.json, and trained.safetensors: for every trained slice its f32 master "w.NAME" and
+ * selection.json, and trained.safetensors: for every trained slice its master "w.NAME" and
  * moments "m.NAME", "v.NAME". Frozen weights are not copied: they are the base's.
  *
  * Invariant: a directory named checkpoint-N is complete. It is written under another name, synced

@@ -18,6 +18,7 @@ static const char *const fixed[] = {"sequence_len",
                                     "gradient_accumulation_steps",
                                     "micro_batches",
                                     "compute",
+                                    "optimizer_dtype",
                                     "model_elems",
                                     NULL};
 
@@ -29,15 +30,15 @@ static bool is_fixed(const char *key) {
 
 json_t *ka_fingerprint(const struct ka_run *r) {
   const struct ka_job *j = r->job;
-  json_t *a =
-      json_pack("{s:I, s:b, s:s, s:b, s:b, s:f, s:I, s:I, s:I, s:I, s:s, s:I}", "sequence_len",
-                (json_int_t)j->sequence_len, "sample_packing", j->sample_packing, "length_policy",
-                j->length_policy, "shuffle", j->shuffle, "train_on_inputs", j->train_on_inputs,
-                "val_set_size", j->val_set_size, "seed", (json_int_t)j->seed, "micro_batch_size",
-                (json_int_t)j->micro_batch_size, "gradient_accumulation_steps",
-                (json_int_t)j->gradient_accumulation_steps, "micro_batches",
-                (json_int_t)r->data.train.n, "compute", ka_dtype_name(r->model.compute),
-                "model_elems", (json_int_t)ka_model_n_elems(&r->model));
+  json_t *a = json_pack(
+      "{s:I, s:b, s:s, s:b, s:b, s:f, s:I, s:I, s:I, s:I, s:s, s:s, s:I}", "sequence_len",
+      (json_int_t)j->sequence_len, "sample_packing", j->sample_packing, "length_policy",
+      j->length_policy, "shuffle", j->shuffle, "train_on_inputs", j->train_on_inputs,
+      "val_set_size", j->val_set_size, "seed", (json_int_t)j->seed, "micro_batch_size",
+      (json_int_t)j->micro_batch_size, "gradient_accumulation_steps",
+      (json_int_t)j->gradient_accumulation_steps, "micro_batches", (json_int_t)r->data.train.n,
+      "compute", ka_dtype_name(r->model.compute), "optimizer_dtype", j->optimizer_dtype,
+      "model_elems", (json_int_t)ka_model_n_elems(&r->model));
   json_t *b =
       json_pack("{s:I, s:f, s:s, s:f, s:I, s:f, s:f, s:f, s:f, s:f}", "steps",
                 (json_int_t)r->loop.schedule.n_steps, "learning_rate", j->learning_rate,

@@ -30,18 +30,15 @@ static ka_status count_targets(struct ka_loop *l, int64_t first, int64_t *n_targ
   return KA_STATUS_OK;
 }
 
-static ka_status accumulate(struct ka_loop *l, int64_t first, int64_t n_targets, double *loss_sum) {
+static ka_status accumulate(struct ka_loop *l, int64_t first, int64_t n_targets) {
   struct ka_ctx *ctx = l->ctx;
-  *loss_sum = 0;
   KA_TRY(ka_model_zero_grad(l->model));
   for (int64_t i = 0; i < l->config.accumulation; i++) {
     struct ka_batch batch;
-    double sum = 0;
     KA_TRY(l->train.get(l->train.user, first + i, &batch));
     l->n_tok += batch.B * batch.T;
     if (batch.n_targets == 0) continue;
-    KA_TRY(ka_model_grad(l->model, &batch, 1.0 / (double)n_targets, &sum));
-    *loss_sum += sum;
+    KA_TRY(ka_model_grad(l->model, &batch, 1.0 / (double)n_targets, NULL));
   }
   return KA_STATUS_OK;
 }
@@ -66,10 +63,9 @@ ka_status ka_loop_step(struct ka_loop *l, double *loss_sum, int64_t *n_targets, 
     ka_warn(ctx, "train", "step %lld has no trained target in it; no update",
             (long long)l->step + 1);
   } else {
-    KA_TRY(accumulate(l, first, *n_targets, loss_sum));
-    KA_TRY(ka_optim_grad_norm(l->optim, norm));
+    KA_TRY(accumulate(l, first, *n_targets));
+    KA_TRY(ka_optim_step(l->optim, lr, norm, loss_sum));
     KA_TRY(check_finite(l, *loss_sum / (double)*n_targets, *norm, lr));
-    KA_TRY(ka_optim_step(l->optim, lr, *norm));
   }
   l->step++;
   return KA_STATUS_OK;

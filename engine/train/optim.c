@@ -2,7 +2,8 @@
  * AdamW state and steps; see optim.h. */
 #include "engine/train/optim.h"
 
-#include <assert.h>
+#include "base/rng.h"
+
 #include <math.h>
 
 static struct ka_tensor stored_slice(const struct ka_model *m, const struct ka_slice *s) {
@@ -19,16 +20,24 @@ static ka_status alloc_slice(struct ka_optim *o, int64_t i) {
   const struct ka_slice *s = &o->model->slices[i];
   const struct ka_param *p = &o->model->params[s->param];
   const int64_t shape[2] = {s->n_rows, s->n_cols};
+  enum ka_dtype type = o->config.state;
   struct ka_optim_slice *state = &o->slices[i];
   state->tensor = p->name;
   state->whole = is_whole(o->model, s);
-  state->own_master = !(o->model->compute == KA_F32 && state->whole);
+  bool same = o->model->compute == type && (state->whole || type == KA_BF16);
+  state->own_master = !same || o->config.offload;
   if (state->own_master)
-    KA_TRY(ka_tensor_alloc(&o->arena, &state->w, "f32 masters", KA_F32, 2, shape));
+    KA_TRY(ka_tensor_alloc(&o->arena, &state->w, "masters", type, 2, shape));
   else
     state->w = s->weight;
-  KA_TRY(ka_tensor_alloc(&o->arena, &state->m, "first moments", KA_F32, 2, shape));
-  return ka_tensor_alloc(&o->arena, &state->v, "second moments", KA_F32, 2, shape);
+  KA_TRY(ka_tensor_alloc(&o->arena, &state->m, "first moments", type, 2, shape));
+  return ka_tensor_alloc(&o->arena, &state->v, "second moments", type, 2, shape);
+}
+
+static ka_status plan(struct ka_optim *o) {
+  struct ka_ctx *ctx = o->ctx;
+  for (int64_t i = 0; i < o->n; i++) KA_TRY(alloc_slice(o, i));
+  return KA_STATUS_OK;
 }
 
 static ka_status fill_slice(struct ka_optim *o, int64_t i) {
@@ -36,69 +45,85 @@ static ka_status fill_slice(struct ka_optim *o, int64_t i) {
   struct ka_optim_slice *state = &o->slices[i];
   struct ka_dev *dev = o->model->dev;
   if (state->own_master)
-    KA_TRY(ka_copy(dev, &(struct ka_copy_args){
-                            .out = state->w, .in = stored_slice(o->model, &o->model->slices[i])}));
+    KA_TRY(ka_dev_put(dev, state->w, stored_slice(o->model, &o->model->slices[i])));
   KA_TRY(ka_fill(dev, &(struct ka_fill_args){.x = state->m, .value = 0}));
   return ka_fill(dev, &(struct ka_fill_args){.x = state->v, .value = 0});
 }
 
+static ka_status alloc_tables(struct ka_optim *o) {
+  struct ka_ctx *ctx = o->ctx;
+  void *slices, *steps, *norms;
+  KA_TRY(ka_arena_alloc_n(&o->tables, &slices, o->n, sizeof *o->slices, "optimizer slices"));
+  KA_TRY(ka_arena_alloc_n(&o->tables, &steps, o->n, sizeof *o->steps, "optimizer step"));
+  KA_TRY(ka_arena_alloc_n(&o->tables, &norms, o->n, sizeof *o->norms, "optimizer step"));
+  o->slices = slices;
+  o->steps = steps;
+  o->norms = norms;
+  return KA_STATUS_OK;
+}
+
 ka_status ka_optim_init(struct ka_ctx *ctx, struct ka_optim *o, struct ka_model *m,
                         const struct ka_optim_config *config, bool measure) {
+  const struct ka_memory *memory =
+      ka_dev_memory(m->dev, config->offload ? KA_PLACE_PINNED : KA_PLACE_DEVICE);
   *o = (struct ka_optim){.ctx = ctx, .model = m, .config = *config, .n = m->n_slices};
-  if (measure)
-    ka_arena_init_measure(&o->arena, ctx, "optimizer");
-  else
-    ka_arena_init(&o->arena, ctx, "optimizer");
-  void *slices = NULL;
-  KA_TRY(ka_alloc_n(ctx, &slices, o->n, sizeof *o->slices, "optimizer slices"));
-  o->slices = slices;
-  KA_TRY(ka_tensor_alloc(&o->arena, &o->norm_sq, "gradient norm", KA_F64, 1, (int64_t[]){1}));
-  for (int64_t i = 0; i < o->n; i++) KA_TRY(alloc_slice(o, i));
-  for (int64_t i = 0; i < o->n && !measure; i++) KA_TRY(fill_slice(o, i));
+  ka_arena_init(&o->tables, ctx, "optimizer tables");
+  ka_arena_init_measure(&o->arena, ctx, "optimizer", memory);
+  KA_TRY(alloc_tables(o));
+  KA_TRY(plan(o));
+  if (measure) return KA_STATUS_OK;
+  KA_TRY(ka_arena_realise(&o->arena, "select less, or set optimizer_dtype: bf16 or "
+                                     "offload_optimizer: true"));
+  KA_TRY(plan(o));
+  for (int64_t i = 0; i < o->n; i++) KA_TRY(fill_slice(o, i));
   return KA_STATUS_OK;
 }
 
 void ka_optim_deinit(struct ka_optim *o) {
+  if (!o->ctx) return;
   ka_arena_deinit(&o->arena);
-  ka_free(o->slices);
+  ka_arena_deinit(&o->tables);
   o->slices = NULL;
   o->n = 0;
 }
 
-ka_status ka_optim_grad_norm(struct ka_optim *o, double *norm) {
-  struct ka_ctx *ctx = o->ctx;
-  struct ka_dev *dev = o->model->dev;
-  KA_TRY(ka_fill(dev, &(struct ka_fill_args){.x = o->norm_sq, .value = 0}));
-  for (int64_t i = 0; i < o->n; i++)
-    KA_TRY(
-        ka_sumsq(dev, &(struct ka_sumsq_args){.out = o->norm_sq, .x = o->model->slices[i].grad}));
-  KA_TRY(ka_dev_sync(dev));
-  *norm = sqrt(*(const double *)o->norm_sq.data);
-  return KA_STATUS_OK;
+struct ka_tensor *ka_optim_part(struct ka_optim_slice *s, int part) {
+  return part == 0 ? &s->w : part == 1 ? &s->m : &s->v;
 }
 
-ka_status ka_optim_step(struct ka_optim *o, double lr, double norm) {
+ka_status ka_optim_step(struct ka_optim *o, double lr, double *norm, double *loss_sum) {
   struct ka_ctx *ctx = o->ctx;
   const struct ka_optim_config *c = &o->config;
-  double scale = c->max_grad_norm > 0 ? fmin(1, c->max_grad_norm / (norm + 1e-6)) : 1;
+  struct ka_model *m = o->model;
+  double sumsq = 0;
   for (int64_t i = 0; i < o->n; i++) {
     struct ka_optim_slice *s = &o->slices[i];
-    KA_TRY(ka_adamw(o->model->dev, &(struct ka_adamw_args){
-                                       .weight = o->model->slices[i].weight,
-                                       .w = s->w,
-                                       .m = s->m,
-                                       .v = s->v,
-                                       .grad = o->model->slices[i].grad,
-                                       .lr = lr,
-                                       .beta1 = c->beta1,
-                                       .beta2 = c->beta2,
-                                       .eps = c->eps,
-                                       .weight_decay = c->weight_decay,
-                                       .grad_scale = scale,
-                                       .t = ++s->t,
-                                   }));
+    struct ka_tensor first = m->health;
+    first.shape[0] = 1;
+    o->norms[i] = (struct ka_sumsq_args){.out = first, .x = m->slices[i].grad};
+    o->steps[i] = (struct ka_adamw_args){.weight = m->slices[i].weight,
+                                         .w = s->w,
+                                         .m = s->m,
+                                         .v = s->v,
+                                         .grad = m->slices[i].grad,
+                                         .health = m->health,
+                                         .lr = lr,
+                                         .beta1 = c->beta1,
+                                         .beta2 = c->beta2,
+                                         .eps = c->eps,
+                                         .weight_decay = c->weight_decay,
+                                         .max_norm = c->max_grad_norm,
+                                         .seed = c->seed ^ ka_rng_stream(s->tensor) ^
+                                                 (uint64_t)m->slices[i].row << 32 ^
+                                                 (uint64_t)m->slices[i].col,
+                                         .t = ++s->t};
   }
-  return ka_model_weights_changed(o->model);
+  KA_TRY(ka_sumsq_list(m->dev, o->norms, o->n));
+  KA_TRY(ka_adamw_list(m->dev, o->steps, o->n));
+  KA_TRY(ka_model_weights_changed(m));
+  KA_TRY(ka_model_health(m, &sumsq, loss_sum));
+  *norm = sqrt(sumsq);
+  return KA_STATUS_OK;
 }
 
 ka_status ka_optim_publish(struct ka_optim *o) {

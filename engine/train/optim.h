@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * AdamW over the trained slices of a model: f32 master, first and second moment of what is selected
- * and of nothing else. An f32 weight trained whole is its own master.
+ * AdamW over the trained slices of a model: master, first and second moment of what is selected and
+ * of nothing else, in f32 or (half the memory, no separate master) in bf16 with stochastic
+ * rounding. An f32 weight trained whole is its own master. The state lies on the device, or with
+ * `offload` in host memory that the update reaches across the bus.
  *
  * Not here: the gradients (the model accumulates them), the learning rate (schedule.h). */
 #ifndef KAPPA_ENGINE_TRAIN_OPTIM_H
@@ -13,13 +15,16 @@ struct ka_optim_config {
   double beta1, beta2, eps;
   double weight_decay;  /* of everything trained, norms and biases too, as torch does */
   double max_grad_norm; /* 0: no clipping */
+  enum ka_dtype state;  /* KA_F32, or KA_BF16: masters too, then a bf16 weight is its own master */
+  uint64_t seed;        /* of stochastic rounding */
+  bool offload;
 };
 
 struct ka_optim_slice {
-  const char *tensor; /* borrowed from the model */
-  bool whole;         /* the slice is the whole tensor */
+  const char *tensor;       /* borrowed from the model */
+  bool whole;               /* the slice is the whole tensor */
   bool own_master;          /* false: w is the model's compute weight itself */
-  struct ka_tensor w, m, v; /* [n_rows, n_cols] f32 */
+  struct ka_tensor w, m, v; /* [n_rows, n_cols] of config.state; w of any row stride */
   int64_t t;                /* steps this slice has taken */
 };
 
@@ -27,10 +32,11 @@ struct ka_optim {
   struct ka_ctx *ctx;
   struct ka_model *model;
   struct ka_optim_config config;
-  struct ka_arena arena;
-  int64_t n; /* = model->n_slices, same order */
+  struct ka_arena arena, tables; /* arena: the state */
+  int64_t n;                     /* = model->n_slices, same order */
   struct ka_optim_slice *slices;
-  struct ka_tensor norm_sq; /* [1] f64 */
+  struct ka_adamw_args *steps; /* [n], and */
+  struct ka_sumsq_args *norms; /* [n]: of the step at hand */
 };
 
 /* State for every slice of a prepared model: masters from the stored values, zero moments. With
@@ -39,12 +45,14 @@ ka_status ka_optim_init(struct ka_ctx *ctx, struct ka_optim *o, struct ka_model 
                         const struct ka_optim_config *config, bool measure);
 void ka_optim_deinit(struct ka_optim *o);
 
-/* Global 2-norm of all gradients, slices summed in order, in double. Synchronises the device. */
-ka_status ka_optim_grad_norm(struct ka_optim *o, double *norm);
+/* One step: the global 2-norm of all gradients (slices in order, in double), gradients scaled by
+ * min(1, max_grad_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does, AdamW, compute
+ * weights written, the model told. Waits for the device only at its end, and gives the norm and the
+ * summed loss of the model's health. Where one of them is not finite, nothing was written. */
+ka_status ka_optim_step(struct ka_optim *o, double lr, double *norm, double *loss_sum);
 
-/* One step with gradients scaled by min(1, max_grad_norm / (norm + 1e-6)), the rule of
- * torch.nn.utils.clip_grad_norm_; writes the compute weights and tells the model. */
-ka_status ka_optim_step(struct ka_optim *o, double lr, double norm);
+/* Part 0 (w), 1 (m) or 2 (v) of a slice. */
+struct ka_tensor *ka_optim_part(struct ka_optim_slice *s, int part);
 
 /* Writes masters into the compute weights (after loading a checkpoint) and tells the model. */
 ka_status ka_optim_publish(struct ka_optim *o);

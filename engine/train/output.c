@@ -8,7 +8,7 @@
 static struct ka_tensor whole(const struct ka_optim *o, int64_t i) {
   struct ka_tensor t = o->model->params[o->model->slices[i].param].stored;
   t.data = o->slices[i].w.data;
-  t.dtype = KA_F32;
+  t.dtype = o->slices[i].w.dtype;
   return t;
 }
 
@@ -23,16 +23,11 @@ static ka_status patched(struct ka_ctx *ctx, struct ka_arena *a, const struct ka
   memcpy(mem, stored->data, ka_tensor_bytes(stored));
   *out = *stored;
   out->data = mem;
-  size_t bytes = ka_dtype_bytes(out->dtype);
   struct ka_tensor matrix = ka_tensor_as_matrix(*out);
   for (; i < o->n && o->model->slices[i].param == param; i++) {
     const struct ka_slice *s = &o->model->slices[i];
-    const struct ka_tensor *w = &o->slices[i].w;
-    for (int64_t r = 0; r < s->n_rows; r++) {
-      int64_t at = (s->row + r) * matrix.row_stride + s->col;
-      ka_convert((char *)mem + (size_t)at * bytes, out->dtype,
-                 (const float *)w->data + r * w->row_stride, KA_F32, s->n_cols);
-    }
+    KA_TRY(ka_dev_get(o->model->dev, ka_tensor_slice(matrix, s->row, s->n_rows, s->col, s->n_cols),
+                      o->slices[i].w));
   }
   *next = i;
   return KA_STATUS_OK;
@@ -47,9 +42,10 @@ static ka_status collect(struct ka_ctx *ctx, struct ka_arena *a, const struct ka
   for (int64_t i = 0; i < o->n;) {
     struct ka_st_out *row = &(*out)[(*n)++];
     row->name = o->slices[i].tensor;
-    if (o->slices[i].whole)
+    if (o->slices[i].whole) {
+      row->dev = o->model->dev;
       row->t = whole(o, i++);
-    else
+    } else
       KA_TRY(patched(ctx, a, o, i, &row->t, &i));
   }
   return KA_STATUS_OK;
@@ -62,7 +58,6 @@ ka_status ka_output_write(struct ka_ctx *ctx, const struct ka_optim *o, const ch
   int64_t n = 0;
   ka_arena_init(&a, ctx, "output");
   ka_status st = KA_STATUS_OK;
-  KA_TRY_GOTO(ka_dev_sync(o->model->dev), out);
   KA_TRY_GOTO(collect(ctx, &a, o, &changed, &n), out);
   KA_TRY_GOTO(ka_model_dir_carry(ctx, base_dir, out_dir), out);
   KA_TRY_GOTO(ka_st_rewrite(ctx, &o->model->files, out_dir, changed, n), out);

@@ -37,12 +37,11 @@ struct kept {
   struct ka_optim_slice state;
 };
 
-static ka_status copy_tensor(struct ka_arena *a, struct ka_tensor *t) {
+static ka_status to_host(struct ka_arena *a, struct ka_dev *dev, struct ka_tensor *t) {
   struct ka_ctx *ctx = a->ctx;
   struct ka_tensor from = *t;
-  KA_TRY(ka_tensor_alloc(a, t, "kept state", KA_F32, 2, from.shape));
-  ka_convert(t->data, KA_F32, from.data, KA_F32, ka_tensor_elems(&from));
-  return KA_STATUS_OK;
+  KA_TRY(ka_tensor_alloc(a, t, "kept state", from.dtype, 2, from.shape));
+  return ka_dev_get(dev, *t, from);
 }
 
 static ka_status keep_states(struct ka_arena *a, const struct ka_optim *o, struct kept **out) {
@@ -54,9 +53,8 @@ static ka_status keep_states(struct ka_arena *a, const struct ka_optim *o, struc
     struct kept *k = &(*out)[i];
     KA_TRY(ka_optim_slice_name(a, o, i, &k->name));
     k->state = o->slices[i];
-    KA_TRY(copy_tensor(a, &k->state.w));
-    KA_TRY(copy_tensor(a, &k->state.m));
-    KA_TRY(copy_tensor(a, &k->state.v));
+    for (int part = 0; part < 3; part++)
+      KA_TRY(to_host(a, o->model->dev, ka_optim_part(&k->state, part)));
   }
   return KA_STATUS_OK;
 }
@@ -72,11 +70,10 @@ static ka_status hand_over(struct ka_run *r, struct ka_arena *a, const struct ke
     KA_TRY(ka_optim_slice_name(a, &r->optim, i, &name));
     for (int64_t k = 0; k < n_kept && !stays; k++) {
       if (strcmp(kept[k].name, name) != 0) continue;
-      const struct ka_optim_slice *from = &kept[k].state;
-      KA_TRY(ka_copy(&r->dev, &(struct ka_copy_args){.out = s->w, .in = from->w}));
-      KA_TRY(ka_copy(&r->dev, &(struct ka_copy_args){.out = s->m, .in = from->m}));
-      KA_TRY(ka_copy(&r->dev, &(struct ka_copy_args){.out = s->v, .in = from->v}));
-      s->t = from->t;
+      struct ka_optim_slice from = kept[k].state;
+      for (int part = 0; part < 3; part++)
+        KA_TRY(ka_dev_put(&r->dev, *ka_optim_part(s, part), *ka_optim_part(&from, part)));
+      s->t = from.t;
       stays = true;
     }
     *n_stay += stays;

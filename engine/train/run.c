@@ -134,7 +134,11 @@ static ka_status open_optim(struct ka_run *r) {
                                    .beta2 = job->adam_beta2,
                                    .eps = job->adam_epsilon,
                                    .weight_decay = job->weight_decay,
-                                   .max_grad_norm = job->max_grad_norm};
+                                   .max_grad_norm = job->max_grad_norm,
+                                   .state =
+                                       strcmp(job->optimizer_dtype, "bf16") == 0 ? KA_BF16 : KA_F32,
+                                   .seed = (uint64_t)job->seed,
+                                   .offload = job->offload_optimizer};
   r->has_optim = true;
   return ka_optim_init(r->ctx, &r->optim, &r->model, &config, r->options.plan);
 }

@@ -130,6 +130,17 @@ static double flops_of(const struct ka_tensor *t) {
   return m * m * n + 2 * m * m * m;
 }
 
+/* The master where the host can read it. */
+static ka_status master_of(struct ka_arena *a, const struct ka_optim *o, int64_t i,
+                           struct ka_tensor *out) {
+  struct ka_ctx *ctx = a->ctx;
+  struct ka_tensor w = o->slices[i].w;
+  *out = w;
+  if (!o->model->dev->backend->separate) return KA_STATUS_OK;
+  KA_TRY(ka_tensor_alloc(a, out, "masters", w.dtype, 2, w.shape));
+  return ka_dev_get(o->model->dev, *out, w);
+}
+
 ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool after, double *kappa) {
   struct ka_arena arena;
   void *units_mem = NULL, *results_mem = NULL;
@@ -149,7 +160,8 @@ ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool afte
     if (stored.n_dim < 2) continue;
     struct ka_tensor before =
         ka_tensor_slice(ka_tensor_as_matrix(stored), s->row, s->n_rows, s->col, s->n_cols);
-    units[n++] = ka_unit_of_tensor(o->slices[i].tensor, after ? o->slices[i].w : before);
+    if (after) KA_TRY_GOTO(master_of(&arena, o, i, &before), out);
+    units[n++] = ka_unit_of_tensor(o->slices[i].tensor, before);
     flops += flops_of(&before);
   }
   if (flops > 2e12) goto out;

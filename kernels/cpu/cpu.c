@@ -58,6 +58,7 @@ const struct ka_backend ka_backend_cpu = {
             .glu_fwd = glu_fwd_cpu,
             .glu_bwd = glu_bwd_cpu,
             .xent = xent_cpu,
+            .sum = sum_cpu,
             .sumsq = sumsq_cpu,
             .adamw = adamw_cpu},
     .open = open,

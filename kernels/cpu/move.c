@@ -153,6 +153,11 @@ static void scaled_row(const struct ka_tensor *out, int64_t to, const struct ka_
   }
 }
 
+void cpu_zero_row(const struct ka_tensor *out, int64_t row, int64_t width) {
+  size_t row_bytes = (size_t)width * ka_dtype_bytes(out->dtype);
+  if (row_bytes) memset((char *)out->data + (size_t)row * row_bytes, 0, row_bytes);
+}
+
 static void copy_row(const struct ka_tensor *out, int64_t to, const struct ka_tensor *in,
                      int64_t from, int64_t width) {
   size_t row_bytes = (size_t)width * ka_dtype_bytes(out->dtype);
@@ -184,8 +189,10 @@ ka_status embed_bwd_cpu(struct ka_dev *dev, const struct ka_embed_bwd_args *args
     for (int64_t t = 0; t < n_tok; t++) {
       float buf[CHANNELS];
       int64_t len = min64(CHANNELS, n_chan - c);
-      const float *from = load_block(&args->dout, t * n_chan + c, len, buf);
-      float *to = (float *)args->dtable.data + get_id(&args->ids, t) * n_chan + c;
+      int64_t row = get_id(&args->ids, t) - args->first_id;
+      if (row < 0 || row >= args->dtable.shape[0]) continue;
+      const float *from = load_block(&args->dout, t * args->dout.row_stride + c, len, buf);
+      float *to = (float *)args->dtable.data + row * n_chan + c;
 #pragma omp simd
       for (int64_t k = 0; k < len; k++) to[k] += scale * from[k];
     }
@@ -197,7 +204,10 @@ ka_status gather_rows_cpu(struct ka_dev *dev, const struct ka_gather_rows_args *
   int64_t n_rows = args->out.shape[0], n_chan = args->out.shape[1];
 #pragma omp parallel for if (n_rows * n_chan > CPU_PARALLEL)
   for (int64_t r = 0; r < n_rows; r++)
-    copy_row(&args->out, r, &args->x, get_id(&args->index, r), n_chan);
+    if (get_id(&args->index, r) < 0)
+      cpu_zero_row(&args->out, r, n_chan);
+    else
+      copy_row(&args->out, r, &args->x, get_id(&args->index, r), n_chan);
   return KA_STATUS_OK;
 }
 
@@ -207,6 +217,7 @@ ka_status scatter_rows_cpu(struct ka_dev *dev, const struct ka_scatter_rows_args
   KA_TRY(fill_cpu(dev, &(struct ka_fill_args){.x = args->out, .value = 0}));
 #pragma omp parallel for if (n_rows * n_chan > CPU_PARALLEL)
   for (int64_t r = 0; r < n_rows; r++)
-    copy_row(&args->out, get_id(&args->index, r), &args->x, r, n_chan);
+    if (get_id(&args->index, r) >= 0)
+      copy_row(&args->out, get_id(&args->index, r), &args->x, r, n_chan);
   return KA_STATUS_OK;
 }

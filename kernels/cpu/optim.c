@@ -1,7 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Sum of squares, and torch.optim.AdamW (Loshchilov and Hutter 2019, algorithm 2) in f32 with
  * torch's order of operations. */
+#include "kernels/adamw.h"
 #include "kernels/cpu/vec.h"
+
+/* In order, as few values are summed: the losses of rows. */
+ka_status sum_cpu(struct ka_dev *dev, const struct ka_sum_args *args) {
+  (void)dev;
+  int64_t n = ka_tensor_elems(&args->x);
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += ka_load(args->x.data, args->x.dtype, i);
+  *(double *)args->out.data += sum;
+  return KA_STATUS_OK;
+}
 
 ka_status sumsq_cpu(struct ka_dev *dev, const struct ka_sumsq_args *args) {
   enum { GROUP = 8192 };
@@ -26,39 +37,57 @@ ka_status sumsq_cpu(struct ka_dev *dev, const struct ka_sumsq_args *args) {
 }
 
 struct step {
-  float decay, mix1, beta2, mix2, size, correction, eps, grad_scale;
+  float decay, mix1, beta2, mix2, size, correction, eps, clip;
 };
 
-static void update(const struct ka_adamw_args *args, struct step s, int64_t at, int64_t n) {
-  float *restrict w = (float *)args->w.data + at;
-  float *restrict m = (float *)args->m.data + at, *restrict v = (float *)args->v.data + at;
-  const float *restrict grad = (const float *)args->grad.data + at;
+/* Blocks of at most CPU_BLOCK elements: f32 in the tensors' own memory, bf16 on a copy. */
+static void update(struct step s, int64_t n, float *restrict w, float *restrict m,
+                   float *restrict v, const float *restrict grad) {
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
-    float g = grad[i] * s.grad_scale;
+    float g = grad[i] * s.clip;
     m[i] = m[i] + s.mix1 * (g - m[i]);
     v[i] = v[i] * s.beta2 + s.mix2 * g * g;
     w[i] = w[i] * s.decay - s.size * (m[i] / (sqrtf(v[i]) / s.correction + s.eps));
   }
 }
 
-/* Elements [at, at + n) of w as the compute weight, whose rows may be apart. */
-static void write_weight(const struct ka_adamw_args *args, const struct ka_tensor *weight,
-                         int64_t at, int64_t n) {
-  const float *w = args->w.data;
-  int64_t width = weight->shape[1];
-  while (n > 0) {
-    int64_t len = min64(n, width - at % width);
-    int64_t to = at / width * weight->row_stride + at % width;
-    if (weight->dtype == KA_BF16) {
-      store_block(weight, to, len, w + at);
-    } else if (weight->data != args->w.data) {
-      float *out = (float *)weight->data + to;
-      for (int64_t i = 0; i < len; i++) out[i] = w[at + i];
-    }
-    at += len;
-    n -= len;
+/* As update, for state in bf16. The new moments are rounded before the weight is made of them. */
+static void update_bf16(const struct ka_adamw_args *args, struct step s, int64_t at, int64_t n,
+                        uint16_t *w) {
+  uint16_t *m = (uint16_t *)args->m.data + at, *v = (uint16_t *)args->v.data + at;
+  const float *grad = (const float *)args->grad.data + at;
+  for (int64_t i = 0; i < n; i++) {
+    uint32_t random[4];
+    ka_adamw_random(args, at + i, random);
+    float g = grad[i] * s.clip, old = ka_bf16_to_f32(m[i]);
+    m[i] = ka_f32_to_bf16_stochastic(old + s.mix1 * (g - old), random[1] & 0xffff);
+    v[i] = ka_f32_to_bf16_stochastic(ka_bf16_to_f32(v[i]) * s.beta2 + s.mix2 * g * g,
+                                     random[2] & 0xffff);
+    float size =
+        s.size * (ka_bf16_to_f32(m[i]) / (sqrtf(ka_bf16_to_f32(v[i])) / s.correction + s.eps));
+    w[i] = ka_f32_to_bf16_stochastic(ka_bf16_to_f32(w[i]) * s.decay - size, random[0] & 0xffff);
   }
+}
+
+/* n elements of w as the compute weight, which start at element `to` of its memory. */
+static void write_weight(const struct ka_tensor *weight, int64_t to, const struct ka_tensor *w,
+                         int64_t from, int64_t n) {
+  if (weight->data == w->data) return;
+  ka_convert((char *)weight->data + (size_t)to * ka_dtype_bytes(weight->dtype), weight->dtype,
+             (const char *)w->data + (size_t)from * ka_dtype_bytes(w->dtype), w->dtype, n);
+}
+
+/* Elements [at, at + n), all of one row. */
+static void part(const struct ka_adamw_args *args, struct step s, const struct ka_tensor *weight,
+                 const struct ka_tensor *w, int64_t at, int64_t n) {
+  int64_t row = at / w->shape[1], col = at % w->shape[1], from = row * w->row_stride + col;
+  if (w->dtype == KA_F32)
+    update(s, n, (float *)w->data + from, (float *)args->m.data + at, (float *)args->v.data + at,
+           (const float *)args->grad.data + at);
+  else
+    update_bf16(args, s, at, n, (uint16_t *)w->data + from);
+  write_weight(weight, row * weight->row_stride + col, w, from, n);
 }
 
 ka_status adamw_cpu(struct ka_dev *dev, const struct ka_adamw_args *args) {
@@ -66,6 +95,8 @@ ka_status adamw_cpu(struct ka_dev *dev, const struct ka_adamw_args *args) {
   int64_t n = ka_tensor_elems(&args->w);
   double correction1 = 1 - pow(args->beta1, (double)args->t);
   double correction2 = 1 - pow(args->beta2, (double)args->t);
+  double clip = ka_adamw_clip(args);
+  if (isnan(clip)) return KA_STATUS_OK;
   struct step s = {.decay = (float)(1 - args->lr * args->weight_decay),
                    .mix1 = (float)(1 - args->beta1),
                    .beta2 = (float)args->beta2,
@@ -73,12 +104,15 @@ ka_status adamw_cpu(struct ka_dev *dev, const struct ka_adamw_args *args) {
                    .size = (float)(args->lr / correction1),
                    .correction = (float)sqrt(correction2),
                    .eps = (float)args->eps,
-                   .grad_scale = (float)args->grad_scale};
-  struct ka_tensor weight = ref_rows(args->weight);
+                   .clip = (float)clip};
+  struct ka_tensor weight = ref_rows(args->weight), w = ref_rows(args->w);
 #pragma omp parallel for if (n > CPU_PARALLEL)
   for (int64_t i = 0; i < n; i += CPU_BLOCK) {
-    update(args, s, i, min64(CPU_BLOCK, n - i));
-    write_weight(args, &weight, i, min64(CPU_BLOCK, n - i));
+    int64_t end = min64(n, i + CPU_BLOCK);
+    for (int64_t at = i, len; at < end; at += len) {
+      len = min64(end - at, w.shape[1] - at % w.shape[1]);
+      part(args, s, &weight, &w, at, len);
+    }
   }
   return KA_STATUS_OK;
 }

@@ -25,6 +25,9 @@ static inline void bf16_from_floats(uint16_t *restrict to, const float *restrict
   for (int64_t i = 0; i < n; i++) to[i] = ka_f32_to_bf16(from[i]);
 }
 
+/* Row `row` of a contiguous matrix of any dtype becomes 0. */
+void cpu_zero_row(const struct ka_tensor *out, int64_t row, int64_t width);
+
 /* n floats of t (f32 or bf16) from element i on: t's own memory, or converted into buf. */
 static inline const float *load_block(const struct ka_tensor *t, int64_t i, int64_t n, float *buf) {
   if (t->dtype == KA_F32) return (const float *)t->data + i;

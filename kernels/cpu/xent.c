@@ -51,6 +51,7 @@ static void add_block(struct row *row, const float *z, int64_t n, int64_t first)
 static void gradient(const struct ka_xent_args *args, int64_t r, float lse) {
   int64_t n_classes = args->logits.shape[1], target = get_id(&args->targets, r);
   float scale = (float)args->grad_scale, cap = (float)args->softcap;
+  if (args->scale.data) scale *= *(const float *)args->scale.data;
   for (int64_t c = 0; c < n_classes; c += CPU_BLOCK) {
     float buf[CPU_BLOCK], buf_out[CPU_BLOCK];
     int64_t n = min64(CPU_BLOCK, n_classes - c), at = r * n_classes + c;
@@ -87,10 +88,11 @@ ka_status xent_cpu(struct ka_dev *dev, const struct ka_xent_args *args) {
     }
     double lse = (double)row.max + log(row.sum);
     int64_t target = get_id(&args->targets, r);
-    double z = (double)*scores(args, r * n_classes + target, 1, buf);
-    ((float *)args->loss.data)[r] = (float)(lse - z);
+    double z = target < 0 ? lse : (double)*scores(args, r * n_classes + target, 1, buf);
+    ((float *)args->loss.data)[r] = target < 0 ? 0 : (float)(lse - z);
     if (args->argmax.data) ((int32_t *)args->argmax.data)[r] = (int32_t)row.best;
-    if (args->backward) gradient(args, r, (float)lse);
+    if (args->backward && target >= 0) gradient(args, r, (float)lse);
+    if (args->backward && target < 0) cpu_zero_row(&args->logits, r, n_classes);
   }
   return KA_STATUS_OK;
 }

@@ -52,8 +52,11 @@ ka_status embed_bwd_ref(struct ka_dev *dev, const struct ka_embed_bwd_args *args
   int64_t n_tok = args->dout.shape[0], n_chan = args->dout.shape[1];
 #pragma omp parallel for
   for (int64_t c = 0; c < n_chan; c++)
-    for (int64_t t = 0; t < n_tok; t++)
-      inc(&args->dtable, get_id(&args->ids, t) * n_chan + c, args->scale * get2(&args->dout, t, c));
+    for (int64_t t = 0; t < n_tok; t++) {
+      int64_t row = get_id(&args->ids, t) - args->first_id;
+      if (row >= 0 && row < args->dtable.shape[0])
+        inc(&args->dtable, row * n_chan + c, args->scale * get2(&args->dout, t, c));
+    }
   return KA_STATUS_OK;
 }
 
@@ -61,9 +64,11 @@ ka_status gather_rows_ref(struct ka_dev *dev, const struct ka_gather_rows_args *
   (void)dev;
   int64_t n_rows = args->out.shape[0], n_chan = args->out.shape[1];
 #pragma omp parallel for
-  for (int64_t r = 0; r < n_rows; r++)
+  for (int64_t r = 0; r < n_rows; r++) {
+    int64_t from = get_id(&args->index, r);
     for (int64_t c = 0; c < n_chan; c++)
-      put2(&args->out, r, c, get2(&args->x, get_id(&args->index, r), c));
+      put2(&args->out, r, c, from < 0 ? 0 : get2(&args->x, from, c));
+  }
   return KA_STATUS_OK;
 }
 
@@ -73,8 +78,9 @@ ka_status scatter_rows_ref(struct ka_dev *dev, const struct ka_scatter_rows_args
 #pragma omp parallel for
   for (int64_t i = 0; i < n; i++) put(&args->out, i, 0);
 #pragma omp parallel for
-  for (int64_t r = 0; r < n_rows; r++)
-    for (int64_t c = 0; c < n_chan; c++)
-      put2(&args->out, get_id(&args->index, r), c, get2(&args->x, r, c));
+  for (int64_t r = 0; r < n_rows; r++) {
+    int64_t to = get_id(&args->index, r);
+    for (int64_t c = 0; c < n_chan && to >= 0; c++) put2(&args->out, to, c, get2(&args->x, r, c));
+  }
   return KA_STATUS_OK;
 }

@@ -5,7 +5,7 @@
 #ifndef KAPPA_KERNELS_REF_REF_H
 #define KAPPA_KERNELS_REF_REF_H
 
-#include "kernels/ops.h"
+#include "kernels/device.h"
 
 #define KA_OP(name, class, summary)                                                                \
   ka_status name##_ref(struct ka_dev *dev, const struct ka_##name##_args *args);
@@ -19,8 +19,8 @@
   .scatter_rows = scatter_rows_ref, .rmsnorm_fwd = rmsnorm_fwd_ref,                                \
   .rmsnorm_bwd = rmsnorm_bwd_ref, .rope = rope_ref, .pack = pack_ref, .matmul = matmul_ref,        \
   .bias_bwd = bias_bwd_ref, .attn_fwd = attn_fwd_ref, .attn_bwd = attn_bwd_ref,                    \
-  .glu_fwd = glu_fwd_ref, .glu_bwd = glu_bwd_ref, .xent = xent_ref, .sumsq = sumsq_ref,            \
-  .adamw = adamw_ref
+  .glu_fwd = glu_fwd_ref, .glu_bwd = glu_bwd_ref, .xent = xent_ref, .sum = sum_ref,                \
+  .sumsq = sumsq_ref, .adamw = adamw_ref
 
 /* Element i of a contiguous tensor. */
 static inline double get(const struct ka_tensor *t, int64_t i) {

@@ -17,13 +17,14 @@ static void one_row(const struct ka_xent_args *args, int64_t r) {
   }
   for (int64_t c = 0; c < n_classes; c++) sum += exp(capped(get2(logits, r, c), cap) - max);
   double lse = max + log(sum);
-  put(&args->loss, r, lse - capped(get2(logits, r, target), cap));
+  put(&args->loss, r, target < 0 ? 0 : lse - capped(get2(logits, r, target), cap));
   if (args->argmax.data) ((int32_t *)args->argmax.data)[r] = (int32_t)best;
   if (!args->backward) return;
+  double scale = args->grad_scale * (args->scale.data ? get(&args->scale, 0) : 1);
   for (int64_t c = 0; c < n_classes; c++) {
     double z = capped(get2(logits, r, c), cap), d = exp(z - lse) - (c == target ? 1 : 0);
     if (cap > 0) d *= 1 - z / cap * (z / cap);
-    put2(logits, r, c, args->grad_scale * d);
+    put2(logits, r, c, target < 0 ? 0 : scale * d);
   }
 }
 

@@ -26,10 +26,10 @@ static void arenas_measure_what_they_allocate(void **state) {
   struct ka_ctx c, *ctx = &c;
   ka_ctx_init(ctx);
   struct ka_arena plan, real;
-  ka_arena_init_measure(&plan, ctx, "plan");
+  ka_arena_init_measure(&plan, ctx, "plan", NULL);
   void *p;
   for (int i = 1; i < 50; i++) T_OK(ka_arena_alloc_n(&plan, &p, i, 12, "x"));
-  T_OK(ka_arena_init_fixed(&real, ctx, "real", plan.peak_bytes));
+  T_OK(ka_arena_init_fixed(&real, ctx, "real", plan.peak_bytes, NULL));
   for (int i = 1; i < 50; i++) {
     T_OK(ka_arena_alloc_n(&real, &p, i, 12, "x"));
     assert_non_null(p);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * engine/data/jinja/jinja.h: every case of jinja_cases.json as transformers renders it, places of errors,
- * limits on hostile templates, generation spans, failing allocations. */
+ * engine/data/jinja/jinja.h: every case of jinja_cases.json as transformers renders it, places of
+ * errors, limits on hostile templates, generation spans, failing allocations. */
 #include "engine/data/jinja/jinja.h"
 #include "tests/support/test.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Matrix products of every back end against ref, on small integers: exact in every dtype. */
-#include "kernels/ops.h"
+#include "kernels/device.h"
 #include "tests/support/test.h"
 
 static void small_integers(struct ka_tensor *t, int seed) {

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * A batch on its way to the device: checked, the rows that predict a target listed, everything in
+ * one block of memory and one copy. Where the device is the host, the batch's own arrays serve. */
+#include "engine/model/plan.h"
+
+#include <string.h>
+
+static ka_status lay_out(struct ka_arena *a, struct ka_inputs *in, int64_t N) {
+  struct ka_ctx *ctx = a->ctx;
+  int32_t **arrays[] = {&in->row, &in->target, &in->ids, &in->pos, &in->doc_start};
+  enum { N_ARRAYS = sizeof arrays / sizeof *arrays };
+  in->n_bytes = sizeof *in->scale + (size_t)N * N_ARRAYS * sizeof(int32_t);
+  KA_TRY(ka_arena_alloc(a, &in->block, in->n_bytes, "batch"));
+  if (!in->block) return KA_STATUS_OK;
+  in->scale = in->block;
+  for (int i = 0; i < N_ARRAYS; i++) *arrays[i] = (int32_t *)(in->scale + 1) + i * N;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_inputs_plan(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  int64_t N = b->B * b->T;
+  KA_TRY(lay_out(&m->step, &b->device, N));
+  b->host = b->device;
+  b->loss_host = b->loss;
+  if (m->step.measuring || !m->dev->backend->separate) return KA_STATUS_OK;
+  ka_arena_init(&b->host_arena, ctx, "batch");
+  KA_TRY(ka_arena_alloc_n(&b->host_arena, &b->loss_host, N, sizeof(double), "losses"));
+  return lay_out(&b->host_arena, &b->host, N);
+}
+
+/* Fills the lists of rows and targets; *documents: some row holds more than one. */
+static ka_status list_rows(struct ka_model *m, const struct ka_batch *batch, bool *documents) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  int64_t N = batch->B * batch->T, n = 0;
+  *documents = false;
+  for (int64_t i = 0; i < N; i++) {
+    int64_t t = i % batch->T;
+    if (batch->position[i] < 0 || batch->position[i] >= b->P)
+      return ka_fail(ctx, KA_E_INPUT,
+                     "batch row %lld, token %lld: got position %d, expected below %lld",
+                     (long long)(i / batch->T), (long long)t, batch->position[i], (long long)b->P);
+    *documents = *documents || batch->doc_start[i] != 0;
+    if (batch->labels[i] == KA_LABEL_MASKED || t <= batch->doc_start[i]) continue;
+    b->host.row[n] = (int32_t)(i - 1);
+    b->host.target[n++] = batch->labels[i];
+  }
+  b->n_rows = b->padded_rows = n;
+  if (m->dev->backend->record_begin) { /* few sizes, so that few recordings fit all batches */
+    int64_t unit = b->B * b->T / KA_RECORDED_PASSES + 1;
+    b->padded_rows = (n + unit - 1) / unit * unit;
+    if (b->padded_rows > N) b->padded_rows = N;
+  }
+  for (int64_t i = n; i < b->padded_rows; i++) b->host.row[i] = b->host.target[i] = -1;
+  return KA_STATUS_OK;
+}
+
+static struct ka_tensor ints(const int32_t *data, int64_t n) {
+  return ka_tensor_1d((void *)(uintptr_t)data, KA_I32, n); /* ops only read them */
+}
+
+ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, double grad_scale) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  int64_t B = batch->B, T = batch->T, N = B * T;
+  bool documents;
+  KA_NEVER(ctx, !m->run.head || N > b->B * b->T); /* not prepared, or for smaller batches */
+  b->batch_B = B;
+  b->batch_T = T;
+  KA_TRY(list_rows(m, batch, &documents));
+  ka_store(b->host.scale, ka_wide(m), 0, grad_scale);
+  const int32_t *ids = batch->input_ids, *pos = batch->position, *doc_start = batch->doc_start;
+  if (m->dev->backend->separate) {
+    memcpy(b->host.ids, ids, (size_t)N * sizeof *ids);
+    memcpy(b->host.pos, pos, (size_t)N * sizeof *pos);
+    memcpy(b->host.doc_start, doc_start, (size_t)N * sizeof *doc_start);
+    KA_TRY(ka_dev_upload(m->dev, b->device.block, b->host.block, b->host.n_bytes));
+    ids = b->device.ids;
+    pos = b->device.pos;
+    doc_start = b->device.doc_start;
+  }
+  b->ids = ints(ids, N);
+  b->pos = ints(pos, N);
+  b->doc_start = (struct ka_tensor){0};
+  if (documents) b->doc_start = ka_tensor_2d((void *)(uintptr_t)doc_start, KA_I32, B, T);
+  return KA_STATUS_OK;
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Devices by name, their memory, copies with conversion, replays; see device.h. */
+#include "kernels/device.h"
+
+#include "base/log.h"
+#include "base/str.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Conversions on the way to or from a separate device go through so much of its memory. */
+enum { BOUNCE_BYTES = 4 << 20 };
+
+/* --- opening -------------------------------------------------------------------------------------
+ */
+
+static ka_status alloc_in(struct ka_dev *dev, enum ka_place place, void **out, size_t n_bytes,
+                          const char *name) {
+  return dev->backend->alloc(dev, place, out, n_bytes, name);
+}
+static ka_status alloc_device(void *dev, void **out, size_t n_bytes, const char *name) {
+  return alloc_in(dev, KA_PLACE_DEVICE, out, n_bytes, name);
+}
+static ka_status alloc_pinned(void *dev, void **out, size_t n_bytes, const char *name) {
+  return alloc_in(dev, KA_PLACE_PINNED, out, n_bytes, name);
+}
+static void release_device(void *user, void *p) {
+  struct ka_dev *dev = user;
+  dev->backend->release(dev, KA_PLACE_DEVICE, p);
+}
+static void release_pinned(void *user, void *p) {
+  struct ka_dev *dev = user;
+  dev->backend->release(dev, KA_PLACE_PINNED, p);
+}
+
+static ka_status open_backend(struct ka_dev *dev, const struct ka_backend *backend) {
+  dev->backend = backend;
+  dev->memory[KA_PLACE_DEVICE] = (struct ka_memory){dev, 256, alloc_device, release_device};
+  dev->memory[KA_PLACE_PINNED] = (struct ka_memory){dev, 256, alloc_pinned, release_pinned};
+  ka_status st = backend->open ? backend->open(dev) : KA_STATUS_OK;
+  if (!ka_ok(st)) ka_dev_close(dev);
+  return st;
+}
+
+static ka_status no_memory(struct ka_dev *dev, enum ka_place place, void **out, size_t n_bytes,
+                           const char *name) {
+  (void)place, (void)out, (void)n_bytes;
+  return ka_fail(dev->ctx, KA_E_DEVICE, "%s: this device is there to plan for, not to compute on",
+                 name);
+}
+
+/* "80GB", "80GiB", "141e9": bytes; 0 when it is none of that. */
+static double parse_bytes(const char *text) {
+  static const struct {
+    const char *unit;
+    double factor;
+  } units[] = {{"GB", 1e9},     {"GiB", 0x1p30}, {"G", 0x1p30}, {"MB", 1e6},
+               {"MiB", 0x1p20}, {"M", 0x1p20},   {"", 1}};
+  char *end = NULL;
+  double n = strtod(text, &end);
+  for (size_t i = 0; i < sizeof units / sizeof *units && end != text && n > 0; i++)
+    if (strcmp(end, units[i].unit) == 0) return n * units[i].factor;
+  return 0;
+}
+
+static ka_status open_imagined(struct ka_dev *dev, const char *size) {
+  static const struct ka_backend imagined = {.name = "cuda", .separate = true, .alloc = no_memory};
+  double n_bytes = parse_bytes(size);
+  if (!(n_bytes >= 1e6 && n_bytes < 1e15))
+    return ka_fail(dev->ctx, KA_E_USAGE,
+                   "device \"cuda:%s\": expected a size of memory as in cuda:80GB", size);
+  dev->imagined = true;
+  dev->has_bf16 = true;
+  dev->memory_bytes = (size_t)n_bytes;
+  dev->own_bytes = KA_CUDA_OWN_BYTES;
+  return open_backend(dev, &imagined);
+}
+
+static ka_status open_cuda(struct ka_dev *dev) {
+  struct ka_ctx *ctx = dev->ctx;
+  const struct ka_plugin *plugin = NULL;
+  KA_TRY(ka_plugin_load(ctx, "cuda", &plugin));
+  return open_backend(dev, plugin->backend);
+}
+
+ka_status ka_dev_open(struct ka_ctx *ctx, struct ka_dev *dev, const char *name) {
+  *dev = (struct ka_dev){.ctx = ctx};
+  if (strcmp(name, "cpu") == 0) return open_backend(dev, &ka_backend_cpu);
+  if (strcmp(name, "ref") == 0) return open_backend(dev, &ka_backend_ref);
+  if (strcmp(name, "cuda") == 0) return open_cuda(dev);
+  if (ka_starts_with(name, "cuda:")) return open_imagined(dev, name + 5);
+  if (strcmp(name, "auto") != 0)
+    return ka_fail(ctx, KA_E_DEVICE, "device \"%s\": expected auto, cpu, cuda, ref or cuda:80GB",
+                   name);
+  if (ka_ok(open_cuda(dev))) return KA_STATUS_OK;
+  ka_debug(ctx, "device", "cpu, because: %s", ctx->error.message);
+  ka_error_clear(ctx);
+  return open_backend(dev, &ka_backend_cpu);
+}
+
+void ka_dev_close(struct ka_dev *dev) {
+  if (dev->backend && dev->bounce) dev->backend->release(dev, KA_PLACE_DEVICE, dev->bounce);
+  if (dev->backend && dev->backend->close) dev->backend->close(dev);
+  dev->backend = NULL;
+  dev->state = dev->bounce = NULL;
+}
+
+ka_status ka_dev_sync(struct ka_dev *dev) {
+  return dev->backend->sync ? dev->backend->sync(dev) : KA_STATUS_OK;
+}
+
+const struct ka_memory *ka_dev_memory(struct ka_dev *dev, enum ka_place place) {
+  return dev->backend->separate ? &dev->memory[place] : NULL;
+}
+
+/* --- copies --------------------------------------------------------------------------------------
+ */
+
+ka_status ka_dev_upload(struct ka_dev *dev, void *to, const void *from, size_t n_bytes) {
+  if (n_bytes == 0) return KA_STATUS_OK;
+  if (dev->backend->separate) return dev->backend->upload(dev, to, from, n_bytes);
+  memmove(to, from, n_bytes);
+  return KA_STATUS_OK;
+}
+
+ka_status ka_dev_download(struct ka_dev *dev, void *to, const void *from, size_t n_bytes) {
+  if (n_bytes == 0) return KA_STATUS_OK;
+  if (dev->backend->separate) return dev->backend->download(dev, to, from, n_bytes);
+  memmove(to, from, n_bytes);
+  return KA_STATUS_OK;
+}
+
+/* A tensor of any rank as rows of its last dimension; all of it one row when it is contiguous. */
+static struct ka_tensor rows_of(struct ka_tensor t, bool flat) {
+  int64_t n = ka_tensor_elems(&t), width = t.n_dim ? t.shape[t.n_dim - 1] : 1;
+  if (flat) return ka_tensor_2d(t.data, t.dtype, 1, n);
+  struct ka_tensor m = ka_tensor_2d(t.data, t.dtype, width ? n / width : 0, width);
+  m.row_stride = t.row_stride;
+  return m;
+}
+
+static void *at(const struct ka_tensor *t, int64_t row, int64_t col) {
+  return (char *)t->data + (size_t)(row * t->row_stride + col) * ka_dtype_bytes(t->dtype);
+}
+
+/* n elements between the host and the device, by way of the bounce buffer when they change dtype.
+ */
+static ka_status move(struct ka_dev *dev, bool up, struct ka_tensor to, struct ka_tensor from) {
+  struct ka_ctx *ctx = dev->ctx;
+  size_t n_bytes = ka_tensor_bytes(&to);
+  if (to.dtype == from.dtype)
+    return up ? ka_dev_upload(dev, to.data, from.data, n_bytes)
+              : ka_dev_download(dev, to.data, from.data, n_bytes);
+  struct ka_tensor middle = ka_tensor_1d(dev->bounce, up ? from.dtype : to.dtype, to.shape[0]);
+  if (up) KA_TRY(ka_dev_upload(dev, middle.data, from.data, ka_tensor_bytes(&from)));
+  KA_TRY(ka_copy(dev, &(struct ka_copy_args){.out = up ? to : middle, .in = up ? middle : from}));
+  return up ? KA_STATUS_OK : ka_dev_download(dev, to.data, middle.data, n_bytes);
+}
+
+static ka_status move_rows(struct ka_dev *dev, bool up, struct ka_tensor to,
+                           struct ka_tensor from) {
+  struct ka_ctx *ctx = dev->ctx;
+  bool flat = ka_tensor_contiguous(&to) && ka_tensor_contiguous(&from);
+  KA_NEVER(ctx, ka_tensor_elems(&to) != ka_tensor_elems(&from));
+  to = rows_of(to, flat);
+  from = rows_of(from, flat);
+  int64_t step = to.dtype == from.dtype ? INT64_MAX : BOUNCE_BYTES / (int64_t)sizeof(double);
+  if (to.dtype != from.dtype && !dev->bounce)
+    KA_TRY(alloc_in(dev, KA_PLACE_DEVICE, &dev->bounce, BOUNCE_BYTES, "conversion"));
+  for (int64_t r = 0; r < to.shape[0]; r++)
+    for (int64_t c = 0, n; c < to.shape[1]; c += n) {
+      n = to.shape[1] - c < step ? to.shape[1] - c : step;
+      KA_TRY(move(dev, up, ka_tensor_1d(at(&to, r, c), to.dtype, n),
+                  ka_tensor_1d(at(&from, r, c), from.dtype, n)));
+    }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_dev_put(struct ka_dev *dev, struct ka_tensor to, struct ka_tensor from_host) {
+  if (dev->backend->separate) return move_rows(dev, true, to, from_host);
+  return ka_copy(dev, &(struct ka_copy_args){.out = to, .in = from_host});
+}
+
+ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_tensor from) {
+  if (dev->backend->separate) return move_rows(dev, false, to_host, from);
+  return ka_copy(dev, &(struct ka_copy_args){.out = to_host, .in = from});
+}
+
+/* --- replays -------------------------------------------------------------------------------------
+ */
+
+ka_status ka_replay_begin(struct ka_dev *dev, struct ka_replay *r, bool *run) {
+  struct ka_ctx *ctx = dev->ctx;
+  bool able = dev->backend->record_begin && !dev->profile && !r->never;
+  *run = !able || !r->recorded;
+  if (!*run) return dev->backend->replay(dev, r->recorded);
+  r->recording = able && r->n_seen > 0;
+  r->n_seen++;
+  if (r->recording) KA_TRY(dev->backend->record_begin(dev));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_replay_end(struct ka_dev *dev, struct ka_replay *r, ka_status of_ops) {
+  struct ka_ctx *ctx = dev->ctx;
+  if (!r->recording) return of_ops;
+  r->recording = false;
+  ka_status st = dev->backend->record_end(dev, ka_ok(of_ops), &r->recorded);
+  if (!ka_ok(of_ops)) return of_ops;
+  KA_TRY(st);
+  return KA_STATUS_OK;
+}
+
+void ka_replay_free(struct ka_dev *dev, struct ka_replay *r) {
+  if (r->recorded) dev->backend->record_free(dev, r->recorded);
+  *r = (struct ka_replay){0};
+}

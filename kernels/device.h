@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Devices: back ends, memory, copies, replays. A back end on another device ("separate") has memory
+ * of its own, which host code may not touch and which its ops may not leave; elsewhere the device
+ * is the host, memory is the heap and copies are memcpy.
+ *
+ * A device is used by one thread at a time. Ops and copies happen in the order of their calls. */
+#ifndef KAPPA_KERNELS_DEVICE_H
+#define KAPPA_KERNELS_DEVICE_H
+
+#include "kernels/ops.h"
+
+enum ka_place {
+  KA_PLACE_DEVICE,
+  KA_PLACE_PINNED, /* host memory that the device reads and writes too, across the bus */
+  KA_N_PLACES
+};
+
+/* A back end starts as all-ref (where the device is the host) and overrides slots with designated
+ * initialisers. */
+struct ka_backend {
+  const char *name; /* "ref", "cpu", "cuda" */
+  struct ka_op_table ops;
+  ka_status (*open)(struct ka_dev *dev); /* sets dev->state; may be NULL */
+  void (*close)(struct ka_dev *dev);     /* after a failed open too; may be NULL */
+  ka_status (*sync)(struct ka_dev *dev); /* may be NULL: nothing is asynchronous */
+  /* Bytes that `pack` needs for b, 0 when packing gains nothing here. May be NULL (0). */
+  size_t (*pack_bytes)(struct ka_dev *dev, const struct ka_pack_args *args);
+  /* One line for doctor: "oneDNN 2.6.3, bf16 by avx512_bf16". May be NULL. */
+  void (*describe)(struct ka_dev *dev, char *text, size_t n);
+  /* The same step for many tensors in few launches; NULL: one after the other. */
+  ka_status (*adamw_list)(struct ka_dev *dev, const struct ka_adamw_args *args, int64_t n);
+  ka_status (*sumsq_list)(struct ka_dev *dev, const struct ka_sumsq_args *args, int64_t n);
+
+  bool separate; /* the rest is of separate devices alone */
+  ka_status (*alloc)(struct ka_dev *dev, enum ka_place place, void **out, size_t n_bytes,
+                     const char *name);
+  void (*release)(struct ka_dev *dev, enum ka_place place, void *p);
+  ka_status (*upload)(struct ka_dev *dev, void *to, const void *from, size_t n_bytes);
+  ka_status (*download)(struct ka_dev *dev, void *to, const void *from, size_t n_bytes);
+  /* Records what is called until record_end, which also runs it; then `replay` runs it again. */
+  ka_status (*record_begin)(struct ka_dev *dev);
+  ka_status (*record_end)(struct ka_dev *dev, bool keep, void **recording);
+  ka_status (*replay)(struct ka_dev *dev, void *recording);
+  void (*record_free)(struct ka_dev *dev, void *recording);
+};
+
+struct ka_profile_row {
+  int64_t calls;
+  double seconds, flops, bytes;
+};
+
+struct ka_dev {
+  struct ka_ctx *ctx;
+  const struct ka_backend *backend;
+  void *state;         /* the back end's own */
+  bool has_bf16;       /* bf16 matmul is faster than f32 here */
+  bool imagined;       /* "cuda:80GB": for planning alone, nothing can run */
+  size_t memory_bytes; /* of a separate device; 0: not known */
+  size_t own_bytes;    /* what a separate device takes for itself (workspaces) */
+  struct ka_memory memory[KA_N_PLACES];
+  void *bounce;                   /* device memory for conversions on the way; NULL until needed */
+  struct ka_profile_row *profile; /* [KA_N_OPS], or NULL: off */
+};
+
+/* name: "auto", "cpu", "ref", "cuda", or "cuda:80GB": a device of that memory to plan for, which
+ * need not exist. auto takes the best that is there. KA_E_DEVICE says what is missing. */
+ka_status ka_dev_open(struct ka_ctx *ctx, struct ka_dev *dev, const char *name);
+void ka_dev_close(struct ka_dev *dev);
+ka_status ka_dev_sync(struct ka_dev *dev);
+
+/* For arenas: memory of that place, NULL: the heap. */
+const struct ka_memory *ka_dev_memory(struct ka_dev *dev, enum ka_place place);
+
+/* Copies of n_bytes. upload: `from` (host) may be changed on return, `to` is there for later ops.
+ * download: waits for earlier ops, `to` (host) is there on return. Memory of either place may stand
+ * for the device's. */
+ka_status ka_dev_upload(struct ka_dev *dev, void *to, const void *from, size_t n_bytes);
+ka_status ka_dev_download(struct ka_dev *dev, void *to, const void *from, size_t n_bytes);
+
+/* The same for tensors of equal shape: dtypes of f32, bf16, f16, f64 are converted, rows may be
+ * apart. */
+ka_status ka_dev_put(struct ka_dev *dev, struct ka_tensor to, struct ka_tensor from_host);
+ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_tensor from);
+
+/* The same ops with the same arguments, time and again: the first time they just run, the second
+ * time they are recorded, then the recording runs instead of them. Zero-initialised. Where the
+ * device records nothing (or profiles) they run each time.
+ *   bool run;
+ *   KA_TRY(ka_replay_begin(dev, &r, &run));
+ *   if (run) KA_TRY(ka_replay_end(dev, &r, ops(...)));
+ * The ops may not wait for the device. */
+struct ka_replay {
+  int64_t n_seen;
+  bool recording, never;
+  void *recorded;
+};
+ka_status ka_replay_begin(struct ka_dev *dev, struct ka_replay *r, bool *run);
+ka_status ka_replay_end(struct ka_dev *dev, struct ka_replay *r, ka_status of_ops);
+void ka_replay_free(struct ka_dev *dev, struct ka_replay *r);
+
+/* own_bytes of the cuda back end before it is there to be asked: an allowance of 512 MiB for the
+ * context, the loaded kernels and the libraries, and its workspaces (kernels/cuda/cuda.h). */
+#define KA_CUDA_OWN_BYTES ((size_t)(512 + 128) << 20)
+
+/* True when the back end has its own slot (not ref's). */
+bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op);
+
+extern const struct ka_backend ka_backend_ref, ka_backend_cpu;
+
+/* --- plug-ins ----------------------------------------------------------------------------------
+ * kappa_cuda.so exports one object, `ka_plugin`. api is KA_PLUGIN_API, a hash of the headers that
+ * the two sides share. */
+struct ka_plugin {
+  const char *api;
+  const char *version; /* of kappa */
+  const char *built;   /* "CUDA 13.0, sm_80 sm_90" */
+  const struct ka_backend *backend;
+};
+
+/* The plug-in of this name ("cuda"), or why there is none (KA_E_DEVICE): $KAPPA_CUDA, else
+ * kappa_cuda.so beside the program or in ../lib/kappa. Stays loaded. */
+ka_status ka_plugin_load(struct ka_ctx *ctx, const char *name, const struct ka_plugin **out);
+
+#endif

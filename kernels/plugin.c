@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Finding and loading a back end that is a shared object of its own, so that one program runs with
+ * and without it. */
+#include "base/file.h"
+#include "base/log.h"
+#include "kernels/device.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <plugin_api.h> /* made by CMake from the headers that both sides share */
+
+/* The program's directory. */
+static ka_status own_dir(struct ka_ctx *ctx, char dir[PATH_MAX]) {
+  ssize_t n = readlink("/proc/self/exe", dir, PATH_MAX - 1);
+  if (n < 0) return ka_fail(ctx, KA_E_DEVICE, "/proc/self/exe cannot be read");
+  dir[n] = 0;
+  char *slash = strrchr(dir, '/');
+  if (slash) *slash = 0;
+  return KA_STATUS_OK;
+}
+
+static ka_status find(struct ka_arena *a, const char *name, const char **path) {
+  struct ka_ctx *ctx = a->ctx;
+  char dir[PATH_MAX];
+  *path = getenv("KAPPA_CUDA");
+  if (*path) return KA_STATUS_OK;
+  KA_TRY(own_dir(ctx, dir));
+  KA_TRY(ka_arena_printf(a, path, "%s/kappa_%s.so", dir, name));
+  if (ka_path_exists(*path)) return KA_STATUS_OK;
+  KA_TRY(ka_arena_printf(a, path, "%s/../lib/kappa/kappa_%s.so", dir, name));
+  if (ka_path_exists(*path)) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_DEVICE,
+                 "device cuda: there is no kappa_%s.so in %s; it is built where CMake finds nvcc",
+                 name, dir);
+}
+
+static ka_status load(struct ka_ctx *ctx, const char *path, const struct ka_plugin **out) {
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* never closed: see device.h */
+  if (!library) return ka_fail(ctx, KA_E_DEVICE, "device cuda: %s", dlerror());
+  const struct ka_plugin *p = dlsym(library, "ka_plugin");
+  if (!p) return ka_fail(ctx, KA_E_DEVICE, "%s: is no plug-in of kappa (no ka_plugin)", path);
+  if (strcmp(p->api, KA_PLUGIN_API) != 0)
+    return ka_fail(ctx, KA_E_DEVICE,
+                   "%s: was built for interface %s (kappa %s), this program has %s (kappa %s); "
+                   "build both from one tree",
+                   path, p->api, p->version, KA_PLUGIN_API, KAPPA_VERSION);
+  ka_debug(ctx, "device", "%s: %s", path, p->built);
+  *out = p;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_plugin_load(struct ka_ctx *ctx, const char *name, const struct ka_plugin **out) {
+  struct ka_arena a;
+  const char *path = NULL;
+  *out = NULL;
+  ka_arena_init(&a, ctx, "plug-in");
+  ka_status st = find(&a, name, &path);
+  if (ka_ok(st)) st = load(ctx, path, out);
+  ka_arena_deinit(&a);
+  return st;
+}
