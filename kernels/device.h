@@ -56,8 +56,8 @@ struct ka_dev {
   void *state;         /* the back end's own */
   bool has_bf16;       /* bf16 matmul is faster than f32 here */
   bool imagined;       /* "cuda:80GB": for planning alone, nothing can run */
-  size_t memory_bytes; /* of a separate device; 0: not known */
-  size_t own_bytes;    /* what a separate device takes for itself (workspaces) */
+  size_t own_bytes;  /* of a separate device's memory that the back end took */
+  size_t free_bytes; /* of a separate device's memory that arenas may take */
   struct ka_memory memory[KA_N_PLACES];
   void *bounce;                   /* device memory for conversions on the way; NULL until needed */
   struct ka_profile_row *profile; /* [KA_N_OPS], or NULL: off */
@@ -99,9 +99,11 @@ ka_status ka_replay_begin(struct ka_dev *dev, struct ka_replay *r, bool *run);
 ka_status ka_replay_end(struct ka_dev *dev, struct ka_replay *r, ka_status of_ops);
 void ka_replay_free(struct ka_dev *dev, struct ka_replay *r);
 
-/* own_bytes of the cuda back end before it is there to be asked: an allowance of 512 MiB for the
- * context, the loaded kernels and the libraries, and its workspaces (kernels/cuda/cuda.h). */
-#define KA_CUDA_OWN_BYTES ((size_t)(512 + 128) << 20)
+/* What the cuda back end takes when it opens: scratch, matmul workspace, bounce buffer; and an
+ * allowance for the context, the loaded kernels and the libraries, which no call can tell before
+ * they are there. */
+#define KA_CUDA_OWN_BYTES ((size_t)(64 + 64 + 4) << 20)
+#define KA_CUDA_CONTEXT_BYTES ((size_t)512 << 20)
 
 /* True when the back end has its own slot (not ref's). */
 bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op);

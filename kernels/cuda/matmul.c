@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Matrix products by cuBLASLt, the bias in the epilogue; see tune.h for the choice of algorithms.
+ *
+ * cuBLASLt sees columns where we see rows: out = op(a) op(b) in rows is out^T = op(b)^T op(a)^T in
+ * columns, so b is its first operand, and the bias runs along its rows. Where it has no algorithm
+ * (odd addresses or pitches), a plain kernel does the product. f32 is computed in f32, not TF32. */
+#include "kernels/cuda/matmul.h"
+
+#include "kernels/cuda/tune.h"
+
+ka_status cuda_matmul_open(struct ka_dev *dev) {
+  struct ka_ctx *ctx = dev->ctx;
+  struct cuda_state *s = cuda_of(dev);
+  KA_TRY(cuda_alloc(dev, KA_PLACE_DEVICE, &s->workspace, CUDA_WORKSPACE_BYTES, "matmul workspace"));
+  cublasStatus_t e = cublasLtCreate(&s->lt);
+  if (e != CUBLAS_STATUS_SUCCESS)
+    return ka_fail(ctx, KA_E_DEVICE, "cublasLtCreate: %s", cublasGetStatusString(e));
+  return cuda_tuner_open(dev);
+}
+
+void cuda_matmul_close(struct ka_dev *dev) {
+  struct cuda_state *s = cuda_of(dev);
+  cuda_tuner_close(dev);
+  if (s->lt) (void)cublasLtDestroy(s->lt);
+  (void)cudaFree(s->workspace);
+}
+
+static cudaDataType_t type_of(enum ka_dtype t) { return t == KA_BF16 ? CUDA_R_16BF : CUDA_R_32F; }
+
+/* Rows and columns as they lie in memory. */
+static cublasStatus_t layout(cublasLtMatrixLayout_t *out, const struct ka_tensor *t) {
+  return cublasLtMatrixLayoutCreate(out, type_of(t->dtype), (uint64_t)t->shape[1],
+                                    (uint64_t)t->shape[0], t->row_stride);
+}
+
+/* Largest power of two up to 256 that divides an address and a pitch. */
+static uint32_t alignment(const struct ka_tensor *t) {
+  uint64_t bits = (uint64_t)(uintptr_t)t->data | 256;
+  if (t->shape[0] > 1) bits |= (uint64_t)t->row_stride * ka_dtype_bytes(t->dtype);
+  return (uint32_t)(bits & -bits);
+}
+
+static cublasStatus_t describe(struct cuda_product *p, const struct ka_matmul_args *args) {
+  cublasOperation_t ta = args->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+  cublasOperation_t tb = args->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+  cudaDataType_t bias_type = type_of(args->bias.dtype);
+  const struct {
+    cublasLtMatmulDescAttributes_t name;
+    const void *value;
+    size_t n_bytes;
+    bool set;
+  } attributes[] = {
+      {CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta, true},
+      {CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb, true},
+      {CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue, args->bias.data},
+      {CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args->bias.data, sizeof(void *), args->bias.data},
+      {CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type, sizeof bias_type, args->bias.data},
+  };
+  cublasStatus_t e = cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  for (size_t i = 0; i < sizeof attributes / sizeof *attributes && !e; i++)
+    if (attributes[i].set)
+      e = cublasLtMatmulDescSetAttribute(p->op, attributes[i].name, attributes[i].value,
+                                         attributes[i].n_bytes);
+  if (!e) e = layout(&p->first, &args->b);
+  if (!e) e = layout(&p->second, &args->a);
+  if (!e) e = layout(&p->out, &args->out);
+  return e;
+}
+
+static void forget(struct cuda_product *p) {
+  if (p->op) (void)cublasLtMatmulDescDestroy(p->op);
+  if (p->first) (void)cublasLtMatrixLayoutDestroy(p->first);
+  if (p->second) (void)cublasLtMatrixLayoutDestroy(p->second);
+  if (p->out) (void)cublasLtMatrixLayoutDestroy(p->out);
+}
+
+cublasStatus_t cuda_product_run(struct ka_dev *dev, const struct cuda_product *p,
+                                const cublasLtMatmulAlgo_t *algo, void *to) {
+  struct cuda_state *s = cuda_of(dev);
+  const struct ka_matmul_args *args = p->args;
+  const float one = 1, beta = args->accumulate ? 1 : 0;
+  return cublasLtMatmul(s->lt, p->op, &one, args->b.data, p->first, args->a.data, p->second, &beta,
+                        args->out.data, p->out, to, p->out, algo, s->workspace,
+                        CUDA_WORKSPACE_BYTES, s->stream);
+}
+
+static struct cuda_product_key key_of(const struct ka_matmul_args *args) {
+  return (struct cuda_product_key){
+      .m = args->out.shape[0],
+      .n = args->out.shape[1],
+      .k = args->a.shape[args->trans_a ? 0 : 1],
+      .stride = {args->a.row_stride, args->b.row_stride, args->out.row_stride},
+      .align = {alignment(&args->a), alignment(&args->b), alignment(&args->out),
+                args->bias.data ? alignment(&args->bias) : 0},
+      .type = {args->a.dtype, args->out.dtype},
+      .trans_a = args->trans_a,
+      .trans_b = args->trans_b,
+      .accumulate = args->accumulate,
+  };
+}
+
+ka_status matmul_cuda(struct ka_dev *dev, const struct ka_matmul_args *args) {
+  struct ka_ctx *ctx = dev->ctx;
+  struct cuda_product p = {.args = args, .key = key_of(args)};
+  const cublasLtMatmulAlgo_t *algo = NULL;
+  if (args->a.dtype == KA_F64) return cuda_unsupported(dev, "matmul", args->a.dtype);
+  if (p.key.m == 0 || p.key.n == 0) return KA_STATUS_OK;
+  if (p.key.k == 0) return cuda_matmul_plain(dev, args);
+  cublasStatus_t e = describe(&p, args);
+  ka_status st = KA_STATUS_OK;
+  if (!e) st = cuda_tuner_choose(dev, &p, &algo);
+  if (ka_ok(st) && !e && algo) e = cuda_product_run(dev, &p, algo, args->out.data);
+  forget(&p);
+  KA_TRY(st);
+  if (e)
+    return ka_fail(ctx, KA_E_DEVICE, "matmul [%lld,%lld] = [%lld,%lld] x [%lld,%lld]: cuBLASLt: %s",
+                   (long long)p.key.m, (long long)p.key.n, (long long)p.key.m, (long long)p.key.k,
+                   (long long)p.key.k, (long long)p.key.n, cublasGetStatusString(e));
+  return algo ? cuda_launched(dev, "matmul", cudaSuccess) : cuda_matmul_plain(dev, args);
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Memory, copies and recordings (CUDA graphs).
+ *
+ * Pageable memory goes through pinned stages, so that the copy engine works while the host fills
+ * the next one. Small uploads take the ops' own stream; large ones (weights) the copy stream, with
+ * an event each way, so that order is as promised. */
+#include "kernels/cuda/cuda.h"
+
+#include "base/log.h"
+
+#include <string.h>
+
+enum { LARGE_BYTES = 1 << 20 };
+
+ka_status cuda_alloc(struct ka_dev *dev, enum ka_place place, void **out, size_t n_bytes,
+                     const char *name) {
+  *out = NULL;
+  if (n_bytes == 0) n_bytes = 1;
+  cudaError_t e = place == KA_PLACE_DEVICE ? cudaMalloc(out, n_bytes)
+                                           : cudaHostAlloc(out, n_bytes, cudaHostAllocPortable);
+  if (e == cudaSuccess) return KA_STATUS_OK;
+  size_t free_bytes = 0, total = 0;
+  (void)cudaGetLastError();
+  (void)cudaMemGetInfo(&free_bytes, &total);
+  if (e != cudaErrorMemoryAllocation) return cuda_fail(dev, e, name);
+  return ka_fail(dev->ctx, KA_E_MEMORY,
+                 "%s: could not allocate %.1f MiB of %s memory (%.1f MiB of the device are free)",
+                 name, (double)n_bytes / 0x1p20, place == KA_PLACE_DEVICE ? "device" : "pinned",
+                 (double)free_bytes / 0x1p20);
+}
+
+void cuda_release(struct ka_dev *dev, enum ka_place place, void *p) {
+  (void)dev;
+  if (place == KA_PLACE_DEVICE)
+    (void)cudaFree(p);
+  else if (p)
+    (void)cudaFreeHost(p);
+}
+
+ka_status cuda_memory_open(struct ka_dev *dev) {
+  struct ka_ctx *ctx = dev->ctx;
+  struct cuda_state *s = cuda_of(dev);
+  CU_TRY(dev, cudaEventCreateWithFlags(&s->here, cudaEventDisableTiming));
+  CU_TRY(dev, cudaEventCreateWithFlags(&s->there, cudaEventDisableTiming));
+  for (int i = 0; i < CUDA_STAGES; i++) {
+    struct cuda_stage *stage = &s->stages[i];
+    KA_TRY(cuda_alloc(dev, KA_PLACE_PINNED, &stage->memory, CUDA_STAGE_BYTES, "copy stage"));
+    CU_TRY(dev, cudaEventCreateWithFlags(&stage->free, cudaEventDisableTiming));
+  }
+  return KA_STATUS_OK;
+}
+
+void cuda_memory_close(struct ka_dev *dev) {
+  struct cuda_state *s = cuda_of(dev);
+  for (int i = 0; i < CUDA_STAGES; i++) {
+    if (s->stages[i].free) (void)cudaEventDestroy(s->stages[i].free);
+    cuda_release(dev, KA_PLACE_PINNED, s->stages[i].memory);
+  }
+  if (s->here) (void)cudaEventDestroy(s->here);
+  if (s->there) (void)cudaEventDestroy(s->there);
+}
+
+/* The next stage, no longer in use. */
+static ka_status take_stage(struct ka_dev *dev, struct cuda_stage **out) {
+  struct cuda_state *s = cuda_of(dev);
+  *out = &s->stages[s->stage];
+  s->stage = (s->stage + 1) % CUDA_STAGES;
+  CU_TRY(dev, cudaEventSynchronize((*out)->free));
+  return KA_STATUS_OK;
+}
+
+/* b waits for what a has been given so far. */
+static ka_status wait_for(struct ka_dev *dev, cudaStream_t b, cudaStream_t a, cudaEvent_t event) {
+  CU_TRY(dev, cudaEventRecord(event, a));
+  CU_TRY(dev, cudaStreamWaitEvent(b, event, 0));
+  return KA_STATUS_OK;
+}
+
+ka_status cuda_upload(struct ka_dev *dev, void *to, const void *from, size_t n_bytes) {
+  struct ka_ctx *ctx = dev->ctx;
+  struct cuda_state *s = cuda_of(dev);
+  bool large = n_bytes >= LARGE_BYTES;
+  cudaStream_t by = large ? s->copy : s->stream;
+  if (large) KA_TRY(wait_for(dev, s->copy, s->stream, s->here));
+  for (size_t at = 0, n; at < n_bytes; at += n) {
+    struct cuda_stage *stage;
+    n = n_bytes - at < CUDA_STAGE_BYTES ? n_bytes - at : CUDA_STAGE_BYTES;
+    KA_TRY(take_stage(dev, &stage));
+    memcpy(stage->memory, (const char *)from + at, n);
+    CU_TRY(dev, cudaMemcpyAsync((char *)to + at, stage->memory, n, cudaMemcpyDefault, by));
+    CU_TRY(dev, cudaEventRecord(stage->free, by));
+  }
+  return large ? wait_for(dev, s->stream, s->copy, s->there) : KA_STATUS_OK;
+}
+
+/* Two stages in turn: while one is emptied into `to`, the other is filled. */
+ka_status cuda_download(struct ka_dev *dev, void *to, const void *from, size_t n_bytes) {
+  struct ka_ctx *ctx = dev->ctx;
+  struct cuda_state *s = cuda_of(dev);
+  struct cuda_stage *before = NULL;
+  size_t before_at = 0, before_n = 0;
+  for (size_t at = 0, n; at < n_bytes || before; at += n) {
+    struct cuda_stage *stage = NULL;
+    n = n_bytes - at < CUDA_STAGE_BYTES ? n_bytes - at : CUDA_STAGE_BYTES;
+    if (n > 0) {
+      KA_TRY(take_stage(dev, &stage));
+      CU_TRY(dev, cudaMemcpyAsync(stage->memory, (const char *)from + at, n, cudaMemcpyDefault,
+                                  s->stream));
+      CU_TRY(dev, cudaEventRecord(stage->free, s->stream));
+    }
+    if (before) {
+      CU_TRY(dev, cudaEventSynchronize(before->free));
+      memcpy((char *)to + before_at, before->memory, before_n);
+    }
+    before = stage;
+    before_at = at;
+    before_n = n;
+  }
+  s->n_ops = 0;
+  s->last_op = NULL;
+  return KA_STATUS_OK;
+}
+
+ka_status cuda_sync(struct ka_dev *dev) {
+  struct cuda_state *s = cuda_of(dev);
+  CU_TRY(dev, cudaStreamSynchronize(s->stream));
+  s->n_ops = 0;
+  s->last_op = NULL;
+  return KA_STATUS_OK;
+}
+
+/* --- recordings ----------------------------------------------------------------------------------
+ */
+
+ka_status cuda_record_begin(struct ka_dev *dev) {
+  struct cuda_state *s = cuda_of(dev);
+  CU_TRY(dev, cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal));
+  s->capturing = true;
+  return KA_STATUS_OK;
+}
+
+ka_status cuda_record_end(struct ka_dev *dev, bool keep, void **recording) {
+  struct cuda_state *s = cuda_of(dev);
+  cudaGraph_t graph = NULL;
+  cudaGraphExec_t exec = NULL;
+  s->capturing = false;
+  cudaError_t e = cudaStreamEndCapture(s->stream, &graph);
+  if (e == cudaSuccess && keep) e = cudaGraphInstantiate(&exec, graph, 0);
+  if (graph) (void)cudaGraphDestroy(graph);
+  if (e != cudaSuccess) return cuda_fail(dev, e, "recording a pass");
+  *recording = exec;
+  return keep ? cuda_replay(dev, exec) : KA_STATUS_OK;
+}
+
+ka_status cuda_replay(struct ka_dev *dev, void *recording) {
+  struct cuda_state *s = cuda_of(dev);
+  return cuda_launched(dev, "a recorded pass",
+                       cudaGraphLaunch((cudaGraphExec_t)recording, s->stream));
+}
+
+void cuda_record_free(struct ka_dev *dev, void *recording) {
+  (void)dev;
+  (void)cudaGraphExecDestroy((cudaGraphExec_t)recording);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which cuBLASLt algorithm a product takes: measured once per key, remembered for the process, on
+ * disk per device and library version, and in checkpoints (ka_dev_choices), because another
+ * algorithm may sum in another order. */
+#ifndef KAPPA_KERNELS_CUDA_TUNE_H
+#define KAPPA_KERNELS_CUDA_TUNE_H
+
+#include "base/str.h"
+#include "kernels/cuda/matmul.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+ka_status cuda_tuner_open(struct ka_dev *dev);
+/* Writes what is new to disk. */
+void cuda_tuner_close(struct ka_dev *dev);
+
+/* The algorithm for p; NULL: cuBLASLt has none. Measures the first few candidates of its heuristic
+ * on the product's own operands when the key is new, which waits for the device. While a pass is
+ * recorded nothing can be measured: a new key then takes the first candidate. */
+ka_status cuda_tuner_choose(struct ka_dev *dev, const struct cuda_product *p,
+                            const cublasLtMatmulAlgo_t **algo);
+
+/* All choices as text, a line each, and back. get appends; set overrides what is known. */
+ka_status cuda_choices_get(struct ka_dev *dev, struct ka_str *text);
+ka_status cuda_choices_set(struct ka_dev *dev, const char *text);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
