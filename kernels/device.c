@@ -110,6 +110,14 @@ ka_status ka_dev_sync(struct ka_dev *dev) {
   return dev->backend->sync ? dev->backend->sync(dev) : KA_STATUS_OK;
 }
 
+ka_status ka_dev_choices_get(struct ka_dev *dev, struct ka_str *text) {
+  return dev->backend->choices_get ? dev->backend->choices_get(dev, text) : KA_STATUS_OK;
+}
+
+ka_status ka_dev_choices_set(struct ka_dev *dev, const char *text) {
+  return dev->backend->choices_set ? dev->backend->choices_set(dev, text) : KA_STATUS_OK;
+}
+
 const struct ka_memory *ka_dev_memory(struct ka_dev *dev, enum ka_place place) {
   return dev->backend->separate ? &dev->memory[place] : NULL;
 }

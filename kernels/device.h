@@ -8,6 +8,7 @@
 #ifndef KAPPA_KERNELS_DEVICE_H
 #define KAPPA_KERNELS_DEVICE_H
 
+#include "base/str.h"
 #include "kernels/ops.h"
 
 enum ka_place {
@@ -43,6 +44,8 @@ struct ka_backend {
   ka_status (*record_end)(struct ka_dev *dev, bool keep, void **recording);
   ka_status (*replay)(struct ka_dev *dev, void *recording);
   void (*record_free)(struct ka_dev *dev, void *recording);
+  ka_status (*choices_get)(struct ka_dev *dev, struct ka_str *text);
+  ka_status (*choices_set)(struct ka_dev *dev, const char *text);
 };
 
 struct ka_profile_row {
@@ -53,9 +56,9 @@ struct ka_profile_row {
 struct ka_dev {
   struct ka_ctx *ctx;
   const struct ka_backend *backend;
-  void *state;         /* the back end's own */
-  bool has_bf16;       /* bf16 matmul is faster than f32 here */
-  bool imagined;       /* "cuda:80GB": for planning alone, nothing can run */
+  void *state;       /* the back end's own */
+  bool has_bf16;     /* bf16 matmul is faster than f32 here */
+  bool imagined;     /* "cuda:80GB": for planning alone, nothing can run */
   size_t own_bytes;  /* of a separate device's memory that the back end took */
   size_t free_bytes; /* of a separate device's memory that arenas may take */
   struct ka_memory memory[KA_N_PLACES];
@@ -68,6 +71,12 @@ struct ka_dev {
 ka_status ka_dev_open(struct ka_ctx *ctx, struct ka_dev *dev, const char *name);
 void ka_dev_close(struct ka_dev *dev);
 ka_status ka_dev_sync(struct ka_dev *dev);
+
+/* What the back end measured and chose (matmul algorithms), as text, and back: a resumed run
+ * computes by the choices of the interrupted one, so its bits do not depend on a measurement. get
+ * appends, nothing where nothing is chosen; set ignores text of another version. */
+ka_status ka_dev_choices_get(struct ka_dev *dev, struct ka_str *text);
+ka_status ka_dev_choices_set(struct ka_dev *dev, const char *text);
 
 /* For arenas: memory of that place, NULL: the heap. */
 const struct ka_memory *ka_dev_memory(struct ka_dev *dev, enum ka_place place);

@@ -31,6 +31,7 @@ enum {
   KA_CASE_PERF = 1 << 20, /* for the bench, too large for the tests */
   KA_CASE_SKIP = 1 << 21, /* some indices say: skip this one */
   KA_CASE_SR = 1 << 22,   /* optimizer state in bf16, rounded stochastically */
+  KA_CASE_BIG = 1 << 23,  /* PERF with the sizes of an 8B Llama, for devices of their own */
 };
 
 struct ka_op_case {
@@ -63,9 +64,10 @@ struct ka_op_layout {
 /* Size of a letter in "M33 N17", or -1. */
 int64_t ka_op_case_size(const char *sizes, char letter);
 
-/* Builds one call; operands come from `a`. Inputs lie in [-1, 1) and depend on (seed, operand)
- * only, so that two calls with one seed are equal; pure outputs start as NaN. Operands marked x
- * have dtype `x`. attn_bwd gets out and lse from attn_fwd. */
+/* Builds one call, in host memory; operands come from `a`. Inputs lie in [-1, 1) and depend on
+ * (seed, operand) only, so that two calls with one seed are equal; pure outputs start as NaN.
+ * Operands marked x have dtype `x`. attn_bwd gets out and lse from ref's attn_fwd, but for PERF
+ * cases, see ka_op_mirror_open. */
 ka_status ka_op_call_make(struct ka_dev *dev, struct ka_arena *a, const struct ka_op_case *c,
                           enum ka_dtype x, uint64_t seed, struct ka_op_layout layout,
                           struct ka_op_call *out);
@@ -75,6 +77,26 @@ void ka_op_call_cost(const struct ka_op_call *call, double *flops, double *bytes
 
 /* The call's tensor for operand i of ka_operands[call->op], writable. */
 struct ka_tensor *ka_op_call_operand(struct ka_op_call *call, int i);
+
+/* --- op_mirror.c --- */
+struct ka_op_span {
+  void *host, *device;
+  size_t n_bytes;
+};
+struct ka_op_mirror {
+  struct ka_dev *dev;
+  struct ka_op_call call; /* with the operands where the device reads them */
+  struct ka_op_span spans[KA_MAX_OPERANDS];
+  int n;
+};
+/* Copies the operands (made with `layout`, on the host) to the device. forward_first: attn_bwd's
+ * out and lse are made there. Close also after a failure. */
+ka_status ka_op_mirror_open(struct ka_dev *dev, struct ka_op_mirror *m,
+                            const struct ka_op_call *call, struct ka_op_layout layout,
+                            bool forward_first);
+/* Waits, and copies everything back into the host call's memory. */
+ka_status ka_op_mirror_fetch(struct ka_op_mirror *m);
+void ka_op_mirror_close(struct ka_op_mirror *m);
 
 /* "M33 N17 K101 trans_b packed" */
 const char *ka_op_case_text(const struct ka_op_case *c, char buf[128]);

@@ -22,7 +22,8 @@ const struct ka_command *const ka_commands[] = {
     NULL};
 
 static const struct ka_option common[] = {
-    {"device", KA_OPT_STR, "auto|cpu|cuda|ref", "auto", "where to compute"},
+    {"device", KA_OPT_STR, "auto|cpu|cuda|ref|cuda:80GB", "auto",
+     "where to compute; with a size of memory: what to plan for"},
     {"threads", KA_OPT_INT, "N", NULL, "CPU threads (default: all cores, or OMP_NUM_THREADS)"},
     {"verbose", KA_OPT_FLAG, NULL, NULL, "more log lines, and where an error came from"},
     {"quiet", KA_OPT_FLAG, NULL, NULL, "warnings only"},
@@ -102,12 +103,16 @@ static void print_overview(void) {
        "(resumable)");
 }
 
-/* value "a|b|c": is word one of them? Values without '|' accept anything. */
+/* value "a|b|c:80": is word one of them, or one with something else behind the colon? Values
+ * without
+ * '|' accept anything. */
 static bool allowed(const char *choices, const char *word) {
   if (!choices || !strchr(choices, '|')) return true;
-  size_t n = strlen(word);
-  for (const char *p = choices; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
+  size_t n = strlen(word), head = strcspn(word, ":");
+  for (const char *p = choices; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL) {
     if (strncmp(p, word, n) == 0 && (p[n] == '|' || p[n] == 0)) return true;
+    if (word[head] == ':' && strncmp(p, word, head + 1) == 0) return true;
+  }
   return false;
 }
 

@@ -56,10 +56,11 @@ struct ka_model {
   struct ka_slice *slices;  /* sorted by (param, row, col) */
   int lowest_trained_layer; /* L when nothing below the head is trained, -1 for the embedding */
   /* Set before prepare: */
-  bool checkpoint_blocks;    /* keep only each block's input and run its forward pass again */
-  int64_t max_position;      /* positions the RoPE tables hold; 0: T */
-  struct ka_arena run, step; /* in the device's memory */
-  struct ka_tensor health;   /* [2] f64: see ka_model_health */
+  int64_t recompute;    /* so many blocks, from the lowest trained one up, keep only their input and
+                           run their forward pass again */
+  int64_t max_position; /* positions the RoPE tables hold; 0: T */
+  struct ka_arena run, step;        /* in the device's memory */
+  struct ka_tensor health;          /* [2] f64: see ka_model_health */
   struct ka_model_buffers *buffers; /* step plan: block.c and head.c */
 };
 

@@ -68,7 +68,7 @@ ka_status ka_trunk_bwd(struct ka_model *m) {
   int64_t L = m->recipe.L;
   for (int64_t l = L - 1; l >= 0 && l >= m->lowest_trained_layer; l--) {
     struct ka_layer *layer = &b->layers[l];
-    if (m->checkpoint_blocks && l < L - 1) /* the last one's values are still there */
+    if (ka_runs_again(m, l) && ka_runs_again(m, l + 1)) /* the last one's values are still there */
       KA_TRY(ka_block_fwd(m, (int)l, &layer->acts, layer->acts.s1, false, NULL));
     KA_TRY(ka_block_bwd(m, (int)l));
   }

@@ -100,16 +100,23 @@ static ka_status plan_acts(struct ka_model *m, struct ka_acts *out, const struct
   return KA_STATUS_OK;
 }
 
+bool ka_runs_again(const struct ka_model *m, int64_t layer) {
+  int64_t lowest = m->lowest_trained_layer > 0 ? m->lowest_trained_layer : 0;
+  return layer < m->recipe.L && m->buffers->layers[layer].needs.down &&
+         layer - lowest < m->recompute;
+}
+
 static ka_status plan_layers(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   const struct ka_acts none = {0};
   struct ka_acts shared = {0}, full = {0};
   struct keep any_shares = {0}, all;
-  bool head_norm = m->recipe.qk_norm, redo = m->checkpoint_blocks;
+  bool head_norm = m->recipe.qk_norm, any_again = false;
   for (int l = 0; l < m->recipe.L; l++) {
     struct keep keep = kept(m, l);
-    if (redo && b->layers[l].needs.down) continue;
+    any_again = any_again || ka_runs_again(m, l);
+    if (ka_runs_again(m, l)) continue;
 #define X(name, width, is_stat) any_shares.name = any_shares.name || !(keep.name || is_stat);
     KA_ACTS_TABLE(X)
 #undef X
@@ -120,7 +127,7 @@ static ka_status plan_layers(struct ka_model *m) {
   any_shares.k_pre = any_shares.k_pre && head_norm;
   KA_TRY(plan_acts(m, &shared, &any_shares, &none, "scratch"));
   shared.s2 = shared.s1; /* the sum may take the place of its addend */
-  if (redo && m->lowest_trained_layer < m->recipe.L) { /* a full set, of the block at work */
+  if (any_again) {       /* a full set, of the block at work */
 #define X(name, width, is_stat) all.name = true;
     KA_ACTS_TABLE(X)
 #undef X
@@ -129,7 +136,7 @@ static ka_status plan_layers(struct ka_model *m) {
     KA_TRY(plan_acts(m, &full, &all, &none, "activations"));
   }
   for (int l = 0; l < m->recipe.L; l++) {
-    bool again = redo && b->layers[l].needs.down;
+    bool again = ka_runs_again(m, l);
     struct keep keep = again ? (struct keep){.s1 = true} : kept(m, l);
     KA_TRY(plan_acts(m, &b->layers[l].acts, &keep, again ? &full : &shared, "activations"));
   }

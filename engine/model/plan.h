@@ -114,6 +114,8 @@ struct ka_kv {
 /* --- plan.c --- */
 /* Allocates (or measures) everything in m->run and m->step. */
 ka_status ka_plan(struct ka_model *m);
+/* Does this block keep only its input, and run again before its backward pass? */
+bool ka_runs_again(const struct ka_model *m, int64_t layer);
 /* Gives back what ka_model_prepare took. */
 void ka_model_unprepare(struct ka_model *m);
 

@@ -137,19 +137,31 @@ static ka_status log_validation(struct ka_loop *l) {
   return ka_tb_flush(ctx, l->tensorboard);
 }
 
+/* The device's choices as a JSON string, null where it makes none. */
+static ka_status device_choices(struct ka_loop *l, json_t **out) {
+  struct ka_ctx *ctx = l->ctx;
+  struct ka_str text = {0};
+  ka_status st = ka_dev_choices_get(l->model->dev, &text);
+  *out = ka_ok(st) && text.len ? json_stringn(text.data, text.len) : json_null();
+  ka_str_deinit(&text);
+  return *out ? st : ka_fail(ctx, KA_E_MEMORY, "checkpoint state: out of memory");
+}
+
 ka_status ka_loop_save(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   const struct ka_loop_config *c = &l->config;
+  json_t *choices;
   KA_TRY(ka_jsonl_sync(ctx, l->log));
+  KA_TRY(device_choices(l, &choices));
   json_t *t = json_array();
   for (int64_t i = 0; i < l->optim->n; i++)
     json_array_append_new(t, json_integer((json_int_t)l->optim->slices[i].t));
   json_t *state =
-      json_pack("{s:i, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:O}", "version", 1, "step",
+      json_pack("{s:i, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:o, s:O}", "version", 1, "step",
                 (json_int_t)l->step, "tok", (json_int_t)l->n_tok, "time_s", seconds(l), "row_loss",
                 l->row_loss, "row_targets", (json_int_t)l->row_targets, "eval_loss",
                 isfinite(l->last_eval_loss) ? json_real(l->last_eval_loss) : json_null(), "t", t,
-                "run", l->carried);
+                "device_choices", choices, "run", l->carried);
   if (!state) return ka_fail(ctx, KA_E_MEMORY, "checkpoint state: out of memory");
   ka_status st = ka_ckpt_write(ctx, c->out_dir, l->step, l->optim, state, c->selection_path,
                                c->save_total_limit);
@@ -171,7 +183,8 @@ static ka_status read_counters(struct ka_loop *l, const char *dir, const json_t 
                    json_array_size(t), (long long)l->optim->n);
   for (int64_t i = 0; i < l->optim->n; i++)
     l->optim->slices[i].t = json_integer_value(json_array_get(t, (size_t)i));
-  return KA_STATUS_OK;
+  const char *choices = json_string_value(json_object_get(state, "device_choices"));
+  return choices ? ka_dev_choices_set(l->model->dev, choices) : KA_STATUS_OK;
 }
 
 ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir) {

@@ -210,15 +210,36 @@ static size_t print_arena(const struct ka_arena *a) {
   return a->used_bytes;
 }
 
+static void print_recompute(const struct ka_run *r) {
+  int64_t L = r->model.recipe.L, lowest = r->model.lowest_trained_layer, n = r->model.recompute;
+  int64_t reached = L - (lowest > 0 ? lowest : 0);
+  if (n > 0)
+    printf("    %lld blocks run again in the backward pass\n",
+           (long long)(n < reached ? n : reached));
+}
+
+/* On a device of its own, what its memory holds; else what the process allocates. */
 static void print_memory(const struct ka_run *r) {
-  char bytes[32];
+  char bytes[32], free_bytes[32];
+  bool separate = r->dev.backend->separate, offload = separate && r->job->offload_optimizer;
   size_t all = 0;
   section("memory");
+  print_recompute(r);
   all += print_arena(&r->model.run);
-  all += print_arena(&r->optim.arena);
+  if (!offload) all += print_arena(&r->optim.arena);
   all += print_arena(&r->model.step);
-  printf("    %-24s %10s, besides the mapped files of frozen weights\n", "in all",
-         ka_fmt_bytes((double)all, bytes));
+  if (!separate) {
+    printf("    %-24s %10s, besides the mapped files of frozen weights\n", "in all",
+           ka_fmt_bytes((double)all, bytes));
+    return;
+  }
+  printf("    %-24s %10s\n", "the back end's own", ka_fmt_bytes((double)r->dev.own_bytes, bytes));
+  printf("    %-24s %10s, the arenas may take %s\n", "in all",
+         ka_fmt_bytes((double)(all + r->dev.own_bytes), bytes),
+         ka_fmt_bytes((double)r->dev.free_bytes, free_bytes));
+  if (!offload) return;
+  printf("  in the host's pinned memory\n");
+  print_arena(&r->optim.arena);
 }
 
 static double file_bytes(const struct ka_run *r) {
@@ -242,14 +263,18 @@ static void print_disk(const struct ka_run *r) {
 /* Rate of a square matmul in the compute dtype, best of a few. */
 static ka_status matmul_rate(struct ka_run *r, double *flops) {
   struct ka_ctx *ctx = r->ctx;
-  enum { N = 1024 };
+  const int64_t N = r->dev.backend->separate ? 8192 : 1024;
+  const struct ka_memory *memory = ka_dev_memory(&r->dev, KA_PLACE_DEVICE);
+  size_t n_bytes = (size_t)(N * N) * ka_dtype_bytes(r->model.compute);
   struct ka_tensor t[3];
   struct ka_arena a;
   double best = INFINITY;
-  ka_arena_init(&a, ctx, "plan");
+  KA_TRY(ka_arena_init_fixed(&a, ctx, "plan", 3 * n_bytes, memory));
   ka_status st = KA_STATUS_OK;
   for (int i = 0; i < 3; i++)
     KA_TRY_GOTO(ka_tensor_alloc(&a, &t[i], "plan", r->model.compute, 2, (int64_t[]){N, N}), out);
+  for (int i = 0; i < 3; i++)
+    KA_TRY_GOTO(ka_fill(&r->dev, &(struct ka_fill_args){.x = t[i], .value = 0.5}), out);
   for (int i = 0; i < 4; i++) {
     double begin = ka_now_s();
     KA_TRY_GOTO(
@@ -259,7 +284,7 @@ static ka_status matmul_rate(struct ka_run *r, double *flops) {
     KA_TRY_GOTO(ka_dev_sync(&r->dev), out);
     best = fmin(best, ka_now_s() - begin);
   }
-  *flops = 2.0 * N * N * N / best;
+  *flops = 2.0 * (double)N * (double)N * (double)N / best;
 out:
   ka_arena_deinit(&a);
   return st;
@@ -275,8 +300,12 @@ static ka_status print_time(struct ka_run *r) {
   double tokens = (double)r->loop.schedule.n_steps * (double)r->loop.accumulation *
                   (double)(r->job->micro_batch_size * r->job->sequence_len);
   double flops = tokens * 2 * (all + all * (1 - lowest / L) + (double)n_trained(r));
-  KA_TRY(matmul_rate(r, &rate));
   section("time");
+  if (r->dev.imagined) {
+    printf("  %.3g flops; how long they take only the device itself can say\n", flops);
+    return KA_STATUS_OK;
+  }
+  KA_TRY(matmul_rate(r, &rate));
   printf("  about %s: %.3g flops at half of this device's matmul rate of %.3g a second\n",
          ka_fmt_duration(flops / (0.5 * rate), time), flops, rate);
   return KA_STATUS_OK;

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "engine/train/checkpoint.h"
+#include "engine/train/memory.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -53,31 +54,11 @@ static ka_status open_model(struct ka_run *r) {
   return ka_model_open(ctx, &r->model, &r->dev, dir, compute_dtype(r));
 }
 
-/* Free memory as Linux counts it; 0: unknown. */
-static double available_bytes(void) {
-  char line[256];
-  double kib = 0;
-  FILE *f = fopen("/proc/meminfo", "r");
-  while (f && fgets(line, sizeof line, f))
-    if (strncmp(line, "MemAvailable:", 13) == 0) kib = strtod(line + 13, NULL);
-  if (f) fclose(f);
-  return kib * 1024;
-}
-
-/* Recomputing blocks saves memory and costs a forward pass; auto does it when the plan without it
- * would take most of what is free. Results are the same bits either way. */
 ka_status ka_run_prepare_model(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
-  const char *mode = r->job->gradient_checkpointing;
-  int64_t B = r->job->micro_batch_size, T = r->job->sequence_len;
-  r->model.checkpoint_blocks = strcmp(mode, "block") == 0;
-  if (strcmp(mode, "auto") == 0) {
-    KA_TRY(ka_model_prepare(&r->model, B, T, true));
-    double need = (double)(r->model.run.used_bytes + r->model.step.used_bytes);
-    double free_bytes = available_bytes();
-    r->model.checkpoint_blocks = free_bytes > 0 && need > 0.8 * free_bytes;
-  }
-  return ka_model_prepare(&r->model, B, T, r->options.plan);
+  KA_TRY(ka_run_choose_recompute(r));
+  return ka_model_prepare(&r->model, r->job->micro_batch_size, r->job->sequence_len,
+                          r->options.plan);
 }
 
 static ka_status open_selection(struct ka_run *r) {
@@ -129,16 +110,7 @@ static ka_status fill_loop_config(struct ka_run *r) {
 }
 
 static ka_status open_optim(struct ka_run *r) {
-  const struct ka_job *job = r->job;
-  struct ka_optim_config config = {.beta1 = job->adam_beta1,
-                                   .beta2 = job->adam_beta2,
-                                   .eps = job->adam_epsilon,
-                                   .weight_decay = job->weight_decay,
-                                   .max_grad_norm = job->max_grad_norm,
-                                   .state =
-                                       strcmp(job->optimizer_dtype, "bf16") == 0 ? KA_BF16 : KA_F32,
-                                   .seed = (uint64_t)job->seed,
-                                   .offload = job->offload_optimizer};
+  struct ka_optim_config config = ka_run_optim_config(r);
   r->has_optim = true;
   return ka_optim_init(r->ctx, &r->optim, &r->model, &config, r->options.plan);
 }

@@ -41,7 +41,8 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
                       const struct ka_run_options *options);
 void ka_run_close(struct ka_run *r);
 
-/* Plans or allocates the model for the job's batches, with gradient_checkpointing as it says. */
+/* Plans or allocates the model for the job's batches, with gradient_checkpointing as it says; see
+ * memory.h. */
 ka_status ka_run_prepare_model(struct ka_run *r);
 
 /* Trains to the end and writes the output directory. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The cuda back end's table, opening, errors and scratch; the plug-in's one export. */
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/tune.h"
 
 #include "base/log.h"
 #include "base/str.h"
@@ -209,6 +209,8 @@ static const struct ka_backend backend = {
     .record_end = cuda_record_end,
     .replay = cuda_replay,
     .record_free = cuda_record_free,
+    .choices_get = cuda_choices_get,
+    .choices_set = cuda_choices_set,
 };
 
 extern const struct ka_plugin ka_plugin;

@@ -23,7 +23,7 @@ void cuda_tuner_close(struct ka_dev *dev);
 ka_status cuda_tuner_choose(struct ka_dev *dev, const struct cuda_product *p,
                             const cublasLtMatmulAlgo_t **algo);
 
-/* All choices as text, a line each, and back. get appends; set overrides what is known. */
+/* See ka_dev_choices_get; a line each. */
 ka_status cuda_choices_get(struct ka_dev *dev, struct ka_str *text);
 ka_status cuda_choices_set(struct ka_dev *dev, const char *text);
 

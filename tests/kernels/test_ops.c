@@ -10,7 +10,7 @@
 #include <string.h>
 
 static const enum ka_dtype dtypes[] = {KA_F32, KA_BF16, KA_F64};
-enum { N_DTYPES = 3, GUARD = 64 };
+enum { N_DTYPES = 3, GUARD = 256 };
 
 struct run {
   struct ka_arena arena;
@@ -22,6 +22,16 @@ static void start(struct run *r, struct ka_dev *dev, const struct ka_op_case *c,
   struct ka_ctx *ctx = dev->ctx;
   ka_arena_init(&r->arena, ctx, "run");
   T_OK(ka_op_call_make(dev, &r->arena, c, x, 1, (struct ka_op_layout){offset, GUARD}, &r->call));
+}
+
+/* Runs the call where the device reads its operands, and brings the results back. */
+static void run(struct run *r, struct ka_dev *dev, int64_t offset) {
+  struct ka_ctx *ctx = dev->ctx;
+  struct ka_op_mirror mirror;
+  T_OK(ka_op_mirror_open(dev, &mirror, &r->call, (struct ka_op_layout){offset, GUARD}, false));
+  T_OK(ka_op_call_run(dev, &mirror.call));
+  T_OK(ka_op_mirror_fetch(&mirror));
+  ka_op_mirror_close(&mirror);
 }
 
 static int64_t width_of(const struct ka_tensor *t) { return t->n_dim ? t->shape[t->n_dim - 1] : 1; }
@@ -120,18 +130,16 @@ static void one_case(struct ka_dev *dev, struct ka_dev *ref, const struct ka_op_
     int threads;
     int64_t offset;
   } variants[] = {{2, 0}, {2, 0}, {1, 0}, {3, 0}, {2, 1}};
-  struct ka_ctx *ctx = dev->ctx;
   const struct ka_operand *list = ka_operands[c->op];
   struct run want, first = {0}, before;
   start(&want, ref, c, x, 0);
   start(&before, dev, c, x, 0);
-  T_OK(ka_op_call_run(ref, &want.call));
+  run(&want, ref, 0);
   for (size_t v = 0; v < sizeof variants / sizeof *variants; v++) {
     struct run got;
     omp_set_num_threads(variants[v].threads);
     start(&got, dev, c, x, variants[v].offset);
-    T_OK(ka_op_call_run(dev, &got.call));
-    T_OK(ka_dev_sync(dev));
+    run(&got, dev, variants[v].offset);
     for (int i = 0; list[i].name; i++) {
       struct ka_tensor *t = ka_op_call_operand(&got.call, i);
       if (!t->data) continue;
@@ -161,7 +169,6 @@ static void one_case(struct ka_dev *dev, struct ka_dev *ref, const struct ka_op_
 /* One NaN or infinity in one input: outputs are NaN or infinite exactly where ref's are. */
 static void one_poison(struct ka_dev *dev, struct ka_dev *ref, const struct ka_op_case *c,
                        enum ka_dtype x, int operand, double poison) {
-  struct ka_ctx *ctx = dev->ctx;
   const struct ka_operand *list = ka_operands[c->op];
   struct run got, want;
   struct run *runs[] = {&got, &want};
@@ -171,7 +178,7 @@ static void one_poison(struct ka_dev *dev, struct ka_dev *ref, const struct ka_o
     struct ka_tensor *t = ka_op_call_operand(&runs[i]->call, operand);
     if (t->data && ka_tensor_elems(t) > 0)
       ka_store(t->data, t->dtype, place_of(t, ka_tensor_elems(t) / 2), poison);
-    T_OK(ka_op_call_run(devs[i], &runs[i]->call));
+    run(runs[i], devs[i], 0);
   }
   for (int i = 0; list[i].name; i++) {
     struct ka_tensor *t = ka_op_call_operand(&got.call, i);
@@ -187,16 +194,22 @@ static void one_poison(struct ka_dev *dev, struct ka_dev *ref, const struct ka_o
   ka_arena_deinit(&want.arena);
 }
 
+/* f64 is for gradient checks, which ref does. */
+static bool served(const struct ka_dev *dev, enum ka_dtype x) {
+  return x != KA_F64 || !dev->backend->separate;
+}
+
 static void each_case(void (*visit)(struct ka_dev *, struct ka_dev *, const struct ka_op_case *,
                                     enum ka_dtype)) {
   struct ka_ctx context, *ctx = &context;
   ka_ctx_init(ctx);
   struct ka_dev dev, ref;
-  T_OK(ka_dev_open(ctx, &dev, "cpu"));
+  T_OK(ka_dev_open(ctx, &dev, t_device()));
   T_OK(ka_dev_open(ctx, &ref, "ref"));
   for (int i = 0; i < ka_n_op_cases; i++)
     for (int d = 0; d < N_DTYPES; d++)
-      if (!(ka_op_cases[i].flags & KA_CASE_PERF)) visit(&dev, &ref, &ka_op_cases[i], dtypes[d]);
+      if (!(ka_op_cases[i].flags & KA_CASE_PERF) && served(&dev, dtypes[d]))
+        visit(&dev, &ref, &ka_op_cases[i], dtypes[d]);
   ka_dev_close(&dev);
   ka_dev_close(&ref);
 }
@@ -224,6 +237,74 @@ static void test_poison(void **state) {
   each_case(poison_case);
 }
 
+static void *scalar(struct ka_dev *dev) {
+  struct ka_ctx *ctx = dev->ctx;
+  void *p;
+  if (dev->backend->separate)
+    T_OK(dev->backend->alloc(dev, KA_PLACE_DEVICE, &p, sizeof(double), "scalar"));
+  else
+    T_OK(ka_alloc(ctx, &p, sizeof(double), "scalar"));
+  return p;
+}
+static void scalar_free(struct ka_dev *dev, void *p) {
+  if (dev->backend->separate)
+    dev->backend->release(dev, KA_PLACE_DEVICE, p);
+  else
+    ka_free(p);
+}
+
+/* A list of steps is the steps one by one, to the bit: slices of several sizes, and more of them
+ * than one launch takes. */
+static void test_lists(void **state) {
+  (void)state;
+  enum { N = 70 };
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev dev;
+  T_OK(ka_dev_open(ctx, &dev, t_device()));
+  static const struct ka_op_case kinds[] = {{KA_OP_adamw, "N7 C64 h2", KA_CASE_OPT},
+                                            {KA_OP_adamw, "N3 C33 h2", KA_CASE_OPT},
+                                            {KA_OP_adamw, "N0 C5 h2", KA_CASE_OPT}};
+  struct run runs[2][N];
+  struct ka_op_mirror mirrors[2][N];
+  struct ka_adamw_args steps[N];
+  struct ka_sumsq_args norms[N];
+  double total[2] = {0.5, 0.5};
+  struct ka_tensor sums[2];
+  for (int way = 0; way < 2; way++) {
+    void *memory;
+    memory = scalar(&dev);
+    sums[way] = ka_tensor_1d(memory, KA_F64, 1);
+    T_OK(ka_dev_upload(&dev, memory, &total[way], sizeof *total));
+    for (int i = 0; i < N; i++) {
+      struct ka_op_mirror *m = &mirrors[way][i];
+      start(&runs[way][i], &dev, &kinds[i % 3], KA_BF16, 0);
+      T_OK(ka_op_mirror_open(&dev, m, &runs[way][i].call, (struct ka_op_layout){0, GUARD}, false));
+      steps[i] = m->call.args.adamw;
+      steps[i].health = mirrors[way][0].call.args.adamw.health;
+      norms[i] = (struct ka_sumsq_args){.out = sums[way], .x = steps[i].grad};
+      if (way == 0) T_OK(ka_sumsq(&dev, &norms[i]));
+      if (way == 0) T_OK(ka_adamw(&dev, &steps[i]));
+    }
+    if (way == 1) T_OK(ka_sumsq_list(&dev, norms, N));
+    if (way == 1) T_OK(ka_adamw_list(&dev, steps, N));
+    T_OK(ka_dev_download(&dev, &total[way], memory, sizeof *total));
+  }
+  assert_true(total[0] > 0.5 && total[0] == total[1]);
+  for (int i = 0; i < N; i++) {
+    for (int way = 0; way < 2; way++) T_OK(ka_op_mirror_fetch(&mirrors[way][i]));
+    for (int k = 0; ka_operands[KA_OP_adamw][k].name; k++)
+      assert_true(same_bits(ka_op_call_operand(&runs[0][i].call, k),
+                            ka_op_call_operand(&runs[1][i].call, k)));
+    for (int way = 0; way < 2; way++) {
+      ka_op_mirror_close(&mirrors[way][i]);
+      ka_arena_deinit(&runs[way][i].arena);
+    }
+  }
+  for (int way = 0; way < 2; way++) scalar_free(&dev, sums[way].data);
+  ka_dev_close(&dev);
+}
+
 /* Every op has a case, and every back end serves f32 and bf16 of it. */
 static void test_every_op_has_cases(void **state) {
   (void)state;
@@ -237,6 +318,6 @@ static void test_every_op_has_cases(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_op_has_cases),
                                      cmocka_unit_test(test_against_ref),
-                                     cmocka_unit_test(test_poison)};
+                                     cmocka_unit_test(test_lists), cmocka_unit_test(test_poison)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

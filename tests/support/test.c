@@ -86,3 +86,8 @@ int t_kappa(struct ka_str *out, struct ka_str *err, const char *args_fmt, ...) {
   if (err) T_OK(ka_read_file(ctx, err_path, 0, err));
   return WIFEXITED(rc) ? WEXITSTATUS(rc) : 128 + WTERMSIG(rc);
 }
+
+const char *t_device(void) {
+  const char *name = getenv("KAPPA_TEST_DEVICE");
+  return name && *name ? name : "cpu";
+}

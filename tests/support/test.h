@@ -35,6 +35,9 @@ const char *t_data_dir(void);
     skip();                                                                                        \
   }
 
+/* The back end that the tests of devices are about: $KAPPA_TEST_DEVICE, default "cpu". */
+const char *t_device(void);
+
 /* A fresh directory removed at exit; the path is static per call site count (never freed). */
 const char *t_temp_dir(void);
 

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Fitting a job into memory; see memory.h. */
+#include "engine/train/memory.h"
+
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct ka_optim_config ka_run_optim_config(const struct ka_run *r) {
+  const struct ka_job *job = r->job;
+  return (struct ka_optim_config){
+      .beta1 = job->adam_beta1,
+      .beta2 = job->adam_beta2,
+      .eps = job->adam_epsilon,
+      .weight_decay = job->weight_decay,
+      .max_grad_norm = job->max_grad_norm,
+      .state = strcmp(job->optimizer_dtype, "bf16") == 0 ? KA_BF16 : KA_F32,
+      .seed = (uint64_t)job->seed,
+      .offload = job->offload_optimizer,
+  };
+}
+
+/* Free memory as Linux counts it; 0: unknown. */
+static double host_free_bytes(void) {
+  char line[256];
+  double kib = 0;
+  FILE *f = fopen("/proc/meminfo", "r");
+  while (f && fgets(line, sizeof line, f))
+    if (strncmp(line, "MemAvailable:", 13) == 0) kib = strtod(line + 13, NULL);
+  if (f) fclose(f);
+  return kib * 1024;
+}
+
+static ka_status measure(struct ka_run *r, struct ka_run_memory *out, struct ka_optim *optim) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_optim_config config = ka_run_optim_config(r);
+  KA_TRY(ka_model_prepare(&r->model, r->job->micro_batch_size, r->job->sequence_len, true));
+  KA_TRY(ka_optim_init(ctx, optim, &r->model, &config, true));
+  out->model_bytes = r->model.run.used_bytes;
+  out->step_bytes = r->model.step.used_bytes;
+  out->optimizer_bytes = config.offload && r->dev.backend->separate ? 0 : optim->arena.used_bytes;
+  out->all_bytes = out->model_bytes + out->step_bytes + out->optimizer_bytes;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_run_measure(struct ka_run *r, struct ka_run_memory *out) {
+  struct ka_optim optim = {0};
+  ka_status st = measure(r, out, &optim);
+  ka_optim_deinit(&optim);
+  return st;
+}
+
+/* Which key makes a holder smaller. */
+static const struct {
+  const char *name, *key;
+} shrinks[] = {
+    {"activations", "gradient_checkpointing: auto, or less of micro_batch_size or sequence_len"},
+    {"scratch", "less of micro_batch_size or sequence_len"},
+    {"head", "less of micro_batch_size or sequence_len"},
+    {"masters", "optimizer_dtype: bf16 or offload_optimizer: true, or a smaller selection"},
+    {"first moments", "optimizer_dtype: bf16 or offload_optimizer: true, or a smaller selection"},
+    {"second moments", "optimizer_dtype: bf16 or offload_optimizer: true, or a smaller selection"},
+    {"gradients", "a smaller selection"},
+    {"weights", "bf16: true"},
+};
+
+static const char *hint_for(const char *name) {
+  for (size_t i = 0; i < sizeof shrinks / sizeof *shrinks; i++)
+    if (strcmp(shrinks[i].name, name) == 0) return shrinks[i].key;
+  return "a smaller job";
+}
+
+/* The largest holder not yet named. */
+static const struct ka_arena_use *next_holder(const struct ka_arena *const arenas[], int n,
+                                              size_t below) {
+  const struct ka_arena_use *most = NULL;
+  for (int a = 0; a < n; a++)
+    for (int i = 0; i < arenas[a]->n_names; i++) {
+      const struct ka_arena_use *use = &arenas[a]->uses[i];
+      if (use->bytes < below && (!most || use->bytes > most->bytes)) most = use;
+    }
+  return most;
+}
+
+static ka_status refuse(struct ka_run *r, const struct ka_run_memory *need, double budget) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_optim optim = {0};
+  struct ka_run_memory again;
+  struct ka_str text = {0};
+  char bytes[32], all[32];
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(measure(r, &again, &optim), out);
+  const struct ka_arena *const arenas[] = {&r->model.run, &r->model.step, &optim.arena};
+  const struct ka_arena_use *use = next_holder(arenas, need->optimizer_bytes ? 3 : 2, SIZE_MAX);
+  const char *hint = use ? hint_for(use->name) : "a smaller job";
+  for (int i = 0; use && i < 4; i++) {
+    KA_TRY_GOTO(ka_str_printf(ctx, &text, "%s%s %s", i ? ", " : "", use->name,
+                              ka_fmt_bytes((double)use->bytes, bytes)),
+                out);
+    use = next_holder(arenas, need->optimizer_bytes ? 3 : 2, use->bytes);
+  }
+  st = ka_fail(ctx, KA_E_MEMORY,
+               "device %s: the job needs %s, %s are free (largest: %s); what helps most: %s",
+               r->dev.backend->name, ka_fmt_bytes((double)need->all_bytes, all),
+               ka_fmt_bytes(budget > 0 ? budget : 0, bytes), text.data ? text.data : "", hint);
+out:
+  ka_optim_deinit(&optim);
+  ka_str_deinit(&text);
+  return st;
+}
+
+ka_status ka_run_choose_recompute(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *mode = r->job->gradient_checkpointing;
+  bool separate = r->dev.backend->separate;
+  int64_t L = r->model.recipe.L, low = 0, high = L;
+  struct ka_run_memory need;
+  double budget = separate ? (double)r->dev.free_bytes : 0.8 * host_free_bytes();
+  r->model.recompute = strcmp(mode, "block") == 0 ? L : 0;
+  KA_TRY(ka_run_measure(r, &need));
+  if (strcmp(mode, "auto") == 0 && budget > 0 && (double)need.all_bytes > budget) {
+    while (low < high) { /* the fewest blocks that fit, all of them if none do */
+      r->model.recompute = (low + high) / 2;
+      KA_TRY(ka_run_measure(r, &need));
+      if ((double)need.all_bytes <= budget)
+        high = r->model.recompute;
+      else
+        low = r->model.recompute + 1;
+    }
+    r->model.recompute = low;
+    KA_TRY(ka_run_measure(r, &need));
+  }
+  return separate && (double)need.all_bytes > budget ? refuse(r, &need, budget) : KA_STATUS_OK;
+}

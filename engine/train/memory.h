@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Does a job fit the device's memory, and with how many blocks recomputed? Answered by the same
+ * planning code that allocates, before anything is allocated. */
+#ifndef KAPPA_ENGINE_TRAIN_MEMORY_H
+#define KAPPA_ENGINE_TRAIN_MEMORY_H
+
+#include "engine/train/run.h"
+
+/* What a run would take of the device's memory (of the host's, where the device is the host). */
+struct ka_run_memory {
+  size_t model_bytes, step_bytes, optimizer_bytes; /* optimizer: 0 when it is offloaded */
+  size_t all_bytes;
+};
+
+/* With model.recompute as it is. Leaves the model measured, not allocated. */
+ka_status ka_run_measure(struct ka_run *r, struct ka_run_memory *out);
+
+/* Sets model.recompute as gradient_checkpointing says; auto: as few blocks as make the plan fit.
+ * A plan that does not fit a device's memory is KA_E_MEMORY with the largest holders and the keys
+ * that would help. */
+ka_status ka_run_choose_recompute(struct ka_run *r);
+
+/* The job's optimizer keys. */
+struct ka_optim_config ka_run_optim_config(const struct ka_run *r);
+
+#endif
