@@ -4,7 +4,7 @@
 # does nothing when they are there. Optional: libdnnl-dev (oneDNN) and libopenblas-dev with
 # liblapacke-dev (CMake goes on without).
 set -euo pipefail
-packages=(gcc libc6-dev cmake ninja-build pkg-config libfyaml-dev libjansson-dev libpcre2-dev
+packages=(gcc g++ libc6-dev cmake ninja-build pkg-config libfyaml-dev libjansson-dev libpcre2-dev
           libutf8proc-dev libxxhash-dev libdnnl-dev libopenblas-dev liblapacke-dev libcmocka-dev "$@")
 missing=()
 for p in "${packages[@]}"; do

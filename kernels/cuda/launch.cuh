@@ -46,7 +46,7 @@ inline cudaError_t ka_launch(const char *name, void (*kernel)(P...), dim3 grid, 
                             ka_call<P...>::run,
                             &call,
                             sizeof(call)};
-  return cudahost_launch(&launch);
+  return cudahost_launch_kernel(&launch);
 }
 
 #define KA_LAUNCH(kernel, ...) ka_launch(#kernel, kernel, __VA_ARGS__)

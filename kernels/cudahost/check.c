@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every load and store of device code passes through here: kernels are compiled with
+ * -fsanitize=thread and linked against the callbacks below instead of ThreadSanitizer's runtime
+ * (and with -fsanitize=alignment,bounds, whose two handlers are below too). Host code in the same
+ * files passes as well and is let through at once.
+ *
+ * Device code may touch: its own stack; its block's shared memory (shared.c); live device and
+ * pinned allocations, in bounds, aligned to the size of the access, reading only bytes that were
+ * written; constants. Compiled without instrumentation. In ASan and TSan builds kernels are watched
+ * by the real runtimes, and only the calls of the core come here. */
+#include "kernels/cudahost/internal.h"
+
+#include <link.h>
+#include <string.h>
+
+#if CH_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
+/* --- what else device code may read: the launch's arguments, constants, read-only data
+ * -------------- */
+static struct { uintptr_t begin, end; } constants[64];
+static int n_constants;
+
+void cudahost_constants(const void *begin, const void *end) {
+  if (begin == end || n_constants == (int)(sizeof constants / sizeof *constants)) return;
+  constants[n_constants].begin = (uintptr_t)begin;
+  constants[n_constants++].end = (uintptr_t)end;
+}
+
+bool ch_is_constant(uintptr_t at, size_t bytes) {
+  for (int i = 0; i < n_constants; i++)
+    if (at >= constants[i].begin && at + bytes <= constants[i].end) return true;
+  return false;
+}
+
+static int in_readonly_segment(struct dl_phdr_info *info, size_t size, void *user) {
+  uintptr_t at = *(uintptr_t *)user;
+  (void)size;
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+    bool relro = p->p_type == PT_GNU_RELRO, load = p->p_type == PT_LOAD && !(p->p_flags & PF_W);
+    if ((load || relro) && at - (info->dlpi_addr + p->p_vaddr) < p->p_memsz) return 1;
+  }
+  return 0;
+}
+
+static bool may_read(const struct ch_fibre *f, uintptr_t at, size_t bytes) {
+  const struct cudahost_launch *l = f->worker->launch;
+  if (at - (uintptr_t)l->call < l->call_bytes) return true;
+  return ch_is_constant(at, bytes) || dl_iterate_phdr(in_readonly_segment, &at);
+}
+
+/* --- reports -------------------------------------------------------------------------------------
+ */
+static _Noreturn void bad_access(const char *what, uintptr_t at, size_t bytes, int access,
+                                 const void *pc, cudaError_t error) {
+  ch_report("%s\n  it %s %zu bytes at %p\n", what,
+            access & CUDAHOST_ATOMIC  ? "changes (atomically)"
+            : access & CUDAHOST_WRITE ? "writes"
+                                      : "reads",
+            bytes, (void *)at);
+  ch_report_place(pc);
+  ch_report_address((void *)at);
+  ch_fault(error);
+}
+
+/* --- device memory -------------------------------------------------------------------------------
+ */
+static bool all_written(uintptr_t at, size_t bytes) {
+  const uint8_t *s = ch_shadow + (at - ch_device_base);
+  uint64_t a = 0;
+  switch (bytes) {
+  case 1:
+    return *s;
+  case 2:
+    return memcpy(&a, s, 2), a == 0x0101;
+  case 4:
+    return memcpy(&a, s, 4), a == 0x01010101;
+  }
+  for (; bytes >= 8; bytes -= 8, s += 8)
+    if (memcpy(&a, s, 8), a != 0x0101010101010101) return false;
+  while (bytes--)
+    if (!*s++) return false;
+  return true;
+}
+
+static void device_access(uintptr_t at, size_t bytes, int access, const void *pc) {
+  if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && at & (bytes - 1))
+    bad_access("misaligned access to device memory", at, bytes, access, pc,
+               cudaErrorMisalignedAddress);
+  if (CH_CHECKED && all_written(at, bytes)) return;
+  const struct ch_alloc *a = ch_alloc_near(at);
+  if (!a || !ch_in_alloc(a, at, bytes))
+    bad_access("access beyond device memory", at, bytes, access, pc, cudaErrorIllegalAddress);
+  if (!a->live)
+    bad_access("access to freed device memory", at, bytes, access, pc, cudaErrorIllegalAddress);
+  if (!CH_CHECKED) return;
+  if (access & (CUDAHOST_READ | CUDAHOST_ATOMIC))
+    bad_access("device memory read before it was written", at, bytes, access, pc,
+               cudaErrorIllegalAddress);
+  memset(ch_shadow + (at - ch_device_base), 1, bytes);
+}
+
+/* --- everything ----------------------------------------------------------------------------------
+ */
+static void other_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access,
+                         const void *pc) {
+  const struct ch_alloc *a = ch_pinned_find(at);
+  if (a && ch_in_alloc(a, at, bytes)) return;
+  if (!(access & (CUDAHOST_WRITE | CUDAHOST_ATOMIC)) && may_read(f, at, bytes)) return;
+  bad_access(at < 4096 ? "access through a null pointer" : "device code touches host memory", at,
+             bytes, access, pc, cudaErrorIllegalAddress);
+}
+
+void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access, const void *pc) {
+  if (at - (uintptr_t)f->stack->low < CH_STACK_BYTES) return;
+  if (at - ch_device_base < ch_device_bytes)
+    device_access(at, bytes, access, pc);
+  else if (at - (uintptr_t)ch_shared_base < (size_t)CH_SHARED_ARENA * CH_MAX_WORKERS)
+    ch_shared_access(f, at, bytes, access, pc);
+  else
+    other_access(f, at, bytes, access, pc);
+}
+
+void cudahost_touch(const void *at, size_t bytes, int access, void *pc) {
+  if (!ch_now) return;
+  ch_access(ch_now, (uintptr_t)at, bytes, access, pc);
+}
+
+#if CH_CHECKED
+
+#define PC __builtin_return_address(0)
+static inline void seen(const void *at, size_t bytes, int access, const void *pc) {
+  struct ch_fibre *f = ch_now;
+  if (f && (uintptr_t)at - (uintptr_t)f->stack->low >= CH_STACK_BYTES)
+    ch_access(f, (uintptr_t)at, bytes, access, pc);
+}
+
+#define HIDDEN __attribute__((visibility("hidden")))
+#define CALLBACK(name, n)                                                                          \
+  HIDDEN void __tsan_read##name(void *at) { seen(at, n, CUDAHOST_READ, PC); }                      \
+  HIDDEN void __tsan_write##name(void *at) { seen(at, n, CUDAHOST_WRITE, PC); }                    \
+  HIDDEN void __tsan_volatile_read##name(void *at) { seen(at, n, CUDAHOST_READ, PC); }             \
+  HIDDEN void __tsan_volatile_write##name(void *at) { seen(at, n, CUDAHOST_WRITE, PC); }           \
+  HIDDEN void __tsan_read_write##name(void *at) {                                                  \
+    seen(at, n, CUDAHOST_READ, PC), seen(at, n, CUDAHOST_WRITE, PC);                               \
+  }                                                                                                \
+  HIDDEN void __tsan_unaligned_read##name(void *at) { seen(at, n, CUDAHOST_READ, PC); }            \
+  HIDDEN void __tsan_unaligned_write##name(void *at) { seen(at, n, CUDAHOST_WRITE, PC); }
+
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+CALLBACK(1, 1)
+CALLBACK(2, 2)
+CALLBACK(4, 4)
+CALLBACK(8, 8)
+CALLBACK(16, 16)
+
+HIDDEN void __tsan_read_range(void *at, size_t bytes) { seen(at, bytes, CUDAHOST_READ, PC); }
+HIDDEN void __tsan_write_range(void *at, size_t bytes) { seen(at, bytes, CUDAHOST_WRITE, PC); }
+HIDDEN void __tsan_init(void) {}
+HIDDEN void __tsan_func_entry(void *pc) { (void)pc; }
+HIDDEN void __tsan_func_exit(void) {}
+HIDDEN void __tsan_vptr_update(void *at, void *value) { (void)at, (void)value; }
+HIDDEN void __tsan_vptr_read(void *at) { (void)at; }
+HIDDEN void __tsan_atomic_thread_fence(int order) { __atomic_thread_fence(order), (void)order; }
+
+/* The two atomic operations that cudahost_atomics.h is made of. A thread that spins on them lets
+ * the others run now and then. */
+static void atomic_seen(const void *at, size_t bytes, const void *pc) {
+  struct ch_fibre *f = ch_now;
+  if (!f) return;
+  ch_access(f, (uintptr_t)at, bytes, CUDAHOST_ATOMIC, pc);
+  if (++f->worker->spins % 256 == 0) cudahost_pause();
+}
+
+#define ATOMICS(bits, type)                                                                        \
+  HIDDEN type __tsan_atomic##bits##_load(const volatile type *at, int order) {                     \
+    (void)order;                                                                                   \
+    atomic_seen((const void *)at, sizeof(type), PC);                                               \
+    return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                                  \
+  }                                                                                                \
+  HIDDEN int __tsan_atomic##bits##_compare_exchange_strong(volatile type *at, type *old, type v,   \
+                                                           int order, int fail_order) {            \
+    (void)order, (void)fail_order;                                                                 \
+    return __atomic_compare_exchange_n(at, old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);         \
+  }
+ATOMICS(16, uint16_t)
+ATOMICS(32, uint32_t)
+ATOMICS(64, uint64_t)
+
+/* --- -fsanitize=alignment,bounds
+ * ------------------------------------------------------------------ */
+struct source_location {
+  const char *file;
+  uint32_t line, column;
+};
+struct type_descriptor {
+  uint16_t kind, info;
+  char name[];
+};
+struct type_mismatch {
+  struct source_location where;
+  const struct type_descriptor *type;
+  unsigned char log_alignment, check_kind;
+};
+struct out_of_bounds {
+  struct source_location where;
+  const struct type_descriptor *array, *index;
+};
+
+static void ubsan_report(const struct source_location *where) {
+  ch_report("    at %s:%u:%u\n", where->file, where->line, where->column);
+  ch_fault(cudaErrorMisalignedAddress);
+}
+
+HIDDEN void __ubsan_handle_type_mismatch_v1(const struct type_mismatch *m, uintptr_t at) {
+  if (!ch_now) return;
+  ch_report(at ? "misaligned access\n  %s at %p needs an alignment of %d\n"
+               : "access through a null pointer\n",
+            m->type->name, (void *)at, 1 << m->log_alignment);
+  ubsan_report(&m->where);
+}
+
+HIDDEN void __ubsan_handle_out_of_bounds(const struct out_of_bounds *b, uintptr_t index) {
+  ch_report("array index out of bounds\n  index %lld of %s\n", (long long)index, b->array->name);
+  ubsan_report(&b->where);
+}
+
+#endif

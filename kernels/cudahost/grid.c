@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Spreads the blocks of a grid over workers. The thread that runs a grid is worker 0; the others
+ * are threads of their own that sleep between grids, started when first needed and again after a
+ * fork. One grid runs at a time. */
+#include "kernels/cudahost/internal.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static struct ch_worker *workers[CH_MAX_WORKERS];
+static int n_helpers;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
+
+static struct {
+  const struct cudahost_launch *launch;
+  long long n_blocks;
+  int turn;      /* counts grids */
+  int n_wanted;  /* helpers that should join this one */
+  int n_working; /* helpers that have not finished */
+} grid;
+static atomic_llong next_block;
+static atomic_int failed; /* a cudaError_t: the other blocks need not run */
+
+static struct ch_worker *worker(int i) {
+  if (workers[i]) return workers[i];
+  struct ch_worker *w = mmap(NULL, sizeof *w, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (w == MAP_FAILED) {
+    ch_report("no memory for the threads that run blocks\n");
+    ch_fault(cudaErrorMemoryAllocation);
+  }
+  ch_shared_create(w, i);
+  return workers[i] = w;
+}
+
+static void work(struct ch_worker *w) {
+  const struct cudahost_launch *l = grid.launch;
+  w->launch = l;
+  w->error = cudaSuccess;
+  ch_context_thread(&w->main);
+  for (;;) {
+    long long b = atomic_fetch_add(&next_block, 1);
+    if (b >= grid.n_blocks || atomic_load(&failed)) return;
+    w->block = (uint3){(unsigned)(b % l->grid.x), (unsigned)(b / l->grid.x % l->grid.y),
+                       (unsigned)(b / l->grid.x / l->grid.y)};
+    ch_block_run(w);
+    if (w->error) atomic_store(&failed, (int)w->error);
+  }
+}
+
+static void *helper(void *argument) {
+  int me = (int)(intptr_t)argument, turn = 0;
+  ch_alternate_stack();
+  pthread_mutex_lock(&lock);
+  for (;;) {
+    while (grid.turn == turn || me > grid.n_wanted) {
+      turn = grid.turn;
+      pthread_cond_wait(&wake, &lock);
+    }
+    turn = grid.turn;
+    pthread_mutex_unlock(&lock);
+    work(workers[me]);
+    pthread_mutex_lock(&lock);
+    if (!--grid.n_working) pthread_cond_signal(&done);
+  }
+  return NULL;
+}
+
+static void after_fork(void) { n_helpers = 0; }
+
+/* Helpers 1 .. n run or will; fewer if the system gives no more threads. */
+static int start_helpers(int n) {
+  static bool registered;
+  if (!registered) registered = !pthread_atfork(NULL, NULL, after_fork);
+  while (n_helpers < n) {
+    pthread_t thread;
+    worker(n_helpers + 1);
+    if (pthread_create(&thread, NULL, helper, (void *)(intptr_t)(n_helpers + 1))) break;
+    pthread_detach(thread);
+    n_helpers++;
+  }
+  return n < n_helpers ? n : n_helpers;
+}
+
+static int workers_wanted(long long n_blocks) {
+  long long n = ch_setting(CH_WORKERS);
+  if (n <= 0) n = sysconf(_SC_NPROCESSORS_ONLN);
+  if (n > CH_MAX_WORKERS) n = CH_MAX_WORKERS;
+  return (int)(n < n_blocks ? n : n_blocks);
+}
+
+cudaError_t ch_grid_run(const struct cudahost_launch *l) {
+  long long n_blocks = (long long)l->grid.x * l->grid.y * l->grid.z;
+  int n = start_helpers(workers_wanted(n_blocks) - 1);
+  ch_alternate_stack();
+  worker(0);
+  pthread_mutex_lock(&lock);
+  grid.launch = l;
+  grid.n_blocks = n_blocks;
+  grid.n_wanted = grid.n_working = n;
+  grid.turn++;
+  atomic_store(&next_block, 0);
+  atomic_store(&failed, 0);
+  if (n) pthread_cond_broadcast(&wake);
+  pthread_mutex_unlock(&lock);
+  work(workers[0]);
+  pthread_mutex_lock(&lock);
+  while (grid.n_working) pthread_cond_wait(&done, &lock);
+  pthread_mutex_unlock(&lock);
+  return (cudaError_t)atomic_load(&failed);
+}
