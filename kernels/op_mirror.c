@@ -21,6 +21,7 @@ static ka_status add_span(struct ka_op_mirror *m, struct ka_tensor *t, struct ka
   size_t n_bytes;
   char *host = span_of(t, layout, &n_bytes);
   int i = 0;
+  if (n_bytes == 0) return KA_STATUS_OK;
   while (i < m->n && m->spans[i].host != host) i++;
   struct ka_op_span *s = &m->spans[i];
   if (i == m->n) {

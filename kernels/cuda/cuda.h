@@ -9,14 +9,14 @@
 #ifndef KAPPA_KERNELS_CUDA_CUDA_H
 #define KAPPA_KERNELS_CUDA_CUDA_H
 
-#include "kernels/device.h"
-
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
 #ifdef __cplusplus
-extern "C" {
+extern "C" { /* the house's headers are C */
 #endif
+
+#include "kernels/device.h"
 
 enum {
   CUDA_STAGES = 2, /* pinned buffers that copies from pageable memory go through */
