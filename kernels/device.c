@@ -93,8 +93,9 @@ ka_status ka_dev_open(struct ka_ctx *ctx, struct ka_dev *dev, const char *name) 
   if (strcmp(name, "auto") != 0)
     return ka_fail(ctx, KA_E_DEVICE, "device \"%s\": expected auto, cpu, cuda, ref or cuda:80GB",
                    name);
-  if (ka_ok(open_cuda(dev))) return KA_STATUS_OK;
-  ka_debug(ctx, "device", "cpu, because: %s", ctx->error.message);
+  if (ka_plugin_likely("cuda") && ka_ok(open_cuda(dev))) return KA_STATUS_OK;
+  ka_debug(ctx, "device", "cpu, because: %s",
+           ctx->error.message[0] ? ctx->error.message : "there is no NVIDIA driver");
   ka_error_clear(ctx);
   return open_backend(dev, &ka_backend_cpu);
 }

@@ -131,6 +131,8 @@ struct ka_plugin {
 
 /* The plug-in of this name ("cuda"), or why there is none (KA_E_DEVICE): $KAPPA_CUDA, else
  * kappa_cuda.so beside the program or in ../lib/kappa. Stays loaded. */
+/* Could it work here? Cheap to ask: loading CUDA's libraries takes a tenth of a second. */
+bool ka_plugin_likely(const char *name);
 ka_status ka_plugin_load(struct ka_ctx *ctx, const char *name, const struct ka_plugin **out);
 
 #endif

@@ -53,6 +53,14 @@ static ka_status load(struct ka_ctx *ctx, const char *path, const struct ka_plug
   return KA_STATUS_OK;
 }
 
+bool ka_plugin_likely(const char *name) {
+  (void)name;
+  if (getenv("KAPPA_CUDA")) return true;
+  void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+  if (driver) dlclose(driver);
+  return driver != NULL;
+}
+
 ka_status ka_plugin_load(struct ka_ctx *ctx, const char *name, const struct ka_plugin **out) {
   struct ka_arena a;
   const char *path = NULL;

@@ -91,13 +91,18 @@ static const char *support(struct ka_dev *dev, enum ka_op op, enum ka_dtype x) {
   while (c->op != op) c++;
   struct ka_arena a;
   struct ka_op_call call;
+  struct ka_op_mirror mirror = {0};
   ka_arena_init(&a, dev->ctx, "doctor");
   ka_status st = ka_op_call_make(dev, &a, c, x, 1, (struct ka_op_layout){0}, &call);
-  if (ka_ok(st)) st = ka_op_call_run(dev, &call);
+  if (ka_ok(st)) st = ka_op_mirror_open(dev, &mirror, &call, (struct ka_op_layout){0}, true);
+  if (ka_ok(st)) st = ka_op_call_run(dev, &mirror.call);
+  if (ka_ok(st)) st = ka_op_mirror_fetch(&mirror);
+  ka_op_mirror_close(&mirror);
   ka_arena_deinit(&a);
   if (!ka_ok(st)) ka_error_clear(dev->ctx);
   if (!ka_ok(st)) return "none";
-  return ka_op_overridden(dev->backend, op) && x != KA_F64 ? "own" : "ref";
+  bool own = dev->backend->separate || x != KA_F64;
+  return ka_op_overridden(dev->backend, op) && own ? "own" : "ref";
 }
 
 static ka_status matrix(struct ka_ctx *ctx, struct ka_dev *dev, json_t *out) {
@@ -126,7 +131,21 @@ static ka_status device(struct ka_ctx *ctx, json_t *devices, const char *name) {
   return st;
 }
 
-static ka_status advice(struct ka_ctx *ctx, json_t *list, json_t *devices) {
+/* The cuda device, or in `missing` why there is none. */
+static ka_status cuda(struct ka_ctx *ctx, json_t *devices, char *missing, size_t n) {
+  struct ka_dev dev;
+  ka_status st = ka_dev_open(ctx, &dev, "cuda");
+  *missing = 0;
+  if (ka_ok(st)) {
+    ka_dev_close(&dev);
+    return device(ctx, devices, "cuda");
+  }
+  snprintf(missing, n, "%s", ctx->error.message);
+  ka_error_clear(ctx);
+  return KA_STATUS_OK;
+}
+
+static ka_status advice(struct ka_ctx *ctx, json_t *list, json_t *devices, const char *no_cuda) {
   const char *lines[8];
   int n = 0;
   const char *slow = ka_dense_slow_core();
@@ -139,7 +158,7 @@ static ka_status advice(struct ka_ctx *ctx, json_t *list, json_t *devices) {
   if (slow) lines[n++] = slow;
   if (!json_is_true(json_object_get(json_object_get(devices, "cpu"), "fast_bf16")))
     lines[n++] = "no bf16 instructions: `bf16: auto` computes in f32";
-  lines[n++] = "no cuda back end in this build";
+  if (*no_cuda) lines[n++] = no_cuda;
   for (int i = 0; i < n; i++)
     if (json_array_append_new(list, json_string(lines[i])) != 0)
       return ka_fail(ctx, KA_E_MEMORY, "doctor: out of memory");
@@ -149,6 +168,7 @@ static ka_status advice(struct ka_ctx *ctx, json_t *list, json_t *devices) {
 static ka_status gather(struct ka_ctx *ctx, json_t *root) {
   json_t *libs = json_object(), *cpu = json_object(), *devices = json_object();
   json_t *notes = json_array();
+  char no_cuda[KA_ERROR_MAX];
   KA_TRY(set_text(ctx, root, "kappa", KAPPA_VERSION));
   KA_TRY(set(ctx, root, "processor", cpu));
   KA_TRY(set(ctx, root, "libraries", libs));
@@ -158,7 +178,8 @@ static ka_status gather(struct ka_ctx *ctx, json_t *root) {
   KA_TRY(libraries(ctx, libs));
   KA_TRY(device(ctx, devices, "cpu"));
   KA_TRY(device(ctx, devices, "ref"));
-  return advice(ctx, notes, devices);
+  KA_TRY(cuda(ctx, devices, no_cuda, sizeof no_cuda));
+  return advice(ctx, notes, devices, no_cuda);
 }
 
 static void print_fields(const char *title, json_t *object) {
@@ -174,7 +195,7 @@ static void print_fields(const char *title, json_t *object) {
 static void print_matrix(json_t *devices) {
   const char *name, *dtype, *op;
   json_t *device, *row, *cell;
-  printf("support (own: the back end's kernel, ref: the reference kernel)\n  %-14s", "");
+  printf("support (own: the back end's kernel, ref: the reference kernel, none)\n  %-14s", "");
   json_object_foreach(devices, name, device)
       json_object_foreach(json_object_get(json_object_get(device, "ops"), "fill"), dtype, cell)
           printf(" %3s %-4s", name, dtype);

@@ -14,7 +14,7 @@ ka_status cuda_matmul_open(struct ka_dev *dev) {
   KA_TRY(cuda_alloc(dev, KA_PLACE_DEVICE, &s->workspace, CUDA_WORKSPACE_BYTES, "matmul workspace"));
   cublasStatus_t e = cublasLtCreate(&s->lt);
   if (e != CUBLAS_STATUS_SUCCESS)
-    return ka_fail(ctx, KA_E_DEVICE, "cublasLtCreate: %s", cublasGetStatusString(e));
+    return ka_fail(ctx, KA_E_DEVICE, "cublasLtCreate: %s", cublasLtGetStatusString(e));
   return cuda_tuner_open(dev);
 }
 
@@ -116,6 +116,6 @@ ka_status matmul_cuda(struct ka_dev *dev, const struct ka_matmul_args *args) {
   if (e)
     return ka_fail(ctx, KA_E_DEVICE, "matmul [%lld,%lld] = [%lld,%lld] x [%lld,%lld]: cuBLASLt: %s",
                    (long long)p.key.m, (long long)p.key.n, (long long)p.key.m, (long long)p.key.k,
-                   (long long)p.key.k, (long long)p.key.n, cublasGetStatusString(e));
+                   (long long)p.key.k, (long long)p.key.n, cublasLtGetStatusString(e));
   return algo ? cuda_launched(dev, "matmul", cudaSuccess) : cuda_matmul_plain(dev, args);
 }

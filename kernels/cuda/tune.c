@@ -178,7 +178,7 @@ ka_status cuda_tuner_open(struct ka_dev *dev) {
   if (!e)
     e = cublasLtMatmulPreferenceSetAttribute(
         t->preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof schemes);
-  if (e) return ka_fail(ctx, KA_E_DEVICE, "cuBLASLt preference: %s", cublasGetStatusString(e));
+  if (e) return ka_fail(ctx, KA_E_DEVICE, "cuBLASLt preference: %s", cublasLtGetStatusString(e));
   with_cache(dev, false);
   return KA_STATUS_OK;
 }
@@ -276,7 +276,7 @@ ka_status cuda_tuner_choose(struct ka_dev *dev, const struct cuda_product *p,
     struct choice c = {.key = p->key};
     int n = 0, best = 0;
     cublasStatus_t e = candidates(dev, p, found, &n);
-    if (e) return ka_fail(ctx, KA_E_DEVICE, "cuBLASLt heuristic: %s", cublasGetStatusString(e));
+    if (e) return ka_fail(ctx, KA_E_DEVICE, "cuBLASLt heuristic: %s", cublasLtGetStatusString(e));
     if (n > 1 && !s->capturing) KA_TRY(measure(dev, p, found, n, &best));
     c.none = n == 0;
     if (n > 0) c.algo = found[best].algo;

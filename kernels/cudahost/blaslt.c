@@ -33,7 +33,7 @@ struct algo { /* in the opaque bytes */
 _Static_assert(sizeof(struct algo) <= sizeof(cublasLtMatmulAlgo_t), "an algorithm is 64 bytes");
 enum { MAGIC = 0x6b61 };
 
-const char *cublasGetStatusString(cublasStatus_t status) {
+const char *cublasLtGetStatusString(cublasStatus_t status) {
   switch (status) {
   case CUBLAS_STATUS_SUCCESS:
     return "success";

@@ -28,7 +28,7 @@ static void decoding_equals_a_whole_pass(void **state) {
     struct ka_decoder d;
     float logits[TINY_V], *all = calloc((size_t)(40 * TINY_V), sizeof *all);
     const char *dir = tiny_make(ctx, configs[c], KA_F32);
-    T_OK(ka_dev_open(ctx, &dev, "ref"));
+    T_OK(ka_dev_open(ctx, &dev, t_device()));
     for (int i = 0; i < 40; i++) ids[i] = i * 7 % TINY_V;
     struct tiny_batch b = tiny_batch(1, 40, ids);
     T_OK(ka_model_open(ctx, &m, &dev, dir, KA_F32));

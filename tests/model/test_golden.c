@@ -34,10 +34,10 @@ static void check(const char *data, const char *device, enum ka_dtype compute, i
   ka_dev_close(&dev);
 }
 
-static void golden_f32_cpu(void **state) {
+static void golden_f32(void **state) {
   (void)state;
   T_DATA(data);
-  check(data, "cpu", KA_F32, 0);
+  check(data, t_device(), KA_F32, 0);
 }
 
 static void golden_f32_ref(void **state) {
@@ -49,7 +49,7 @@ static void golden_f32_ref(void **state) {
 static void golden_bf16(void **state) {
   (void)state;
   T_DATA(data);
-  check(data, "cpu", KA_BF16, 0);
+  check(data, t_device(), KA_BF16, 0);
 }
 
 static void the_command(void **state) {
@@ -78,7 +78,7 @@ static void the_command(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(golden_f32_cpu),
+      cmocka_unit_test(golden_f32),
       cmocka_unit_test(golden_f32_ref),
       cmocka_unit_test(golden_bf16),
       cmocka_unit_test(the_command),

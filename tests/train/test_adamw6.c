@@ -78,11 +78,15 @@ static void compare_weights(struct fixture *f, const struct ka_optim *o) {
     assert_non_null(e);
     double sum = 0, worst = 0;
     int64_t n = ka_tensor_elems(w);
+    float *got = malloc((size_t)n * sizeof *got);
+    struct ka_ctx *ctx = o->ctx;
+    T_OK(ka_dev_get(o->model->dev, ka_tensor_2d(got, KA_F32, w->shape[0], w->shape[1]), *w));
     for (int64_t k = 0; k < n; k++) {
-      double d = fabs(ka_load(w->data, w->dtype, k) - ka_load(e->t.data, e->t.dtype, k));
+      double d = fabs(got[k] - ka_load(e->t.data, e->t.dtype, k));
       sum += d * d;
       worst = fmax(worst, d);
     }
+    free(got);
     if (sqrt(sum / (double)n) > 1e-6 || worst > 2e-4)
       fail_msg("%s: RMS %g, worst %g", o->slices[i].tensor, sqrt(sum / (double)n), worst);
   }
@@ -137,14 +141,14 @@ static void llama(void **state) {
   (void)state;
   T_DATA(data);
   const char *dir = t_str("%s/golden/llama", data);
-  run(dir, 2, "cpu");
-  run(dir, 1, "cpu"); /* two micro-batches with different numbers of targets */
+  run(dir, 2, t_device());
+  run(dir, 1, t_device()); /* two micro-batches with different numbers of targets */
 }
 
 static void qwen3(void **state) {
   (void)state;
   T_DATA(data);
-  run(t_str("%s/golden/qwen3", data), 2, "cpu");
+  run(t_str("%s/golden/qwen3", data), 2, t_device());
   run(t_str("%s/golden/qwen3", data), 1, "ref");
 }
 

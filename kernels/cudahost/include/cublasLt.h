@@ -59,6 +59,7 @@ enum {
 };
 
 size_t cublasLtGetVersion(void);
+const char *cublasLtGetStatusString(cublasStatus_t status);
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle);
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle);
 

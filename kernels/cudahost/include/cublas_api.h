@@ -6,10 +6,6 @@
 #include "cuda_runtime_api.h"
 #include "library_types.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 typedef enum {
   CUBLAS_STATUS_SUCCESS = 0,
   CUBLAS_STATUS_NOT_INITIALIZED = 1,
@@ -31,11 +27,5 @@ typedef enum {
   CUBLAS_COMPUTE_64F = 70,
   CUBLAS_COMPUTE_64F_PEDANTIC = 71
 } cublasComputeType_t;
-
-const char *cublasGetStatusString(cublasStatus_t status);
-
-#ifdef __cplusplus
-}
-#endif
 
 #endif
