@@ -9,7 +9,8 @@
 #include <string.h>
 
 static void bad(const char *what, struct ch_place place) {
-  ch_report("%s\n    at %s:%d\n", what, place.site.file, place.site.line);
+  ch_report("%s\n", what);
+  ch_report("    at %s:%d\n", place.site.file, place.site.line);
   ch_fault(cudaErrorMisalignedAddress);
 }
 

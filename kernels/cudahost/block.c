@@ -12,6 +12,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 _Thread_local struct ch_fibre *ch_now;
 
@@ -305,6 +306,12 @@ void ch_block_run(struct ch_worker *w) {
 
 uint3 cudahost_thread_idx(void) { return ch_now->thread; }
 uint3 cudahost_block_idx(void) { return ch_now->worker->block; }
-dim3 cudahost_block_dim(void) { return ch_now->worker->launch->block; }
-dim3 cudahost_grid_dim(void) { return ch_now->worker->launch->grid; }
+static uint3 size_of(dim3 d) { return (uint3){d.x, d.y, d.z}; }
+uint3 cudahost_block_dim(void) { return size_of(ch_now->worker->launch->block); }
+uint3 cudahost_grid_dim(void) { return size_of(ch_now->worker->launch->grid); }
+long long cudahost_clock(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
 unsigned cudahost_lane(void) { return ch_now->lane; }

@@ -56,7 +56,8 @@ static bool may_read(const struct ch_fibre *f, uintptr_t at, size_t bytes) {
  */
 static _Noreturn void bad_access(const char *what, uintptr_t at, size_t bytes, int access,
                                  const void *pc, cudaError_t error) {
-  ch_report("%s\n  it %s %zu bytes at %p\n", what,
+  ch_report("%s\n", what);
+  ch_report("  it %s %zu bytes at %p\n",
             access & CUDAHOST_ATOMIC  ? "changes (atomically)"
             : access & CUDAHOST_WRITE ? "writes"
                                       : "reads",
@@ -129,6 +130,8 @@ void cudahost_touch(const void *at, size_t bytes, int access, void *pc) {
   ch_access(ch_now, (uintptr_t)at, bytes, access, pc);
 }
 
+void cudahost_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
 #if CH_CHECKED
 
 #define PC __builtin_return_address(0)
@@ -164,7 +167,6 @@ HIDDEN void __tsan_func_entry(void *pc) { (void)pc; }
 HIDDEN void __tsan_func_exit(void) {}
 HIDDEN void __tsan_vptr_update(void *at, void *value) { (void)at, (void)value; }
 HIDDEN void __tsan_vptr_read(void *at) { (void)at; }
-HIDDEN void __tsan_atomic_thread_fence(int order) { __atomic_thread_fence(order), (void)order; }
 
 /* The two atomic operations that cudahost_atomics.h is made of. A thread that spins on them lets
  * the others run now and then. */
@@ -217,14 +219,15 @@ static void ubsan_report(const struct source_location *where) {
 
 HIDDEN void __ubsan_handle_type_mismatch_v1(const struct type_mismatch *m, uintptr_t at) {
   if (!ch_now) return;
-  ch_report(at ? "misaligned access\n  %s at %p needs an alignment of %d\n"
-               : "access through a null pointer\n",
-            m->type->name, (void *)at, 1 << m->log_alignment);
+  ch_report(at ? "misaligned access\n" : "access through a null pointer\n");
+  ch_report("  %s at %p, which needs an alignment of %d\n", m->type->name, (void *)at,
+            1 << m->log_alignment);
   ubsan_report(&m->where);
 }
 
 HIDDEN void __ubsan_handle_out_of_bounds(const struct out_of_bounds *b, uintptr_t index) {
-  ch_report("array index out of bounds\n  index %lld of %s\n", (long long)index, b->array->name);
+  ch_report("array index out of bounds\n");
+  ch_report("  index %lld of %s\n", (long long)index, b->array->name);
   ubsan_report(&b->where);
 }
 

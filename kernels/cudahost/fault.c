@@ -7,6 +7,7 @@
 #include "kernels/cudahost/internal.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <link.h>
 #include <pthread.h>
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -76,14 +78,36 @@ static void module_file(const char *name, char *path, size_t bytes) {
     path[n] = 0;
 }
 
-/* addr2line prints a function and a FILE:LINE for each frame, inlined ones first. Those in our own
- * headers are left out. */
-static int print_frames(FILE *in) {
-  char function[512], file[1024];
+/* What addr2line says about an address, by calls that a signal handler may make. */
+static void ask_addr2line(const char *path, uintptr_t offset, char *answer, size_t bytes) {
+  char address[32];
+  size_t n = 0;
+  int ends[2];
+  snprintf(address, sizeof address, "%#lx", (unsigned long)offset);
+  answer[0] = 0;
+  if (pipe(ends)) return;
+  pid_t child = fork();
+  if (!child) {
+    dup2(ends[1], 1);
+    dup2(open("/dev/null", O_WRONLY), 2);
+    execlp("addr2line", "addr2line", "-Cfie", path, address, (char *)NULL);
+    _exit(1);
+  }
+  close(ends[1]);
+  for (ssize_t got; (got = read(ends[0], answer + n, bytes - 1 - n)) > 0;) n += (size_t)got;
+  answer[n] = 0;
+  close(ends[0]);
+  waitpid(child, NULL, 0);
+}
+
+/* A function and a FILE:LINE for each frame, inlined ones first. Those in our own headers are left
+ * out. */
+static int print_frames(char *answer) {
   int n = 0;
-  while (n < 4 && fgets(function, sizeof function, in) && fgets(file, sizeof file, in)) {
-    function[strcspn(function, "\n")] = 0;
-    file[strcspn(file, "\n ")] = 0;
+  while (n < 4) {
+    char *function = strsep(&answer, "\n"), *file = answer ? strsep(&answer, "\n") : NULL;
+    if (!file) break;
+    file[strcspn(file, " ")] = 0;
     if (strstr(file, "cudahost/include/") || strstr(file, "kernels/cuda/launch.cuh") ||
         strstr(file, "/bits/") || file[0] == '?')
       continue;
@@ -94,7 +118,7 @@ static int print_frames(FILE *in) {
 }
 
 void ch_report_place(const void *pc) {
-  char command[PATH_MAX + 128], path[PATH_MAX];
+  static char path[PATH_MAX], answer[8192]; /* under the report's lock */
   Dl_info info;
   struct link_map *map = NULL;
   if (!dladdr1(pc, &info, (void **)&map, RTLD_DL_LINKMAP) || !info.dli_fname) {
@@ -103,12 +127,8 @@ void ch_report_place(const void *pc) {
   }
   uintptr_t offset = (uintptr_t)pc - (map ? map->l_addr : 0) - 1; /* the call, not its return */
   module_file(info.dli_fname, path, sizeof path);
-  snprintf(command, sizeof command, "addr2line -Cfie '%s' %#lx 2>/dev/null", path,
-           (unsigned long)offset);
-  FILE *in = popen(command, "r");
-  int n = in ? print_frames(in) : 0;
-  if (in) pclose(in);
-  if (!n)
+  ask_addr2line(path, offset, answer, sizeof answer);
+  if (!print_frames(answer))
     ch_report("    at %s+%#lx (%s)\n", path, (unsigned long)offset,
               info.dli_sname ? info.dli_sname : "?");
 }
@@ -188,6 +208,7 @@ void ch_alternate_stack(void) {
 }
 
 _Noreturn void cudahost_trap(struct cudahost_site site) {
-  ch_report("a kernel trapped\n    at %s:%d\n", site.file, site.line);
+  ch_report("a kernel trapped\n");
+  ch_report("    at %s:%d\n", site.file, site.line);
   ch_fault(cudaErrorLaunchFailure);
 }

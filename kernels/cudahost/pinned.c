@@ -148,8 +148,8 @@ static void pages_of(struct hold *h, const struct ch_alloc *a) {
 
 void ch_hold(struct ch_op *op, const void *at, size_t bytes, bool write) {
   const struct ch_alloc *a = ch_pinned_find((uintptr_t)at);
-  struct hold *grown = more(holds, n_holds, &max_holds, sizeof *grown);
-  if (!grown || !a || !bytes) return;
+  struct hold *grown = a && bytes ? more(holds, n_holds, &max_holds, sizeof *grown) : NULL;
+  if (!grown) return;
   holds = grown;
   struct hold *h = &holds[n_holds++];
   *h = (struct hold){.op = op, .at = (uintptr_t)at, .bytes = bytes, .write = write};

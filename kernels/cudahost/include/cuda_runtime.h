@@ -24,12 +24,12 @@
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 /* Variables only. They lie in a section of their own, which tells them from the host's globals. */
-#define __constant__ __attribute__((section("cudahost_constants"), visibility("hidden"), used))
+#define __constant__ __attribute__((section("cudahost_section"), visibility("hidden"), used))
 
 #define threadIdx (cudahost_thread_idx())
 #define blockIdx (cudahost_block_idx())
-#define blockDim (cudahost_block_dim())
-#define gridDim (cudahost_grid_dim())
+#define blockDim (dim3(cudahost_block_dim()))
+#define gridDim (dim3(cudahost_grid_dim()))
 static constexpr int warpSize = 32;
 
 #include "cudahost_atomics.h"
@@ -69,11 +69,11 @@ inline cudaError_t cudaMemcpyToSymbol(const T &symbol, const void *src, size_t b
 
 /* Tells the core where this module keeps its __constant__ variables, if it has any. */
 extern "C" {
-extern const char __start_cudahost_constants[] __attribute__((weak, visibility("hidden")));
-extern const char __stop_cudahost_constants[] __attribute__((weak, visibility("hidden")));
+extern const char __start_cudahost_section[] __attribute__((weak, visibility("hidden")));
+extern const char __stop_cudahost_section[] __attribute__((weak, visibility("hidden")));
 }
 __attribute__((constructor)) static void cudahost_register_constants(void) {
-  cudahost_constants(__start_cudahost_constants, __stop_cudahost_constants);
+  cudahost_constants(__start_cudahost_section, __stop_cudahost_section);
 }
 #endif
 

@@ -22,8 +22,8 @@ struct cudahost_site {
 /* The same during one activation of a function, hence const. */
 uint3 cudahost_thread_idx(void) __attribute__((const));
 uint3 cudahost_block_idx(void) __attribute__((const));
-dim3 cudahost_block_dim(void) __attribute__((const));
-dim3 cudahost_grid_dim(void) __attribute__((const));
+uint3 cudahost_block_dim(void) __attribute__((const));
+uint3 cudahost_grid_dim(void) __attribute__((const));
 
 /* One launch. The bytes at `call` are copied; `run` is called once a thread with the copy. */
 struct cudahost_launch {
@@ -78,11 +78,19 @@ extern const struct cudahost_warp_op cudahost_op_syncwarp, cudahost_op_shuffle, 
 enum cudahost_access { CUDAHOST_READ = 1, CUDAHOST_WRITE = 2, CUDAHOST_ATOMIC = 4 };
 void cudahost_touch(const void *at, size_t bytes, int access, void *pc);
 
+/* The twins of PTX; kernels/cuda/ptx.cuh has the layouts. */
+enum cudahost_mma_kind { CUDAHOST_MMA_BF16, CUDAHOST_MMA_F16, CUDAHOST_MMA_TF32 };
+void cudahost_mma(enum cudahost_mma_kind kind, float d[4], const unsigned a[4], const unsigned b[2],
+                  struct cudahost_site site);
+void cudahost_ldmatrix(unsigned *r, const void *row, int n, bool transposed,
+                       struct cudahost_site site);
+unsigned cudahost_movmatrix(unsigned a, struct cudahost_site site);
 void cudahost_cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes,
                        struct cudahost_site site);
 void cudahost_cp_async_commit(void);
 void cudahost_cp_async_wait(unsigned groups_left);
 
+void cudahost_fence(void); /* __threadfence */
 void cudahost_pause(void); /* lets other threads of the block run */
 long long cudahost_clock(void);
 __attribute__((noreturn)) void cudahost_trap(struct cudahost_site site);

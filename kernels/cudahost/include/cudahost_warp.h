@@ -20,9 +20,9 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, CUDAHOST_SITE) {
 
 /* Every thread of the block sees memory in the same order here: fibres of a block never run at the
  * same time, and blocks meet at atomics only. */
-inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence_block() { cudahost_fence(); }
+inline void __threadfence() { cudahost_fence(); }
+inline void __threadfence_system() { cudahost_fence(); }
 
 template <typename T>
 inline T cudahost_shfl(cudahost_shuffle_kind kind, unsigned mask, T value, int by, int width,

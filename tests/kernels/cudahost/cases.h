@@ -15,9 +15,14 @@ struct cudahost_case {
   const char *report; /* of a fault: what its report must say; words between | in this order */
   int needs;          /* CASE_* */
 };
-enum { CASE_CHECKED = 1 /* needs the callbacks of check.c: not under a real sanitizer */ };
+enum {
+  CASE_CHECKED = 1, /* needs the callbacks of check.c: not under a real sanitizer */
+  CASE_ASAN = 4,    /* AddressSanitizer or UBSan reports it in its own words, where it is on */
+  CASE_PRINTS = 2,  /* may write to stderr although it is correct */
+};
 
-extern const struct cudahost_case cudahost_good_cases[], cudahost_fault_cases[];
+extern const struct cudahost_case cudahost_block_cases[], cudahost_ptx_cases[],
+    cudahost_host_cases[], cudahost_fault_cases[];
 
 #ifdef __cplusplus
 }
