@@ -38,6 +38,11 @@ static ka_status open_backend(struct ka_dev *dev, const struct ka_backend *backe
   dev->memory[KA_PLACE_DEVICE] = (struct ka_memory){dev, 256, alloc_device, release_device};
   dev->memory[KA_PLACE_PINNED] = (struct ka_memory){dev, 256, alloc_pinned, release_pinned};
   ka_status st = backend->open ? backend->open(dev) : KA_STATUS_OK;
+  if (ka_ok(st) && backend->separate && !dev->imagined) {
+    st = alloc_in(dev, KA_PLACE_DEVICE, &dev->bounce, BOUNCE_BYTES, "conversion");
+    dev->own_bytes += BOUNCE_BYTES;
+    dev->free_bytes -= dev->free_bytes < BOUNCE_BYTES ? dev->free_bytes : BOUNCE_BYTES;
+  }
   if (!ka_ok(st)) ka_dev_close(dev);
   return st;
 }
@@ -175,8 +180,6 @@ static ka_status move_rows(struct ka_dev *dev, bool up, struct ka_tensor to,
   to = rows_of(to, flat);
   from = rows_of(from, flat);
   int64_t step = to.dtype == from.dtype ? INT64_MAX : BOUNCE_BYTES / (int64_t)sizeof(double);
-  if (to.dtype != from.dtype && !dev->bounce)
-    KA_TRY(alloc_in(dev, KA_PLACE_DEVICE, &dev->bounce, BOUNCE_BYTES, "conversion"));
   for (int64_t r = 0; r < to.shape[0]; r++)
     for (int64_t c = 0, n; c < to.shape[1]; c += n) {
       n = to.shape[1] - c < step ? to.shape[1] - c : step;

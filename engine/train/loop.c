@@ -17,16 +17,21 @@ static bool due(int64_t step, int64_t every, int64_t n_steps) {
   return step == n_steps || (every > 0 && step % every == 0);
 }
 
-/* The loss is normalised over the whole step's targets, so they are counted before the first
- * gradient; with one micro-batch a step that is the batch at hand. */
-static ka_status count_targets(struct ka_loop *l, int64_t first, int64_t *n_targets) {
+/* The loss is normalised over the whole step's targets, so they are counted before its first
+ * gradient, which may have happened already. */
+static ka_status count_targets(struct ka_loop *l, int64_t step, int64_t *n_targets) {
   struct ka_ctx *ctx = l->ctx;
-  *n_targets = 0;
-  for (int64_t i = 0; i < l->config.accumulation; i++) {
-    struct ka_batch batch;
-    KA_TRY(l->train.get(l->train.user, first + i, &batch));
-    *n_targets += batch.n_targets;
+  int64_t first = step * l->config.accumulation, n = 0;
+  if (l->counted_step != step + 1) {
+    for (int64_t i = 0; i < l->config.accumulation; i++) {
+      struct ka_batch batch;
+      KA_TRY(l->train.get(l->train.user, first + i, &batch));
+      n += batch.n_targets;
+    }
+    l->counted_step = step + 1;
+    l->counted_targets = n;
   }
+  *n_targets = l->counted_targets;
   return KA_STATUS_OK;
 }
 
@@ -52,19 +57,31 @@ static ka_status check_finite(struct ka_loop *l, double loss, double norm, doubl
                  isfinite(loss) ? norm : loss, lr);
 }
 
+/* The device works while the next step's data is looked at. */
+static ka_status update(struct ka_loop *l, double lr, double *loss_sum, double *norm) {
+  struct ka_ctx *ctx = l->ctx;
+  double sumsq = 0;
+  int64_t next = 0;
+  KA_TRY(ka_optim_step(l->optim, lr));
+  if (l->step + 1 < l->config.schedule.n_steps) KA_TRY(count_targets(l, l->step + 1, &next));
+  KA_TRY(ka_model_health(l->model, &sumsq, loss_sum));
+  *norm = sqrt(sumsq);
+  return KA_STATUS_OK;
+}
+
 ka_status ka_loop_step(struct ka_loop *l, double *loss_sum, int64_t *n_targets, double *norm) {
   struct ka_ctx *ctx = l->ctx;
   int64_t first = l->step * l->config.accumulation;
   double lr = ka_schedule_lr(&l->config.schedule, l->step + 1);
   *norm = 0;
   *loss_sum = 0;
-  KA_TRY(count_targets(l, first, n_targets));
+  KA_TRY(count_targets(l, l->step, n_targets));
   if (*n_targets == 0) {
     ka_warn(ctx, "train", "step %lld has no trained target in it; no update",
             (long long)l->step + 1);
   } else {
     KA_TRY(accumulate(l, first, *n_targets));
-    KA_TRY(ka_optim_step(l->optim, lr, norm, loss_sum));
+    KA_TRY(update(l, lr, loss_sum, norm));
     KA_TRY(check_finite(l, *loss_sum / (double)*n_targets, *norm, lr));
   }
   l->step++;

@@ -54,6 +54,7 @@ struct ka_loop {
 
   /* Of this session. */
   struct ka_progress progress;
+  int64_t counted_step, counted_targets; /* targets of the step before counted_step, 0: none */
   double start_s, row_start_s;
   int64_t row_start_tok;
   char note[96];

@@ -4,8 +4,6 @@
 
 #include "base/rng.h"
 
-#include <math.h>
-
 static struct ka_tensor stored_slice(const struct ka_model *m, const struct ka_slice *s) {
   struct ka_tensor whole = ka_tensor_as_matrix(m->params[s->param].stored);
   return ka_tensor_slice(whole, s->row, s->n_rows, s->col, s->n_cols);
@@ -91,11 +89,10 @@ struct ka_tensor *ka_optim_part(struct ka_optim_slice *s, int part) {
   return part == 0 ? &s->w : part == 1 ? &s->m : &s->v;
 }
 
-ka_status ka_optim_step(struct ka_optim *o, double lr, double *norm, double *loss_sum) {
+ka_status ka_optim_step(struct ka_optim *o, double lr) {
   struct ka_ctx *ctx = o->ctx;
   const struct ka_optim_config *c = &o->config;
   struct ka_model *m = o->model;
-  double sumsq = 0;
   for (int64_t i = 0; i < o->n; i++) {
     struct ka_optim_slice *s = &o->slices[i];
     struct ka_tensor first = m->health;
@@ -120,10 +117,7 @@ ka_status ka_optim_step(struct ka_optim *o, double lr, double *norm, double *los
   }
   KA_TRY(ka_sumsq_list(m->dev, o->norms, o->n));
   KA_TRY(ka_adamw_list(m->dev, o->steps, o->n));
-  KA_TRY(ka_model_weights_changed(m));
-  KA_TRY(ka_model_health(m, &sumsq, loss_sum));
-  *norm = sqrt(sumsq);
-  return KA_STATUS_OK;
+  return ka_model_weights_changed(m);
 }
 
 ka_status ka_optim_publish(struct ka_optim *o) {

@@ -47,9 +47,9 @@ void ka_optim_deinit(struct ka_optim *o);
 
 /* One step: the global 2-norm of all gradients (slices in order, in double), gradients scaled by
  * min(1, max_grad_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does, AdamW, compute
- * weights written, the model told. Waits for the device only at its end, and gives the norm and the
- * summed loss of the model's health. Where one of them is not finite, nothing was written. */
-ka_status ka_optim_step(struct ka_optim *o, double lr, double *norm, double *loss_sum);
+ * weights written, the model told. Does not wait for the device: the model's health tells the norm
+ * and the loss afterwards, and where one of them is not finite, nothing was written. */
+ka_status ka_optim_step(struct ka_optim *o, double lr);
 
 /* Part 0 (w), 1 (m) or 2 (v) of a slice. */
 struct ka_tensor *ka_optim_part(struct ka_optim_slice *s, int part);

@@ -26,8 +26,9 @@ enum {
 };
 
 struct cuda_stage {
-  void *memory;     /* pinned */
-  cudaEvent_t free; /* recorded behind the copy that reads or writes it */
+  char *memory;     /* pinned */
+  size_t used;      /* by copies in flight */
+  cudaEvent_t free; /* recorded behind the newest copy that reads or writes it */
 };
 
 struct cuda_state {
@@ -36,7 +37,7 @@ struct cuda_state {
   cudaStream_t stream, copy;
   cudaEvent_t here, there; /* stream and copy wait for each other */
   struct cuda_stage stages[CUDA_STAGES];
-  int stage; /* the next to be used */
+  int stage; /* the one at hand */
   void *scratch;
   size_t scratch_bytes;
   void *workspace;

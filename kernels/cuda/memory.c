@@ -2,15 +2,16 @@
  * Memory, copies and recordings (CUDA graphs).
  *
  * Pageable memory goes through pinned stages, so that the copy engine works while the host fills
- * the next one. Small uploads take the ops' own stream; large ones (weights) the copy stream, with
- * an event each way, so that order is as promised. */
+ * the next one; small uploads share a stage, so that a step's batches do not wait for each other.
+ * Small uploads take the ops' own stream; large ones (weights) the copy stream, with an event each
+ * way, so that order is as promised. */
 #include "kernels/cuda/cuda.h"
 
 #include "base/log.h"
 
 #include <string.h>
 
-enum { LARGE_BYTES = 1 << 20 };
+enum { LARGE_BYTES = 1 << 20, STAGE_ALIGN = 4096 };
 
 ka_status cuda_alloc(struct ka_dev *dev, enum ka_place place, void **out, size_t n_bytes,
                      const char *name) {
@@ -44,7 +45,9 @@ ka_status cuda_memory_open(struct ka_dev *dev) {
   CU_TRY(dev, cudaEventCreateWithFlags(&s->there, cudaEventDisableTiming));
   for (int i = 0; i < CUDA_STAGES; i++) {
     struct cuda_stage *stage = &s->stages[i];
-    KA_TRY(cuda_alloc(dev, KA_PLACE_PINNED, &stage->memory, CUDA_STAGE_BYTES, "copy stage"));
+    void *memory;
+    KA_TRY(cuda_alloc(dev, KA_PLACE_PINNED, &memory, CUDA_STAGE_BYTES, "copy stage"));
+    stage->memory = memory;
     CU_TRY(dev, cudaEventCreateWithFlags(&stage->free, cudaEventDisableTiming));
   }
   return KA_STATUS_OK;
@@ -60,12 +63,18 @@ void cuda_memory_close(struct ka_dev *dev) {
   if (s->there) (void)cudaEventDestroy(s->there);
 }
 
-/* The next stage, no longer in use. */
-static ka_status take_stage(struct ka_dev *dev, struct cuda_stage **out) {
+/* n_bytes of a stage that no copy uses any more: the rest of the one at hand, or the next one. */
+static ka_status take_stage(struct ka_dev *dev, size_t n_bytes, struct cuda_stage **out,
+                            char **memory) {
   struct cuda_state *s = cuda_of(dev);
+  if (CUDA_STAGE_BYTES - s->stages[s->stage].used < n_bytes) {
+    s->stage = (s->stage + 1) % CUDA_STAGES;
+    CU_TRY(dev, cudaEventSynchronize(s->stages[s->stage].free));
+    s->stages[s->stage].used = 0;
+  }
   *out = &s->stages[s->stage];
-  s->stage = (s->stage + 1) % CUDA_STAGES;
-  CU_TRY(dev, cudaEventSynchronize((*out)->free));
+  *memory = (*out)->memory + (*out)->used;
+  (*out)->used += (n_bytes + STAGE_ALIGN - 1) / STAGE_ALIGN * STAGE_ALIGN;
   return KA_STATUS_OK;
 }
 
@@ -83,11 +92,12 @@ ka_status cuda_upload(struct ka_dev *dev, void *to, const void *from, size_t n_b
   cudaStream_t by = large ? s->copy : s->stream;
   if (large) KA_TRY(wait_for(dev, s->copy, s->stream, s->here));
   for (size_t at = 0, n; at < n_bytes; at += n) {
-    struct cuda_stage *stage;
+    struct cuda_stage *stage = NULL;
+    char *memory = NULL;
     n = n_bytes - at < CUDA_STAGE_BYTES ? n_bytes - at : CUDA_STAGE_BYTES;
-    KA_TRY(take_stage(dev, &stage));
-    memcpy(stage->memory, (const char *)from + at, n);
-    CU_TRY(dev, cudaMemcpyAsync((char *)to + at, stage->memory, n, cudaMemcpyDefault, by));
+    KA_TRY(take_stage(dev, n, &stage, &memory));
+    memcpy(memory, (const char *)from + at, n);
+    CU_TRY(dev, cudaMemcpyAsync((char *)to + at, memory, n, cudaMemcpyDefault, by));
     CU_TRY(dev, cudaEventRecord(stage->free, by));
   }
   return large ? wait_for(dev, s->stream, s->copy, s->there) : KA_STATUS_OK;
@@ -98,21 +108,24 @@ ka_status cuda_download(struct ka_dev *dev, void *to, const void *from, size_t n
   struct ka_ctx *ctx = dev->ctx;
   struct cuda_state *s = cuda_of(dev);
   struct cuda_stage *before = NULL;
+  char *before_memory = NULL;
   size_t before_at = 0, before_n = 0;
   for (size_t at = 0, n; at < n_bytes || before; at += n) {
     struct cuda_stage *stage = NULL;
+    char *memory = NULL;
     n = n_bytes - at < CUDA_STAGE_BYTES ? n_bytes - at : CUDA_STAGE_BYTES;
     if (n > 0) {
-      KA_TRY(take_stage(dev, &stage));
-      CU_TRY(dev, cudaMemcpyAsync(stage->memory, (const char *)from + at, n, cudaMemcpyDefault,
-                                  s->stream));
+      KA_TRY(take_stage(dev, n, &stage, &memory));
+      CU_TRY(dev,
+             cudaMemcpyAsync(memory, (const char *)from + at, n, cudaMemcpyDefault, s->stream));
       CU_TRY(dev, cudaEventRecord(stage->free, s->stream));
     }
     if (before) {
       CU_TRY(dev, cudaEventSynchronize(before->free));
-      memcpy((char *)to + before_at, before->memory, before_n);
+      memcpy((char *)to + before_at, before_memory, before_n);
     }
     before = stage;
+    before_memory = memory;
     before_at = at;
     before_n = n;
   }
