@@ -30,7 +30,14 @@ static ka_status bench_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
 static const struct ka_option options[] = {
     {"json", KA_OPT_STR, "FILE", NULL, "write the table as JSON"},
     {"op", KA_OPT_STR, "NAME", NULL, "ops: only this op"},
-    {"dtype", KA_OPT_STR, "f32|bf16", NULL, "ops: only this dtype"},
+    {"dtype", KA_OPT_STR, "f32|bf16", NULL, "ops: only this dtype; train: compute in"},
+    {"shape", KA_OPT_STR, "40M|1B|8B", "40M", "train: of the Llama"},
+    {"rows", KA_OPT_INT, "N", NULL, "train: rows a step (default: by shape)"},
+    {"length", KA_OPT_INT, "N", NULL, "train: tokens a row (default: by shape)"},
+    {"select", KA_OPT_STR, "full|upper|five", NULL,
+     "train: only this: everything; q, k, o of the upper half of the layers; 5 % of lowest kappa"},
+    {"optimizer-dtype", KA_OPT_STR, "f32|bf16", "f32", "train: masters and moments"},
+    {"offload", KA_OPT_FLAG, NULL, NULL, "train: masters and moments in host memory"},
     {"file", KA_OPT_STR, "FILE", NULL, "spectral: a model or safetensors file"},
     {0},
 };
