@@ -87,6 +87,10 @@ ka_status ka_delta_check_base(struct ka_ctx *ctx, const struct ka_delta *d,
                               const struct ka_safetensors *base,
                               struct ka_delta_progress *progress);
 
+/* The same for a file that is left to the base. */
+ka_status ka_delta_check_file(struct ka_ctx *ctx, const struct ka_delta *d,
+                              const struct ka_delta_file *f, const char *base_dir);
+
 /* out [entry->n_bytes] = the tensor, from the checked base and the delta. */
 ka_status ka_delta_restore(struct ka_ctx *ctx, const struct ka_delta *d,
                            const struct ka_delta_tensor *t, const struct ka_safetensors *base,

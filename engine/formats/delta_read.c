@@ -298,3 +298,22 @@ out:
   ka_free(memory);
   return st;
 }
+
+ka_status ka_delta_check_file(struct ka_ctx *ctx, const struct ka_delta *d,
+                              const struct ka_delta_file *f, const char *base_dir) {
+  struct ka_arena a;
+  struct ka_map map;
+  const char *path = NULL;
+  char hex[KA_HASH_TEXT];
+  ka_arena_init(&a, ctx, "base file");
+  ka_status st = ka_path_join(&a, &path, base_dir, f->name);
+  if (ka_ok(st)) st = ka_map_file(ctx, path, &map);
+  if (ka_ok(st)) {
+    st = ka_delta_hash_map(ctx, &map, hex, NULL);
+    ka_map_drop(&map);
+  }
+  if (ka_ok(st) && strcmp(hex, f->hash) != 0)
+    st = ka_fail(ctx, KA_E_INPUT, "%s: not the file that %s was made from", path, d->path);
+  ka_arena_deinit(&a);
+  return st;
+}

@@ -73,27 +73,6 @@ static ka_status place(struct ka_ctx *ctx, const struct ka_delta *d,
   return ka_delta_restore(ctx, d, t, files, out->t.data);
 }
 
-/* Shards of the tuned model: the base's, the delta's own, and one for what lies in memory. */
-static ka_status add_shards(struct ka_ctx *ctx, struct ka_delta *d, struct ka_safetensors *files) {
-  void *memory = NULL;
-  const char *path = NULL;
-  int64_t n = files->n_shards;
-  KA_TRY(ka_arena_alloc_n(&files->arena, &memory, n + 2, sizeof *files->shards, "shards"));
-  KA_TRY(ka_arena_str(&files->arena, &path, d->path, strlen(d->path)));
-  struct ka_st_shard *shards = memory, *own = &d->file.shards[0];
-  if (n > 0) memcpy(shards, files->shards, (size_t)n * sizeof *shards);
-  for (int64_t i = n; i < n + 2; i++)
-    shards[i] = (struct ka_st_shard){.path = path, .file_name = ka_path_base(path)};
-  shards[n].map = own->map;
-  shards[n].n_bytes = own->n_bytes;
-  own->map = (struct ka_map){0}; /* ka_st_close(files) drops it */
-  files->shards = shards;
-  files->n_shards = n + 2;
-  files->path = path;
-  files->index_path = NULL;
-  return KA_STATUS_OK;
-}
-
 ka_status ka_delta_overlay(struct ka_ctx *ctx, struct ka_delta *d, struct ka_safetensors *files) {
   void *memory = NULL;
   KA_TRY(ka_arena_alloc_n(&files->arena, &memory, d->layout.n_entries, sizeof *files->entries,
@@ -108,7 +87,7 @@ ka_status ka_delta_overlay(struct ka_ctx *ctx, struct ka_delta *d, struct ka_saf
     else
       entries[i] = *old;
   }
-  KA_TRY(add_shards(ctx, d, files));
+  KA_TRY(ka_st_adopt(ctx, files, &d->file));
   files->entries = entries;
   files->n_entries = d->layout.n_entries;
   return KA_STATUS_OK;

@@ -25,12 +25,12 @@ struct export {
 };
 
 static ka_status set(struct export *x, json_t *object, const char *key, json_t *value) {
-  if (object && json_object_set_new(object, key, value) == 0) return KA_STATUS_OK;
+  if (json_object_set_new(object, key, value) == 0) return KA_STATUS_OK;
   return ka_fail(x->ctx, KA_E_MEMORY, "delta: out of memory");
 }
 
 static ka_status append(struct export *x, json_t *array, json_t *value) {
-  if (array && json_array_append_new(array, value) == 0) return KA_STATUS_OK;
+  if (json_array_append_new(array, value) == 0) return KA_STATUS_OK;
   return ka_fail(x->ctx, KA_E_MEMORY, "delta: out of memory");
 }
 
@@ -43,19 +43,18 @@ static ka_status check_utf8(struct ka_ctx *ctx, const char *text) {
 static ka_status hash_base(struct export *x) {
   struct ka_ctx *ctx = x->ctx;
   void *memory = NULL;
-  json_t *hashes = json_object(), *base = json_object();
-  KA_TRY(set(x, x->manifest, "base", base));
+  json_t *base = json_object(), *hashes = json_object();
+  ka_status st = set(x, base, "tensors", hashes); /* owned by the manifest from here on */
+  KA_TRY_KEEP(set(x, x->manifest, "base", base));
+  KA_TRY(st);
+  KA_TRY(set(x, base, "path", json_string(x->base_dir)));
   KA_TRY(ka_arena_alloc_n(&x->arena, &memory, x->base.n_entries, KA_HASH_TEXT, "hashes"));
   char(*hex)[KA_HASH_TEXT] = memory;
-  ka_status st = set(x, base, "path", json_string(x->base_dir));
-  if (ka_ok(st)) st = ka_delta_hash_tensors(ctx, &x->base, hex, x->options->progress);
-  for (int64_t i = 0; ka_ok(st) && i < x->base.n_entries; i++)
-    st = set(x, hashes, x->base.entries[i].name, json_string(hex[i]));
-  if (ka_ok(st)) st = ka_delta_fingerprint(ctx, hashes, x->fingerprint);
-  if (ka_ok(st)) st = set(x, base, "fingerprint", json_string(x->fingerprint));
-  if (ka_ok(st)) return set(x, base, "tensors", hashes);
-  json_decref(hashes);
-  return st;
+  KA_TRY(ka_delta_hash_tensors(ctx, &x->base, hex, x->options->progress));
+  for (int64_t i = 0; i < x->base.n_entries; i++)
+    KA_TRY(set(x, hashes, x->base.entries[i].name, json_string(hex[i])));
+  KA_TRY(ka_delta_fingerprint(ctx, hashes, x->fingerprint));
+  return set(x, base, "fingerprint", json_string(x->fingerprint));
 }
 
 static ka_status put_ranges(struct export *x, json_t *row, const char *key,

@@ -484,3 +484,24 @@ ka_status ka_st_get(struct ka_ctx *ctx, const struct ka_safetensors *st, const c
   *out = e->t;
   return KA_STATUS_OK;
 }
+
+ka_status ka_st_adopt(struct ka_ctx *ctx, struct ka_safetensors *st, struct ka_safetensors *own) {
+  void *memory = NULL;
+  const char *path = NULL;
+  int64_t n = st->n_shards;
+  KA_NEVER(ctx, own->n_shards != 1);
+  KA_TRY(ka_arena_alloc_n(&st->arena, &memory, n + 2, sizeof *st->shards, "shards"));
+  KA_TRY(ka_arena_str(&st->arena, &path, own->path, strlen(own->path)));
+  struct ka_st_shard *shards = memory, *from = &own->shards[0];
+  if (n > 0) memcpy(shards, st->shards, (size_t)n * sizeof *shards);
+  for (int64_t i = n; i < n + 2; i++)
+    shards[i] = (struct ka_st_shard){.path = path, .file_name = ka_path_base(path)};
+  shards[n].map = from->map;
+  shards[n].n_bytes = from->n_bytes;
+  from->map = (struct ka_map){0};
+  st->shards = shards;
+  st->n_shards = n + 2;
+  st->path = path;
+  st->index_path = NULL;
+  return KA_STATUS_OK;
+}

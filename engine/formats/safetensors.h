@@ -67,6 +67,10 @@ ka_status ka_st_get(struct ka_ctx *ctx, const struct ka_safetensors *st, const c
 /* For messages: the file the entry stands in. */
 const char *ka_st_path_of(const struct ka_safetensors *st, const struct ka_st_entry *e);
 
+/* `st` takes over the map of `own` (a single open file), whose tensors may then be entries of st:
+ * shard n of st; shard n + 1 is for entries whose data is memory in st's arena. */
+ka_status ka_st_adopt(struct ka_ctx *ctx, struct ka_safetensors *st, struct ka_safetensors *own);
+
 /* One tensor to write; written in the order given, so a caller keeps the base's order. */
 struct ka_st_out {
   const char *name;
