@@ -197,12 +197,12 @@ ka_status ka_fsync_dir(struct ka_ctx *ctx, const char *dir) {
 }
 
 ka_status ka_rename(struct ka_ctx *ctx, const char *from, const char *to) {
-  if (rename(from, to) != 0)
-    return ka_fail(ctx, KA_E_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
   struct ka_arena a;
   ka_arena_init(&a, ctx, "rename");
   const char *dir;
-  ka_status st = ka_path_dir(&a, &dir, to);
+  ka_status st = ka_path_dir(&a, &dir, to); /* first what can fail */
+  if (st.code == KA_OK && rename(from, to) != 0)
+    st = ka_fail(ctx, KA_E_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
   if (st.code == KA_OK) st = ka_fsync_dir(ctx, dir);
   ka_arena_deinit(&a);
   return st;

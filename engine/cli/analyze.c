@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "engine/cli/analyze_table.h"
 #include "engine/cli/cli.h"
+#include "engine/formats/model_source.h"
 #include "engine/report/progress.h"
 #include "engine/report/spectral_html.h"
 #include "engine/spectral/cache.h"
@@ -22,7 +23,7 @@ struct analysis {
   struct ka_ctx *ctx;
   const struct ka_cli *cli;
   struct ka_arena arena;
-  struct ka_safetensors files;
+  struct ka_model_source source;
   struct ka_hf_config config;
   bool has_config; /* a model directory: parts of fused tensors, heads and experts are known */
   struct ka_unit *units;
@@ -85,7 +86,7 @@ static ka_status read_options(struct analysis *a) {
 
 static ka_status open_config(struct analysis *a) {
   struct ka_ctx *ctx = a->ctx;
-  const char *path = NULL, *dir = ka_cli_arg(a->cli, 0);
+  const char *path = NULL, *dir = a->source.dir;
   KA_TRY(ka_path_join(&a->arena, &path, dir, "config.json"));
   if (!ka_path_is_dir(dir) || !ka_path_exists(path)) {
     if (a->spec.unit == KA_UNIT_TENSOR) return KA_STATUS_OK;
@@ -107,10 +108,11 @@ static ka_status compute(struct analysis *a) {
   struct ka_ctx *ctx = a->ctx;
   void *memory = NULL;
   const struct ka_hf_config *config = a->has_config ? &a->config : NULL;
-  KA_TRY(
-      ka_units_of_file(ctx, &a->arena, &a->files, config, a->spec.unit, false, &a->units, &a->n));
+  KA_TRY(ka_units_of_file(ctx, &a->arena, &a->source.files, config, a->spec.unit, false, &a->units,
+                          &a->n));
   if (a->n == 0)
-    return ka_fail(ctx, KA_E_INPUT, "%s: no tensor of two or more dimensions", a->files.path);
+    return ka_fail(ctx, KA_E_INPUT, "%s: no tensor of two or more dimensions",
+                   a->source.files.path);
   KA_TRY(ka_arena_alloc_n(&a->arena, &memory, a->n, sizeof *a->results, "results"));
   a->results = memory;
   /* A page without spectra is poor: small models get them unasked. */
@@ -192,14 +194,15 @@ static ka_status analyze_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_arena_init(&a.arena, ctx, "analyze");
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(read_options(&a), out);
-  KA_TRY_GOTO(ka_st_open(ctx, &a.files, ka_cli_arg(cli, 0)), out);
+  KA_TRY_GOTO(ka_model_source_open(ctx, &a.source, ka_cli_arg(cli, 0), ka_cli_str(cli, "base")),
+              close);
   KA_TRY_GOTO(open_config(&a), close);
   KA_TRY_GOTO(compute(&a), close);
   KA_TRY_GOTO(write_files(&a), close);
   KA_TRY_GOTO(print(&a), close);
 close:
   if (a.has_config) ka_hf_config_close(&a.config);
-  ka_st_close(&a.files);
+  ka_model_source_close(&a.source);
 out:
   ka_arena_deinit(&a.arena);
   return st;
@@ -225,6 +228,7 @@ static const struct ka_option options[] = {
     {"memory", KA_OPT_INT, "MB", "0", "limit of the workspaces; 0: none"},
     {"cache", KA_OPT_STR, "FILE", NULL, "where results are kept (~/.cache/kappa/spectra.bin)"},
     {"no-cache", KA_OPT_FLAG, NULL, NULL, "compute everything, keep nothing"},
+    KA_OPT_BASE,
     {0}};
 
 const struct ka_command ka_command_analyze = {

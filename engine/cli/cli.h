@@ -23,6 +23,13 @@ struct ka_option {
   const char *doc;
 };
 
+/* The row of every command that takes a MODEL. */
+#define KA_OPT_BASE                                                                                \
+  {                                                                                                \
+    "base", KA_OPT_STR, "DIR", NULL,                                                               \
+        "the base of a MODEL that is a delta or an adapter (default: what it names)"               \
+  }
+
 struct ka_cli; /* a parsed command line */
 
 struct ka_command {

@@ -16,6 +16,9 @@
 #include <unistd.h>
 #include <utf8proc.h>
 #include <xxhash.h>
+#ifdef KAPPA_HAVE_ZSTD
+#include <zstd.h>
+#endif
 #ifdef KAPPA_HAVE_ONEDNN
 #include <dnnl.h>
 #endif
@@ -43,6 +46,9 @@ static ka_status libraries(struct ka_ctx *ctx, json_t *out) {
   unsigned xx = XXH_versionNumber();
   snprintf(text, sizeof text, "%u.%u.%u", xx / 10000, xx / 100 % 100, xx % 100);
   KA_TRY(set_text(ctx, out, "xxhash", text));
+#ifdef KAPPA_HAVE_ZSTD
+  KA_TRY(set_text(ctx, out, "zstd", ZSTD_versionString()));
+#endif
 #ifdef KAPPA_HAVE_ONEDNN
   const dnnl_version_t *v = dnnl_version();
   snprintf(text, sizeof text, "%d.%d.%d", v->major, v->minor, v->patch);
@@ -154,6 +160,9 @@ static ka_status advice(struct ka_ctx *ctx, json_t *list, json_t *devices, const
 #endif
 #ifndef KAPPA_HAVE_LAPACK
   lines[n++] = "LAPACKE is missing: no spectra (apt install liblapacke-dev libopenblas-dev)";
+#endif
+#ifndef KAPPA_HAVE_ZSTD
+  lines[n++] = "zstd is missing: no packed deltas (apt install libzstd-dev, build again)";
 #endif
   if (slow) lines[n++] = slow;
   if (!json_is_true(json_object_get(json_object_get(devices, "cpu"), "fast_bf16")))

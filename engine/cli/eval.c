@@ -13,6 +13,7 @@ enum { DEFAULT_WINDOW = 2048, BATCH_TOKENS = 4096 };
 
 struct eval {
   struct ka_dev dev;
+  struct ka_model_source source;
   struct ka_model model;
   struct ka_tokenizer *tokenizer;
   struct ka_text_scorer scorer;
@@ -40,11 +41,12 @@ static ka_status window_of(struct ka_ctx *ctx, const struct ka_cli *cli, const s
 
 static ka_status open_all(struct ka_ctx *ctx, struct eval *e, const struct ka_cli *cli,
                           int64_t *window) {
-  const char *dir = ka_cli_arg(cli, 0), *dtype = ka_cli_str(cli, "dtype");
+  const char *dtype = ka_cli_str(cli, "dtype");
   KA_TRY(ka_dev_open(ctx, &e->dev, ka_cli_str(cli, "device")));
-  KA_TRY(
-      ka_model_open(ctx, &e->model, &e->dev, dir, strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
-  KA_TRY(ka_tokenizer_open(ctx, &e->tokenizer, dir));
+  KA_TRY(ka_model_source_open(ctx, &e->source, ka_cli_arg(cli, 0), ka_cli_str(cli, "base")));
+  KA_TRY(ka_model_open_source(ctx, &e->model, &e->dev, &e->source,
+                              strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
+  KA_TRY(ka_tokenizer_open(ctx, &e->tokenizer, e->source.dir));
   KA_TRY(window_of(ctx, cli, &e->model, window));
   int64_t T = *window + 1, B = BATCH_TOKENS / T < 1 ? 1 : BATCH_TOKENS / T;
   KA_TRY(ka_model_prepare(&e->model, B, T, false));
@@ -98,6 +100,7 @@ static ka_status eval_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_text_scorer_deinit(&e.scorer);
   ka_tokenizer_close(e.tokenizer);
   ka_model_close(&e.model);
+  ka_model_source_close(&e.source);
   ka_dev_close(&e.dev);
   return st;
 }
@@ -117,6 +120,7 @@ const struct ka_command ka_command_eval = {
              "2048)"},
             {"dtype", KA_OPT_STR, "f32|bf16", "f32", "compute in"},
             {"json", KA_OPT_STR, "FILE", NULL, "write the figures as JSON (- for stdout)"},
+            KA_OPT_BASE,
             {0}},
     .run = eval_run,
 };

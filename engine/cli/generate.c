@@ -13,7 +13,8 @@
 struct generation {
   struct ka_ctx *ctx;
   const struct ka_cli *cli;
-  const char *dir;
+  const char *dir; /* the source's */
+  struct ka_model_source source;
   struct ka_dev dev;
   struct ka_model model;
   struct ka_decoder decoder;
@@ -170,7 +171,9 @@ static ka_status run(struct generation *g) {
   if (!(temperature >= 0 && temperature < 1e6))
     return ka_fail(ctx, KA_E_USAGE, "--temperature: got %g, expected 0 or more", temperature);
   KA_TRY(ka_dev_open(ctx, &g->dev, ka_cli_str(g->cli, "device")));
-  KA_TRY(ka_model_open(ctx, &g->model, &g->dev, g->dir, KA_F32));
+  KA_TRY(ka_model_source_open(ctx, &g->source, ka_cli_arg(g->cli, 0), ka_cli_str(g->cli, "base")));
+  g->dir = g->source.dir;
+  KA_TRY(ka_model_open_source(ctx, &g->model, &g->dev, &g->source, KA_F32));
   g->model.compute = compute_type(g);
   KA_TRY(ka_tokenizer_open(ctx, &g->tokenizer, g->dir));
   KA_TRY(read_prompt(g));
@@ -186,7 +189,7 @@ static ka_status run(struct generation *g) {
 }
 
 static ka_status generate_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
-  struct generation g = {.ctx = ctx, .cli = cli, .dir = ka_cli_arg(cli, 0)};
+  struct generation g = {.ctx = ctx, .cli = cli};
   ka_status st = run(&g);
   ka_decode_stream_deinit(&g.stream);
   ka_str_deinit(&g.text);
@@ -194,6 +197,7 @@ static ka_status generate_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_tokenizer_close(g.tokenizer);
   ka_decoder_deinit(&g.decoder);
   ka_model_close(&g.model);
+  ka_model_source_close(&g.source);
   ka_dev_close(&g.dev);
   return st;
 }
@@ -214,6 +218,7 @@ const struct ka_command ka_command_generate = {
             {"chat", KA_OPT_FLAG, NULL, NULL,
              "the prompt is a user's message for the model's chat template; print the answer only"},
             {"dtype", KA_OPT_STR, "auto|f32|bf16", "auto", "compute in"},
+            KA_OPT_BASE,
             {0}},
     .run = generate_run,
 };

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "engine/cli/cli.h"
 #include "engine/data/chat.h"
+#include "engine/formats/model_source.h"
 #include "tokenizer/tokenizer.h"
 
 #include <errno.h>
@@ -225,9 +226,9 @@ static ka_status read_clock(struct ka_ctx *ctx, const char *text, struct tm *out
 }
 
 /* FILE: an object of variables, or the messages alone. */
-static ka_status render_chat(struct ka_ctx *ctx, const struct ka_cli *cli, const char *file,
+static ka_status render_chat(struct ka_ctx *ctx, const struct ka_cli *cli, const char *model,
                              struct ka_str *out) {
-  const char *model = ka_cli_arg(cli, 0), *template = ka_cli_str(cli, "template");
+  const char *file = ka_cli_str(cli, "chat"), *template = ka_cli_str(cli, "template");
   struct ka_chat *chat = NULL;
   struct tm day;
   struct ka_jinja_options opts = {0};
@@ -260,16 +261,16 @@ out:
   return st;
 }
 
-static ka_status run_chat(struct ka_ctx *ctx, const struct ka_cli *cli) {
+static ka_status run_chat(struct ka_ctx *ctx, const struct ka_cli *cli, const char *model) {
   struct ka_str text = {0}, out = {0};
   struct ka_tokens tokens = {.want_spans = !ka_cli_flag(cli, "ids")};
   struct ka_tokenizer *t = NULL;
   ka_status st = KA_STATUS_OK;
-  KA_TRY_GOTO(render_chat(ctx, cli, ka_cli_str(cli, "chat"), &text), out);
+  KA_TRY_GOTO(render_chat(ctx, cli, model, &text), out);
   if (ka_cli_flag(cli, "text")) {
     KA_TRY_GOTO(ka_str_append(ctx, &out, text.data, text.len), out);
   } else { /* the template writes the special tokens itself */
-    KA_TRY_GOTO(ka_tokenizer_open(ctx, &t, ka_cli_arg(cli, 0)), out);
+    KA_TRY_GOTO(ka_tokenizer_open(ctx, &t, model), out);
     KA_TRY_GOTO(ka_tokenizer_encode(ctx, t, text.data ? text.data : "", text.len, false, &tokens),
                 out);
     KA_TRY_GOTO(tokens.want_spans ? put_table(ctx, t, &tokens, &out)
@@ -330,13 +331,13 @@ static ka_status run_bench(struct ka_ctx *ctx, const struct ka_tokenizer *t, FIL
   return st;
 }
 
-static ka_status tokenize_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
-  if (ka_cli_str(cli, "chat")) return run_chat(ctx, cli);
+static ka_status run(struct ka_ctx *ctx, const struct ka_cli *cli, const char *model) {
+  if (ka_cli_str(cli, "chat")) return run_chat(ctx, cli, model);
   if (ka_cli_flag(cli, "text") || ka_cli_str(cli, "template"))
     return ka_fail(ctx, KA_E_USAGE, "--text and --template go with --chat FILE.json");
   const char *name = ka_cli_n_args(cli) > 1 ? ka_cli_arg(cli, 1) : "-";
   struct ka_tokenizer *t;
-  KA_TRY(ka_tokenizer_open(ctx, &t, ka_cli_arg(cli, 0)));
+  KA_TRY(ka_tokenizer_open(ctx, &t, model));
   bool from_stdin = strcmp(name, "-") == 0;
   FILE *in = from_stdin ? stdin : fopen(name, "rbe");
   ka_status st = in ? KA_STATUS_OK : ka_fail(ctx, KA_E_INPUT, "%s: %s", name, strerror(errno));
@@ -347,6 +348,15 @@ static ka_status tokenize_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
     st = ka_cli_flag(cli, "jsonl") ? run_jsonl(ctx, t, in, name) : run_text(ctx, cli, t, in, name);
   if (in && !from_stdin) fclose(in);
   ka_tokenizer_close(t);
+  return st;
+}
+
+static ka_status tokenize_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  struct ka_model_source source;
+  ka_status st =
+      ka_model_source_open_dir(ctx, &source, ka_cli_arg(cli, 0), ka_cli_str(cli, "base"));
+  if (ka_ok(st)) st = run(ctx, cli, source.dir);
+  ka_model_source_close(&source);
   return st;
 }
 
@@ -365,7 +375,8 @@ static const struct ka_option options[] = {
     {"template", KA_OPT_STR, "FILE.jinja", NULL, "with --chat: this template, not the model's own"},
     {"bench", KA_OPT_INT, "N", NULL,
      "encode every line N times and print the best rate; see bench/tokenizer.sh"},
-    {NULL, KA_OPT_FLAG, NULL, NULL, NULL},
+    KA_OPT_BASE,
+    {0},
 };
 
 const struct ka_command ka_command_tokenize = {

@@ -47,8 +47,9 @@ static ka_status check(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_dev
   int64_t n, n_failed = 0;
   if (!ka_cli_given(cli, "against"))
     return ka_fail(ctx, KA_E_USAGE, "--against: missing, expected a reference FILE.safetensors");
-  KA_TRY(ka_verify(arena, dev, ka_cli_arg(cli, 0), ka_cli_str(cli, "against"),
-                   strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32, &rows, &n));
+  KA_TRY(ka_verify(arena, dev, ka_cli_arg(cli, 0), ka_cli_str(cli, "base"),
+                   ka_cli_str(cli, "against"), strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32, &rows,
+                   &n));
   for (int64_t i = 0; i < n; i++) n_failed += !rows[i].pass;
   if (!json || strcmp(json, "-") != 0) print_table(rows, n);
   if (json) KA_TRY(write_json(ctx, rows, n, dtype, json));
@@ -83,6 +84,7 @@ const struct ka_command ka_command_verify = {
                                           {"dtype", KA_OPT_STR, "f32|bf16", "f32", "compute in"},
                                           {"json", KA_OPT_STR, "FILE", NULL,
                                            "write the table as JSON (- for stdout)"},
+                                          KA_OPT_BASE,
                                           {0}},
     .run = verify_run,
 };

@@ -86,6 +86,16 @@ ka_status ka_hf_bool_or(struct ka_ctx *ctx, const struct ka_hf_config *c, const 
 ka_status ka_hf_str_or(struct ka_ctx *ctx, const struct ka_hf_config *c, const char *key,
                        const char *dflt, const char **out);
 
+/* What a file at the top of a model directory is, by its name. */
+enum ka_file_kind {
+  KA_FILE_MODEL,         /* config, tokenizer, templates, and everything not known as another */
+  KA_FILE_WEIGHTS,       /* safetensors and their index */
+  KA_FILE_OTHER_WEIGHTS, /* the same in other formats */
+  KA_FILE_SELECTION,     /* selection.json: what was trained */
+  KA_FILE_RUN,           /* logs and reports of a training run */
+};
+enum ka_file_kind ka_model_file_kind(const char *name);
+
 /* Copies every regular file at the top of base_dir into out_dir, byte for byte, links followed,
  * except safetensors and their index (ka_st_rewrite's), weights in other formats and what an
  * earlier run of kappa left there (named in a log line). Existing files are replaced. Nothing is

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What is carried over from the base's directory into the output: everything but weights and the
- * files that belong to a run. */
+ * What the files of a model directory are, by name, and what is carried over from the base's
+ * directory into the output: everything but weights and the files that belong to a run. */
 #include "base/log.h"
 #include "engine/formats/config.h"
 
@@ -9,35 +9,37 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Rewritten by ka_st_rewrite. */
-static const char *const rewritten[] = {"*.safetensors", "*.safetensors.index.json", NULL};
-
 /* Weights in other formats would be the untrained ones; a run's own files would lie about the new
  * run. */
-static const char *const left_behind[] = {"pytorch_model*.bin",
-                                          "pytorch_model*.bin.index.json",
-                                          "*.pth",
-                                          "*.pt",
-                                          "*.gguf",
-                                          "*.ggml",
-                                          "*.h5",
-                                          "*.msgpack",
-                                          "*.onnx",
-                                          "*.ckpt",
-                                          "*.ot",
-                                          "training_args.bin",
-                                          "trainer_state.json",
-                                          "train_log.jsonl",
-                                          "selection.json",
-                                          "report.html",
-                                          "events.out.tfevents.*",
-                                          "*.tmp.*",
-                                          NULL};
+static const struct {
+  const char *pattern;
+  enum ka_file_kind kind;
+} kinds[] = {{"*.safetensors", KA_FILE_WEIGHTS},
+             {"*.safetensors.index.json", KA_FILE_WEIGHTS},
+             {"pytorch_model*.bin", KA_FILE_OTHER_WEIGHTS},
+             {"pytorch_model*.bin.index.json", KA_FILE_OTHER_WEIGHTS},
+             {"*.pth", KA_FILE_OTHER_WEIGHTS},
+             {"*.pt", KA_FILE_OTHER_WEIGHTS},
+             {"*.gguf", KA_FILE_OTHER_WEIGHTS},
+             {"*.ggml", KA_FILE_OTHER_WEIGHTS},
+             {"*.h5", KA_FILE_OTHER_WEIGHTS},
+             {"*.msgpack", KA_FILE_OTHER_WEIGHTS},
+             {"*.onnx", KA_FILE_OTHER_WEIGHTS},
+             {"*.ckpt", KA_FILE_OTHER_WEIGHTS},
+             {"*.ot", KA_FILE_OTHER_WEIGHTS},
+             {"selection.json", KA_FILE_SELECTION},
+             {"training_args.bin", KA_FILE_RUN},
+             {"trainer_state.json", KA_FILE_RUN},
+             {"train_log.jsonl", KA_FILE_RUN},
+             {"held_out.json", KA_FILE_RUN},
+             {"report.html", KA_FILE_RUN},
+             {"events.out.tfevents.*", KA_FILE_RUN},
+             {"*.tmp.*", KA_FILE_RUN}};
 
-static bool matches(const char *name, const char *const *patterns) {
-  for (; *patterns; patterns++)
-    if (fnmatch(*patterns, name, 0) == 0) return true;
-  return false;
+enum ka_file_kind ka_model_file_kind(const char *name) {
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (fnmatch(kinds[i].pattern, name, 0) == 0) return kinds[i].kind;
+  return KA_FILE_MODEL;
 }
 
 static bool same_dir(const char *a, const char *b) {
@@ -54,11 +56,12 @@ static ka_status carry_all(struct ka_ctx *ctx, struct ka_arena *a, const char *b
     struct stat info;
     KA_TRY(ka_path_join(a, &from, base_dir, names[i]));
     KA_TRY(ka_path_join(a, &to, out_dir, names[i]));
-    if (stat(from, &info) != 0 || !S_ISREG(info.st_mode) || matches(names[i], rewritten)) continue;
-    if (matches(names[i], left_behind))
-      KA_TRY(ka_str_printf(ctx, left, "%s%s", left->len ? ", " : "", names[i]));
-    else
+    enum ka_file_kind kind = ka_model_file_kind(names[i]);
+    if (stat(from, &info) != 0 || !S_ISREG(info.st_mode) || kind == KA_FILE_WEIGHTS) continue;
+    if (kind == KA_FILE_MODEL)
       KA_TRY(ka_copy_file(ctx, from, to));
+    else
+      KA_TRY(ka_str_printf(ctx, left, "%s%s", left->len ? ", " : "", names[i]));
   }
   return KA_STATUS_OK;
 }

@@ -117,7 +117,7 @@ static ka_status parse_tensor(struct reader *r, int shard, const char *name, con
                    "%s: tensor \"%s\": data_offsets hold %" PRIu64
                    " bytes, dtype %s and shape ask for %" PRIu64,
                    s->path, name, at[1] - at[0], e.dtype_name, n_bits / 8);
-  uint64_t data_bytes = s->map.len - s->data_offset_bytes;
+  uint64_t data_bytes = s->n_bytes - s->data_offset_bytes;
   if (at[1] > data_bytes)
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: tensor \"%s\": ends at byte %" PRIu64 " of the data, which has %" PRIu64
@@ -176,15 +176,15 @@ static ka_status check_layout(struct reader *r, int shard, int64_t first) {
                      at);
     at += e->n_bytes;
   }
-  if (at != s->map.len)
+  if (at != s->n_bytes)
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: the tensors end at byte %zu, the file has %zu; it is cut off or has bytes "
                    "that belong to no tensor",
-                   s->path, at, s->map.len);
+                   s->path, at, s->n_bytes);
   return KA_STATUS_OK;
 }
 
-static ka_status parse_header(struct reader *r, int shard, json_t *root) {
+static ka_status parse_members(struct reader *r, int shard, json_t *root) {
   struct ka_ctx *ctx = r->ctx;
   int64_t first = r->n;
   const char *name;
@@ -198,10 +198,28 @@ static ka_status parse_header(struct reader *r, int shard, json_t *root) {
   return check_layout(r, shard, first);
 }
 
+/* text: the header's n bytes; the shard's n_bytes is known. */
+static ka_status parse_header(struct reader *r, int shard, const char *text, size_t n) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_st_shard *s = &r->st->shards[shard];
+  s->data_offset_bytes = 8 + n;
+  if (n == 0 || text[0] != '{')
+    return ka_fail(ctx, KA_E_INPUT, "%s: not a safetensors file: the header does not start with {",
+                   s->path);
+  json_t *root = NULL;
+  const char *what;
+  KA_TRY(ka_arena_printf(&r->st->arena, &what, "%s: header", s->path));
+  KA_TRY(ka_json_parse(ctx, text, n, what, &root));
+  ka_status st = parse_members(r, shard, root);
+  json_decref(root);
+  return st;
+}
+
 static ka_status open_shard(struct reader *r, int shard) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_st_shard *s = &r->st->shards[shard];
   KA_TRY(ka_map_file(ctx, s->path, &s->map));
+  s->n_bytes = s->map.len;
   if (s->map.len < 8)
     return ka_fail(ctx, KA_E_INPUT, "%s: not a safetensors file: %zu bytes, expected at least 8",
                    s->path, s->map.len);
@@ -215,18 +233,7 @@ static ka_status open_shard(struct reader *r, int shard) {
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: header of %" PRIu64 " bytes in a file of %zu; is the file cut off?",
                    s->path, n, s->map.len);
-  s->data_offset_bytes = 8 + (size_t)n;
-  const char *text = (const char *)s->map.data + 8;
-  if (n == 0 || text[0] != '{')
-    return ka_fail(ctx, KA_E_INPUT, "%s: not a safetensors file: the header does not start with {",
-                   s->path);
-  json_t *root = NULL;
-  const char *what;
-  KA_TRY(ka_arena_printf(&r->st->arena, &what, "%s: header", s->path));
-  KA_TRY(ka_json_parse(ctx, text, (size_t)n, what, &root));
-  ka_status st = parse_header(r, shard, root);
-  json_decref(root);
-  return st;
+  return parse_header(r, shard, (const char *)s->map.data + 8, (size_t)n);
 }
 
 static ka_status add_shards(struct ka_ctx *ctx, struct ka_safetensors *st, int64_t n) {
@@ -310,22 +317,32 @@ static int by_name(const void *a, const void *b) {
   return strcmp(((const struct ka_st_entry *)a)->name, ((const struct ka_st_entry *)b)->name);
 }
 
-/* Sorts by name, refuses a name that two files hold, makes the views. */
-static ka_status finish(struct reader *r) {
+/* Sorts by name, refuses a name that two files hold. */
+static ka_status keep_entries(struct reader *r) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_safetensors *st = r->st;
   void *kept;
-  size_t copied_bytes = 0;
   if (r->n > 1) qsort(r->entries, (size_t)r->n, sizeof *r->entries, by_name);
   KA_TRY(ka_arena_alloc_n(&st->arena, &kept, r->n, sizeof *r->entries, "safetensors entries"));
   if (r->n > 0) memcpy(kept, r->entries, (size_t)r->n * sizeof *r->entries);
   st->entries = kept;
   st->n_entries = r->n;
-  for (int64_t i = 0; i < st->n_entries; i++) {
+  for (int64_t i = 1; i < st->n_entries; i++) {
     struct ka_st_entry *e = &st->entries[i];
-    if (i > 0 && strcmp(e->name, e[-1].name) == 0)
+    if (strcmp(e->name, e[-1].name) == 0)
       return ka_fail(ctx, KA_E_INPUT, "tensor \"%s\" stands in %s and in %s", e->name,
                      ka_st_path_of(st, &e[-1]), ka_st_path_of(st, e));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status finish(struct reader *r) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_safetensors *st = r->st;
+  size_t copied_bytes = 0;
+  KA_TRY(keep_entries(r));
+  for (int64_t i = 0; i < st->n_entries; i++) {
+    struct ka_st_entry *e = &st->entries[i];
     if (e->unreadable) continue;
     const unsigned char *data = st->shards[e->shard].map.data + e->offset_bytes;
     e->t.data = (void *)(uintptr_t)data;
@@ -398,6 +415,33 @@ ka_status ka_st_open(struct ka_ctx *ctx, struct ka_safetensors *st, const char *
   return rc;
 }
 
+static ka_status read_headers(struct reader *r, const struct ka_st_header *h, int64_t n) {
+  struct ka_ctx *ctx = r->ctx;
+  KA_TRY(add_shards(ctx, r->st, n));
+  for (int64_t i = 0; i < n; i++) {
+    struct ka_st_shard *s = &r->st->shards[i];
+    s->file_name = h[i].file_name;
+    KA_TRY(ka_arena_printf(&r->st->arena, &s->path, "%s: %s", r->st->path, s->file_name));
+    s->n_bytes = h[i].file_bytes;
+    if (h[i].n_bytes > MAX_HEADER_BYTES || s->n_bytes < 8 || h[i].n_bytes > s->n_bytes - 8)
+      return ka_fail(ctx, KA_E_INPUT, "%s: header of %zu bytes in a file of %zu", s->path,
+                     h[i].n_bytes, s->n_bytes);
+    KA_TRY(parse_header(r, (int)i, h[i].text, h[i].n_bytes));
+  }
+  return keep_entries(r);
+}
+
+ka_status ka_st_open_headers(struct ka_ctx *ctx, struct ka_safetensors *st, const char *what,
+                             const struct ka_st_header *headers, int64_t n) {
+  *st = (struct ka_safetensors){.path = what};
+  ka_arena_init(&st->arena, ctx, "safetensors");
+  struct reader r = {ctx, st};
+  ka_status rc = read_headers(&r, headers, n);
+  ka_free(r.entries);
+  if (rc.code != KA_OK) ka_st_close(st);
+  return rc;
+}
+
 void ka_st_close(struct ka_safetensors *st) {
   for (int64_t i = 0; i < st->n_shards; i++) ka_map_drop(&st->shards[i].map);
   ka_arena_deinit(&st->arena);
@@ -438,5 +482,26 @@ ka_status ka_st_get(struct ka_ctx *ctx, const struct ka_safetensors *st, const c
     return ka_fail(ctx, KA_E_INPUT, "%s: tensor \"%s\" (dtype %s): %s", ka_st_path_of(st, e), name,
                    e->dtype_name, e->unreadable);
   *out = e->t;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_st_adopt(struct ka_ctx *ctx, struct ka_safetensors *st, struct ka_safetensors *own) {
+  void *memory = NULL;
+  const char *path = NULL;
+  int64_t n = st->n_shards;
+  KA_NEVER(ctx, own->n_shards != 1);
+  KA_TRY(ka_arena_alloc_n(&st->arena, &memory, n + 2, sizeof *st->shards, "shards"));
+  KA_TRY(ka_arena_str(&st->arena, &path, own->path, strlen(own->path)));
+  struct ka_st_shard *shards = memory, *from = &own->shards[0];
+  if (n > 0) memcpy(shards, st->shards, (size_t)n * sizeof *shards);
+  for (int64_t i = n; i < n + 2; i++)
+    shards[i] = (struct ka_st_shard){.path = path, .file_name = ka_path_base(path)};
+  shards[n].map = from->map;
+  shards[n].n_bytes = from->n_bytes;
+  from->map = (struct ka_map){0};
+  st->shards = shards;
+  st->n_shards = n + 2;
+  st->path = path;
+  st->index_path = NULL;
   return KA_STATUS_OK;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Writing safetensors: new files, and a base's files with some tensors replaced. Every file is
- * written in one pass through a buffer of fixed size and published by rename. */
+ * Writing safetensors: new files, whole or tensor by tensor, and a base's files with some tensors
+ * replaced. Every file is written in one pass through a buffer of fixed size and published by
+ * rename. */
 #include "base/json.h"
 #include "engine/formats/safetensors.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +75,35 @@ static ka_status sort_by_name(struct ka_ctx *ctx, const char *path, const struct
 static const size_t widths[] = {8, 4, 2, 1};
 enum { N_WIDTHS = sizeof widths / sizeof *widths };
 
+/* {"__metadata__":{...}, or { alone; `more` says whether tensors follow. */
+static ka_status open_header(struct ka_ctx *ctx, struct ka_str *h, const char *const *metadata,
+                             int64_t n_metadata, bool more) {
+  KA_TRY(ka_str_puts(ctx, h, n_metadata > 0 ? "{\"__metadata__\":{" : "{"));
+  for (int64_t i = 0; i < n_metadata; i++) {
+    KA_TRY(ka_json_quote(ctx, h, metadata[2 * i], strlen(metadata[2 * i])));
+    KA_TRY(ka_str_puts(ctx, h, ":"));
+    KA_TRY(ka_json_quote(ctx, h, metadata[2 * i + 1], strlen(metadata[2 * i + 1])));
+    KA_TRY(ka_str_puts(ctx, h, i + 1 < n_metadata ? "," : more ? "}," : "}"));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status put_tensor(struct ka_ctx *ctx, struct ka_str *h, const char *name,
+                            const char *dtype_name, int n_dim, const int64_t *shape, size_t begin,
+                            size_t end) {
+  KA_TRY(ka_json_quote(ctx, h, name, strlen(name)));
+  KA_TRY(ka_str_printf(ctx, h, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name));
+  for (int d = 0; d < n_dim; d++)
+    KA_TRY(ka_str_printf(ctx, h, "%s%" PRId64, d ? "," : "", shape[d]));
+  return ka_str_printf(ctx, h, "],\"data_offsets\":[%zu,%zu]}", begin, end);
+}
+
+static ka_status write_length(struct ka_ctx *ctx, struct ka_publish *p, size_t n) {
+  unsigned char length[8];
+  for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)n >> (8 * i));
+  return ka_publish_write(ctx, p, length, sizeof length);
+}
+
 static ka_status write_header(struct ka_ctx *ctx, struct ka_str *h, const struct ka_st_out *tensors,
                               int64_t n, const char *const *metadata, int64_t n_metadata) {
   size_t next[N_WIDTHS] = {0}, at = 0;
@@ -81,25 +112,15 @@ static ka_status write_header(struct ka_ctx *ctx, struct ka_str *h, const struct
     for (int64_t i = 0; i < n; i++)
       if (ka_dtype_bytes(tensors[i].t.dtype) == widths[w]) at += ka_tensor_bytes(&tensors[i].t);
   }
-  KA_TRY(ka_str_puts(ctx, h, "{"));
-  if (n_metadata > 0) KA_TRY(ka_str_puts(ctx, h, "\"__metadata__\":{"));
-  for (int64_t i = 0; i < n_metadata; i++) {
-    KA_TRY(ka_json_quote(ctx, h, metadata[2 * i], strlen(metadata[2 * i])));
-    KA_TRY(ka_str_puts(ctx, h, ":"));
-    KA_TRY(ka_json_quote(ctx, h, metadata[2 * i + 1], strlen(metadata[2 * i + 1])));
-    KA_TRY(ka_str_puts(ctx, h, i + 1 < n_metadata ? "," : n > 0 ? "}," : "}"));
-  }
+  KA_TRY(open_header(ctx, h, metadata, n_metadata, n > 0));
   for (int64_t i = 0; i < n; i++) {
     const struct ka_tensor *t = &tensors[i].t;
     int w = 0;
     while (widths[w] != ka_dtype_bytes(t->dtype)) w++;
-    KA_TRY(ka_json_quote(ctx, h, tensors[i].name, strlen(tensors[i].name)));
-    KA_TRY(ka_str_printf(ctx, h, ":{\"dtype\":\"%s\",\"shape\":[", ka_dtype_name(t->dtype)));
-    for (int d = 0; d < t->n_dim; d++)
-      KA_TRY(ka_str_printf(ctx, h, "%s%" PRId64, d ? "," : "", t->shape[d]));
     size_t end = next[w] + ka_tensor_bytes(t);
-    KA_TRY(ka_str_printf(ctx, h, "],\"data_offsets\":[%zu,%zu]}%s", next[w], end,
-                         i + 1 < n ? "," : ""));
+    KA_TRY(put_tensor(ctx, h, tensors[i].name, ka_dtype_name(t->dtype), t->n_dim, t->shape, next[w],
+                      end));
+    if (i + 1 < n) KA_TRY(ka_str_puts(ctx, h, ","));
     next[w] = end;
   }
   KA_TRY(ka_str_puts(ctx, h, "}"));
@@ -118,9 +139,7 @@ ka_status ka_st_write(struct ka_ctx *ctx, const char *path, const struct ka_st_o
   KA_TRY_GOTO(ka_alloc(ctx, &buf, (size_t)CHUNK_ELEMS * 8, "conversion"), out);
   KA_TRY_GOTO(write_header(ctx, &header, tensors, n, metadata, n_metadata), out);
   KA_TRY_GOTO(ka_publish_begin(ctx, &p, path), out);
-  unsigned char length[8];
-  for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)header.len >> (8 * i));
-  KA_TRY_GOTO(ka_publish_write(ctx, &p, length, sizeof length), out);
+  KA_TRY_GOTO(write_length(ctx, &p, header.len), out);
   KA_TRY_GOTO(ka_publish_write(ctx, &p, header.data, header.len), out);
   for (int w = 0; w < N_WIDTHS; w++)
     for (int64_t i = 0; i < n; i++)
@@ -133,6 +152,57 @@ out:
   ka_free(buf);
   ka_free(sorted);
   return st;
+}
+
+ka_status ka_st_stream_begin(struct ka_ctx *ctx, struct ka_st_stream *s, const char *path,
+                             size_t room_bytes, const char *const *metadata, int64_t n_metadata) {
+  *s = (struct ka_st_stream){.room = (room_bytes + 7) / 8 * 8};
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(open_header(ctx, &s->header, metadata, n_metadata, false), out);
+  KA_TRY_GOTO(ka_publish_begin(ctx, &s->file, path), out);
+  if (fseeko(s->file.f, (off_t)(8 + s->room), SEEK_SET) != 0)
+    st = ka_fail(ctx, KA_E_IO, "%s: cannot seek: %s", path, strerror(errno));
+out:
+  if (!ka_ok(st)) ka_st_stream_abort(s);
+  return st;
+}
+
+ka_status ka_st_stream_write(struct ka_ctx *ctx, struct ka_st_stream *s, const void *bytes,
+                             size_t n) {
+  KA_TRY(ka_publish_write(ctx, &s->file, bytes, n));
+  s->at += n;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_st_stream_tensor(struct ka_ctx *ctx, struct ka_st_stream *s, const char *name,
+                              const char *dtype_name, int n_dim, const int64_t *shape) {
+  if (s->header.data[s->header.len - 1] == '}') KA_TRY(ka_str_puts(ctx, &s->header, ","));
+  KA_TRY(put_tensor(ctx, &s->header, name, dtype_name, n_dim, shape, s->begin, s->at));
+  s->begin = s->at;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_st_stream_commit(struct ka_ctx *ctx, struct ka_st_stream *s) {
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_str_puts(ctx, &s->header, "}"), out);
+  KA_NEVER(ctx, s->header.len > s->room || s->begin != s->at);
+  while (s->header.len < s->room) KA_TRY_GOTO(ka_str_puts(ctx, &s->header, " "), out);
+  if (fseeko(s->file.f, 0, SEEK_SET) != 0) {
+    st = ka_fail(ctx, KA_E_IO, "%s: cannot seek: %s", s->file.path, strerror(errno));
+    goto out;
+  }
+  KA_TRY_GOTO(write_length(ctx, &s->file, s->room), out);
+  KA_TRY_GOTO(ka_publish_write(ctx, &s->file, s->header.data, s->header.len), out);
+  KA_TRY_GOTO(ka_publish_commit(ctx, &s->file), out);
+out:
+  ka_st_stream_abort(s);
+  return st;
+}
+
+void ka_st_stream_abort(struct ka_st_stream *s) {
+  ka_publish_abort(&s->file);
+  ka_str_deinit(&s->header);
+  *s = (struct ka_st_stream){0};
 }
 
 /* Every changed tensor must replace one of the base of the same shape. */

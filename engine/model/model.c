@@ -129,8 +129,9 @@ static ka_status make_buffers(struct ka_model *m) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev, const char *dir,
-                        enum ka_dtype compute) {
+/* files NULL: those in dir. */
+static ka_status open_model(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev,
+                            const char *dir, struct ka_safetensors *files, enum ka_dtype compute) {
   memset(m, 0, sizeof *m);
   m->ctx = ctx;
   m->dev = dev;
@@ -142,13 +143,32 @@ ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *d
   KA_TRY_GOTO(ka_hf_config_open(ctx, &m->config, dir), out);
   KA_TRY_GOTO(ka_family_find(ctx, &m->config, &m->family), out);
   KA_TRY_GOTO(m->family->recipe(&m->meta, &m->config, &m->recipe), out);
-  KA_TRY_GOTO(ka_st_open(ctx, &m->files, dir), out);
+  if (files) {
+    m->files = *files;
+    *files = (struct ka_safetensors){0};
+  } else {
+    KA_TRY_GOTO(ka_st_open(ctx, &m->files, dir), out);
+  }
   KA_TRY_GOTO(check_all(m, dir), out);
   m->lowest_trained_layer = (int)m->recipe.L;
   KA_TRY_GOTO(make_buffers(m), out);
 out:
   if (!ka_ok(st)) ka_model_close(m);
   return st;
+}
+
+ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev, const char *dir,
+                        enum ka_dtype compute) {
+  return open_model(ctx, m, dev, dir, NULL, compute);
+}
+
+ka_status ka_model_open_source(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev,
+                               struct ka_model_source *source, enum ka_dtype compute) {
+  memset(m, 0, sizeof *m); /* so that it may be closed */
+  if (!ka_path_is_dir(source->dir))
+    return ka_fail(ctx, KA_E_INPUT, "%s: not a model directory, a delta or an adapter",
+                   source->dir);
+  return open_model(ctx, m, dev, source->dir, &source->files, compute);
 }
 
 void ka_model_close(struct ka_model *m) {

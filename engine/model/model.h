@@ -9,7 +9,7 @@
 #ifndef KAPPA_ENGINE_MODEL_MODEL_H
 #define KAPPA_ENGINE_MODEL_MODEL_H
 
-#include "engine/formats/safetensors.h"
+#include "engine/formats/model_source.h"
 #include "engine/model/batch.h"
 #include "engine/model/family.h"
 
@@ -69,6 +69,10 @@ struct ka_model {
  * tensors are named in a log line. Does not touch weight data. */
 ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev, const char *dir,
                         enum ka_dtype compute);
+/* The same of what a MODEL of the command line stands for. The model takes source->files over;
+ * source->dir stays the source's. */
+ka_status ka_model_open_source(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev,
+                               struct ka_model_source *source, enum ka_dtype compute);
 void ka_model_close(struct ka_model *m);
 
 /* Index of a tensor by its name in the model file, -1 when unknown. Tied heads are the embedding.

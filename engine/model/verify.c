@@ -13,6 +13,7 @@ struct verify {
   struct ka_arena *arena;
   const char *path; /* of the reference */
   struct ka_safetensors ref;
+  struct ka_model_source source;
   struct ka_model model;
   struct ka_batch batch;
   int64_t L;
@@ -219,10 +220,10 @@ static ka_status compare(struct verify *v, const struct ka_st_entry *e, struct k
   return KA_STATUS_OK;
 }
 
-static ka_status run(struct verify *v, struct ka_dev *dev, const char *dir,
-                     enum ka_dtype compute_type, struct ka_verify_row *rows, int64_t *n) {
+static ka_status run(struct verify *v, struct ka_dev *dev, enum ka_dtype compute_type,
+                     struct ka_verify_row *rows, int64_t *n) {
   struct ka_ctx *ctx = v->ctx;
-  KA_TRY(ka_model_open(ctx, &v->model, dev, dir, compute_type));
+  KA_TRY(ka_model_open_source(ctx, &v->model, dev, &v->source, compute_type));
   v->L = v->model.recipe.L;
   KA_TRY(read_wishes(v));
   KA_TRY(make_batch(v));
@@ -235,7 +236,7 @@ static ka_status run(struct verify *v, struct ka_dev *dev, const char *dir,
   return KA_STATUS_OK;
 }
 
-ka_status ka_verify(struct ka_arena *arena, struct ka_dev *dev, const char *model_dir,
+ka_status ka_verify(struct ka_arena *arena, struct ka_dev *dev, const char *model, const char *base,
                     const char *against, enum ka_dtype compute_type, struct ka_verify_row **rows,
                     int64_t *n_rows) {
   struct ka_ctx *ctx = arena->ctx;
@@ -248,12 +249,14 @@ ka_status ka_verify(struct ka_arena *arena, struct ka_dev *dev, const char *mode
   KA_TRY_GOTO(ka_arena_alloc_n(arena, &memory, v.ref.n_entries, sizeof **rows, "rows"), out);
   *rows = memory;
   /* names outlive the reference file */
-  KA_TRY_GOTO(run(&v, dev, model_dir, compute_type, *rows, n_rows), out);
+  KA_TRY_GOTO(ka_model_source_open(ctx, &v.source, model, base), out);
+  KA_TRY_GOTO(run(&v, dev, compute_type, *rows, n_rows), out);
   for (int64_t i = 0; i < *n_rows; i++)
     KA_TRY_GOTO(ka_arena_str(arena, &(*rows)[i].name, (*rows)[i].name, strlen((*rows)[i].name)),
                 out);
 out:
   ka_model_close(&v.model);
+  ka_model_source_close(&v.source);
   ka_st_close(&v.ref);
   return st;
 }

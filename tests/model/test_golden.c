@@ -21,7 +21,8 @@ static void check(const char *data, const char *device, enum ka_dtype compute, i
     int64_t n;
     ka_arena_init(&arena, ctx, "test");
     const char *dir = t_str("%s/golden/%s", data, goldens[g]);
-    T_OK(ka_verify(&arena, &dev, dir, t_str("%s/golden.safetensors", dir), compute, &rows, &n));
+    T_OK(ka_verify(&arena, &dev, dir, NULL, t_str("%s/golden.safetensors", dir), compute, &rows,
+                   &n));
     assert_true(n >= 35);
     for (int64_t i = 0; i < n; i++) {
       if (!rows[i].pass)

@@ -62,7 +62,7 @@ static ka_status verify(const char *dir, const char *path, struct ka_verify_row 
   struct ka_verify_row *rows;
   T_OK(ka_dev_open(ctx, &dev, "cpu"));
   ka_arena_init(&arena, ctx, "test");
-  ka_status st = ka_verify(&arena, &dev, dir, path, KA_F32, &rows, n);
+  ka_status st = ka_verify(&arena, &dev, dir, NULL, path, KA_F32, &rows, n);
   if (ka_ok(st) && *n > 0 && first) *first = rows[0];
   ka_arena_deinit(&arena);
   ka_dev_close(&dev);
