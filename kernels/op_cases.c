@@ -170,6 +170,10 @@ static ka_status make_operand(struct make *m, struct ka_op_call *call, int numbe
   const struct ka_operand *o = &ka_operands[call->op][number];
   struct ka_tensor *t = ka_op_call_operand(call, number);
   bool wanted = strcmp(o->name, "doc_start") == 0 ? m->c->flags & DOCS : m->c->flags & OPT;
+  if (m->c->op == KA_OP_matmul && strcmp(o->name, "pre") == 0)
+    wanted = m->c->flags & (GELU_TANH | BACKWARD);
+  if (strcmp(o->name, "bias_grad") == 0) wanted = m->c->flags & OPT && m->c->flags & TA;
+  if (strcmp(o->name, "bias") == 0 && m->c->flags & (ACC | BACKWARD)) wanted = false;
   if ((o->flags & KA_OPTIONAL && !wanted) || o->type == KA_TYPE_U8) return KA_STATUS_OK;
   const char *dims = dims_of(m, o);
   if (*dims == '*') dims = "NC";
@@ -239,6 +243,9 @@ static void set_scalars(const struct ka_op_case *c, union ka_op_args *args) {
     args->matmul.trans_a = f & TA;
     args->matmul.trans_b = f & TB;
     args->matmul.accumulate = f & ACC;
+    args->matmul.epilogue = f & GELU_TANH  ? KA_EPILOGUE_GELU
+                            : f & BACKWARD ? KA_EPILOGUE_DGELU
+                                           : KA_EPILOGUE_NONE;
     break;
   case KA_OP_attn_fwd:
     args->attn_fwd.window = f & WINDOW ? 21 : 0;

@@ -137,21 +137,30 @@ struct ka_pack_args {
   int64_t m; /* rows of a that the matmuls will have, a hint for the layout */
 };
 
+/* gelu is the tanh form (Hendrycks and Gimpel 2016, section 2). GELU: pre = the product with its
+ * bias, rounded, out = gelu of it, before or after that rounding. DGELU: out = product *
+ * gelu'(pre), the gradient through it. */
+enum ka_epilogue { KA_EPILOGUE_NONE, KA_EPILOGUE_GELU, KA_EPILOGUE_DGELU };
+
 /* out = op(a) op(b) + bias, or out += op(a) op(b) with accumulate (then no bias). op(a) is [M,K]:
  * a is [M,K], or [K,M] with trans_a; b is [K,N], or [N,K] with trans_b. A linear layer y = x W^T +
- * c has trans_b; its input gradient dx = dy W neither; its weight gradient dW += dy^T x trans_a. */
+ * c has trans_b; its input gradient dx = dy W neither; its weight gradient dW += dy^T x trans_a,
+ * and with it the bias's: bias_grad[m] += sum over k of op(a)[m,k]. */
 struct ka_matmul_args {
-  struct ka_tensor out;      /* [M,N] x, or f32 with bf16 operands; any row stride */
-  struct ka_tensor a, b;     /* x; any row stride */
-  struct ka_tensor bias;     /* [N] x, optional */
-  struct ka_tensor packed_b; /* from pack with the same b, trans_b and m; optional */
+  struct ka_tensor out;       /* [M,N] x, or f32 with bf16 operands; any row stride */
+  struct ka_tensor a, b;      /* x; any row stride */
+  struct ka_tensor bias;      /* [N] x, optional */
+  struct ka_tensor packed_b;  /* from pack with the same b, trans_b and m; optional */
+  struct ka_tensor pre;       /* [M,N] x, any row stride; =, optional with GELU, read with DGELU */
+  struct ka_tensor bias_grad; /* [M] f32 (f64 with f64) +=, optional, with trans_a */
+  enum ka_epilogue epilogue;  /* then out is x, without accumulate; DGELU without bias */
   bool trans_a, trans_b, accumulate;
 };
 
 /* dbias[n] += sum over rows of dout[m,n]. */
 struct ka_bias_bwd_args {
   struct ka_tensor dbias; /* [N] f32 (f64 with f64) += */
-  struct ka_tensor dout;  /* [M,N] x */
+  struct ka_tensor dout;  /* [M,N] x; any row stride */
 };
 
 /* For each query i of row b, with absolute index p = q_offset + i, over the visible keys j:

@@ -52,7 +52,14 @@ ka_status ka_matmul_check(struct ka_dev *dev, const struct ka_matmul_args *args)
     return ka_fail(dev->ctx, KA_E_INTERNAL, "matmul: [%lld,%lld] = [%lld,%lld] x [%lld,%lld]",
                    (long long)args->out.shape[0], (long long)args->out.shape[1], (long long)m,
                    (long long)ka, (long long)kb, (long long)n);
+  bool epilogue = args->epilogue != KA_EPILOGUE_NONE, back = args->epilogue == KA_EPILOGUE_DGELU;
   REQUIRE(!args->accumulate || !args->bias.data, "matmul: accumulate takes no bias");
+  REQUIRE(!epilogue || (!args->accumulate && args->out.dtype == args->a.dtype),
+          "matmul: an epilogue takes no accumulation and no wider output");
+  REQUIRE(epilogue || !args->pre.data, "matmul: pre goes with an epilogue");
+  REQUIRE(!back || ((args->pre.data || ka_tensor_elems(&args->out) == 0) && !args->bias.data),
+          "matmul: dgelu takes pre and no bias");
+  REQUIRE(!args->bias_grad.data || args->trans_a, "matmul: bias_grad goes with trans_a");
   return KA_STATUS_OK;
 }
 

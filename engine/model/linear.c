@@ -42,20 +42,23 @@ ka_status ka_linear_dw(struct ka_model *m, struct ka_tensor dy, struct ka_tensor
                        const struct ka_param *w, const struct ka_param *bias) {
   struct ka_ctx *ctx = m->ctx;
   int64_t p = w - m->params, n = dy.shape[0];
+  struct ka_tensor dbias = {0}, open = {0};
+  if (bias) KA_TRY(ka_vector_grad_begin(m, bias, &dbias));
+  open = dbias; /* goes with the first product over all of dy's columns, or alone */
   for (int64_t i = m->buffers->first_slice[p]; i < m->buffers->first_slice[p + 1]; i++) {
     const struct ka_slice *s = &m->slices[i];
+    bool all = s->n_rows == dy.shape[1];
     KA_TRY(ka_matmul(m->dev,
                      &(struct ka_matmul_args){.out = s->grad,
                                               .a = ka_tensor_slice(dy, 0, n, s->row, s->n_rows),
                                               .b = ka_tensor_slice(x, 0, n, s->col, s->n_cols),
+                                              .bias_grad = all ? open : (struct ka_tensor){0},
                                               .trans_a = true,
                                               .accumulate = true}));
+    if (all) open.data = NULL;
   }
-  if (!bias || !bias->trained) return KA_STATUS_OK;
-  struct ka_tensor dbias;
-  KA_TRY(ka_vector_grad_begin(m, bias, &dbias));
-  KA_TRY(ka_bias_bwd(m->dev, &(struct ka_bias_bwd_args){.dbias = dbias, .dout = dy}));
-  return ka_vector_grad_end(m, bias, dbias);
+  if (open.data) KA_TRY(ka_bias_bwd(m->dev, &(struct ka_bias_bwd_args){.dbias = open, .dout = dy}));
+  return bias ? ka_vector_grad_end(m, bias, dbias) : KA_STATUS_OK;
 }
 
 static bool whole(const struct ka_slice *s, int64_t n) { return s->col == 0 && s->n_cols == n; }

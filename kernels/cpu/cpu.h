@@ -22,6 +22,8 @@ ka_status cpu_scratch(struct ka_dev *dev, size_t n_bytes, void **out);
 ka_status cpu_gemm_open(struct ka_dev *dev);
 void cpu_gemm_close(struct ka_dev *dev);
 void cpu_gemm_describe(char *text, size_t n);
+/* matmul without epilogue and bias_grad. */
+ka_status cpu_product(struct ka_dev *dev, const struct ka_matmul_args *args);
 size_t cpu_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args);
 
 #define KA_OP(name, class, summary)                                                                \

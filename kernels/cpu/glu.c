@@ -2,9 +2,8 @@
  * Gated feed-forward activations (Shazeer 2020): act(gate) * up. */
 #include "kernels/cpu/vec.h"
 
-/* y = act(x) and dy = act'(x) of a block. */
-static void activate(enum ka_act act, const float *x, int64_t n, float *restrict y,
-                     float *restrict dy) {
+void cpu_activate(enum ka_act act, const float *x, int64_t n, float *restrict y,
+                  float *restrict dy) {
   if (act == KA_ACT_SILU) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
@@ -40,7 +39,7 @@ ka_status glu_fwd_cpu(struct ka_dev *dev, const struct ka_glu_fwd_args *args) {
     const float *gate = load_block(&args->gate, i, len, buf_g);
     const float *up = load_block(&args->up, i, len, buf_u);
     float *out = open_block(&args->out, i, buf_o);
-    activate(args->act, gate, len, y, dy);
+    cpu_activate(args->act, gate, len, y, dy);
 #pragma omp simd
     for (int64_t k = 0; k < len; k++) out[k] = y[k] * up[k];
     store_block(&args->out, i, len, out);
@@ -62,7 +61,7 @@ ka_status glu_bwd_cpu(struct ka_dev *dev, const struct ka_glu_bwd_args *args) {
     const float *dout = load_block(&args->dout, i, len, buf[2]);
     float *dgate = open_block(&args->dgate, i, buf[3]), *dup = open_block(&args->dup, i, buf[4]);
     float *out = args->out.data ? open_block(&args->out, i, buf[5]) : buf[5];
-    activate(args->act, gate, len, y, dy);
+    cpu_activate(args->act, gate, len, y, dy);
 #pragma omp simd
     for (int64_t k = 0; k < len; k++) {
       float d = dout[k], u = up[k];

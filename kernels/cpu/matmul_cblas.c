@@ -32,7 +32,7 @@ void cpu_gemm_describe(char *text, size_t n) {
   snprintf(text, n, "no oneDNN, no BLAS: slow matrix products");
 }
 
-ka_status matmul_cpu(struct ka_dev *dev, const struct ka_matmul_args *args) {
+ka_status cpu_product(struct ka_dev *dev, const struct ka_matmul_args *args) {
   return matmul_ref(dev, args);
 }
 
@@ -78,7 +78,7 @@ static void some_rows(const struct ka_matmul_args *args, const struct ka_tensor 
          &ldb, pa, &lda, &beta, c, &ldc);
 }
 
-ka_status matmul_cpu(struct ka_dev *dev, const struct ka_matmul_args *args) {
+ka_status cpu_product(struct ka_dev *dev, const struct ka_matmul_args *args) {
   enum { ROWS = 64 };
   struct ka_ctx *ctx = dev->ctx;
   int64_t n_a = ka_tensor_elems(&args->a), n_b = ka_tensor_elems(&args->b);

@@ -273,7 +273,7 @@ static ka_status run_in_chunks(struct ka_dev *dev, const struct ka_matmul_args *
   return KA_STATUS_OK;
 }
 
-ka_status matmul_cpu(struct ka_dev *dev, const struct ka_matmul_args *args) {
+ka_status cpu_product(struct ka_dev *dev, const struct ka_matmul_args *args) {
   int64_t k = args->a.shape[args->trans_a ? 0 : 1];
   if (args->a.dtype == KA_F64 || k == 0 || ka_tensor_elems(&args->out) == 0)
     return matmul_ref(dev, args);

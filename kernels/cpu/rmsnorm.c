@@ -157,7 +157,7 @@ ka_status bias_bwd_cpu(struct ka_dev *dev, const struct ka_bias_bwd_args *args) 
       for (int64_t c = 0; c < n_cols; c += CPU_BLOCK) {
         float buf[CPU_BLOCK];
         int64_t len = min64(CPU_BLOCK, n_cols - c);
-        const float *d = load_block(&args->dout, r * n_cols + c, len, buf);
+        const float *d = load_block(&args->dout, r * args->dout.row_stride + c, len, buf);
 #pragma omp simd
         for (int64_t k = 0; k < len; k++) sum[c + k] += d[k];
       }

@@ -28,6 +28,10 @@ static inline void bf16_from_floats(uint16_t *restrict to, const float *restrict
 /* Row `row` of a contiguous matrix of any dtype becomes 0. */
 void cpu_zero_row(const struct ka_tensor *out, int64_t row, int64_t width);
 
+/* y = act(x) and dy = act'(x) of a block. */
+void cpu_activate(enum ka_act act, const float *x, int64_t n, float *restrict y,
+                  float *restrict dy);
+
 /* n floats of t (f32 or bf16) from element i on: t's own memory, or converted into buf. */
 static inline const float *load_block(const struct ka_tensor *t, int64_t i, int64_t n, float *buf) {
   if (t->dtype == KA_F32) return (const float *)t->data + i;

@@ -69,6 +69,14 @@ template <int THREADS, typename T> __device__ __forceinline__ T block_sum(T x) {
   return sum;
 }
 
+/* gelu in its tanh form, and its derivative (Hendrycks and Gimpel 2016, section 2). */
+static __device__ __forceinline__ void gelu_tanh(float g, float *y, float *slope) {
+  const float c = 0.79788456080286536f, d = 0.044715f; /* sqrt(2/pi) */
+  float t = tanhf(c * (g + d * g * g * g));
+  *y = 0.5f * g * (1.0f + t);
+  *slope = 0.5f * (1.0f + t) + 0.5f * g * (1.0f - t * t) * c * (1.0f + 3.0f * d * g * g);
+}
+
 /* --- launching -----------------------------------------------------------------------------------
  */
 

@@ -36,10 +36,7 @@ template <ka_act ACT> __device__ __forceinline__ void activate(float g, float *a
     *act = g * s;
     *slope = s * (1.0f + g * (1.0f - s));
   } else if (ACT == KA_ACT_GELU_TANH) {
-    const float c = 0.79788456080286536f, d = 0.044715f; /* sqrt(2/pi) */
-    float t = tanhf(c * (g + d * g * g * g));
-    *act = 0.5f * g * (1.0f + t);
-    *slope = 0.5f * (1.0f + t) + 0.5f * g * (1.0f - t * t) * c * (1.0f + 3.0f * d * g * g);
+    gelu_tanh(g, act, slope);
   } else {
     float cdf = 0.5f * (1.0f + erff(g * 0.70710678118654752f));
     *act = g * cdf;

@@ -40,11 +40,26 @@ static uint32_t alignment(const struct ka_tensor *t) {
   return (uint32_t)(bits & -bits);
 }
 
+/* The epilogue by its name there. */
+static cublasLtEpilogue_t epilogue_of(const struct ka_matmul_args *args) {
+  bool bias = args->bias.data, pre = args->pre.data;
+  if (args->epilogue == KA_EPILOGUE_DGELU) return CUBLASLT_EPILOGUE_DGELU;
+  if (args->epilogue == KA_EPILOGUE_GELU && pre)
+    return bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+  if (args->epilogue == KA_EPILOGUE_GELU)
+    return bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+  if (args->bias_grad.data) return CUBLASLT_EPILOGUE_BGRADB;
+  return bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
 static cublasStatus_t describe(struct cuda_product *p, const struct ka_matmul_args *args) {
   cublasOperation_t ta = args->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
   cublasOperation_t tb = args->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
-  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-  cudaDataType_t bias_type = type_of(args->bias.dtype);
+  cublasLtEpilogue_t epilogue = (cublasLtEpilogue_t)p->key.epilogue;
+  const void *bias = p->bias_grad ? p->bias_grad : args->bias.data;
+  cudaDataType_t bias_type = p->bias_grad ? CUDA_R_32F : type_of(args->bias.dtype);
+  cudaDataType_t pre_type = type_of(args->pre.dtype);
+  bool pre = args->pre.data;
   const struct {
     cublasLtMatmulDescAttributes_t name;
     const void *value;
@@ -53,9 +68,12 @@ static cublasStatus_t describe(struct cuda_product *p, const struct ka_matmul_ar
   } attributes[] = {
       {CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta, true},
       {CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb, true},
-      {CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue, args->bias.data},
-      {CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args->bias.data, sizeof(void *), args->bias.data},
-      {CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type, sizeof bias_type, args->bias.data},
+      {CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue, true},
+      {CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias, bias},
+      {CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type, sizeof bias_type, bias},
+      {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &args->pre.data, sizeof(void *), pre},
+      {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &args->pre.row_stride, sizeof(int64_t), pre},
+      {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, &pre_type, sizeof pre_type, pre},
   };
   cublasStatus_t e = cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
   for (size_t i = 0; i < sizeof attributes / sizeof *attributes && !e; i++)
@@ -97,25 +115,48 @@ static struct cuda_product_key key_of(const struct ka_matmul_args *args) {
       .trans_a = args->trans_a,
       .trans_b = args->trans_b,
       .accumulate = args->accumulate,
+      .epilogue = (uint32_t)epilogue_of(args),
+      .pre_stride = args->pre.data ? args->pre.row_stride : 0,
+      .pre_align = args->pre.data ? alignment(&args->pre) : 0,
   };
+}
+
+static ka_status add_bias_grad(struct ka_dev *dev, const struct ka_tensor *to, void *grad) {
+  struct ka_tensor from = *to;
+  from.data = grad;
+  return add_cuda(dev, &(struct ka_add_args){.out = *to, .a = *to, .b = from});
+}
+
+/* By cuBLASLt; *done false: it has no algorithm for this product. */
+static ka_status by_library(struct ka_dev *dev, struct cuda_product *p, bool *done) {
+  struct ka_ctx *ctx = dev->ctx;
+  const cublasLtMatmulAlgo_t *algo = NULL;
+  ka_status st = KA_STATUS_OK;
+  cublasStatus_t e = describe(p, p->args);
+  if (!e) st = cuda_tuner_choose(dev, p, &algo);
+  if (ka_ok(st) && !e && algo) e = cuda_product_run(dev, p, algo, p->args->out.data);
+  forget(p);
+  KA_TRY(st);
+  if (e)
+    return ka_fail(ctx, KA_E_DEVICE, "matmul [%lld,%lld] = [%lld,%lld] x [%lld,%lld]: cuBLASLt: %s",
+                   (long long)p->key.m, (long long)p->key.n, (long long)p->key.m,
+                   (long long)p->key.k, (long long)p->key.k, (long long)p->key.n,
+                   cublasLtGetStatusString(e));
+  *done = algo != NULL;
+  return algo ? cuda_launched(dev, "matmul", cudaSuccess) : KA_STATUS_OK;
 }
 
 ka_status matmul_cuda(struct ka_dev *dev, const struct ka_matmul_args *args) {
   struct ka_ctx *ctx = dev->ctx;
   struct cuda_product p = {.args = args, .key = key_of(args)};
-  const cublasLtMatmulAlgo_t *algo = NULL;
+  struct ka_tensor bias_grad = args->bias_grad;
+  bool done = false;
   if (args->a.dtype == KA_F64) return cuda_unsupported(dev, "matmul", args->a.dtype);
-  if (p.key.m == 0 || p.key.n == 0) return KA_STATUS_OK;
-  if (p.key.k == 0) return cuda_matmul_plain(dev, args);
-  cublasStatus_t e = describe(&p, args);
-  ka_status st = KA_STATUS_OK;
-  if (!e) st = cuda_tuner_choose(dev, &p, &algo);
-  if (ka_ok(st) && !e && algo) e = cuda_product_run(dev, &p, algo, args->out.data);
-  forget(&p);
-  KA_TRY(st);
-  if (e)
-    return ka_fail(ctx, KA_E_DEVICE, "matmul [%lld,%lld] = [%lld,%lld] x [%lld,%lld]: cuBLASLt: %s",
-                   (long long)p.key.m, (long long)p.key.n, (long long)p.key.m, (long long)p.key.k,
-                   (long long)p.key.k, (long long)p.key.n, cublasLtGetStatusString(e));
-  return algo ? cuda_launched(dev, "matmul", cudaSuccess) : cuda_matmul_plain(dev, args);
+  if (p.key.m == 0) return KA_STATUS_OK;
+  if (bias_grad.data) KA_TRY(cuda_scratch(dev, (size_t)p.key.m * sizeof(float), &p.bias_grad));
+  if (p.key.n > 0 && p.key.k > 0) KA_TRY(by_library(dev, &p, &done));
+  if (done) return bias_grad.data ? add_bias_grad(dev, &bias_grad, p.bias_grad) : KA_STATUS_OK;
+  if (p.key.n > 0) KA_TRY(cuda_matmul_plain(dev, args));
+  if (!bias_grad.data) return KA_STATUS_OK;
+  return bias_bwd_cuda(dev, &(struct ka_bias_bwd_args){.dbias = bias_grad, .dout = args->a});
 }

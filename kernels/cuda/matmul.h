@@ -16,12 +16,15 @@ struct cuda_product_key {
   int64_t stride[3]; /* a, b, out */
   uint32_t align[4]; /* of a, b, out, bias in bytes, at most 256; 0: no bias */
   uint32_t type[2];  /* ka_dtype of the operands, of out */
-  uint32_t trans_a, trans_b, accumulate, zero;
+  uint32_t trans_a, trans_b, accumulate, epilogue; /* epilogue: cublasLtEpilogue_t */
+  int64_t pre_stride;
+  uint32_t pre_align, zero;
 };
 
 struct cuda_product {
   const struct ka_matmul_args *args;
   struct cuda_product_key key;
+  void *bias_grad; /* [M] f32 of scratch: the bias's gradient, to be added; NULL: none wanted */
   cublasLtMatmulDesc_t op;
   cublasLtMatrixLayout_t first, second, out;
 };

@@ -11,7 +11,9 @@ enum { TILE = 16 };
 template <typename T, typename Out> struct product {
   Out *out;
   const T *a, *b, *bias;
-  int64_t m, n, k, out_stride, a_stride, b_stride;
+  T *pre;
+  int64_t m, n, k, out_stride, a_stride, b_stride, pre_stride;
+  ka_epilogue epilogue;
   bool trans_a, trans_b, accumulate;
 };
 
@@ -38,25 +40,28 @@ __global__ void __launch_bounds__(TILE *TILE) k_matmul_plain(product<T, Out> p) 
   Out *out = p.out + row * p.out_stride + col;
   if (p.bias) sum += to_float(p.bias[col]);
   if (p.accumulate) sum += to_float(*out);
+  if (p.epilogue != KA_EPILOGUE_NONE) {
+    T *pre = p.pre ? p.pre + row * p.pre_stride + col : NULL;
+    bool back = p.epilogue == KA_EPILOGUE_DGELU;
+    float at = back ? to_float(*pre) : round_to<T>(sum), act, slope;
+    gelu_tanh(at, &act, &slope);
+    if (pre && !back) *pre = from_float<T>(at);
+    sum = back ? sum * slope : act;
+  }
   *out = from_float<Out>(sum);
 }
 
 template <typename T, typename Out>
 ka_status run(struct ka_dev *dev, const struct ka_matmul_args *args) {
   struct cuda_state *s = cuda_of(dev);
-  product<T, Out> p = {(Out *)args->out.data,
-                       (const T *)args->a.data,
-                       (const T *)args->b.data,
-                       (const T *)args->bias.data,
-                       args->out.shape[0],
-                       args->out.shape[1],
-                       args->a.shape[args->trans_a ? 0 : 1],
-                       args->out.row_stride,
-                       args->a.row_stride,
-                       args->b.row_stride,
-                       args->trans_a,
-                       args->trans_b,
-                       args->accumulate};
+  product<T, Out> p = {(Out *)args->out.data,   (const T *)args->a.data,
+                       (const T *)args->b.data, (const T *)args->bias.data,
+                       (T *)args->pre.data,     args->out.shape[0],
+                       args->out.shape[1],      args->a.shape[args->trans_a ? 0 : 1],
+                       args->out.row_stride,    args->a.row_stride,
+                       args->b.row_stride,      args->pre.row_stride,
+                       args->epilogue,          args->trans_a,
+                       args->trans_b,           args->accumulate};
   dim3 grid((unsigned)div_up(p.n, TILE), (unsigned)div_up(p.m, TILE));
   return cuda_launched(dev, "matmul",
                        KA_LAUNCH((k_matmul_plain<T, Out>), grid, TILE * TILE, 0, s->stream, p));

@@ -7,6 +7,7 @@
 
 #include "cudahost.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,9 +17,11 @@ struct matmul {
   cublasComputeType_t compute;
   cublasOperation_t trans[2];
   cublasLtEpilogue_t epilogue;
-  const void *bias;
-  cudaDataType_t bias_type;
+  void *bias, *aux;
+  cudaDataType_t bias_type, aux_type;
+  int64_t aux_ld;
 };
+enum { BIAS = 4, GELU = 32, DGELU = 64, AUX = 128 }; /* bits of an epilogue */
 struct layout {
   cudaDataType_t type;
   int64_t rows, cols, ld;
@@ -93,6 +96,12 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
     return set(&m->bias, sizeof m->bias, buf, n_bytes);
   case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
     return set(&m->bias_type, sizeof m->bias_type, buf, n_bytes);
+  case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+    return set(&m->aux, sizeof m->aux, buf, n_bytes);
+  case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+    return set(&m->aux_ld, sizeof m->aux_ld, buf, n_bytes);
+  case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE:
+    return set(&m->aux_type, sizeof m->aux_type, buf, n_bytes);
   }
   return CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -138,8 +147,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatmulPreference_t pref, int wanted,
                                               cublasLtMatmulHeuristicResult_t results[], int *got) {
   const struct preference *p = (const void *)pref;
-  (void)handle, (void)desc, (void)a, (void)b, (void)c, (void)d;
+  const struct matmul *m = (const void *)desc;
+  (void)handle, (void)a, (void)b, (void)c, (void)d;
   *got = 0;
+  if (m->epilogue & AUX && (m->aux_ld % 8 || (uintptr_t)m->aux % 16))
+    return CUBLAS_STATUS_NOT_SUPPORTED;
   for (int i = 0; i < 4; i++)
     if (p->align[i] < 4) return CUBLAS_STATUS_NOT_SUPPORTED;
   for (uint32_t i = 0; i < N_ALGOS && *got < wanted; i++) {
@@ -207,6 +219,25 @@ static int64_t term(uint32_t algo, int64_t i, int64_t n) {
   return i % 2 ? (n + 1) / 2 + i / 2 : i / 2;
 }
 
+static void gelu(float x, float *y, float *slope) {
+  float c = 0.7978845608f, d = 0.044715f, t = tanhf(c * (x + d * x * x * x));
+  *y = 0.5f * x * (1 + t);
+  *slope = 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * c * (1 + 3 * d * x * x);
+}
+
+static float epilogue(const struct matmul *m, int64_t i, int64_t j, float x) {
+  float y, slope;
+  if (m->epilogue & BIAS) x += get(m->bias, m->bias_type, i);
+  if (m->epilogue & DGELU) {
+    gelu(get(m->aux, m->aux_type, i + j * m->aux_ld), &y, &slope);
+    return x * slope;
+  }
+  if (!(m->epilogue & GELU)) return x;
+  if (m->epilogue & AUX) put(m->aux, m->aux_type, i + j * m->aux_ld, x);
+  gelu(x, &y, &slope);
+  return y;
+}
+
 static cudaError_t run(void *user) {
   const struct product *p = user;
   int64_t m = p->d.rows, n = p->d.cols;
@@ -223,8 +254,12 @@ static cudaError_t run(void *user) {
     for (int64_t i = 0; i < m; i++) {
       float x = p->alpha * sum[i];
       if (p->beta != 0) x += p->beta * get(p->C, p->c.type, i + j * p->c.ld);
-      if (p->op.epilogue == CUBLASLT_EPILOGUE_BIAS) x += get(p->op.bias, p->op.bias_type, i);
-      put(p->D, p->d.type, i + j * p->d.ld, x);
+      put(p->D, p->d.type, i + j * p->d.ld, epilogue(&p->op, i, j, x));
+    }
+    if (p->op.epilogue == CUBLASLT_EPILOGUE_BGRADB) {
+      float total = 0;
+      for (int64_t k = 0; k < inner; k++) total += b[k + j * inner];
+      put(p->op.bias, p->op.bias_type, j, total);
     }
   }
   cudaError_t e = a && b && sum ? cudaSuccess : cudaErrorMemoryAllocation;
@@ -270,13 +305,21 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
   for (int i = 0; i < 4; i++)
     if (!aligned(at[i], chosen.align[i])) return CUBLAS_STATUS_INVALID_VALUE;
   if (chosen.magic != MAGIC || !shapes_fit(&p)) return CUBLAS_STATUS_INVALID_VALUE;
-  struct cudahost_range reads[4] = {range(A, &p.a), range(B, &p.b)}, writes[] = {range(D, &p.d)};
-  int n_reads = 2;
+  struct cudahost_range reads[5] = {range(A, &p.a), range(B, &p.b)}, writes[3] = {range(D, &p.d)};
+  int n_reads = 2, n_writes = 1;
   if (p.beta != 0) reads[n_reads++] = range(C, &p.c);
-  if (p.op.epilogue == CUBLASLT_EPILOGUE_BIAS)
+  if (p.op.epilogue & BIAS)
     reads[n_reads++] =
         (struct cudahost_range){p.op.bias, (size_t)p.d.rows * size_of(p.op.bias_type)};
-  cudaError_t e =
-      cudahost_enqueue(stream, "cublasLtMatmul", run, &p, sizeof p, reads, n_reads, writes, 1);
+  struct layout aux = {p.op.aux_type, p.d.rows, p.d.cols, p.op.aux_ld};
+  if (p.op.epilogue & DGELU)
+    reads[n_reads++] = range(p.op.aux, &aux);
+  else if (p.op.epilogue & AUX)
+    writes[n_writes++] = range(p.op.aux, &aux);
+  if (p.op.epilogue == CUBLASLT_EPILOGUE_BGRADB)
+    writes[n_writes++] =
+        (struct cudahost_range){p.op.bias, (size_t)p.d.cols * size_of(p.op.bias_type)};
+  cudaError_t e = cudahost_enqueue(stream, "cublasLtMatmul", run, &p, sizeof p, reads, n_reads,
+                                   writes, n_writes);
   return e == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }

@@ -51,7 +51,8 @@ static double eps_of(enum ka_dtype t) {
 
 /* How far element values may be from ref's: relative to the element, and to the largest element.
  * Moves are exact. A rounding each for maps. Sums of K terms err like sqrt(K) roundings of the
- * type that the terms are held in (attention holds its weights in x between its two products). */
+ * type that the terms are held in (attention holds its weights in x between its two products). An
+ * epilogue may see the product rounded to x. */
 static void tolerance(const struct ka_op_case *c, enum ka_dtype x, enum ka_dtype out,
                       double *relative, double *absolute) {
   enum ka_op_class class = ka_op_class_of(c->op);
@@ -68,6 +69,7 @@ static void tolerance(const struct ka_op_case *c, enum ka_dtype x, enum ka_dtype
   if (class == KA_CLASS_MAP) *absolute = 8 * work;
   if (class == KA_CLASS_REDUCE || class == KA_CLASS_GEMM) *absolute = 4 * work * sqrt(k);
   if (attention) *absolute = (x == KA_BF16 ? 4 : 8) * eps_of(x) * sqrt(x == KA_BF16 ? 1 : k);
+  if (c->op == KA_OP_matmul && c->flags & KA_CASE_GELU_TANH) *absolute += eps_of(x);
   if (c->flags & KA_CASE_ROUND) *relative += 2 * eps_of(x); /* x_hat may round the other way */
 }
 
