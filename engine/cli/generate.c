@@ -126,7 +126,7 @@ static ka_status generate(struct generation *g, int64_t max_tokens) {
   KA_TRY(ka_arena_alloc_n(&g->model.meta, &logits, V, sizeof(float), "logits"));
   if (!ka_cli_flag(g->cli, "chat"))
     for (int64_t i = 0; i < g->n_prompt; i++) KA_TRY(print_id(g, g->ids.ids[i]));
-  if (max_tokens > 0) KA_TRY(ka_decoder_push(&g->decoder, g->ids.ids, g->n_prompt, logits));
+  if (max_tokens > 0) KA_TRY(ka_decoder_push(&g->decoder, g->ids.ids, g->n_prompt, logits, NULL));
   for (int64_t i = 0; i < max_tokens; i++) {
     int32_t id = ka_sample(logits, V, ka_cli_float(g->cli, "temperature"),
                            (uint64_t)ka_cli_int(g->cli, "seed"), (uint64_t)i);
@@ -134,7 +134,7 @@ static ka_status generate(struct generation *g, int64_t max_tokens) {
     if (is_eos(eos, n_eos, id)) break;
     KA_TRY(print_id(g, id));
     if (ctx->interrupted && *ctx->interrupted) break;
-    if (i + 1 < max_tokens) KA_TRY(ka_decoder_push(&g->decoder, &id, 1, logits));
+    if (i + 1 < max_tokens) KA_TRY(ka_decoder_push(&g->decoder, &id, 1, logits, NULL));
   }
   return KA_STATUS_OK;
 }

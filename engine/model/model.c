@@ -260,6 +260,9 @@ ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *p
   return KA_STATUS_OK;
 }
 
+int64_t ka_model_rows(const struct ka_model *m) { return m->buffers->B * m->buffers->T; }
+int64_t ka_model_positions(const struct ka_model *m) { return m->buffers->P; }
+
 ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double *loss_sum,
                         float *loss) {
   struct ka_ctx *ctx = m->ctx;
@@ -267,6 +270,15 @@ ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double
   KA_TRY(ka_trunk_fwd(m, NULL, NULL));
   KA_TRY(ka_head_loss(m, false));
   return ka_head_read_loss(m, loss_sum, loss);
+}
+
+ka_status ka_model_score(struct ka_model *m, const struct ka_batch *batch, float *loss,
+                         int32_t *best) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_TRY(ka_batch_begin(m, batch, 0));
+  KA_TRY(ka_trunk_fwd(m, NULL, NULL));
+  KA_TRY(ka_head_loss(m, false));
+  return ka_head_read_pairs(m, loss, best);
 }
 
 static ka_status both_passes(struct ka_model *m) {
