@@ -224,7 +224,8 @@ static ka_status read_one(struct ka_key_reader *r, const struct ka_key *key,
   if (++r->n_values > KA_YAML_MAX_NODES)
     return ka_fail(ctx, KA_E_INPUT, "%s: more than %d values", r->file->path, KA_YAML_MAX_NODES);
   if (v->tag && !ka_starts_with(v->tag, "tag:yaml.org,2002:"))
-    return ka_key_problem(r, v, "%s: the tag %s means nothing here", path, v->tag);
+    return ka_key_problem(r, v, "%s: the tag %s means nothing here%s", path, v->tag,
+                          strcmp(v->tag, "!function") == 0 ? ": kappa runs no Python" : "");
   switch (key->kind) {
   case KA_KEY_BOOL:
     return read_bool(r, v, field, path);

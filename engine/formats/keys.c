@@ -31,10 +31,11 @@ bool ka_key_in_words(const char *words, const char *name) {
 /* --- Markdown ---------------------------------------------------------------- */
 
 static const char *kind_text(const struct ka_key *k) {
-  static const char *const one[] = {
-      [KA_KEY_BOOL] = "true or false", [KA_KEY_INT] = "integer",       [KA_KEY_NUM] = "number",
-      [KA_KEY_COUNT] = "count (50M)",  [KA_KEY_TEXT] = "text",         [KA_KEY_PATH] = "path",
-      [KA_KEY_CHOICE] = "word",        [KA_KEY_OBJECT] = "keys below", [KA_KEY_ANY] = "see there"};
+  static const char *const one[] = {[KA_KEY_BOOL] = "true or false", [KA_KEY_INT] = "integer",
+                                    [KA_KEY_NUM] = "number",         [KA_KEY_COUNT] = "count (50M)",
+                                    [KA_KEY_TEXT] = "text",          [KA_KEY_PATH] = "path",
+                                    [KA_KEY_CHOICE] = "word",        [KA_KEY_OBJECT] = "keys below",
+                                    [KA_KEY_ANY] = "several kinds"};
   static const char *const many[] = {[KA_KEY_TEXT] = "text, or a list",
                                      [KA_KEY_PATH] = "path, or a list",
                                      [KA_KEY_CHOICE] = "word, or a list",
@@ -73,6 +74,15 @@ static ka_status append_range(struct ka_ctx *ctx, struct ka_str *out, const stru
   return *k->unit ? ka_str_printf(ctx, out, " (%s)", k->unit) : KA_STATUS_OK;
 }
 
+/* Blanks at the start, and line ends, are written out. */
+static ka_status append_default(struct ka_ctx *ctx, struct ka_str *out, const char *text) {
+  bool quote = *text == ' ' || strchr(text, '\n');
+  KA_TRY(ka_str_printf(ctx, out, " | `%s", quote ? "\"" : ""));
+  for (; *text; text++)
+    KA_TRY(*text == '\n' ? ka_str_puts(ctx, out, "\\n") : ka_str_append(ctx, out, text, 1));
+  return ka_str_puts(ctx, out, quote ? "\"`" : "`");
+}
+
 static ka_status append_key(struct ka_ctx *ctx, struct ka_str *out, const struct ka_key_table *t,
                             const struct ka_key *k) {
   bool later = ka_key_is_later(t, k);
@@ -81,7 +91,7 @@ static ka_status append_key(struct ka_ctx *ctx, struct ka_str *out, const struct
   if (!k->dflt && k->kind != KA_KEY_OBJECT)
     KA_TRY(ka_str_puts(ctx, out, " | required"));
   else if (k->dflt && *k->dflt)
-    KA_TRY(ka_str_printf(ctx, out, " | `%s`", k->dflt));
+    KA_TRY(append_default(ctx, out, k->dflt));
   else
     KA_TRY(ka_str_puts(ctx, out, !k->dflt ? " | required" : " | "));
   return ka_str_printf(ctx, out, " | %s%s |\n", k->doc, later ? " (not supported yet)" : "");
