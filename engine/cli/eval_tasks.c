@@ -22,6 +22,7 @@ struct evaluation {
   struct ka_tasks *tasks;
   struct ka_tokenizer *tokenizer;
   struct ka_dev dev;
+  struct ka_model_source source;
   struct ka_model model;
   struct ka_results results;
   struct ka_progress bar;
@@ -91,11 +92,12 @@ static ka_status load_tasks(struct evaluation *e) {
 
 static ka_status prepare(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
-  const char *dir = ka_cli_arg(e->cli, 0), *dtype = ka_cli_str(e->cli, "dtype");
+  const char *dtype = ka_cli_str(e->cli, "dtype");
   KA_TRY(ka_dev_open(ctx, &e->dev, ka_cli_str(e->cli, "device")));
-  KA_TRY(
-      ka_model_open(ctx, &e->model, &e->dev, dir, strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
-  KA_TRY(ka_tokenizer_open(ctx, &e->tokenizer, dir));
+  KA_TRY(ka_model_source_open(ctx, &e->source, ka_cli_arg(e->cli, 0), ka_cli_str(e->cli, "base")));
+  KA_TRY(ka_model_open_source(ctx, &e->model, &e->dev, &e->source,
+                              strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
+  KA_TRY(ka_tokenizer_open(ctx, &e->tokenizer, e->source.dir));
   int64_t most = e->model.recipe.max_positions;
   e->encoding.max_length =
       ka_cli_given(e->cli, "max-length") ? ka_cli_int(e->cli, "max-length") : most;
@@ -166,6 +168,7 @@ ka_status ka_eval_tasks(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_tasks_close(e.tasks);
   ka_tokenizer_close(e.tokenizer);
   ka_model_close(&e.model);
+  ka_model_source_close(&e.source);
   ka_dev_close(&e.dev);
   ka_arena_deinit(&e.arena);
   return st;
