@@ -160,6 +160,12 @@ int ka_utf8_encode(uint32_t cp, char *out) {
   return 4;
 }
 
+bool ka_is_space(uint32_t c) {
+  return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
+         c == 0x3000;
+}
+
 size_t ka_utf8_check(const char *s, size_t n) {
   size_t i = 0;
   while (i < n) {

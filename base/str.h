@@ -37,6 +37,9 @@ int ka_utf8_encode(uint32_t cp, char *out);
 /* Offset of the first invalid byte, or n when all is valid. */
 size_t ka_utf8_check(const char *s, size_t n);
 
+/* Python's str.isspace, which \s of its regular expressions follows. */
+bool ka_is_space(uint32_t cp);
+
 /* Whole-string numbers: false on empty, trailing bytes, overflow. parse_f64 refuses hex; it
  * accepts inf and nan. */
 bool ka_parse_i64(const char *s, int64_t *out);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kappa eval: loss and perplexities of text files. */
+ * kappa eval: loss and perplexities of text files; tasks are in eval_tasks.c. */
 #include "engine/eval/text_loss.h"
 
 #include "base/log.h"
-#include "engine/cli/cli.h"
+#include "engine/cli/eval_tasks.h"
 #include "engine/report/progress.h"
 
 #include <stdio.h>
@@ -86,7 +86,12 @@ static ka_status eval_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   const char *json = ka_cli_str(cli, "json"), *const * files;
   int n = ka_cli_list(cli, "text", &files);
   int64_t window = 0;
-  if (n == 0) return ka_fail(ctx, KA_E_USAGE, "--text: missing, expected text files to score");
+  if (ka_cli_given(cli, "tasks")) {
+    if (n > 0) return ka_fail(ctx, KA_E_USAGE, "--text and --tasks exclude each other");
+    return ka_eval_tasks(ctx, cli);
+  }
+  if (n == 0)
+    return ka_fail(ctx, KA_E_USAGE, "--text or --tasks: missing, expected text or task files");
   json_t *rows = json_object();
   ka_status st = open_all(ctx, &e, cli, &window);
   if (ka_ok(st)) st = score_files(ctx, &e, files, n, rows, !json || strcmp(json, "-") != 0);
@@ -107,8 +112,8 @@ static ka_status eval_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
 
 const struct ka_command ka_command_eval = {
     .name = "eval",
-    .args = "MODEL --text FILE...",
-    .summary = "loss and perplexities of text files, in rolling windows",
+    .args = "MODEL --text FILE... | MODEL --tasks A.yaml,B.yaml",
+    .summary = "loss and perplexities of text files; tasks as lm-evaluation-harness scores them",
     .min_args = 1,
     .max_args = 1,
     .options =
@@ -118,6 +123,7 @@ const struct ka_command ka_command_eval = {
             {"window", KA_OPT_INT, "N", NULL,
              "tokens of context and targets at once (default: the model's positions, at most "
              "2048)"},
+            KA_EVAL_TASK_OPTIONS,
             {"dtype", KA_OPT_STR, "f32|bf16", "f32", "compute in"},
             {"json", KA_OPT_STR, "FILE", NULL, "write the figures as JSON (- for stdout)"},
             KA_OPT_BASE,

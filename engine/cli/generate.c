@@ -88,53 +88,28 @@ static ka_status read_prompt(struct generation *g) {
   return KA_STATUS_OK;
 }
 
-static bool is_eos(const int64_t *eos, int n, int32_t id) {
-  for (int i = 0; i < n; i++)
-    if (eos[i] == id) return true;
+static bool is_eos(const struct ka_hf_config *c, int32_t id) {
+  for (int i = 0; i < c->n_eos; i++)
+    if (c->eos_token_ids[i] == id) return true;
   return false;
-}
-
-/* generation_config.json's eos_token_id where there is one, else config.json's. */
-static ka_status find_eos(struct generation *g, int64_t eos[KA_MAX_EOS], int *n) {
-  struct ka_ctx *ctx = g->ctx;
-  *n = g->model.config.n_eos;
-  memcpy(eos, g->model.config.eos_token_ids, sizeof g->model.config.eos_token_ids);
-  const char *path;
-  KA_TRY(ka_path_join(&g->model.meta, &path, g->dir, "generation_config.json"));
-  if (!ka_path_exists(path)) return KA_STATUS_OK;
-  json_t *root = NULL;
-  KA_TRY(ka_json_load(ctx, path, &root));
-  const json_t *value = json_object_get(root, "eos_token_id");
-  if (json_is_integer(value)) {
-    *n = 1;
-    eos[0] = json_integer_value(value);
-  } else if (json_is_array(value)) {
-    *n = 0;
-    for (size_t i = 0; i < json_array_size(value) && *n < KA_MAX_EOS; i++)
-      eos[(*n)++] = json_integer_value(json_array_get(value, i));
-  }
-  json_decref(root);
-  return KA_STATUS_OK;
 }
 
 static ka_status generate(struct generation *g, int64_t max_tokens) {
   struct ka_ctx *ctx = g->ctx;
-  int64_t V = g->model.recipe.V, eos[KA_MAX_EOS];
-  int n_eos = 0;
+  int64_t V = g->model.recipe.V;
   void *logits;
-  KA_TRY(find_eos(g, eos, &n_eos));
   KA_TRY(ka_arena_alloc_n(&g->model.meta, &logits, V, sizeof(float), "logits"));
   if (!ka_cli_flag(g->cli, "chat"))
     for (int64_t i = 0; i < g->n_prompt; i++) KA_TRY(print_id(g, g->ids.ids[i]));
-  if (max_tokens > 0) KA_TRY(ka_decoder_push(&g->decoder, g->ids.ids, g->n_prompt, logits));
+  if (max_tokens > 0) KA_TRY(ka_decoder_push(&g->decoder, g->ids.ids, g->n_prompt, logits, NULL));
   for (int64_t i = 0; i < max_tokens; i++) {
     int32_t id = ka_sample(logits, V, ka_cli_float(g->cli, "temperature"),
                            (uint64_t)ka_cli_int(g->cli, "seed"), (uint64_t)i);
     KA_TRY(add_id(g, id));
-    if (is_eos(eos, n_eos, id)) break;
+    if (is_eos(&g->model.config, id)) break;
     KA_TRY(print_id(g, id));
     if (ctx->interrupted && *ctx->interrupted) break;
-    if (i + 1 < max_tokens) KA_TRY(ka_decoder_push(&g->decoder, &id, 1, logits));
+    if (i + 1 < max_tokens) KA_TRY(ka_decoder_push(&g->decoder, &id, 1, logits, NULL));
   }
   return KA_STATUS_OK;
 }

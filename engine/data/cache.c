@@ -48,26 +48,26 @@ static ka_status hash_file(struct ka_ctx *ctx, XXH3_state_t *h, const char *path
   return KA_STATUS_OK;
 }
 
-static void hash_list(XXH3_state_t *h, const struct ka_job_list *list) {
+static void hash_list(XXH3_state_t *h, const struct ka_texts *list) {
   XXH3_128bits_update(h, &list->n, sizeof list->n);
   for (int64_t i = 0; i < list->n; i++) hash_text(h, list->items[i]);
 }
 
 /* Every option of a scope, but for paths, whose content counts, and the weight, which comes after.
  */
-static void hash_options(XXH3_state_t *h, enum ka_job_scope scope, const void *object) {
-  for (const struct ka_job_key *k = ka_job_keys; k->name; k++) {
+static void hash_options(XXH3_state_t *h, int scope, const void *object) {
+  for (const struct ka_key *k = ka_job_table.keys; k->name; k++) {
     const void *field = (const char *)object + k->offset;
-    if (k->scope != scope || k->kind == KA_JOB_PATH || strcmp(k->name, "weight") == 0) continue;
+    if (k->scope != scope || k->kind == KA_KEY_PATH || strcmp(k->name, "weight") == 0) continue;
     hash_text(h, k->name);
     if (k->list)
       hash_list(h, field);
-    else if (k->kind == KA_JOB_OBJECT)
+    else if (k->kind == KA_KEY_OBJECT)
       hash_options(h, k->child, field);
-    else if (k->kind == KA_JOB_TEXT || k->kind == KA_JOB_CHOICE)
+    else if (k->kind == KA_KEY_TEXT || k->kind == KA_KEY_CHOICE)
       hash_text(h, *(const char *const *)field);
     else
-      XXH3_128bits_update(h, field, k->kind == KA_JOB_BOOL ? sizeof(bool) : sizeof(int64_t));
+      XXH3_128bits_update(h, field, k->kind == KA_KEY_BOOL ? sizeof(bool) : sizeof(int64_t));
   }
 }
 

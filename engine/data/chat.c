@@ -33,7 +33,7 @@ static ka_status add_template(struct ka_ctx *ctx, struct ka_chat *chat, const ch
   chat->templates = items;
   struct chat_template *t = &chat->templates[chat->n];
   KA_TRY(ka_arena_str(&chat->arena, &t->name, name, strlen(name)));
-  ka_status st = ka_jinja_parse(ctx, &t->jinja, where, text, n);
+  ka_status st = ka_jinja_parse(ctx, &t->jinja, KA_JINJA_CHAT, where, text, n);
   if (st.code == KA_E_INPUT && strcmp(name, "default") != 0) { /* told when it is wanted */
     KA_TRY(ka_arena_str(&chat->arena, &t->error, ctx->error.message, strlen(ctx->error.message)));
     ka_error_clear(ctx);

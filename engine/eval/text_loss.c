@@ -36,20 +36,13 @@ json_t *ka_text_loss_json(const struct ka_text_loss *t) {
       number(ka_text_byte_perplexity(t)), "bits_per_byte", number(ka_text_bits_per_byte(t)));
 }
 
-/* Python's str.isspace, which \s of its regular expressions follows. */
-static bool is_space(uint32_t c) {
-  return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-         c == 0x3000;
-}
-
 int64_t ka_count_words(const char *text, size_t n_bytes) {
   int64_t n = 1;
   bool in_space = false;
   for (size_t i = 0; i < n_bytes;) {
     uint32_t c = 0;
     int len = ka_utf8_decode(text + i, n_bytes - i, &c);
-    bool space = len > 0 && is_space(c);
+    bool space = len > 0 && ka_is_space(c);
     n += space && !in_space;
     in_space = space;
     i += len > 0 ? (size_t)len : 1;

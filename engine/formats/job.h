@@ -9,34 +9,16 @@
 #ifndef KAPPA_ENGINE_FORMATS_JOB_H
 #define KAPPA_ENGINE_FORMATS_JOB_H
 
-#include "base/file.h"
+#include "engine/formats/keys.h"
 
-struct ka_job_list {
-  const char **items;
-  int64_t n;
-};
-
-/* C types of the types in job.def. COUNT, INT: "" is 0; NUM: 0; TEXT, PATH: NULL; CHOICE: one of
- * the row's words. */
-#define KA_JOB_C_BOOL bool
-#define KA_JOB_C_INT int64_t
-#define KA_JOB_C_NUM double
-#define KA_JOB_C_COUNT int64_t
-#define KA_JOB_C_TEXT const char *
-#define KA_JOB_C_PATH const char *
-#define KA_JOB_C_NEWPATH const char *
-#define KA_JOB_C_CHOICE const char *
-#define KA_JOB_C_TEXTS struct ka_job_list
-#define KA_JOB_C_PATHS struct ka_job_list
-#define KA_JOB_C_REGEXES struct ka_job_list
-#define KA_JOB_C_CHOICES struct ka_job_list
-#define KA_JOB_C_SELECTION struct ka_job_selection
-#define KA_JOB_C_FORGETTING struct ka_job_forgetting
-#define KA_JOB_C_ANCHOR struct ka_job_anchor
-#define KA_JOB_C_MAPPING struct ka_job_mapping
-#define KA_JOB_C_DATASETS struct ka_job_datasets
-#define KA_JOB_C_HELD_OUTS struct ka_job_held_outs
-#define KA_JOB_FIELD(type, name, ...) KA_JOB_C_##type name;
+/* C types of job.def's own type words; the others are in keys.h. */
+#define KA_KEY_C_SELECTION struct ka_job_selection
+#define KA_KEY_C_FORGETTING struct ka_job_forgetting
+#define KA_KEY_C_ANCHOR struct ka_job_anchor
+#define KA_KEY_C_MAPPING struct ka_job_mapping
+#define KA_KEY_C_DATASETS struct ka_job_datasets
+#define KA_KEY_C_HELD_OUTS struct ka_job_held_outs
+#define KA_JOB_FIELD(type, name, ...) KA_KEY_C_##type name;
 
 struct ka_job_selection {
 #define KA_SELECTION_KEY KA_JOB_FIELD
@@ -86,21 +68,13 @@ struct ka_job {
 #define KA_JOB_KEY KA_JOB_FIELD
 #include "engine/formats/job.def"
 
-  const char *path; /* of the job file */
-  struct ka_arena arena;
-  struct ka_job_list problems; /* "job.yaml:3:5: unknown key ...", in the order of the file */
-  int64_t cap_problems;
-  struct ka_job_place {
-    const char *key;   /* "selection.count", "datasets.0.path" */
-    const char *place; /* "job.yaml:3:5", "command line" */
-  } * places;          /* of the keys that were given */
-  int64_t n_places, cap_places;
+  struct ka_key_file file; /* path, memory, problems, places */
 };
 
 /* Reads the job. overrides: n words "key=value", "a.b=value", "datasets.0.path=value"; the value is
  * YAML; they win over the file. Any problem, a missing input path included, is KA_E_INPUT (or
- * KA_E_UNSUPPORTED when all are of that kind): job->problems holds all of them, the message as many
- * as fit. Free with ka_job_close, also after a failure. */
+ * KA_E_UNSUPPORTED when all are of that kind): job->file.problems holds all of them, the message as
+ * many as fit. Free with ka_job_close, also after a failure. */
 ka_status ka_job_load(struct ka_ctx *ctx, struct ka_job *job, const char *path,
                       const char *const *overrides, int64_t n);
 /* The same from memory, without looking at the file system: paths stay relative to `dir`. */
@@ -108,9 +82,12 @@ ka_status ka_job_parse(struct ka_ctx *ctx, struct ka_job *job, const char *text,
                        const char *path, const char *dir, const char *const *overrides, int64_t n);
 void ka_job_close(struct ka_job *job);
 
-/* Where a key was given, for messages about its value: "job.yaml:3:5", "command line"; the job
- * file's path for a key that has its default. */
-const char *ka_job_place(const struct ka_job *job, const char *key);
-bool ka_job_given(const struct ka_job *job, const char *key);
+/* Where a key was given, for messages about its value; see ka_key_place. */
+static inline const char *ka_job_place(const struct ka_job *job, const char *key) {
+  return ka_key_place(&job->file, key);
+}
+static inline bool ka_job_given(const struct ka_job *job, const char *key) {
+  return ka_key_given(&job->file, key);
+}
 
 #endif

@@ -161,7 +161,7 @@ static ka_status new_node(struct builder *b, struct fy_event *e, enum ka_yaml_ki
   if (++b->n_nodes > KA_YAML_MAX_NODES) return bad(b, line, column, "more than 100000 values");
   KA_TRY(ka_arena_alloc(b->arena, &p, sizeof **out, "yaml"));
   struct ka_yaml *node = *out = p;
-  *node = (struct ka_yaml){.kind = kind, .line = line, .column = column};
+  *node = (struct ka_yaml){.kind = kind, .file = b->what, .line = line, .column = column};
   struct fy_token *tag = fy_event_get_tag_token(e), *anchor = fy_event_get_anchor_token(e);
   if (tag) KA_TRY(copy_token(b, tag, &node->tag));
   if (!anchor || e->type == FYET_ALIAS) return KA_STATUS_OK;
@@ -300,7 +300,7 @@ ka_status ka_yaml_parse(struct ka_ctx *ctx, struct ka_arena *arena, const char *
     void *p;
     KA_TRY(ka_arena_alloc(arena, &p, sizeof *b.root, "yaml"));
     b.root = p;
-    *b.root = (struct ka_yaml){.line = 1, .column = 1, .text = "", .plain = true};
+    *b.root = (struct ka_yaml){.file = what, .line = 1, .column = 1, .text = "", .plain = true};
   }
   *root = b.root;
   return KA_STATUS_OK;

@@ -12,6 +12,7 @@ enum ka_yaml_kind { KA_YAML_SCALAR, KA_YAML_LIST, KA_YAML_MAP };
 
 struct ka_yaml {
   enum ka_yaml_kind kind;
+  const char *file;        /* the parse's `what` */
   int line, column;        /* from 1 */
   const char *tag;         /* "tag:yaml.org,2002:str", "!function"; NULL: none */
   const char *text;        /* scalar; NUL-terminated, no NUL within */
@@ -25,7 +26,7 @@ struct ka_yaml {
 enum { KA_YAML_MAX_BYTES = 1 << 20, KA_YAML_MAX_NODES = 100000, KA_YAML_MAX_DEPTH = 32 };
 
 /* KA_E_INPUT "what:line:column: ..." on anything that is not one YAML document within the limits.
- * An empty document is a null scalar. */
+ * An empty document is a null scalar. `what` must outlive the tree. */
 ka_status ka_yaml_parse(struct ka_ctx *ctx, struct ka_arena *arena, const char *text, size_t n,
                         const char *what, struct ka_yaml **root);
 

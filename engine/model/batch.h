@@ -8,6 +8,13 @@
 
 enum { KA_LABEL_MASKED = -100 };
 
+/* Asks for the probability of `target` behind the token at `row`, an index into [B,T]; a row may be
+ * asked about several times. */
+struct ka_pairs {
+  int64_t n;
+  const int32_t *row, *target;
+};
+
 /* All arrays are [B,T], owned by whoever made the batch, and valid until its next batch.
  * Invariants: input_ids in [0, V); doc_start[b,t] <= t is the row index of the first token of t's
  * document; position = t - doc_start unless the data says otherwise; padding is a document of its
@@ -19,7 +26,8 @@ struct ka_batch {
                             from t-1; a document's first token is never a target */
   const int32_t *position;
   const int32_t *doc_start;
-  int64_t n_targets; /* trained targets: labels != -100 at t > doc_start[t] */
+  int64_t n_targets;     /* trained targets: labels != -100 at t > doc_start[t] */
+  struct ka_pairs pairs; /* with n > 0: scored instead of the labels; n at most the model's rows */
 };
 
 #endif

@@ -104,11 +104,30 @@ static ka_status qkv_fwd(struct ka_model *m, int layer, const struct ka_acts *a)
   return head_prepare(m, a->k, k, m->buffers->k_rstd, r->K, k_norm);
 }
 
+/* Several sequences: the new keys and values of each go behind its own past. */
+static ka_status append_past(struct ka_model *m, const struct ka_acts *a, const struct ka_kv *kv) {
+  struct ka_ctx *ctx = m->ctx;
+  struct dims d = dims_of(m);
+  int64_t width = d.T * d.kv, at = kv->past * d.kv;
+  void *const fresh[] = {a->k, a->v}, *const past[] = {kv->k, kv->v};
+  for (int i = 0; i < 2; i++) {
+    struct ka_tensor all = ka_mat(m, past[i], d.B, kv->capacity * d.kv);
+    KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){.out = ka_tensor_slice(all, 0, d.B, at, width),
+                                                  .in = ka_mat(m, fresh[i], d.B, width)}));
+  }
+  return KA_STATUS_OK;
+}
+
 static ka_status attention_fwd(struct ka_model *m, int layer, const struct ka_acts *a,
                                const struct ka_kv *kv) {
+  struct ka_ctx *ctx = m->ctx;
   const struct ka_recipe *r = &m->recipe;
   struct dims d = dims_of(m);
   int64_t past = kv ? kv->past : 0, S = past + d.T;
+  if (kv && d.B > 1) {
+    KA_TRY(append_past(m, a, kv));
+    S = kv->capacity;
+  }
   struct ka_attn_fwd_args args = {.out = heads4(m, a->out, d.B, d.T, r->H),
                                   .q = heads4(m, a->q, d.B, d.T, r->H),
                                   .k = heads4(m, kv ? kv->k : a->k, d.B, S, r->K),

@@ -14,10 +14,11 @@ static ka_status plan_cache(struct ka_decoder *d) {
   struct ka_ctx *ctx = d->m->ctx;
   const struct ka_recipe *r = &d->m->recipe;
   size_t size = ka_dtype_bytes(d->m->compute);
-  int64_t n = d->capacity * r->K * r->D;
+  int64_t n = d->B * d->capacity * r->K * r->D;
   for (int64_t l = 0; l < r->L; l++) {
     KA_TRY(ka_arena_alloc_n(&d->cache, &d->kv[l].k, n, size, "keys of the past"));
     KA_TRY(ka_arena_alloc_n(&d->cache, &d->kv[l].v, n, size, "values of the past"));
+    d->kv[l].capacity = d->capacity;
   }
   return KA_STATUS_OK;
 }
@@ -25,7 +26,6 @@ static ka_status plan_cache(struct ka_decoder *d) {
 static ka_status alloc_cache(struct ka_decoder *d) {
   struct ka_ctx *ctx = d->m->ctx;
   const struct ka_recipe *r = &d->m->recipe;
-  int64_t chunk = d->capacity < CHUNK ? d->capacity : CHUNK;
   const struct ka_memory *device = ka_dev_memory(d->m->dev, KA_PLACE_DEVICE);
   void *memory;
   KA_TRY(ka_arena_alloc_n(&d->memory, &memory, r->L, sizeof *d->kv, "cache"));
@@ -34,27 +34,59 @@ static ka_status alloc_cache(struct ka_decoder *d) {
   KA_TRY(plan_cache(d));
   KA_TRY(ka_arena_init_fixed(&d->cache, ctx, "decoding cache", d->cache.used_bytes, device));
   KA_TRY(plan_cache(d));
-  int32_t **ints[] = {&d->position, &d->labels, &d->start};
-  for (int i = 0; i < 3; i++) {
-    KA_TRY(ka_arena_alloc_n(&d->memory, &memory, chunk, sizeof(int32_t), "batch"));
-    *ints[i] = memory;
-  }
-  for (int64_t i = 0; i < chunk; i++) d->labels[i] = -100;
+  int64_t n = d->B * d->capacity, width = r->K * r->D;
+  for (int64_t l = 0; l < r->L && d->B > 1; l++) /* attention is shown all of it */
+    for (int i = 0; i < 2; i++)
+      KA_TRY(ka_fill(d->m->dev, &(struct ka_fill_args){
+                                    .x = ka_mat(d->m, i ? d->kv[l].v : d->kv[l].k, n, width)}));
   return KA_STATUS_OK;
+}
+
+static ka_status alloc_batch(struct ka_decoder *d) {
+  struct ka_ctx *ctx = d->m->ctx;
+  int64_t n = d->B * d->chunk;
+  const struct {
+    int32_t **p;
+    int64_t n;
+  } ints[] = {{&d->ids, n},
+              {&d->position, n},
+              {&d->labels, n},
+              {&d->start, n},
+              {&d->skip, d->B},
+              {&d->target, d->B},
+              {&d->row, ka_model_rows(d->m)}};
+  void *memory;
+  for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
+    KA_TRY(ka_arena_alloc_n(&d->memory, &memory, ints[i].n, sizeof(int32_t), "batch"));
+    *ints[i].p = memory;
+  }
+  KA_TRY(ka_arena_alloc_n(&d->memory, &memory, d->B, sizeof(float), "batch"));
+  d->loss = memory;
+  for (int64_t i = 0; i < n; i++) d->labels[i] = KA_LABEL_MASKED;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_decoder_attach(struct ka_decoder *d, struct ka_model *m, int64_t B, int64_t capacity) {
+  struct ka_ctx *ctx = m->ctx;
+  *d = (struct ka_decoder){.m = m, .B = B, .capacity = capacity, .chunk = ka_model_rows(m) / B};
+  ka_arena_init(&d->memory, ctx, "decoding");
+  KA_NEVER(ctx, d->chunk < 1 || capacity > ka_model_positions(m));
+  if (d->chunk > capacity) d->chunk = capacity;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(alloc_cache(d), out);
+  KA_TRY_GOTO(alloc_batch(d), out);
+out:
+  if (!ka_ok(st)) ka_decoder_deinit(d);
+  return st;
 }
 
 ka_status ka_decoder_init(struct ka_decoder *d, struct ka_model *m, int64_t capacity) {
   struct ka_ctx *ctx = m->ctx;
-  *d = (struct ka_decoder){.m = m, .capacity = capacity};
-  ka_arena_init(&d->memory, ctx, "decoding");
+  *d = (struct ka_decoder){0};
   KA_NEVER(ctx, m->n_slices > 0);
-  ka_status st = KA_STATUS_OK;
-  KA_TRY_GOTO(alloc_cache(d), out);
   m->max_position = capacity;
-  KA_TRY_GOTO(ka_model_prepare(m, 1, capacity < CHUNK ? capacity : CHUNK, false), out);
-out:
-  if (!ka_ok(st)) ka_decoder_deinit(d);
-  return st;
+  KA_TRY(ka_model_prepare(m, 1, capacity < CHUNK ? capacity : CHUNK, false));
+  return ka_decoder_attach(d, m, 1, capacity);
 }
 
 void ka_decoder_deinit(struct ka_decoder *d) {
@@ -63,35 +95,87 @@ void ka_decoder_deinit(struct ka_decoder *d) {
   memset(d, 0, sizeof *d);
 }
 
-static ka_status push_chunk(struct ka_decoder *d, const int32_t *ids, int64_t n, float *logits) {
+void ka_decoder_rewind(struct ka_decoder *d, int64_t past) { d->past = past; }
+
+/* n columns of ids [B,stride] through the blocks. */
+static ka_status push_chunk(struct ka_decoder *d, const int32_t *ids, int64_t stride, int64_t n,
+                            const struct ka_pairs *pairs, struct ka_batch *batch) {
   struct ka_ctx *ctx = d->m->ctx;
-  for (int64_t i = 0; i < n; i++) d->position[i] = (int32_t)(d->past + i);
+  for (int64_t b = 0, i = 0; b < d->B; b++)
+    for (int64_t t = 0; t < n; t++, i++) {
+      int64_t at = d->past + t - d->skip[b];
+      d->ids[i] = ids[b * stride + t];
+      d->position[i] = (int32_t)(at > 0 ? at : 0);
+      d->start[i] = at >= 0 ? d->skip[b] : 0;
+    }
   for (int64_t l = 0; l < d->m->recipe.L; l++) d->kv[l].past = d->past;
-  struct ka_batch batch = {.B = 1,
-                           .T = n,
-                           .input_ids = ids,
-                           .labels = d->labels,
-                           .position = d->position,
-                           .doc_start = d->start};
-  KA_TRY(ka_batch_begin(d->m, &batch, 0));
+  *batch = (struct ka_batch){.B = d->B,
+                             .T = n,
+                             .input_ids = d->ids,
+                             .labels = d->labels,
+                             .position = d->position,
+                             .doc_start = d->start,
+                             .pairs = *pairs};
+  KA_TRY(ka_batch_begin(d->m, batch, 0));
   KA_TRY(ka_trunk_fwd(d->m, NULL, d->kv));
   d->past += n;
-  return logits ? ka_head_logits(d->m, n - 1, 1, NULL, logits) : KA_STATUS_OK;
+  return KA_STATUS_OK;
 }
 
-ka_status ka_decoder_push(struct ka_decoder *d, const int32_t *ids, int64_t n, float *logits) {
+static ka_status check_push(struct ka_decoder *d, const int32_t *ids, int64_t n) {
   struct ka_ctx *ctx = d->m->ctx;
   KA_NEVER(ctx, n < 1);
   if (n > d->capacity - d->past)
     return ka_fail(ctx, KA_E_INPUT, "decoding: %lld tokens do not fit behind %lld of at most %lld",
                    (long long)n, (long long)d->past, (long long)d->capacity);
-  for (int64_t i = 0; i < n; i++)
+  for (int64_t i = 0; i < d->B * n; i++)
     if (ids[i] < 0 || ids[i] >= d->m->recipe.V)
       return ka_fail(ctx, KA_E_INPUT, "decoding: got token id %d, the model's vocabulary has %lld",
                      ids[i], (long long)d->m->recipe.V);
-  for (int64_t i = 0; i < n; i += CHUNK) {
-    int64_t take = n - i < CHUNK ? n - i : CHUNK;
-    KA_TRY(push_chunk(d, ids + i, take, i + take == n ? logits : NULL));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_decoder_push(struct ka_decoder *d, const int32_t *ids, int64_t n, float *logits,
+                          int32_t *best) {
+  struct ka_ctx *ctx = d->m->ctx;
+  struct ka_batch batch;
+  KA_TRY(check_push(d, ids, n));
+  for (int64_t i = 0; i < n; i += d->chunk) {
+    int64_t take = n - i < d->chunk ? n - i : d->chunk;
+    struct ka_pairs last = {.row = d->row, .target = d->target};
+    if (best && i + take == n) last.n = d->B;
+    for (int64_t b = 0; b < last.n; b++) d->row[b] = (int32_t)(b * take + take - 1);
+    KA_TRY(push_chunk(d, ids + i, n, take, &last, &batch));
+    if (i + take < n) continue;
+    if (best) {
+      KA_TRY(ka_head_loss(d->m, false));
+      KA_TRY(ka_head_read_pairs(d->m, d->loss, best));
+    }
+    for (int64_t b = 0; logits && b < d->B; b++)
+      KA_TRY(ka_head_logits(d->m, b * take + take - 1, 1, NULL, logits + b * d->m->recipe.V));
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_decoder_score(struct ka_decoder *d, const int32_t *ids, int64_t n,
+                           const struct ka_pairs *pairs, float *loss, int32_t *best) {
+  struct ka_ctx *ctx = d->m->ctx;
+  struct ka_batch batch;
+  KA_NEVER(ctx, d->B != 1);
+  KA_TRY(check_push(d, ids, n));
+  int64_t done = 0;
+  for (int64_t i = 0; i < n; i += d->chunk) {
+    int64_t take = n - i < d->chunk ? n - i : d->chunk;
+    struct ka_pairs part = {.row = d->row, .target = pairs->target + done};
+    for (; done + part.n < pairs->n && pairs->row[done + part.n] < i + take; part.n++) {
+      KA_NEVER(ctx, part.n == ka_model_rows(d->m));
+      d->row[part.n] = (int32_t)(pairs->row[done + part.n] - i);
+    }
+    KA_TRY(push_chunk(d, ids + i, n, take, &part, &batch));
+    if (part.n == 0) continue;
+    KA_TRY(ka_head_loss(d->m, false));
+    KA_TRY(ka_head_read_pairs(d->m, loss + done, best + done));
+    done += part.n;
   }
   return KA_STATUS_OK;
 }

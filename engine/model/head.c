@@ -27,13 +27,15 @@ static ka_status chunk(struct ka_model *m, int64_t first, int64_t n, bool backwa
   enum ka_dtype t = backward ? m->compute : ka_wide(m);
   size_t wide_bytes = ka_dtype_bytes(ka_wide(m));
   struct ka_tensor h = ka_mat(m, at_row(m, b->hidden, first, C), n, C);
-  struct ka_tensor logits = ka_tensor_2d(b->logits, t, n, V);
+  struct ka_tensor logits = ka_tensor_2d(b->logits, t, n, V), best = {0};
+  if (!backward) best = ka_tensor_1d(b->best + first, KA_I32, n);
   KA_TRY(ka_linear_fwd(m, logits, h, head, NULL));
   KA_TRY(ka_xent(m->dev, &(struct ka_xent_args){
                              .logits = logits,
                              .targets = ka_tensor_1d(b->device.target + first, KA_I32, n),
                              .scale = ka_stat(m, b->device.scale, 1),
                              .loss = ka_stat(m, (char *)b->loss + (size_t)first * wide_bytes, n),
+                             .argmax = best,
                              .grad_scale = 1,
                              .backward = backward}));
   if (!backward) return KA_STATUS_OK;
@@ -79,6 +81,16 @@ ka_status ka_head_read_loss(struct ka_model *m, double *loss_sum, float *loss) {
     *loss_sum += value;
     if (loss) loss[b->host.row[r] + 1] = (float)value;
   }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_head_read_pairs(struct ka_model *m, float *loss, int32_t *best) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  int64_t R = b->n_rows;
+  KA_TRY(ka_dev_download(m->dev, b->loss_host, b->loss, (size_t)R * ka_dtype_bytes(ka_wide(m))));
+  KA_TRY(ka_dev_download(m->dev, best, b->best, (size_t)R * sizeof *best));
+  for (int64_t r = 0; r < R; r++) loss[r] = (float)ka_load(b->loss_host, ka_wide(m), r);
   return KA_STATUS_OK;
 }
 

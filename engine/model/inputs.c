@@ -30,12 +30,27 @@ ka_status ka_inputs_plan(struct ka_model *m) {
   return lay_out(&b->host_arena, &b->host, N);
 }
 
+static ka_status take_pairs(struct ka_model *m, const struct ka_batch *batch) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  const struct ka_pairs *p = &batch->pairs;
+  KA_NEVER(ctx, p->n > b->B * b->T);
+  for (int64_t i = 0; i < p->n; i++) {
+    KA_NEVER(ctx, p->row[i] < 0 || p->row[i] >= batch->B * batch->T);
+    b->host.row[i] = p->row[i];
+    b->host.target[i] = p->target[i];
+  }
+  return KA_STATUS_OK;
+}
+
 /* Fills the lists of rows and targets; *documents: some row holds more than one. */
 static ka_status list_rows(struct ka_model *m, const struct ka_batch *batch, bool *documents) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
-  int64_t N = batch->B * batch->T, n = 0;
+  int64_t N = batch->B * batch->T, n = batch->pairs.n, most = n > 0 ? b->B * b->T : N;
+  bool labels = n == 0;
   *documents = false;
+  KA_TRY(take_pairs(m, batch));
   for (int64_t i = 0; i < N; i++) {
     int64_t t = i % batch->T;
     if (batch->position[i] < 0 || batch->position[i] >= b->P)
@@ -43,7 +58,7 @@ static ka_status list_rows(struct ka_model *m, const struct ka_batch *batch, boo
                      "batch row %lld, token %lld: got position %d, expected below %lld",
                      (long long)(i / batch->T), (long long)t, batch->position[i], (long long)b->P);
     *documents = *documents || batch->doc_start[i] != 0;
-    if (batch->labels[i] == KA_LABEL_MASKED || t <= batch->doc_start[i]) continue;
+    if (!labels || batch->labels[i] == KA_LABEL_MASKED || t <= batch->doc_start[i]) continue;
     b->host.row[n] = (int32_t)(i - 1);
     b->host.target[n++] = batch->labels[i];
   }
@@ -51,7 +66,7 @@ static ka_status list_rows(struct ka_model *m, const struct ka_batch *batch, boo
   if (m->dev->backend->record_begin) { /* few sizes, so that few recordings fit all batches */
     int64_t unit = b->B * b->T / KA_RECORDED_PASSES + 1;
     b->padded_rows = (n + unit - 1) / unit * unit;
-    if (b->padded_rows > N) b->padded_rows = N;
+    if (b->padded_rows > most) b->padded_rows = most;
   }
   for (int64_t i = n; i < b->padded_rows; i++) b->host.row[i] = b->host.target[i] = -1;
   return KA_STATUS_OK;

@@ -2,6 +2,8 @@
  * Opening a model directory, choosing what is trained, and the passes over a batch. */
 #include "engine/model/model.h"
 
+#include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/model/plan.h"
@@ -129,6 +131,28 @@ static ka_status make_buffers(struct ka_model *m) {
   return KA_STATUS_OK;
 }
 
+/* generation_config.json's end tokens, where there is one, in place of config.json's. */
+static ka_status read_end_tokens(struct ka_model *m, const char *dir) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_hf_config *c = &m->config;
+  const char *path;
+  json_t *root = NULL;
+  KA_TRY(ka_path_join(&m->meta, &path, dir, "generation_config.json"));
+  if (!ka_path_exists(path)) return KA_STATUS_OK;
+  KA_TRY(ka_json_load(ctx, path, &root));
+  const json_t *value = json_object_get(root, "eos_token_id");
+  if (json_is_integer(value)) {
+    c->n_eos = 1;
+    c->eos_token_ids[0] = json_integer_value(value);
+  } else if (json_is_array(value)) {
+    c->n_eos = 0;
+    for (size_t i = 0; i < json_array_size(value) && c->n_eos < KA_MAX_EOS; i++)
+      c->eos_token_ids[c->n_eos++] = json_integer_value(json_array_get(value, i));
+  }
+  json_decref(root);
+  return KA_STATUS_OK;
+}
+
 /* files NULL: those in dir. */
 static ka_status open_model(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev,
                             const char *dir, struct ka_safetensors *files, enum ka_dtype compute) {
@@ -141,6 +165,7 @@ static ka_status open_model(struct ka_ctx *ctx, struct ka_model *m, struct ka_de
   ka_arena_init(&m->step, ctx, "step");
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(ka_hf_config_open(ctx, &m->config, dir), out);
+  KA_TRY_GOTO(read_end_tokens(m, dir), out);
   KA_TRY_GOTO(ka_family_find(ctx, &m->config, &m->family), out);
   KA_TRY_GOTO(m->family->recipe(&m->meta, &m->config, &m->recipe), out);
   if (files) {
@@ -260,6 +285,9 @@ ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *p
   return KA_STATUS_OK;
 }
 
+int64_t ka_model_rows(const struct ka_model *m) { return m->buffers->B * m->buffers->T; }
+int64_t ka_model_positions(const struct ka_model *m) { return m->buffers->P; }
+
 ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double *loss_sum,
                         float *loss) {
   struct ka_ctx *ctx = m->ctx;
@@ -267,6 +295,15 @@ ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double
   KA_TRY(ka_trunk_fwd(m, NULL, NULL));
   KA_TRY(ka_head_loss(m, false));
   return ka_head_read_loss(m, loss_sum, loss);
+}
+
+ka_status ka_model_score(struct ka_model *m, const struct ka_batch *batch, float *loss,
+                         int32_t *best) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_TRY(ka_batch_begin(m, batch, 0));
+  KA_TRY(ka_trunk_fwd(m, NULL, NULL));
+  KA_TRY(ka_head_loss(m, false));
+  return ka_head_read_pairs(m, loss, best);
 }
 
 static ka_status both_passes(struct ka_model *m) {

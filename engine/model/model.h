@@ -64,7 +64,8 @@ struct ka_model {
   struct ka_model_buffers *buffers; /* step plan: block.c and head.c */
 };
 
-/* Reads config.json and the headers of the weights of directory `dir`; maps them; checks that every
+/* Reads config.json (end tokens from generation_config.json where there is one) and the headers of
+ * the weights of directory `dir`; maps them; checks that every
  * tensor the recipe needs is there with the right shape (all problems in one message), extra
  * tensors are named in a log line. Does not touch weight data. */
 ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev, const char *dir,
@@ -90,10 +91,19 @@ ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *p
  * m->step.uses say what for, and nothing is allocated. */
 ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measure);
 
+/* Of a prepared model: tokens that a batch may hold, and positions that they may have. */
+int64_t ka_model_rows(const struct ka_model *m);
+int64_t ka_model_positions(const struct ka_model *m);
+
 /* Forward. loss_sum: sum over targets of the cross-entropy, in double. loss may be NULL, else
  * [B*T] f32, the loss of predicting the token at each index (0 where none). */
 ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double *loss_sum,
                         float *loss);
+
+/* Forward. For each of the batch's pairs the cross-entropy of its target, -log p, and the likeliest
+ * token there, the first of equals; loss and best [pairs.n]. */
+ka_status ka_model_score(struct ka_model *m, const struct ka_batch *batch, float *loss,
+                         int32_t *best);
 
 /* Forward and backward of one microbatch: adds d(grad_scale * loss_sum)/dw to every slice's grad
  * and loss_sum to the health. grad_scale is 1 / (targets of the whole optimizer step). loss_sum may

@@ -30,7 +30,7 @@ ka_status ka_trunk_fwd(struct ka_model *m, float **hidden, const struct ka_kv *k
   if (hidden && hidden[0]) KA_TRY(copy_out(m, hidden[0], x, N * C));
   for (int64_t l = 0; l < L; l++) {
     struct ka_acts acts = b->layers[l].acts;
-    if (kv) { /* new keys and values go straight behind the old ones */
+    if (kv && b->batch_B == 1) { /* new keys and values go straight behind the old ones */
       size_t at = (size_t)(kv[l].past * m->recipe.K * m->recipe.D) * ka_dtype_bytes(m->compute);
       acts.k = (char *)kv[l].k + at;
       acts.v = (char *)kv[l].v + at;

@@ -93,6 +93,7 @@ struct ka_model_buffers {
   void *logits;    /* [chunk_rows,V] */
   void *loss;      /* [N] */
   void *loss_host; /* [N]: the same, for reading */
+  int32_t *best;   /* [N]: the likeliest token at each row, of passes without a backward */
 
   /* The batch at hand. A separate device has its own copy of all of it. n_rows counts the rows that
    * predict a target, padded_rows those that the passes work on: more where recordings of a pass
@@ -105,10 +106,11 @@ struct ka_model_buffers {
   struct ka_recorded_pass recorded[KA_RECORDED_PASSES];
 };
 
-/* Keys and values of one layer for decoding: the block writes at `past`, attends over past + T. */
+/* Keys and values of one layer for decoding, [B, capacity, K, D]: the block writes at `past`,
+ * attends over past + T. */
 struct ka_kv {
   void *k, *v;
-  int64_t past;
+  int64_t past, capacity;
 };
 
 /* --- plan.c --- */
@@ -182,6 +184,8 @@ ka_status ka_trunk_bwd(struct ka_model *m);
 ka_status ka_head_loss(struct ka_model *m, bool backward);
 /* Waits for the device. loss [B*T] as in ka_model_eval, may be NULL. */
 ka_status ka_head_read_loss(struct ka_model *m, double *loss_sum, float *loss);
+/* The same for the batch's pairs: loss and best [pairs.n]. */
+ka_status ka_head_read_pairs(struct ka_model *m, float *loss, int32_t *best);
 /* hidden [n,C] f32: final norm of b->final's rows [first, first + n); logits [n,V] f32. NULL skips.
  */
 ka_status ka_head_logits(struct ka_model *m, int64_t first, int64_t n, float *hidden,

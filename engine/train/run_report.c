@@ -47,7 +47,7 @@ static ka_status make_facts(struct ka_run *r, const struct ka_loop *loop,
   int64_t i = 0;
   for (int64_t k = 0; k < r->model.n_slices; k++)
     trained += (double)(r->model.slices[k].n_rows * r->model.slices[k].n_cols);
-  facts[i++] = (struct ka_report_fact){"job", job->path};
+  facts[i++] = (struct ka_report_fact){"job", job->file.path};
   facts[i++] = (struct ka_report_fact){"base model", job->base_model};
   facts[i].name = "selection";
   KA_TRY(ka_arena_printf(&r->arena, &facts[i++].value, "%lld units by %s, %s first",
@@ -98,7 +98,7 @@ ka_status ka_run_report(struct ka_run *r, const struct ka_loop *loop, const json
   struct ka_report_unit *units = NULL;
   const char *path;
   json_t *log = NULL;
-  KA_TRY(ka_arena_printf(&r->arena, &report.title, "kappa: %s", ka_path_base(r->job->path)));
+  KA_TRY(ka_arena_printf(&r->arena, &report.title, "kappa: %s", ka_path_base(r->job->file.path)));
   KA_TRY(ka_held_out_rows(&r->arena, json_object_get(loop->carried, "held_out"), held_out, &rows,
                           &report.n_held_out));
   report.held_out = rows;

@@ -11,31 +11,37 @@ static const struct tm fixed_day = {
     .tm_year = 124, .tm_mon = 6, .tm_mday = 26, .tm_wday = 5, .tm_yday = 207};
 static const struct ka_jinja_options fixed = {.now = &fixed_day};
 
-static ka_status render(struct ka_ctx *ctx, const char *text, size_t n, const json_t *vars,
-                        const struct ka_jinja_options *opts, struct ka_str *out,
-                        struct ka_jinja_spans *spans) {
+static ka_status render_as(struct ka_ctx *ctx, enum ka_jinja_dialect dialect, const char *text,
+                           size_t n, const json_t *vars, const struct ka_jinja_options *opts,
+                           struct ka_str *out, struct ka_jinja_spans *spans) {
   struct ka_jinja *t;
   ka_str_clear(out);
-  KA_TRY(ka_jinja_parse(ctx, &t, "t", text, n));
+  KA_TRY(ka_jinja_parse(ctx, &t, dialect, "t", text, n));
   ka_status st = ka_jinja_render(ctx, t, vars, opts, out, spans);
   ka_jinja_destroy(t);
   return st;
 }
 
-static void the_cases_of_transformers(void **state) {
-  (void)state;
+static ka_status render(struct ka_ctx *ctx, const char *text, size_t n, const json_t *vars,
+                        const struct ka_jinja_options *opts, struct ka_str *out,
+                        struct ka_jinja_spans *spans) {
+  return render_as(ctx, KA_JINJA_CHAT, text, n, vars, opts, out, spans);
+}
+
+/* Every case of the file renders as it says, or fails where it says null; how many. */
+static size_t check_cases(const char *file, enum ka_jinja_dialect dialect) {
   struct ka_ctx c, *ctx = &c;
   ka_ctx_init(ctx);
   json_t *all, *one;
   const char *home = getenv("KAPPA_SOURCE_DIR");
-  T_OK(ka_json_load(ctx, t_str("%s/tests/data/jinja_cases.json", home ? home : "."), &all));
+  T_OK(ka_json_load(ctx, t_str("%s/tests/data/%s", home ? home : ".", file), &all));
   const json_t *vars = json_object_get(all, "vars");
   struct ka_str out = {0};
   size_t i;
   json_array_foreach(json_object_get(all, "cases"), i, one) {
     const json_t *template = json_array_get(one, 0), *text = json_array_get(one, 1);
-    ka_status st = render(ctx, json_string_value(template), json_string_length(template), vars,
-                          &fixed, &out, NULL);
+    ka_status st = render_as(ctx, dialect, json_string_value(template),
+                             json_string_length(template), vars, &fixed, &out, NULL);
     if (json_is_null(text) && ka_ok(st))
       fail_msg("%s: expected an error, got %s", json_string_value(template), out.data);
     if (!json_is_null(text) && !ka_ok(st))
@@ -51,9 +57,19 @@ static void the_cases_of_transformers(void **state) {
     }
     ka_error_clear(ctx);
   }
-  assert_true(i > 1900);
   ka_str_deinit(&out);
   json_decref(all);
+  return i;
+}
+
+static void the_cases_of_transformers(void **state) {
+  (void)state;
+  assert_true(check_cases("jinja_cases.json", KA_JINJA_CHAT) > 1900);
+}
+
+static void the_cases_of_the_harness(void **state) {
+  (void)state;
+  assert_true(check_cases("jinja_task_cases.json", KA_JINJA_TASK) > 100);
 }
 
 /* Vars of the short tests below. */
@@ -215,12 +231,12 @@ static void templates_answer_questions(void **state) {
   ka_ctx_init(ctx);
   struct ka_jinja *t;
   static const char plain[] = "{{ messages }}", marked[] = "{% generation %}{% endgeneration %}";
-  T_OK(ka_jinja_parse(ctx, &t, "t", plain, strlen(plain)));
+  T_OK(ka_jinja_parse(ctx, &t, KA_JINJA_CHAT, "t", plain, strlen(plain)));
   assert_false(ka_jinja_has_generation(t));
   assert_true(ka_jinja_mentions(t, "messages"));
   assert_false(ka_jinja_mentions(t, "tools"));
   ka_jinja_destroy(t);
-  T_OK(ka_jinja_parse(ctx, &t, "t", marked, strlen(marked)));
+  T_OK(ka_jinja_parse(ctx, &t, KA_JINJA_CHAT, "t", marked, strlen(marked)));
   assert_true(ka_jinja_has_generation(t));
   struct ka_str out = {0};
   json_t *list = json_array();
@@ -260,6 +276,7 @@ static void every_failing_allocation_is_survived(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_cases_of_transformers),
+      cmocka_unit_test(the_cases_of_the_harness),
       cmocka_unit_test(errors_say_where),
       cmocka_unit_test(hostile_templates_end_with_a_message),
       cmocka_unit_test(generation_blocks_are_marked),

@@ -138,7 +138,7 @@ static void wrong_values_say_where_and_what(void **state) {
       T_OK(st);
     } else {
       T_FAILS(st, KA_E_INPUT, cases[i].message);
-      assert_int_equal(j.problems.n, 1);
+      assert_int_equal(j.file.problems.n, 1);
     }
     ka_job_close(&j);
   }
@@ -184,14 +184,14 @@ static void all_problems_come_at_once(void **state) {
   static const char *const expected[] = {
       "job.yaml:1:15: sequence_len", "job.yaml:2:1: unknown key", "job.yaml:4:9: datasets.0.type",
       "job.yaml:6:20: selection.order", "job.yaml: base_model is required"};
-  assert_int_equal(j.problems.n, 5);
-  for (int i = 0; i < 5; i++) assert_non_null(strstr(j.problems.items[i], expected[i]));
+  assert_int_equal(j.file.problems.n, 5);
+  for (int i = 0; i < 5; i++) assert_non_null(strstr(j.file.problems.items[i], expected[i]));
   ka_job_close(&j);
   /* More than a message holds. */
   struct ka_str many = {0};
   for (int i = 0; i < 500; i++) T_OK(ka_str_printf(ctx, &many, "no_such_key_%d: 1\n", i));
   T_FAILS(parse(&j, many.data, NULL, 0), KA_E_INPUT, "more");
-  assert_int_equal(j.problems.n, 502);
+  assert_int_equal(j.file.problems.n, 502);
   ka_job_close(&j);
   ka_str_deinit(&many);
 }
@@ -313,8 +313,8 @@ static void paths_are_checked_when_loaded(void **state) {
                     "selection: {file: s.json}\n";
   T_OK(ka_write_file(ctx, path, bad, strlen(bad)));
   T_FAILS(ka_job_load(ctx, &j, path, NULL, 0), KA_E_INPUT, "4 problems in the job");
-  assert_non_null(strstr(j.problems.items[0], ":1:13: base_model: /no/model: no such file"));
-  assert_non_null(strstr(j.problems.items[1], "no file matches"));
+  assert_non_null(strstr(j.file.problems.items[0], ":1:13: base_model: /no/model: no such file"));
+  assert_non_null(strstr(j.file.problems.items[1], "no file matches"));
   ka_job_close(&j);
   T_FAILS(ka_job_load(ctx, &j, t_str("%s/none.yaml", dir), NULL, 0), KA_E_INPUT, "No such file");
   ka_job_close(&j);

@@ -30,16 +30,16 @@ static void documentation_is_up_to_date(void **state) {
 static void every_row_is_complete(void **state) {
   (void)state;
   int n = 0;
-  for (const struct ka_job_key *k = ka_job_keys; k->name; k++, n++) {
+  for (const struct ka_key *k = ka_job_table.keys; k->name; k++, n++) {
     assert_true(strlen(k->doc) > 5);
-    assert_ptr_equal(ka_job_key_find(k->scope, k->name), k); /* named once */
-    if (k->kind == KA_JOB_CHOICE) assert_true(*k->choices != 0);
+    assert_ptr_equal(ka_key_find(&ka_job_table, k->scope, k->name), k); /* named once */
+    if (k->kind == KA_KEY_CHOICE) assert_true(*k->choices != 0);
   }
   assert_true(n > 60);
-  for (const struct ka_job_rule *r = ka_job_later; r->key; r++)
-    assert_non_null(ka_job_key_find(r->scope, r->key));
-  for (const struct ka_job_rule *r = ka_job_aliases; r->key; r++)
-    assert_null(ka_job_key_find(r->scope, r->key));
+  for (const struct ka_key_rule *r = ka_job_table.later; r->key; r++)
+    assert_non_null(ka_key_find(&ka_job_table, r->scope, r->key));
+  for (const struct ka_key_rule *r = ka_job_table.aliases; r->key; r++)
+    assert_null(ka_key_find(&ka_job_table, r->scope, r->key));
 }
 
 int main(void) {

@@ -37,21 +37,116 @@ static void decoding_equals_a_whole_pass(void **state) {
     ka_model_close(&m);
     T_OK(ka_model_open(ctx, &m, &dev, dir, KA_F32));
     T_OK(ka_decoder_init(&d, &m, 40));
-    T_OK(ka_decoder_push(&d, ids, 13, logits));
+    T_OK(ka_decoder_push(&d, ids, 13, logits, NULL));
     for (int t = 13; t <= 40; t++) {
       for (int i = 0; i < TINY_V; i++)
         assert_true(fabsf(logits[i] - all[(t - 1) * TINY_V + i]) < 1e-5f);
-      if (t < 40) T_OK(ka_decoder_push(&d, ids + t, 1, logits));
+      if (t < 40) T_OK(ka_decoder_push(&d, ids + t, 1, logits, NULL));
     }
-    T_FAILS(ka_decoder_push(&d, ids, 1, logits), KA_E_INPUT, "do not fit");
+    T_FAILS(ka_decoder_push(&d, ids, 1, logits, NULL), KA_E_INPUT, "do not fit");
     ka_decoder_deinit(&d);
     T_OK(ka_decoder_init(&d, &m, 2));
     int32_t beyond = TINY_V;
-    T_FAILS(ka_decoder_push(&d, &beyond, 1, logits), KA_E_INPUT, "vocabulary");
+    T_FAILS(ka_decoder_push(&d, &beyond, 1, logits, NULL), KA_E_INPUT, "vocabulary");
     ka_decoder_deinit(&d);
     ka_model_close(&m);
     ka_dev_close(&dev);
     free(all);
+  }
+}
+
+static double log_p(const float *logits, int32_t id) {
+  double sum = 0;
+  for (int i = 0; i < TINY_V; i++) sum += exp((double)logits[i]);
+  return (double)logits[id] - log(sum);
+}
+
+/* Pairs are scored as the logits say, in any order and repeatedly, and behind a kept past too. */
+static void pairs_equal_the_logits(void **state) {
+  (void)state;
+  enum { T = 20, N = 9 };
+  const int32_t row[N] = {0, 2, 2, 7, 11, 11, 11, 19, 19};
+  const int32_t target[N] = {3, 0, 28, 5, 1, 1, 2, 8, 9};
+  const struct ka_pairs pairs = {N, row, target};
+  const char *const configs[] = {tiny_llama, tiny_mistral}, *const devices[] = {"ref", "cpu"};
+  for (int c = 0; c < 4; c++) {
+    struct ka_dev dev;
+    struct ka_model m;
+    struct ka_decoder d;
+    float logits[T * TINY_V], loss[N], again[N];
+    int32_t best[N], best_again[N];
+    T_OK(ka_dev_open(ctx, &dev, devices[c / 2]));
+    for (int i = 0; i < T; i++) ids[i] = i * 11 % TINY_V;
+    struct tiny_batch b = tiny_batch(1, T, ids);
+    T_OK(ka_model_open(ctx, &m, &dev, tiny_make(ctx, configs[c % 2], KA_F32), KA_F32));
+    T_OK(ka_model_prepare(&m, 1, T, false));
+    T_OK(ka_model_forward(&m, &b.batch, logits, NULL));
+    b.batch.pairs = pairs;
+    T_OK(ka_model_score(&m, &b.batch, loss, best));
+    for (int i = 0; i < N; i++) {
+      const float *z = logits + row[i] * TINY_V;
+      assert_true(fabs(log_p(z, target[i]) + (double)loss[i]) < 1e-5);
+      assert_int_equal(best[i], ka_sample(z, TINY_V, 0, 0, 0));
+    }
+    for (int chunk = T; chunk >= 7; chunk -= 13) { /* at once, and in three chunks */
+      T_OK(ka_model_prepare(&m, 1, T, false));
+      T_OK(ka_decoder_attach(&d, &m, 1, T));
+      d.chunk = chunk;
+      T_OK(ka_decoder_score(&d, ids, T, &pairs, again, best_again));
+      for (int i = 0; i < N; i++) assert_true(fabsf(loss[i] - again[i]) < 1e-5f);
+      assert_memory_equal(best, best_again, sizeof best);
+      const struct ka_pairs rest = {2, (const int32_t[]){0, 8}, (const int32_t[]){1, 8}};
+      ka_decoder_rewind(&d, 11);
+      T_OK(ka_decoder_score(&d, ids + 11, T - 11, &rest, again, best_again));
+      assert_true(fabsf(loss[4] - again[0]) < 1e-5f && fabsf(loss[7] - again[1]) < 1e-5f);
+      ka_decoder_deinit(&d);
+    }
+    ka_model_close(&m);
+    ka_dev_close(&dev);
+  }
+}
+
+/* Sequences of different lengths side by side give what each gives alone. */
+static void decoding_side_by_side(void **state) {
+  (void)state;
+  enum { B = 3, T = 9, STEPS = 6 };
+  const char *const configs[] = {tiny_llama, tiny_mistral}, *const devices[] = {"ref", "cpu"};
+  for (int c = 0; c < 4; c++) {
+    struct ka_dev dev;
+    struct ka_model m;
+    struct ka_decoder all, one;
+    float logits[B * TINY_V], alone[TINY_V];
+    int32_t best[B], prompts[B * T], next;
+    T_OK(ka_dev_open(ctx, &dev, devices[c / 2]));
+    T_OK(ka_model_open(ctx, &m, &dev, tiny_make(ctx, configs[c % 2], KA_F32), KA_F32));
+    m.max_position = T + STEPS;
+    T_OK(ka_model_prepare(&m, 1, 4 * B, false));
+    T_OK(ka_decoder_attach(&all, &m, B, T + STEPS));
+    for (int i = 0; i < B * T; i++) prompts[i] = i * 5 % TINY_V;
+    for (int b = 0; b < B; b++) all.skip[b] = 3 * b;
+    int32_t made[STEPS][B];
+    T_OK(ka_decoder_push(&all, prompts, T, logits, best));
+    for (int s = 0; s < STEPS; s++) {
+      for (int b = 0; b < B; b++) {
+        assert_int_equal(best[b], ka_sample(logits + b * TINY_V, TINY_V, 0, 0, 0));
+        made[s][b] = best[b];
+      }
+      if (s + 1 < STEPS) T_OK(ka_decoder_push(&all, made[s], 1, logits, best));
+    }
+    for (int b = 0; b < B; b++) {
+      T_OK(ka_decoder_attach(&one, &m, 1, T + STEPS));
+      T_OK(ka_decoder_push(&one, prompts + b * T + 3 * b, T - 3 * b, alone, &next));
+      for (int s = 0; s < STEPS; s++) {
+        assert_int_equal(next, made[s][b]);
+        if (s + 1 < STEPS) T_OK(ka_decoder_push(&one, &next, 1, alone, &next));
+      }
+      for (int i = 0; i < TINY_V; i++)
+        assert_true(fabsf(alone[i] - logits[b * TINY_V + i]) < 1e-5f);
+      ka_decoder_deinit(&one);
+    }
+    ka_decoder_deinit(&all);
+    ka_model_close(&m);
+    ka_dev_close(&dev);
   }
 }
 
@@ -145,6 +240,8 @@ static void init_depends_on_seed_and_name_only(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(decoding_equals_a_whole_pass, fresh),
+      cmocka_unit_test_setup(pairs_equal_the_logits, fresh),
+      cmocka_unit_test_setup(decoding_side_by_side, fresh),
       cmocka_unit_test_setup(sampling, fresh),
       cmocka_unit_test_setup(greedy_golden, fresh),
       cmocka_unit_test_setup(chat_takes_the_models_template, fresh),

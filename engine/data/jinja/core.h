@@ -193,6 +193,7 @@ struct jmem {
 
 struct ka_jinja {
   struct ka_ctx *ctx; /* while parsing */
+  enum ka_jinja_dialect dialect;
   struct jmem mem;
   const char *name;
   char *src; /* newlines normalised */
@@ -211,6 +212,7 @@ struct jrun {
   struct jv *globals; /* by name id: the variables and the built-in functions */
   struct jbuf *out;
   struct jv captured; /* what a filter block's filters start from */
+  bool may_be_undef;  /* TASK: the expression evaluated next may be undefined */
   struct ka_jinja_limits limits;
   const struct tm *now;
   struct ka_jinja_spans *spans;
@@ -359,6 +361,8 @@ static inline struct jv jv_none(void) { return (struct jv){.t = JV_NONE}; }
 static inline struct jv jv_bool(bool b) { return (struct jv){.t = JV_BOOL, .b = b}; }
 static inline struct jv jv_int(int64_t i) { return (struct jv){.t = JV_INT, .i = i}; }
 static inline struct jv jv_float(double f) { return (struct jv){.t = JV_FLOAT, .f = f}; }
+/* The undefined value of an inline if without an else, which no dialect minds. */
+extern const char j_no_else[];
 static inline struct jv jv_undef(const char *what) {
   return (struct jv){.t = JV_UNDEF, .undef = what};
 }
@@ -431,6 +435,8 @@ void ju_strip(const char **p, size_t *n, const struct jstr *set, bool left, bool
  * ------------------------------------------------------ */
 
 ka_status j_eval(struct jrun *J, const struct jnode *n, struct jscope *sc, struct jv *out);
+/* TASK: undefined, and not by an inline if without an else. */
+bool j_forbidden(const struct jrun *J, struct jv v);
 ka_status j_args(struct jrun *J, const struct jnode *list, struct jscope *sc, struct jargs *out);
 ka_status j_bind(struct jrun *J, const struct jfunc *f, const struct jargs *args, struct jv *a);
 ka_status j_call(struct jrun *J, struct jv callee, const struct jargs *args, struct jv *out);
@@ -452,12 +458,13 @@ ka_status j_exec_body(struct jrun *J, const struct jnode *body, struct jscope *s
  */
 
 /* NULL when there is none of that name. */
-const struct jfunc *j_find_filter(const char *name, size_t n);             /* filter.c */
+const struct jfunc *j_find_filter(const struct ka_jinja *t, const char *name, size_t n);
 const struct jfunc *j_find_test(const char *name, size_t n);               /* test.c */
 const struct jfunc *j_find_global(const char *name);                       /* global.c */
 const struct jfunc *j_find_method(struct jv obj, const struct jstr *name); /* method.c */
 const struct jfunc *j_find_loop_method(const char *name);
-extern const struct jfunc j_seq_filters[], j_text_filters[]; /* ended by a NULL name */
+/* ended by a NULL name; those of tasks come first there */
+extern const struct jfunc j_seq_filters[], j_text_filters[], j_task_filters[];
 const struct jfunc *j_find_in(const struct jfunc *table, const char *name, size_t n);
 
 #endif

@@ -52,10 +52,19 @@ static ka_status eval_slice(struct jrun *J, const struct jnode *n, struct jscope
   return j_slice(J, obj, bounds, out);
 }
 
+/* `is defined`, `is undefined` and `default` look at undefined values. */
+static bool takes_undef(const struct jnode *n) {
+  static const char *const names[] = {"defined", "undefined", "default", "d"};
+  for (size_t i = 0; n->func && i < sizeof names / sizeof *names; i++)
+    if (strcmp(n->func->name, names[i]) == 0) return true;
+  return false;
+}
+
 static ka_status eval_function(struct jrun *J, const struct jnode *n, struct jscope *sc,
                                struct jv *out) {
   struct jv self = J->captured;
   struct jargs args;
+  J->may_be_undef = n->a && takes_undef(n);
   if (n->a) J_TRY(j_eval(J, n->a, sc, &self));
   J_TRY(j_args(J, n->list, sc, &args));
   J->at = n->at;
@@ -153,7 +162,7 @@ static ka_status eval_choice(struct jrun *J, const struct jnode *n, struct jscop
     return KA_STATUS_OK;
   default: /* JN_COND */
     if (yes) return j_eval(J, n->b, sc, out);
-    *out = jv_undef("the inline if without an else");
+    *out = jv_undef(j_no_else);
     return n->c ? j_eval(J, n->c, sc, out) : KA_STATUS_OK;
   }
 }
@@ -210,11 +219,23 @@ static ka_status eval_node(struct jrun *J, const struct jnode *n, struct jscope 
   }
 }
 
+const char j_no_else[] = "the inline if without an else";
+
+bool j_forbidden(const struct jrun *J, struct jv v) {
+  return v.t == JV_UNDEF && v.undef != j_no_else && J->t && J->t->dialect == KA_JINJA_TASK;
+}
+
 ka_status j_eval(struct jrun *J, const struct jnode *n, struct jscope *sc, struct jv *out) {
+  bool strict = !J->may_be_undef;
   *out = jv_none();
+  J->may_be_undef = false;
   J->at = n->at;
   J_TRY(j_enter(J));
   J_TRY(eval_node(J, n, sc, out));
   j_leave(J);
+  if (strict && j_forbidden(J, *out)) {
+    J->at = n->at;
+    return j_fail(J, "'%s' is undefined", out->undef);
+  }
   return KA_STATUS_OK;
 }

@@ -375,7 +375,7 @@ static ka_status named_function(struct jparser *J, struct jnode *n, bool is_test
   if (k->type != JT_NAME)
     return jp_fail(J, k->at, "expected the name of a %s", is_test ? "test" : "filter");
   n->at = k->at;
-  n->func = is_test ? j_find_test(k->s, k->n) : j_find_filter(k->s, k->n);
+  n->func = is_test ? j_find_test(k->s, k->n) : j_find_filter(J->t, k->s, k->n);
   J_TRY(jp_str(J, &n->value, k->s, k->n));
   if ((!n->func || !n->func->fn) && J->soft == 0 && !J->unknown) J->unknown = n;
   J->tok++;

@@ -493,7 +493,9 @@ const struct jfunc j_text_filters[] = {
     {"xmlattr", NULL, NULL, 0},
     {NULL}};
 
-const struct jfunc *j_find_filter(const char *name, size_t n) {
-  const struct jfunc *f = j_find_in(j_text_filters, name, n);
+const struct jfunc *j_find_filter(const struct ka_jinja *t, const char *name, size_t n) {
+  bool task = t->dialect == KA_JINJA_TASK;
+  const struct jfunc *f = task ? j_find_in(j_task_filters, name, n) : NULL;
+  if (!f) f = j_find_in(j_text_filters, name, n);
   return f ? f : j_find_in(j_seq_filters, name, n);
 }

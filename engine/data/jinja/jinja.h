@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The part of Jinja (2, 3.1) that chat templates use, with the settings of Hugging Face's
- * apply_chat_template: trim_blocks, lstrip_blocks, loop controls, {% generation %}, an immutable
- * sandbox, no autoescape, JSON as Python's json.dumps(ensure_ascii=False).
+ * The part of Jinja (2, 3.1) that chat templates and evaluation tasks use, in two dialects:
+ *  - CHAT, the settings of Hugging Face's apply_chat_template: trim_blocks, lstrip_blocks, loop
+ *    controls, {% generation %}, an immutable sandbox, no autoescape, JSON as Python's
+ *    json.dumps(ensure_ascii=False);
+ *  - TASK, those of lm-evaluation-harness: an undefined value may only be tested by `is defined` or
+ *    given a `default`, the newline at the end of the template stays, tojson is Jinja's own (sorted
+ *    keys, safe in HTML), and there is a filter regex_replace(pattern, repl, count=0), Python's
+ *    re.sub.
  *
  * Invariant: a template either gives the very bytes that Jinja gives or an error with
  * NAME:LINE:COLUMN. What is not supported (include, extends, big integers, ...) is an error.
@@ -17,11 +22,13 @@
 
 struct ka_jinja;
 
+enum ka_jinja_dialect { KA_JINJA_CHAT, KA_JINJA_TASK };
+
 /* Parses text[n] (UTF-8); `name` stands in messages and is copied. Destroy *out with
  * ka_jinja_destroy. KA_E_INPUT: syntax, an unknown or unsupported construct, too large or too
  * deeply nested; KA_E_MEMORY. */
-ka_status ka_jinja_parse(struct ka_ctx *ctx, struct ka_jinja **out, const char *name,
-                         const char *text, size_t n);
+ka_status ka_jinja_parse(struct ka_ctx *ctx, struct ka_jinja **out, enum ka_jinja_dialect dialect,
+                         const char *name, const char *text, size_t n);
 void ka_jinja_destroy(struct ka_jinja *t); /* NULL is fine */
 
 /* True when the template has a {% generation %} block, or mentions the variable anywhere. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Template text to tokens, with trim_blocks and lstrip_blocks. Comments and raw blocks end here.
+ * Template text to tokens. Comments and raw blocks end here.
  *
- * White space rules (Jinja 3.1): a tag's "-" strips all white space on its side; without a sign the
- * newline after a block or comment tag goes, and blanks between the start of a line and a block or
- * comment tag go; "+" keeps both. One newline at the end of the template goes. */
+ * White space rules (Jinja 3.1): a tag's "-" strips all white space on its side. In chat templates
+ * (trim_blocks, lstrip_blocks), without a sign the newline after a block or comment tag goes, and
+ * blanks between the start of a line and a block or comment tag go; "+" keeps both; one newline at
+ * the end of the template goes. */
 #include "engine/data/jinja/core.h"
 
 #include <stdlib.h>
@@ -46,7 +47,7 @@ static size_t tag_end(const struct lexer *x, size_t i, const char *end, bool plu
   if (plus && starts(x, i, "+") && starts(x, i + 1, end)) return i + 1 + strlen(end);
   if (!starts(x, i, end)) return 0;
   i += strlen(end);
-  if (trim && i < x->n && x->s[i] == '\n') i++;
+  if (trim && x->J->t->dialect == KA_JINJA_CHAT && i < x->n && x->s[i] == '\n') i++;
   return i;
 }
 
@@ -58,7 +59,7 @@ static size_t strip_before(const struct lexer *x, size_t from, size_t to, char s
     ju_strip(&p, &n, NULL, false, true);
     return n;
   }
-  if (sign == '+' || print) return n;
+  if (sign == '+' || print || x->J->t->dialect == KA_JINJA_TASK) return n;
   size_t line = n;
   while (line > 0 && p[line - 1] != '\n') line--;
   if (line == 0 && !x->line_starting) return n;

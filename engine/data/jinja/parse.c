@@ -292,17 +292,18 @@ static ka_status parse_statement(struct jparser *J, struct jnode **out) {
     const char *tag;
     enum jkind kind;
     ka_status (*parse)(struct jparser *J, struct jnode *n);
-  } tags[] = {{"if", JN_IF, parse_if},
-              {"for", JN_FOR, parse_for},
-              {"set", JN_SET, parse_set},
-              {"macro", JN_MACRO, parse_macro},
-              {"call", JN_CALLBLOCK, parse_call_block},
-              {"filter", JN_FILTERBLOCK, parse_filter_block},
-              {"with", JN_WITH, parse_with},
-              {"generation", JN_GENERATION, parse_generation},
-              {"break", JN_BREAK, parse_break},
-              {"continue", JN_CONTINUE, parse_break},
-              {"print", JN_PRINT, parse_print}};
+    bool chat_only;
+  } tags[] = {{"if", JN_IF, parse_if, false},
+              {"for", JN_FOR, parse_for, false},
+              {"set", JN_SET, parse_set, false},
+              {"macro", JN_MACRO, parse_macro, false},
+              {"call", JN_CALLBLOCK, parse_call_block, false},
+              {"filter", JN_FILTERBLOCK, parse_filter_block, false},
+              {"with", JN_WITH, parse_with, false},
+              {"generation", JN_GENERATION, parse_generation, true},
+              {"break", JN_BREAK, parse_break, true},
+              {"continue", JN_CONTINUE, parse_break, true},
+              {"print", JN_PRINT, parse_print, false}};
   static const char *const known[] = {"block", "extends",    "include", "import",
                                       "from",  "autoescape", NULL};
   const struct jtok *k = J->tok;
@@ -310,13 +311,14 @@ static ka_status parse_statement(struct jparser *J, struct jnode **out) {
   if (k->type != JT_NAME)
     return jp_fail(J, k->at, "expected a statement, got %s", jp_describe(k, buf));
   for (size_t i = 0; i < sizeof tags / sizeof *tags; i++) {
+    if (tags[i].chat_only && J->t->dialect != KA_JINJA_CHAT) continue;
     if (!jp_skip_name(J, tags[i].tag)) continue;
     J_TRY(jp_node(J, out, tags[i].kind, k->at));
     return tags[i].parse(J, *out);
   }
   for (const char *const *name = known; *name; name++)
     if (jp_is_name(J, *name))
-      return jp_fail(J, k->at, "statement '%s' is not supported in chat templates", *name);
+      return jp_fail(J, k->at, "statement '%s' is not supported in templates", *name);
   return jp_fail(J, k->at, "unknown or misplaced statement %s", jp_describe(k, buf));
 }
 
@@ -356,7 +358,7 @@ static ka_status parse_body(struct jparser *J, struct jnode **out, const char *c
 /* --- the template -------------------------------------------------------------------------------
  */
 
-/* Copies text with \r\n and \r as \n and without one newline at the end. */
+/* Copies text with \r\n and \r as \n; of a chat template without one newline at the end. */
 static ka_status copy_source(struct ka_ctx *ctx, struct ka_jinja *t, const char *text, size_t n) {
   void *src;
   KA_TRY(jm_alloc(ctx, &t->mem, &src, n + 1));
@@ -365,7 +367,8 @@ static ka_status copy_source(struct ka_ctx *ctx, struct ka_jinja *t, const char 
     if (text[i] == '\r' && i + 1 < n && text[i + 1] == '\n') continue;
     t->src[t->n_src++] = text[i] == '\r' ? '\n' : text[i];
   }
-  if (t->n_src > 0 && t->src[t->n_src - 1] == '\n') t->n_src--;
+  bool chat = t->dialect == KA_JINJA_CHAT;
+  if (chat && t->n_src > 0 && t->src[t->n_src - 1] == '\n') t->n_src--;
   return KA_STATUS_OK;
 }
 
@@ -388,12 +391,13 @@ static ka_status parse_source(struct ka_ctx *ctx, struct ka_jinja *t, const char
   return st;
 }
 
-ka_status ka_jinja_parse(struct ka_ctx *ctx, struct ka_jinja **out, const char *name,
-                         const char *text, size_t n) {
+ka_status ka_jinja_parse(struct ka_ctx *ctx, struct ka_jinja **out, enum ka_jinja_dialect dialect,
+                         const char *name, const char *text, size_t n) {
   void *p, *copy;
   *out = NULL;
   KA_TRY(ka_alloc(ctx, &p, sizeof(struct ka_jinja), "template"));
   struct ka_jinja *t = p;
+  t->dialect = dialect;
   ka_arena_init(&t->mem.arena, ctx, "template");
   t->mem.limit_bytes = PARSE_MEMORY_BYTES;
   ka_status st = jm_alloc(ctx, &t->mem, &copy, strlen(name) + 1);

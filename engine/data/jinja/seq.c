@@ -357,7 +357,7 @@ static struct jargs rest_of(const struct jargs *args, int64_t skip) {
 static ka_status named(struct jrun *J, struct jv name, bool test, const struct jfunc **out) {
   *out = NULL;
   if (name.t == JV_STR)
-    *out = test ? j_find_test(name.s->p, name.s->n) : j_find_filter(name.s->p, name.s->n);
+    *out = test ? j_find_test(name.s->p, name.s->n) : j_find_filter(J->t, name.s->p, name.s->n);
   if (*out && (*out)->fn) return KA_STATUS_OK;
   struct jv text;
   J_TRY(j_to_str(J, name, &text));

@@ -143,7 +143,7 @@ TEST(t_filter) {
   UNUSED(J);
   UNUSED(a);
   UNUSED(args);
-  *out = jv_bool(self.t == JV_STR && j_find_filter(self.s->p, self.s->n));
+  *out = jv_bool(self.t == JV_STR && j_find_filter(J->t, self.s->p, self.s->n));
   return j_hashable(J, self);
 }
 

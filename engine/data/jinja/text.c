@@ -134,6 +134,7 @@ ka_status j_put_repr(struct jrun *J, struct jbuf *b, struct jv v) {
 
 ka_status j_put_str(struct jrun *J, struct jbuf *b, struct jv v) {
   if (v.t == JV_STR) return jb_put(J, b, v.s->p, v.s->n);
+  if (j_forbidden(J, v)) return j_fail(J, "'%s' is undefined", v.undef);
   if (v.t == JV_UNDEF) return KA_STATUS_OK;
   if (v.t == JV_JOINER || v.t == JV_CYCLER) return put_compound(J, b, v);
   return j_put_repr(J, b, v);

@@ -5,11 +5,7 @@
 
 #include <utf8proc.h>
 
-bool ju_space(uint32_t cp) {
-  return (cp >= 9 && cp <= 13) || (cp >= 0x1c && cp <= 0x20) || cp == 0x85 || cp == 0xa0 ||
-         cp == 0x1680 || (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 ||
-         cp == 0x202f || cp == 0x205f || cp == 0x3000;
-}
+bool ju_space(uint32_t cp) { return ka_is_space(cp); }
 
 static int category(uint32_t cp) { return (int)utf8proc_category((utf8proc_int32_t)cp); }
 

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * See generator.h. Prompts of a batch are padded at their start; those that are done go on, unseen,
+ * until all are. */
+#include "engine/eval/generator.h"
+
+#include "engine/model/decode.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SIDE_BY_SIDE = 16 };
+
+struct answer { /* on its way */
+  struct ka_prompt *prompt;
+  int32_t *ids; /* [max_tokens] */
+  int64_t n;
+  bool done;
+};
+
+struct generator {
+  struct ka_ctx *ctx;
+  struct ka_model *m;
+  const struct ka_generation *g;
+  struct ka_arena arena;
+  struct ka_decoder decoder;
+  int64_t B;
+  struct answer *answers; /* [B] */
+  int64_t *look_back;     /* [until.n + 1]: tokens that a text may reach back, the end token last */
+  struct ka_str end, tail;
+  int32_t *padded, *next; /* [B * longest prompt], [B] */
+  float *logits;          /* [B,V] when drawing */
+  int64_t n_done;
+};
+
+/* --- ends -------------------------------------------------------------------- */
+
+/* A text may be spelled by two tokens more than it is encoded with. */
+static ka_status measure_until(struct generator *x) {
+  struct ka_ctx *ctx = x->ctx;
+  const struct ka_tokenizer *tok = x->g->tokenizer;
+  struct ka_tokens ids = {0};
+  int32_t eos = ka_tokenizer_eos(tok);
+  ka_status st = KA_STATUS_OK;
+  if (eos >= 0) st = ka_tokenizer_decode(ctx, tok, &eos, 1, false, &x->end);
+  for (int64_t i = 0; i <= x->g->until->n && ka_ok(st); i++) {
+    const char *text = i < x->g->until->n ? x->g->until->items[i] : x->end.data;
+    ka_tokens_clear(&ids);
+    if (text) st = ka_tokenizer_encode(ctx, tok, text, strlen(text), false, &ids);
+    x->look_back[i] = ids.n + 2;
+  }
+  ka_tokens_deinit(&ids);
+  return st;
+}
+
+static const char *end_text(const struct generator *x, int64_t i) {
+  return i < x->g->until->n ? x->g->until->items[i] : x->end.data;
+}
+
+static bool holds(const struct ka_str *s, const char *text) {
+  return *text && s->len > 0 && memmem(s->data, s->len, text, strlen(text)) != NULL;
+}
+
+static bool is_end_token(const struct generator *x, int32_t id) {
+  const struct ka_hf_config *c = &x->m->config;
+  for (int i = 0; i < c->n_eos; i++)
+    if (c->eos_token_ids[i] == id) return true;
+  return id == ka_tokenizer_eos(x->g->tokenizer);
+}
+
+static ka_status check_end(struct generator *x, struct answer *a) {
+  struct ka_ctx *ctx = x->ctx;
+  a->done = a->n == x->g->max_tokens || is_end_token(x, a->ids[a->n - 1]);
+  for (int64_t i = 0; i <= x->g->until->n && !a->done; i++) {
+    const char *text = end_text(x, i);
+    int64_t back = a->n < x->look_back[i] ? a->n : x->look_back[i];
+    if (!text) continue;
+    ka_str_clear(&x->tail);
+    KA_TRY(ka_tokenizer_decode(ctx, x->g->tokenizer, a->ids + a->n - back, back, false, &x->tail));
+    a->done = holds(&x->tail, text);
+  }
+  return KA_STATUS_OK;
+}
+
+/* The text, cut at the first place of each ending text in turn. */
+static ka_status finish(struct generator *x, struct answer *a) {
+  struct ka_ctx *ctx = x->ctx;
+  struct ka_str *out = &a->prompt->text;
+  KA_TRY(ka_tokenizer_decode(ctx, x->g->tokenizer, a->ids, a->n, true, out));
+  for (int64_t i = 0; i <= x->g->until->n; i++) {
+    const char *text = end_text(x, i);
+    char *at =
+        text && *text && out->len > 0 ? memmem(out->data, out->len, text, strlen(text)) : NULL;
+    if (!at) continue;
+    *at = 0;
+    out->len = (size_t)(at - out->data);
+  }
+  return KA_STATUS_OK;
+}
+
+/* --- batches ----------------------------------------------------------------- */
+
+static int64_t pad_prompts(struct generator *x, struct ka_prompt **prompts, int64_t n) {
+  int64_t T = prompts[0]->n; /* the longest */
+  for (int64_t b = 0; b < x->B; b++) {
+    const struct ka_prompt *p = prompts[b < n ? b : 0];
+    int64_t skip = T - p->n;
+    x->decoder.skip[b] = (int32_t)skip;
+    for (int64_t t = 0; t < T; t++) x->padded[b * T + t] = t < skip ? p->ids[0] : p->ids[t - skip];
+  }
+  return T;
+}
+
+static int32_t take(struct generator *x, int64_t b, int64_t index) {
+  int64_t V = x->m->recipe.V;
+  if (x->g->temperature <= 0) return x->next[b];
+  uint64_t draw = x->answers[b].prompt->draw;
+  return ka_sample(x->logits + b * V, V, x->g->temperature, x->g->seed ^ (draw << 20),
+                   (uint64_t)index);
+}
+
+static ka_status run_batch(struct generator *x, struct ka_prompt **prompts, int64_t n) {
+  struct ka_ctx *ctx = x->ctx;
+  bool drawn = x->g->temperature > 0;
+  int64_t T = pad_prompts(x, prompts, n), open = n;
+  ka_decoder_rewind(&x->decoder, 0);
+  for (int64_t b = 0; b < x->B; b++) {
+    x->answers[b].prompt = prompts[b < n ? b : 0];
+    x->answers[b].n = 0;
+    x->answers[b].done = b >= n;
+  }
+  KA_TRY(
+      ka_decoder_push(&x->decoder, x->padded, T, drawn ? x->logits : NULL, drawn ? NULL : x->next));
+  for (int64_t i = 0; open > 0; i++) {
+    for (int64_t b = 0; b < n; b++) {
+      struct answer *a = &x->answers[b];
+      x->next[b] = take(x, b, i);
+      if (a->done) continue;
+      a->ids[a->n++] = x->next[b];
+      KA_TRY(check_end(x, a));
+      open -= a->done;
+    }
+    if (ctx->interrupted && *ctx->interrupted)
+      return ka_fail(ctx, KA_E_INTERRUPTED, "evaluation: interrupted");
+    if (open > 0)
+      KA_TRY(ka_decoder_push(&x->decoder, x->next, 1, drawn ? x->logits : NULL,
+                             drawn ? NULL : x->next));
+  }
+  for (int64_t b = 0; b < n; b++) KA_TRY(finish(x, &x->answers[b]));
+  x->n_done += n;
+  if (x->g->progress) x->g->progress(x->g->user, x->n_done);
+  return KA_STATUS_OK;
+}
+
+static int longest_first(const void *a, const void *b) {
+  const struct ka_prompt *const x = *(struct ka_prompt *const *)a;
+  const struct ka_prompt *const y = *(struct ka_prompt *const *)b;
+  if (x->n != y->n) return x->n > y->n ? -1 : 1;
+  return x < y ? -1 : x > y;
+}
+
+static ka_status allocate(struct generator *x, int64_t longest) {
+  struct ka_ctx *ctx = x->ctx;
+  void *p;
+  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B, sizeof *x->answers, "answers"));
+  x->answers = p;
+  for (int64_t b = 0; b < x->B; b++) {
+    KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->g->max_tokens, sizeof(int32_t), "answers"));
+    x->answers[b].ids = p;
+  }
+  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->g->until->n + 1, sizeof(int64_t), "answers"));
+  x->look_back = p;
+  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B * longest, sizeof(int32_t), "answers"));
+  x->padded = p;
+  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B, sizeof(int32_t), "answers"));
+  x->next = p;
+  if (x->g->temperature <= 0) return KA_STATUS_OK;
+  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B * x->m->recipe.V, sizeof(float), "answers"));
+  x->logits = p;
+  return KA_STATUS_OK;
+}
+
+static ka_status run(struct generator *x, struct ka_prompt *prompts, int64_t n) {
+  struct ka_ctx *ctx = x->ctx;
+  void *p;
+  KA_TRY(ka_arena_alloc_n(&x->arena, &p, n, sizeof(struct ka_prompt *), "answers"));
+  struct ka_prompt **order = p;
+  for (int64_t i = 0; i < n; i++) order[i] = &prompts[i];
+  qsort(order, (size_t)n, sizeof *order, longest_first);
+  int64_t rows = ka_model_rows(x->m), longest = order[0]->n;
+  x->B = x->g->batch_size > 0 ? x->g->batch_size : SIDE_BY_SIDE;
+  if (x->B > n) x->B = n;
+  if (x->B > rows) x->B = rows;
+  KA_TRY(allocate(x, longest));
+  KA_TRY(measure_until(x));
+  KA_TRY(ka_decoder_attach(&x->decoder, x->m, x->B, longest + x->g->max_tokens));
+  for (int64_t i = 0; i < n; i += x->B)
+    KA_TRY(run_batch(x, order + i, n - i < x->B ? n - i : x->B));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_generate_answers(struct ka_ctx *ctx, struct ka_model *m, struct ka_prompt *prompts,
+                              int64_t n, const struct ka_generation *g) {
+  struct generator x = {.ctx = ctx, .m = m, .g = g};
+  if (n == 0) return KA_STATUS_OK;
+  ka_arena_init(&x.arena, ctx, "answers");
+  ka_status st = run(&x, prompts, n);
+  ka_decoder_deinit(&x.decoder);
+  ka_str_deinit(&x.end);
+  ka_str_deinit(&x.tail);
+  ka_arena_deinit(&x.arena);
+  return st;
+}

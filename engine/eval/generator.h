@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Answers to prompts, greedy or drawn, several side by side. An answer ends with the model's end
+ * token, with a text that ends answers, or with its longest length; what is kept is the text before
+ * the first of those texts. */
+#ifndef KAPPA_ENGINE_EVAL_GENERATOR_H
+#define KAPPA_ENGINE_EVAL_GENERATOR_H
+
+#include "engine/formats/keys.h"
+#include "engine/model/model.h"
+#include "tokenizer/tokenizer.h"
+
+struct ka_prompt {
+  const int32_t *ids; /* [n], n > 0 */
+  int64_t n;
+  uint64_t draw;      /* names the draw of this answer */
+  struct ka_str text; /* out; starts empty */
+};
+
+struct ka_generation {
+  const struct ka_tokenizer *tokenizer;
+  const struct ka_texts *until;
+  int64_t max_tokens;
+  double temperature; /* 0: greedy, the first of equals */
+  uint64_t seed;
+  int64_t batch_size; /* answers side by side; 0: by default */
+  void (*progress)(void *user, int64_t n_done);
+  void *user;
+};
+
+/* m: prepared, for positions below the longest n + max_tokens. KA_E_INPUT: an id outside its
+ * vocabulary; KA_E_INTERRUPTED. */
+ka_status ka_generate_answers(struct ka_ctx *ctx, struct ka_model *m, struct ka_prompt *prompts,
+                              int64_t n, const struct ka_generation *g);
+
+#endif
