@@ -46,16 +46,42 @@ static struct ch_fibre *take_ready(struct ch_worker *w, const struct ch_fibre *l
 
 /* --- who waits where -----------------------------------------------------------------------------
  */
+static bool waits(const struct ch_fibre *f) {
+  return (f->state == CH_AT_BARRIER || f->state == CH_AT_WARP_OP) &&
+         !(f->warp->ready >> f->lane & 1);
+}
+
+static bool same_fate(const struct ch_fibre *a, const struct ch_fibre *b) {
+  if (a->state == CH_DONE || b->state == CH_DONE) return a->state == b->state;
+  return waits(b) && a->waits_for == b->waits_for && a->place.site.line == b->place.site.line;
+}
+
+/* "warp 0 lanes 0-15 20, warps 1-7" */
 static void report_threads(const struct ch_worker *w, const struct ch_fibre *like) {
-  int n = 0;
-  for (int i = 0; i < w->n_threads; i++) {
-    const struct ch_fibre *f = &w->fibre[i];
-    if (f->state != like->state || f->waits_for != like->waits_for ||
-        f->place.site.line != like->place.site.line)
-      continue;
-    if (n++ < 8) ch_report("%s%u", n > 1 ? ", " : "", f->tid);
+  const char *comma = "";
+  for (int i = 0, all_until; i < w->n_warps; i++) {
+    unsigned lanes = 0;
+    for (all_until = i; all_until < w->n_warps; all_until++) {
+      lanes = 0;
+      for (unsigned l = 0; l < CH_WARP; l++)
+        if (w->warp[all_until].lanes >> l & 1 &&
+            same_fate(like, &w->fibre[all_until * CH_WARP + (int)l]))
+          lanes |= 1u << l;
+      if (lanes != w->warp[all_until].lanes) break;
+    }
+    if (all_until > i) {
+      ch_report(all_until > i + 1 ? "%swarps %d-%d" : "%swarp %d", comma, i, all_until - 1);
+      comma = ", ";
+    }
+    i = all_until;
+    if (i == w->n_warps || !lanes) continue;
+    ch_report("%swarp %d lanes", comma, i);
+    comma = ", ";
+    for (unsigned l = 0, end; l < CH_WARP; l = end + 1) {
+      for (end = l; end < CH_WARP && lanes >> end & 1;) end++;
+      if (end > l) ch_report(end > l + 1 ? " %u-%u" : " %u", l, end - 1);
+    }
   }
-  ch_report(n > 8 ? ", ... (%d threads)" : " (%d)", n);
 }
 
 static void report_waiting(const struct ch_worker *w) {
@@ -63,18 +89,16 @@ static void report_waiting(const struct ch_worker *w) {
   int n_said = 0;
   for (int i = 0; i < w->n_threads && n_said < 8; i++) {
     const struct ch_fibre *f = &w->fibre[i];
-    bool again = f->state != CH_AT_BARRIER && f->state != CH_AT_WARP_OP && f->state != CH_DONE;
-    for (int j = 0; j < n_said; j++)
-      again |= said[j]->state == f->state && said[j]->waits_for == f->waits_for &&
-               said[j]->place.site.line == f->place.site.line;
+    bool again = f->state != CH_DONE && !waits(f);
+    for (int j = 0; j < n_said; j++) again |= same_fate(said[j], f);
     if (again) continue;
     said[n_said++] = f;
-    ch_report("  threads ");
+    ch_report("  ");
     report_threads(w, f);
     if (f->state == CH_DONE) {
-      ch_report(" have returned\n");
+      ch_report(": returned\n");
     } else {
-      ch_report(" wait at %s %s:%d\n", f->waits_for, f->place.site.file, f->place.site.line);
+      ch_report(": at %s %s:%d\n", f->waits_for, f->place.site.file, f->place.site.line);
       ch_report_place(f->place.pc);
     }
   }
@@ -194,11 +218,11 @@ static void release_barrier(struct ch_worker *w) {
                                                        : n;
   w->n_at_barrier = w->n_count = 0;
   w->epoch++;
-  for (int i = 0; i < w->n_threads; i++)
-    if (w->fibre[i].state == CH_AT_BARRIER) {
-      w->fibre[i].state = CH_READY;
-      make_ready(w, &w->fibre[i]);
-    }
+  for (int i = 0; i < w->n_warps; i++) {
+    w->warp[i].ready = w->warp[i].lanes;
+    if (&w->warp[i] == ch_now->warp) w->warp[i].ready &= ~(1u << ch_now->lane);
+    if (w->warp[i].ready) w->ready_warps |= 1u << i;
+  }
 }
 
 int cudahost_barrier(enum cudahost_vote vote, int predicate, struct cudahost_site site) {
@@ -242,7 +266,9 @@ static struct ch_group *join_group(struct ch_fibre *f, const struct cudahost_war
     return g;
   }
   struct ch_group *g = &warp->group[warp->n_groups++];
-  *g = (struct ch_group){.op = op, .mask = mask};
+  g->op = op;
+  g->mask = mask;
+  g->arrived = 0;
   return g;
 }
 
@@ -265,12 +291,10 @@ void cudahost_warp(const struct cudahost_warp_op *op, unsigned mask, void *lane,
   f->state = CH_RUNNING;
   if (op->run) op->run(g->lane, mask);
   if (op->orders_memory) ch_warp_order(f->warp, mask);
-  *g = f->warp->group[--f->warp->n_groups];
-  for (unsigned m = mask & ~(1u << f->lane); m; m &= m - 1) {
-    struct ch_fibre *other = &w->fibre[(f->warp - w->warp) * CH_WARP + __builtin_ctz(m)];
-    other->state = CH_READY;
-    make_ready(w, other);
-  }
+  struct ch_group *last = &f->warp->group[--f->warp->n_groups];
+  if (g != last) *g = *last;
+  f->warp->ready |= mask & ~(1u << f->lane);
+  if (f->warp->ready) w->ready_warps |= 1u << (unsigned)(f->warp - w->warp);
 }
 
 /* --- one block -----------------------------------------------------------------------------------

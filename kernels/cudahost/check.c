@@ -54,9 +54,7 @@ static bool may_read(const struct ch_fibre *f, uintptr_t at, size_t bytes) {
 
 /* --- reports -------------------------------------------------------------------------------------
  */
-static _Noreturn void bad_access(const char *what, uintptr_t at, size_t bytes, int access,
-                                 const void *pc, cudaError_t error) {
-  ch_report("%s\n", what);
+static void describe(uintptr_t at, size_t bytes, int access, const void *pc) {
   ch_report("  it %s %zu bytes at %p\n",
             access & CUDAHOST_ATOMIC  ? "changes (atomically)"
             : access & CUDAHOST_WRITE ? "writes"
@@ -64,12 +62,18 @@ static _Noreturn void bad_access(const char *what, uintptr_t at, size_t bytes, i
             bytes, (void *)at);
   ch_report_place(pc);
   ch_report_address((void *)at);
+}
+
+static _Noreturn void bad_access(const char *what, uintptr_t at, size_t bytes, int access,
+                                 const void *pc, cudaError_t error) {
+  ch_report("%s\n", what);
+  describe(at, bytes, access, pc);
   ch_fault(error);
 }
 
 /* --- device memory -------------------------------------------------------------------------------
  */
-static bool all_written(uintptr_t at, size_t bytes) {
+static inline bool all_written(uintptr_t at, size_t bytes) {
   const uint8_t *s = ch_shadow + (at - ch_device_base);
   uint64_t a = 0;
   switch (bytes) {
@@ -87,11 +91,8 @@ static bool all_written(uintptr_t at, size_t bytes) {
   return true;
 }
 
-static void device_access(uintptr_t at, size_t bytes, int access, const void *pc) {
-  if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && at & (bytes - 1))
-    bad_access("misaligned access to device memory", at, bytes, access, pc,
-               cudaErrorMisalignedAddress);
-  if (CH_CHECKED && all_written(at, bytes)) return;
+/* Not all of the bytes have been written before, or we do not know. */
+static void first_access(uintptr_t at, size_t bytes, int access, const void *pc) {
   const struct ch_alloc *a = ch_alloc_near(at);
   if (!a || !ch_in_alloc(a, at, bytes))
     bad_access("access beyond device memory", at, bytes, access, pc, cudaErrorIllegalAddress);
@@ -102,6 +103,38 @@ static void device_access(uintptr_t at, size_t bytes, int access, const void *pc
     bad_access("device memory read before it was written", at, bytes, access, pc,
                cudaErrorIllegalAddress);
   memset(ch_shadow + (at - ch_device_base), 1, bytes);
+}
+
+static _Noreturn void blocks_conflict(const struct ch_fibre *f, uintptr_t at, size_t bytes,
+                                      int access, const void *pc, uint32_t tag) {
+  dim3 g = f->worker->launch->grid;
+  unsigned b = tag & 0xffff;
+  ch_report("two blocks of one launch use the same memory without atomics\n");
+  describe(at, bytes, access, pc);
+  ch_report("  block (%u,%u,%u) wrote it\n", b % g.x, b / g.x % g.y, b / g.x / g.y);
+  ch_fault(cudaErrorLaunchFailure);
+}
+
+/* Blocks run in any order: what one writes no other may touch, unless they can have met at an
+ * atomic. Two bytes share a tag, so single bytes are let through. Reading before another block
+ * writes shows when threads=reverse. */
+static inline void check_blocks(const struct ch_fibre *f, uintptr_t at, size_t bytes, int access,
+                                const void *pc) {
+  uint32_t mine = f->worker->tag, *tag = ch_writers + (at - ch_device_base) / 2;
+  for (size_t i = 0; mine && i < bytes / 2; i++) {
+    if (tag[i] != mine && (tag[i] ^ mine) < 0x10000)
+      blocks_conflict(f, at, bytes, access, pc, tag[i]);
+    if (access & CUDAHOST_WRITE) tag[i] = mine;
+  }
+}
+
+static inline void device_access(const struct ch_fibre *f, uintptr_t at, size_t bytes, int access,
+                                 const void *pc) {
+  if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && at & (bytes - 1))
+    bad_access("misaligned access to device memory", at, bytes, access, pc,
+               cudaErrorMisalignedAddress);
+  if (!CH_CHECKED || !all_written(at, bytes)) first_access(at, bytes, access, pc);
+  if (CH_CHECKED && !(access & CUDAHOST_ATOMIC)) check_blocks(f, at, bytes, access, pc);
 }
 
 /* --- everything ----------------------------------------------------------------------------------
@@ -115,10 +148,10 @@ static void other_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int acc
              bytes, access, pc, cudaErrorIllegalAddress);
 }
 
-void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access, const void *pc) {
+inline void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access, const void *pc) {
   if (at - (uintptr_t)f->stack->low < CH_STACK_BYTES) return;
   if (at - ch_device_base < ch_device_bytes)
-    device_access(at, bytes, access, pc);
+    device_access(f, at, bytes, access, pc);
   else if (at - (uintptr_t)ch_shared_base < (size_t)CH_SHARED_ARENA * CH_MAX_WORKERS)
     ch_shared_access(f, at, bytes, access, pc);
   else
@@ -137,8 +170,7 @@ void cudahost_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 #define PC __builtin_return_address(0)
 static inline void seen(const void *at, size_t bytes, int access, const void *pc) {
   struct ch_fibre *f = ch_now;
-  if (f && (uintptr_t)at - (uintptr_t)f->stack->low >= CH_STACK_BYTES)
-    ch_access(f, (uintptr_t)at, bytes, access, pc);
+  if (f) ch_access(f, (uintptr_t)at, bytes, access, pc);
 }
 
 #define HIDDEN __attribute__((visibility("hidden")))
@@ -174,6 +206,7 @@ static void atomic_seen(const void *at, size_t bytes, const void *pc) {
   struct ch_fibre *f = ch_now;
   if (!f) return;
   ch_access(f, (uintptr_t)at, bytes, CUDAHOST_ATOMIC, pc);
+  if ((uintptr_t)at - ch_device_base < ch_device_bytes) f->worker->tag = 0;
   if (++f->worker->spins % 256 == 0) cudahost_pause();
 }
 

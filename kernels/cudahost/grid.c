@@ -20,6 +20,7 @@ static struct {
   const struct cudahost_launch *launch;
   long long n_blocks;
   int turn;      /* counts grids */
+  uint32_t tag;  /* the same in the upper 16 bits, never 0 */
   int n_wanted;  /* helpers that should join this one */
   int n_working; /* helpers that have not finished */
 } grid;
@@ -46,8 +47,10 @@ static void work(struct ch_worker *w) {
   for (;;) {
     long long b = atomic_fetch_add(&next_block, 1);
     if (b >= grid.n_blocks || atomic_load(&failed)) return;
+    if (ch_setting(CH_THREADS) == CH_THREADS_REVERSE) b = grid.n_blocks - 1 - b;
     w->block = (uint3){(unsigned)(b % l->grid.x), (unsigned)(b / l->grid.x % l->grid.y),
                        (unsigned)(b / l->grid.x / l->grid.y)};
+    w->tag = CH_CHECKED && grid.n_blocks > 1 ? grid.tag | (uint32_t)(b & 0xffff) : 0;
     ch_block_run(w);
     if (w->error) atomic_store(&failed, (int)w->error);
   }
@@ -104,6 +107,8 @@ cudaError_t ch_grid_run(const struct cudahost_launch *l) {
   grid.n_blocks = n_blocks;
   grid.n_wanted = grid.n_working = n;
   grid.turn++;
+  grid.tag += 1u << 16;
+  if (!grid.tag) ch_writers_forget(), grid.tag = 1u << 16;
   atomic_store(&next_block, 0);
   atomic_store(&failed, 0);
   if (n) pthread_cond_broadcast(&wake);

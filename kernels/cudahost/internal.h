@@ -90,6 +90,8 @@ void ch_phase(enum ch_phase phase);
 extern uintptr_t ch_device_base;
 extern size_t ch_device_bytes; /* of address space */
 extern uint8_t *ch_shadow;     /* one byte a byte: 1 when it was written; only if CH_CHECKED */
+extern uint32_t *ch_writers;   /* for every two bytes the tag of the block that wrote them last */
+void ch_writers_forget(void);
 /* The allocation that `at` lies in, or the last one before it (live or not); NULL if none. */
 struct ch_alloc *ch_alloc_near(uintptr_t at);
 bool ch_in_alloc(const struct ch_alloc *a, uintptr_t at, size_t bytes);
@@ -127,7 +129,8 @@ struct ch_context {
 };
 struct ch_stack {
   struct ch_stack *next;
-  char *low; /* CH_STACK_BYTES above it */
+  char *low;     /* CH_STACK_BYTES above it */
+  size_t colour; /* bytes left free at the top, so that stacks do not fight for cache lines */
   void *tsan;
 };
 struct ch_stack *ch_stack_create(void);
@@ -189,11 +192,13 @@ struct ch_worker {
   struct cudahost_site barrier_site;
   struct ch_warp *current;
   unsigned ready_warps, spins;
+  uint32_t tag; /* launch and block, for ch_writers; 0: blocks may have met, at an atomic */
   struct ch_context main;
   struct ch_stack *free_stacks;
   cudaError_t error; /* set when a fault ended the kernel */
   char *arena;
   struct ch_cell *cells;
+  uint8_t granule[CH_SHARED_ARENA / 4]; /* bytes that a cell stands for, for each word: 4, 2 or 1 */
   struct ch_piece piece[64];
   int n_pieces, hit;
   uint32_t shared_end, static_bytes;

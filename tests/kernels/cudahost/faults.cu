@@ -20,7 +20,7 @@ static __global__ void k_fill(float *x, float value, int n) {
 /* Runs a kernel that takes an output of 64 floats. */
 #define RUN(kernel, block)                                                                         \
   device<float> out(64);                                                                           \
-  OK(KA_LAUNCH(kernel, 2, block, 0, nullptr, out.at));                                             \
+  OK(KA_LAUNCH(kernel, 1, block, 0, nullptr, out.at));                                             \
   OK(cudaDeviceSynchronize());                                                                     \
   return 0
 
@@ -328,6 +328,25 @@ static __global__ void k_deep(float *out) {
 }
 static int too_deep() { RUN(k_deep, 1); }
 
+/* Blocks run in any order and at the same time. */
+static __global__ void k_blocks_write(float *out) {
+  out[threadIdx.x] = static_cast<float>(blockIdx.x);
+}
+static int blocks_write() {
+  device<float> out(32);
+  OK(KA_LAUNCH(k_blocks_write, 4, 32, 0, nullptr, out.at));
+  OK(cudaDeviceSynchronize());
+  return 0;
+}
+static __global__ void k_blocks_read(float *x) { x[blockIdx.x] = x[(blockIdx.x + 1) % gridDim.x]; }
+static int blocks_read() {
+  device<float> x(8);
+  OK(x.upload());
+  OK(KA_LAUNCH(k_blocks_read, 8, 1, 0, nullptr, x.at));
+  OK(cudaDeviceSynchronize());
+  return 0;
+}
+
 static __global__ void k_trap(float *out) {
   out[threadIdx.x] = 1;
   if (threadIdx.x == 3) __trap();
@@ -483,8 +502,8 @@ const struct cudahost_case cudahost_fault_cases[] = {
     {"async_too_soon", async<2>, "race on shared|starts a cp.async|read it", CASE_CHECKED},
     {"async_beyond", async<3>, "beyond device memory|reads 4 bytes", CASE_CHECKED},
     {"async_misaligned", async_misaligned, "cp.async of a misaligned address", 0},
-    {"divergent_shuffle", divergent_shuffle,
-     "divergence|k_divergent_shuffle|a shuffle|have returned", 0},
+    {"divergent_shuffle", divergent_shuffle, "divergence|k_divergent_shuffle|a shuffle|returned",
+     0},
     {"two_shuffles", two_shuffles,
      "divergence: lanes of a warp wait at different|a shuffle|a shuffle", 0},
     {"wrong_mask", wrong_mask, "divergence|returned|a shuffle", 0},
@@ -509,6 +528,9 @@ const struct cudahost_case cudahost_fault_cases[] = {
     {"local_array", local_array, "out of bounds|k_local_array|index 8|faults.cu", CASE_ASAN},
     {"borrowed", borrowed, "device code touches|k_borrowed", CASE_CHECKED},
     {"too_deep", too_deep, "bytes of local memory", CASE_CHECKED},
+    {"blocks_write", blocks_write, "blocks of one launch|k_blocks_write|writes|wrote it",
+     CASE_CHECKED},
+    {"blocks_read", blocks_read, "blocks of one launch|k_blocks_read|wrote it", CASE_CHECKED},
     {"trap", trap, "trapped|k_trap|thread (3,0,0)|faults.cu", 0},
     {"host_reads_device", host_reads_device, "host code reads device memory|faults.cu|byte 12", 0},
     {"host_writes_device", host_writes_device, "host code writes device memory|faults.cu", 0},
