@@ -44,8 +44,7 @@ static struct ch_fibre *take_ready(struct ch_worker *w, const struct ch_fibre *l
   return &w->fibre[i * CH_WARP + lane];
 }
 
-/* --- who waits where -----------------------------------------------------------------------------
- */
+/* --- who waits where -------------------------------------------------------------------------- */
 static bool waits(const struct ch_fibre *f) {
   return (f->state == CH_AT_BARRIER || f->state == CH_AT_WARP_OP) &&
          !(f->warp->ready >> f->lane & 1);
@@ -110,8 +109,7 @@ static void diverged(const char *what) {
   ch_fault(cudaErrorLaunchFailure);
 }
 
-/* --- switching -----------------------------------------------------------------------------------
- */
+/* --- switching -------------------------------------------------------------------------------- */
 static void fibre_main(void);
 
 static struct ch_stack *take_stack(struct ch_worker *w) {
@@ -205,8 +203,7 @@ void ch_block_abandon(cudaError_t error) {
   abort();
 }
 
-/* --- the block's barrier -------------------------------------------------------------------------
- */
+/* --- the block's barrier ---------------------------------------------------------------------- */
 static bool same_site(struct cudahost_site a, struct cudahost_site b) {
   return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file));
 }
@@ -249,8 +246,7 @@ int cudahost_barrier(enum cudahost_vote vote, int predicate, struct cudahost_sit
   return w->barrier_result;
 }
 
-/* --- warp-wide operations ------------------------------------------------------------------------
- */
+/* --- warp-wide operations --------------------------------------------------------------------- */
 static struct ch_group *join_group(struct ch_fibre *f, const struct cudahost_warp_op *op,
                                    unsigned mask, struct cudahost_site site) {
   struct ch_warp *warp = f->warp;
@@ -297,8 +293,7 @@ void cudahost_warp(const struct cudahost_warp_op *op, unsigned mask, void *lane,
   if (f->warp->ready) w->ready_warps |= 1u << (unsigned)(f->warp - w->warp);
 }
 
-/* --- one block -----------------------------------------------------------------------------------
- */
+/* --- one block -------------------------------------------------------------------------------- */
 void ch_block_run(struct ch_worker *w) {
   dim3 size = w->launch->block;
   w->n_threads = (int)(size.x * size.y * size.z);

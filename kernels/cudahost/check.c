@@ -11,7 +11,10 @@
  * by the real runtimes, and only the calls of the core come here. */
 #include "kernels/cudahost/internal.h"
 
+#include <assert.h>
 #include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if CH_ASAN
@@ -52,8 +55,7 @@ static bool may_read(const struct ch_fibre *f, uintptr_t at, size_t bytes) {
   return ch_is_constant(at, bytes) || dl_iterate_phdr(in_readonly_segment, &at);
 }
 
-/* --- reports -------------------------------------------------------------------------------------
- */
+/* --- reports ---------------------------------------------------------------------------------- */
 static void describe(uintptr_t at, size_t bytes, int access, const void *pc) {
   ch_report("  it %s %zu bytes at %p\n",
             access & CUDAHOST_ATOMIC  ? "changes (atomically)"
@@ -71,8 +73,7 @@ static _Noreturn void bad_access(const char *what, uintptr_t at, size_t bytes, i
   ch_fault(error);
 }
 
-/* --- device memory -------------------------------------------------------------------------------
- */
+/* --- device memory ---------------------------------------------------------------------------- */
 static inline bool all_written(uintptr_t at, size_t bytes) {
   const uint8_t *s = ch_shadow + (at - ch_device_base);
   uint64_t a = 0;
@@ -137,8 +138,7 @@ static inline void device_access(const struct ch_fibre *f, uintptr_t at, size_t 
   if (CH_CHECKED && !(access & CUDAHOST_ATOMIC)) check_blocks(f, at, bytes, access, pc);
 }
 
-/* --- everything ----------------------------------------------------------------------------------
- */
+/* --- everything ------------------------------------------------------------------------------- */
 static void other_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access,
                          const void *pc) {
   const struct ch_alloc *a = ch_pinned_find(at);
@@ -161,6 +161,17 @@ inline void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access
 void cudahost_touch(const void *at, size_t bytes, int access, void *pc) {
   if (!ch_now) return;
   ch_access(ch_now, (uintptr_t)at, bytes, access, pc);
+}
+
+/* The C library's assert, in kernels and (as it would be anyway) elsewhere. */
+void __assert_fail(const char *condition, const char *file, unsigned line, const char *function) {
+  if (ch_now) {
+    ch_report("a kernel's assert failed: %s\n", condition);
+    ch_report("    at %s %s:%u\n", function, file, line);
+    ch_fault(cudaErrorAssert);
+  }
+  fprintf(stderr, "%s:%u: %s: Assertion `%s' failed.\n", file, line, function, condition);
+  abort();
 }
 
 void cudahost_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }

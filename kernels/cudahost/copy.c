@@ -183,8 +183,7 @@ cudaError_t cudaMemcpyToSymbol(const void *symbol, const void *src, size_t bytes
   return ch_leave(e);
 }
 
-/* --- allocation in stream order: made at the call, freed when the stream gets there --------------
- */
+/* --- allocation in stream order: made at the call, freed when the stream gets there ----------- */
 struct free_op {
   struct ch_op op;
   void *p;

@@ -41,8 +41,7 @@ static struct CUgraph_st *graphs;
 static struct CUgraphExec_st *execs;
 static struct ch_capture *captures;
 
-/* --- sets and nodes ------------------------------------------------------------------------------
- */
+/* --- sets and nodes --------------------------------------------------------------------------- */
 static bool has(const struct ch_set *s, int node) {
   for (int i = 0; i < s->n; i++)
     if (s->node[i] == node) return true;
@@ -105,8 +104,7 @@ static struct CUgraphNode_st *add_node(struct CUgraph_st *g, struct ch_op *op,
   return g->node[g->n_nodes++] = node;
 }
 
-/* --- captures ------------------------------------------------------------------------------------
- */
+/* --- captures --------------------------------------------------------------------------------- */
 cudaError_t ch_capture_forbid(struct ch_capture *c, cudaError_t error) {
   if (!c->active) return error;
   c->invalid = true;
@@ -251,8 +249,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureSta
   return ch_leave(e);
 }
 
-/* --- graphs --------------------------------------------------------------------------------------
- */
+/* --- graphs ----------------------------------------------------------------------------------- */
 static struct CUgraph_st *look_up(cudaGraph_t handle, cudaError_t *e) {
   struct CUgraph_st *g = *e ? NULL : graphs;
   while (g && (g != handle || !g->live)) g = g->next;
@@ -349,8 +346,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   return ch_leave(e);
 }
 
-/* --- launching -----------------------------------------------------------------------------------
- */
+/* --- launching -------------------------------------------------------------------------------- */
 struct graph_op {
   struct ch_op op;
   struct CUgraph_st *graph;

@@ -11,6 +11,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#if CH_ASAN
+#include <sanitizer/lsan_interface.h>
+#endif
+
 static struct ch_worker *workers[CH_MAX_WORKERS];
 static int n_helpers;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -35,6 +39,9 @@ static struct ch_worker *worker(int i) {
     ch_report("no memory for the threads that run blocks\n");
     ch_fault(cudaErrorMemoryAllocation);
   }
+#if CH_ASAN
+  __lsan_register_root_region(w, sizeof *w);
+#endif
   ch_shared_create(w, i);
   return workers[i] = w;
 }

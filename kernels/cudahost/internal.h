@@ -47,8 +47,7 @@ enum {
   CH_EXIT_CODE = 86,
 };
 
-/* --- settings.c ----------------------------------------------------------------------------------
- */
+/* --- settings.c ------------------------------------------------------------------------------- */
 enum ch_setting {
 #define X(id, name, kind, initial, doc) CH_##id,
 #include "kernels/cudahost/settings.def"
@@ -64,8 +63,7 @@ long long ch_setting(enum ch_setting id);
 cudaError_t ch_inject(enum ch_setting fail, cudaError_t usual); /* the planted error if it is due */
 extern struct cudahost_counters ch_counters;
 
-/* --- fault.c -------------------------------------------------------------------------------------
- */
+/* --- fault.c ---------------------------------------------------------------------------------- */
 void ch_report(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* adds to the report */
 void ch_report_place(const void *pc);   /* adds "    at FUNCTION FILE:LINE" for a return address */
 void ch_report_address(const void *at); /* adds what lies at an address */
@@ -73,8 +71,7 @@ _Noreturn void ch_fault(cudaError_t error); /* prints it; leaves the process or 
 void ch_arm(void);                          /* our handler of SIGSEGV is the current one */
 void ch_alternate_stack(void);              /* this thread's handlers run on a stack of their own */
 
-/* --- memory.c ------------------------------------------------------------------------------------
- */
+/* --- memory.c --------------------------------------------------------------------------------- */
 enum ch_kind { CH_PAGEABLE, CH_PINNED, CH_REGISTERED, CH_DEVICE };
 struct ch_alloc {
   uintptr_t at;
@@ -108,8 +105,7 @@ void ch_range_check(const char *who, const void *caller, const void *at, size_t 
                     enum ch_range use);
 void ch_range_move(void *dst, const void *src, size_t bytes); /* shadow follows device bytes */
 
-/* --- pinned.c ------------------------------------------------------------------------------------
- */
+/* --- pinned.c --------------------------------------------------------------------------------- */
 struct ch_alloc *ch_pinned_find(uintptr_t at);
 struct ch_op;
 void ch_hold(struct ch_op *op, const void *at, size_t bytes, bool write); /* a copy is in flight */
@@ -118,8 +114,7 @@ void ch_holds_protect(bool on);                /* for the host's time */
 bool ch_hold_report(uintptr_t at, bool write); /* the SIGSEGV at `at` is a held page: reports it */
 void ch_pinned_reset(void);
 
-/* --- fibre.c -------------------------------------------------------------------------------------
- */
+/* --- fibre.c ---------------------------------------------------------------------------------- */
 struct ch_context {
   void *sp;
   void *fake_stack;   /* ASan's */
@@ -139,8 +134,7 @@ void ch_context_switch(struct ch_context *from, struct ch_context *to, bool from
 void ch_context_entered(void);                /* the first thing in `entry` */
 void ch_context_thread(struct ch_context *c); /* that of the thread itself, before it is left */
 
-/* --- block.c -------------------------------------------------------------------------------------
- */
+/* --- block.c ---------------------------------------------------------------------------------- */
 struct ch_place {
   struct cudahost_site site;
   const void *pc;
@@ -210,12 +204,10 @@ extern _Thread_local struct ch_fibre *ch_now; /* NULL in host code */
 void ch_block_run(struct ch_worker *w);
 _Noreturn void ch_block_abandon(cudaError_t error); /* the current kernel ends here */
 
-/* --- grid.c --------------------------------------------------------------------------------------
- */
+/* --- grid.c ----------------------------------------------------------------------------------- */
 cudaError_t ch_grid_run(const struct cudahost_launch *launch); /* all blocks; returns when done */
 
-/* --- shared.c, check.c ---------------------------------------------------------------------------
- */
+/* --- shared.c, check.c ------------------------------------------------------------------------ */
 enum { CH_PENDING = 8 }; /* with CUDAHOST_WRITE: cp.async will write here */
 extern char *ch_shared_base;
 void ch_shared_create(struct ch_worker *w, int i);
@@ -225,8 +217,7 @@ void ch_warp_order(struct ch_warp *w, unsigned mask); /* __syncwarp */
 bool ch_is_constant(uintptr_t at, size_t bytes);
 void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access, const void *pc);
 
-/* --- stream.c ------------------------------------------------------------------------------------
- */
+/* --- stream.c --------------------------------------------------------------------------------- */
 struct ch_op_type {
   const char *name;
   bool on_device;

@@ -73,8 +73,7 @@ void ch_phase(enum ch_phase phase) {
   if (phase == CH_HOST) ch_holds_protect(true);
 }
 
-/* --- finding -------------------------------------------------------------------------------------
- */
+/* --- finding ---------------------------------------------------------------------------------- */
 struct ch_alloc *ch_alloc_near(uintptr_t at) {
   int low = 0, high = n_allocs; /* the last one that begins at or before `at` is below high */
   while (low < high) {
@@ -97,8 +96,7 @@ enum ch_kind ch_kind_of(const void *p) {
   return a ? a->kind : CH_PAGEABLE;
 }
 
-/* --- allocating ----------------------------------------------------------------------------------
- */
+/* --- allocating ------------------------------------------------------------------------------- */
 static bool grow(void) {
   if (n_allocs < max_allocs) return true;
   int n = max_allocs ? 2 * max_allocs : 256;
@@ -198,8 +196,7 @@ void ch_writers_forget(void) {
 
 size_t ch_memory_used(int device) { return in_use[device]; }
 
-/* --- ranges that copies and libraries use --------------------------------------------------------
- */
+/* --- ranges that copies and libraries use ----------------------------------------------------- */
 static _Noreturn void bad_range(const char *who, const void *caller, const char *what,
                                 const void *at, size_t bytes, enum ch_range use) {
   ch_report("%s: %s %zu bytes at %p: %s\n", who, use == CH_RANGE_WRITE ? "writes" : "reads", bytes,

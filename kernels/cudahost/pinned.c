@@ -123,8 +123,7 @@ void ch_pinned_reset(void) {
   n_holds = 0;
 }
 
-/* --- copies in flight ----------------------------------------------------------------------------
- */
+/* --- copies in flight ------------------------------------------------------------------------- */
 static uint64_t sum(uint64_t so_far, const unsigned char *p, const unsigned char *end) {
   while (p < end) so_far = (so_far ^ *p++) * 1099511628211u;
   return so_far;

@@ -16,8 +16,7 @@ static float from_bits(uint32_t u) {
   return f;
 }
 
-/* --- mma -----------------------------------------------------------------------------------------
- */
+/* --- mma -------------------------------------------------------------------------------------- */
 struct mma {
   float *d;
   const unsigned *a, *b;
@@ -71,8 +70,7 @@ void cudahost_mma(enum cudahost_mma_kind kind, float d[4], const unsigned a[4], 
   cudahost_warp(&ops[kind], everybody, &(struct mma){d, a, b}, site);
 }
 
-/* --- 8 x 8 matrices of 16-bit elements -----------------------------------------------------------
- */
+/* --- 8 x 8 matrices of 16-bit elements -------------------------------------------------------- */
 typedef uint16_t matrix[8][8];
 
 static void fragment(unsigned *r, const matrix m, int lane, bool transposed) {

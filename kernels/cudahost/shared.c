@@ -113,8 +113,7 @@ void ch_warp_order(struct ch_warp *w, unsigned mask) {
   }
 }
 
-/* --- one access ----------------------------------------------------------------------------------
- */
+/* --- one access ------------------------------------------------------------------------------- */
 static const struct ch_piece *piece_at(struct ch_worker *w, uint32_t begin, size_t bytes) {
   const struct ch_piece *p = &w->piece[w->hit];
   if (w->n_pieces && begin >= p->begin && begin + bytes <= p->end) return p;

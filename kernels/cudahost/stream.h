@@ -42,7 +42,7 @@ void ch_run_until(struct CUstream_st *s, uint64_t seq);
 void ch_run_one(struct CUstream_st *s);
 void ch_event_reset(void);
 
-/* --- graph.c: a stream or event in a capture hands over to these --- */
+/* --- graph.c: a stream or event in a capture hands over to these ------------------------------ */
 cudaError_t ch_capture_add(struct CUstream_st *s, struct ch_op *op);
 cudaError_t ch_capture_record(struct CUevent_st *e, struct CUstream_st *s);
 cudaError_t ch_capture_wait(struct CUstream_st *s, struct CUevent_st *e);

@@ -24,8 +24,7 @@ static __global__ void k_fill(float *x, float value, int n) {
   OK(cudaDeviceSynchronize());                                                                     \
   return 0
 
-/* --- shared memory -------------------------------------------------------------------------------
- */
+/* --- shared memory ---------------------------------------------------------------------------- */
 static __global__ void k_read_too_early(float *out) {
   KA_SHARED(float, part, 64);
   part[threadIdx.x] = 1;
@@ -135,8 +134,7 @@ static __global__ void k_too_much_shared(float *out) {
 }
 static int too_much_shared() { RUN(k_too_much_shared, 1); }
 
-/* --- cp.async ------------------------------------------------------------------------------------
- */
+/* --- cp.async --------------------------------------------------------------------------------- */
 template <int KIND> static __global__ void k_async(float *out, const float *in) {
   KA_SHARED(float, part, 64);
   unsigned i = threadIdx.x;
@@ -174,8 +172,7 @@ static int async_misaligned() {
   return 0;
 }
 
-/* --- divergence ----------------------------------------------------------------------------------
- */
+/* --- divergence ------------------------------------------------------------------------------- */
 static __global__ void k_divergent_shuffle(float *out) {
   float v = 1;
   if (threadIdx.x % 32 < 16) v = __shfl_xor_sync(ALL, v, 1);
@@ -234,8 +231,7 @@ static __global__ void k_barrier_and_shuffle(float *out) {
 }
 static int barrier_and_shuffle() { RUN(k_barrier_and_shuffle, 32); }
 
-/* --- device memory -------------------------------------------------------------------------------
- */
+/* --- device memory ---------------------------------------------------------------------------- */
 static __global__ void k_read_at(float *out, const float *in, int i) { *out = in[i]; }
 static int read_at(const float *in, int i) {
   device<float> out(1);
@@ -347,14 +343,24 @@ static int blocks_read() {
   return 0;
 }
 
+static __global__ void k_assert(float *out, int n) {
+  assert(n < 3);
+  out[0] = 1;
+}
+static int failed_assert() {
+  device<float> out(1);
+  OK(KA_LAUNCH(k_assert, 1, 1, 0, nullptr, out.at, 3));
+  OK(cudaDeviceSynchronize());
+  return 0;
+}
+
 static __global__ void k_trap(float *out) {
   out[threadIdx.x] = 1;
   if (threadIdx.x == 3) __trap();
 }
 static int trap() { RUN(k_trap, 32); }
 
-/* --- host code -----------------------------------------------------------------------------------
- */
+/* --- host code -------------------------------------------------------------------------------- */
 static int host_reads_device() {
   device<float> x(100);
   return x.at[3] > 0;
@@ -476,7 +482,7 @@ static int copy_after_free() {
 static cudaError_t nothing(void *) { return cudaSuccess; }
 static int library_reads_unwritten() {
   device<float> x(N), y(N);
-  cudahost_range read = {x.at, x.bytes}, write = {y.at, y.bytes};
+  cudahost_range read = {x.at, x.bytes, 1, 0}, write = {y.at, y.bytes, 1, 0};
   OK(cudahost_enqueue(nullptr, "gemm", nothing, nullptr, 0, &read, 1, &write, 1));
   OK(cudaDeviceSynchronize());
   return 0;
@@ -531,6 +537,7 @@ const struct cudahost_case cudahost_fault_cases[] = {
     {"blocks_write", blocks_write, "blocks of one launch|k_blocks_write|writes|wrote it",
      CASE_CHECKED},
     {"blocks_read", blocks_read, "blocks of one launch|k_blocks_read|wrote it", CASE_CHECKED},
+    {"failed_assert", failed_assert, "assert|n < 3|k_assert|faults.cu", 0},
     {"trap", trap, "trapped|k_trap|thread (3,0,0)|faults.cu", 0},
     {"host_reads_device", host_reads_device, "host code reads device memory|faults.cu|byte 12", 0},
     {"host_writes_device", host_writes_device, "host code writes device memory|faults.cu", 0},

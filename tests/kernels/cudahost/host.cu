@@ -162,8 +162,7 @@ static int legacy_stream() {
   return 0;
 }
 
-/* --- graphs --------------------------------------------------------------------------------------
- */
+/* --- graphs ----------------------------------------------------------------------------------- */
 /* x = 3 on a; y = 4 on b; z = x + y on a after both; captured from a. */
 static int capture(const streams &s, cudaGraph_t *graph, float *x, float *y, float *z,
                    float value) {
@@ -318,8 +317,7 @@ static int capture_violations() {
   return 0;
 }
 
-/* --- failures ------------------------------------------------------------------------------------
- */
+/* --- failures --------------------------------------------------------------------------------- */
 static int out_of_memory() {
   void *p, *q;
   size_t left, total;
@@ -464,12 +462,14 @@ static cudaError_t copy_now(void *user) {
   return cudaSuccess;
 }
 
-/* Work of a library, in stream order and inside a graph. */
+static cudaError_t refuse(void *) { return cudaErrorECCUncorrectable; }
+
+/* Work of a library, in stream order. */
 static int library_work() {
   streams s;
   device<float> x(N), y(N);
   copy_job job = {y.at, x.at, N};
-  cudahost_range read = {x.at, x.bytes}, write = {y.at, y.bytes};
+  cudahost_range read = {x.at, x.bytes, 1, 0}, write = {y.at, y.bytes, 1, 0};
   cudahost_counters before, after;
   OK(KA_LAUNCH(k_fill, 1, 64, 0, s.a, x.at, 1, N));
   OK(cudahost_enqueue(s.a, "copy_now", copy_now, &job, sizeof job, &read, 1, &write, 1));
@@ -481,6 +481,13 @@ static int library_work() {
   CHECK(after.syncs == before.syncs + 1);
   OK(y.download());
   for (int i = 0; i < N; i++) CHECK(y.host[i] == 8);
+  device<int> z(4 * 8); /* a matrix of 4 x 5 in rows of 8: the rest was never written */
+  cudahost_range matrix = {z.at, 5 * sizeof(int), 4, 8 * sizeof(int)};
+  OK(cudaMemset2DAsync(z.at, 8 * sizeof(int), 0, 5 * sizeof(int), 4, s.a));
+  OK(cudahost_enqueue(s.a, "refuse", refuse, nullptr, 0, &matrix, 1, nullptr, 0));
+  CHECK(cudaStreamSynchronize(s.a) == cudaErrorECCUncorrectable);
+  CHECK(cudaMemset(z.at, 0, 4) == cudaErrorECCUncorrectable);
+  OK(cudaDeviceReset());
   return 0;
 }
 
