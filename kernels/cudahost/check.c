@@ -205,6 +205,18 @@ CALLBACK(16, 16)
 
 HIDDEN void __tsan_read_range(void *at, size_t bytes) { seen(at, bytes, CUDAHOST_READ, PC); }
 HIDDEN void __tsan_write_range(void *at, size_t bytes) { seen(at, bytes, CUDAHOST_WRITE, PC); }
+HIDDEN void *__tsan_memcpy(void *to, const void *from, size_t bytes) { /* newer clang */
+  seen(from, bytes, CUDAHOST_READ, PC), seen(to, bytes, CUDAHOST_WRITE, PC);
+  return memcpy(to, from, bytes);
+}
+HIDDEN void *__tsan_memmove(void *to, const void *from, size_t bytes) {
+  seen(from, bytes, CUDAHOST_READ, PC), seen(to, bytes, CUDAHOST_WRITE, PC);
+  return memmove(to, from, bytes);
+}
+HIDDEN void *__tsan_memset(void *to, int value, size_t bytes) {
+  seen(to, bytes, CUDAHOST_WRITE, PC);
+  return memset(to, value, bytes);
+}
 HIDDEN void __tsan_init(void) {}
 HIDDEN void __tsan_func_entry(void *pc) { (void)pc; }
 HIDDEN void __tsan_func_exit(void) {}
@@ -227,10 +239,17 @@ static void atomic_seen(const void *at, size_t bytes, const void *pc) {
     atomic_seen((const void *)at, sizeof(type), PC);                                               \
     return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                                  \
   }                                                                                                \
+  HIDDEN type __tsan_atomic##bits##_compare_exchange_val(volatile type *at, type old, type v,      \
+                                                         int order, int fail_order) {              \
+    (void)order, (void)fail_order;                                                                 \
+    __atomic_compare_exchange_n(at, &old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);               \
+    return old;                                                                                    \
+  }                                                                                                \
   HIDDEN int __tsan_atomic##bits##_compare_exchange_strong(volatile type *at, type *old, type v,   \
                                                            int order, int fail_order) {            \
-    (void)order, (void)fail_order;                                                                 \
-    return __atomic_compare_exchange_n(at, old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);         \
+    type wanted = *old;                                                                            \
+    *old = __tsan_atomic##bits##_compare_exchange_val(at, wanted, v, order, fail_order);           \
+    return *old == wanted;                                                                         \
   }
 ATOMICS(16, uint16_t)
 ATOMICS(32, uint32_t)

@@ -65,6 +65,9 @@ static bool says(const char *text, const char *words) {
 static int unfit(void) {
   int flags = ASAN || TSAN ? CASE_CHECKED : 0;
   if (TSAN) flags |= CASE_ASAN;
+#ifdef __clang__
+  flags |= CASE_GCC;
+#endif
   return flags;
 }
 

@@ -343,6 +343,19 @@ static int blocks_read() {
   return 0;
 }
 
+static __global__ void k_endless(int *flag) {
+  while (atomicAdd(flag, 0) == 0) {
+  }
+}
+static int endless() {
+  device<int> flag(1);
+  if (!cudahost_set("timeout", "1")) return __LINE__;
+  OK(flag.upload());
+  OK(KA_LAUNCH(k_endless, 1, 32, 0, nullptr, flag.at));
+  OK(cudaDeviceSynchronize());
+  return 0;
+}
+
 static __global__ void k_assert(float *out, int n) {
   assert(n < 3);
   out[0] = 1;
@@ -530,13 +543,15 @@ const struct cudahost_case cudahost_fault_cases[] = {
      CASE_CHECKED},
     {"read_null", read_null, "null pointer|k_read_at", CASE_CHECKED},
     {"write_read_only", write_read_only, "device code touches", CASE_CHECKED},
-    {"misaligned", misaligned, "misaligned access|k_misaligned|float4|faults.cu", CASE_ASAN},
+    {"misaligned", misaligned, "misaligned access|k_misaligned|float4|faults.cu",
+     CASE_ASAN | CASE_GCC},
     {"local_array", local_array, "out of bounds|k_local_array|index 8|faults.cu", CASE_ASAN},
     {"borrowed", borrowed, "device code touches|k_borrowed", CASE_CHECKED},
     {"too_deep", too_deep, "bytes of local memory", CASE_CHECKED},
     {"blocks_write", blocks_write, "blocks of one launch|k_blocks_write|writes|wrote it",
      CASE_CHECKED},
     {"blocks_read", blocks_read, "blocks of one launch|k_blocks_read|wrote it", CASE_CHECKED},
+    {"endless", endless, "k_endless has run for 1 s", 0},
     {"failed_assert", failed_assert, "assert|n < 3|k_assert|faults.cu", 0},
     {"trap", trap, "trapped|k_trap|thread (3,0,0)|faults.cu", 0},
     {"host_reads_device", host_reads_device, "host code reads device memory|faults.cu|byte 12", 0},

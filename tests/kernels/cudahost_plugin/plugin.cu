@@ -28,5 +28,5 @@ extern "C" int plugin_scale(float *x, int n) {
 extern "C" int plugin_oops(void) {
   float *d;
   cudaError_t e = cudaMalloc(&d, 64);
-  return e ? e : d[3] > 0;
+  return e != cudaSuccess || d[3] > 0;
 }
