@@ -44,7 +44,7 @@ const char *cudahost_last_report(void);
  * just before (live, in bounds, every byte read was written) and the written ones count as written
  * after. `user` is copied. An fn that returns an error makes it the device's sticky one; it must
  * not call the CUDA interface. */
-struct cudahost_range { /* n_rows of `bytes`, each `pitch` after the one before */
+struct cudahost_range { /* n_rows of `bytes`, each `pitch` after the one before; 0 rows are one */
   const void *at;
   size_t bytes, n_rows, pitch;
 };

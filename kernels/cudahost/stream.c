@@ -5,6 +5,7 @@
  * for another stream runs that one only as far as it must. */
 #include "kernels/cudahost/stream.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +29,7 @@ cudaError_t ch_op_run(struct ch_op *op) {
   cudaError_t e = ch_sticky();
   if (!e) {
     ch_phase(op->type->on_device ? CH_ON_DEVICE : CH_HOST);
+    if (ch_setting(CH_TRACE)) fprintf(stderr, "cudahost: runs %s\n", op->name);
     e = op->type->run(op);
   }
   if (op->type->on_device) ch_release(op);
@@ -268,7 +270,7 @@ static cudaError_t run_custom(struct ch_op *op) {
   struct custom_op *c = (struct custom_op *)op;
   for (int i = 0; i < c->n_reads + c->n_writes; i++) {
     const struct cudahost_range *r = &c->ranges[i];
-    for (size_t row = 0; row < r->n_rows; row++)
+    for (size_t row = 0; row < (r->n_rows ? r->n_rows : 1); row++)
       ch_range_check(op->name, op->caller, (const char *)r->at + row * r->pitch, r->bytes,
                      i < c->n_reads ? CH_RANGE_READ : CH_RANGE_WRITE);
   }
