@@ -216,7 +216,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  cudaError_t e = ch_enter(CH_NORMAL);
+  cudaError_t e = ch_enter(CH_UNSAFE);
   if (!e) ch_counters.syncs++, e = ch_op_wait(stream);
   return ch_leave(e);
 }
@@ -225,6 +225,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   cudaError_t e = ch_enter(CH_NORMAL);
   struct CUstream_st *s = look_up(stream, &e);
   if (s && s->capture) e = ch_capture_forbid(s->capture, cudaErrorStreamCaptureUnsupported);
+  if (!e) e = ch_capture_unsafe();
   if (!e && s->done < s->issued) {
     ch_run_one(s);
     e = ch_sticky() ? ch_sticky() : cudaErrorNotReady;

@@ -31,7 +31,7 @@ struct CUevent_st {
   struct CUstream_st *stream; /* of the last record, */
   uint64_t seq;               /* and its number there */
   double ms;
-  struct ch_capture *capture; /* recorded in a capture: the nodes it stands for */
+  uint64_t capture; /* recorded in the capture of this number: the nodes it stands for; or 0 */
   struct ch_set nodes;
 };
 
@@ -43,6 +43,7 @@ void ch_run_one(struct CUstream_st *s);
 void ch_event_reset(void);
 
 /* --- graph.c: a stream or event in a capture hands over to these ------------------------------ */
+struct ch_capture *ch_capture_find(uint64_t number); /* NULL when it has ended */
 cudaError_t ch_capture_add(struct CUstream_st *s, struct ch_op *op);
 cudaError_t ch_capture_record(struct CUevent_st *e, struct CUstream_st *s);
 cudaError_t ch_capture_wait(struct CUstream_st *s, struct CUevent_st *e);

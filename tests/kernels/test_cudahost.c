@@ -23,6 +23,10 @@ static const char *const orders[][2] = {
     {"lazy", "forward"}, {"lazy", "reverse"}, {"eager", "forward"}, {"random", "reverse"}};
 enum { N_ORDERS = 4, EXIT_CODE = 86 };
 
+/* ThreadSanitizer would wait a second for the threads of each child. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void) { return "atexit_sleep_ms=0"; }
+
 /* Runs the case in a child; its stderr goes to text. Returns the exit code; 255: a signal. */
 static int run(const struct cudahost_case *c, const char *const order[2], char *text,
                size_t bytes) {

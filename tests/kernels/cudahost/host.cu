@@ -89,6 +89,26 @@ static int pinned_copies() {
   return 0;
 }
 
+/* A small destination shares its page with other things: read too early it is NaN, not old. */
+static int early_read_is_nan() {
+  device<float> x(4);
+  float *pinned;
+  OK(cudaMallocHost(&pinned, 64));
+  for (int i = 0; i < 16; i++) pinned[i] = 7;
+  OK(x.upload());
+  OK(cudaMemcpyAsync(pinned + 4, x.at, x.bytes, cudaMemcpyDeviceToHost, nullptr));
+  bool early = pinned[4] != pinned[4];
+  OK(cudaDeviceSynchronize());
+  CHECK(pinned[3] == 7 && pinned[4] == 0 && pinned[7] == 0 && pinned[8] == 7);
+  CHECK(early || pinned[4] == 0); /* eager: it is there already */
+  OK(cudaMemcpyAsync(pinned + 8, pinned, 16, cudaMemcpyHostToHost, nullptr)); /* pinned both ways */
+  OK(cudaDeviceSynchronize());
+  pinned[8] = pinned[0] = 1;
+  OK(cudaDeviceSynchronize());
+  OK(cudaFreeHost(pinned));
+  return 0;
+}
+
 static int registered_memory() {
   float *x = static_cast<float *>(calloc(N, sizeof(float)));
   void *same;
@@ -275,6 +295,10 @@ static int capture_violations() {
   CHECK(spoiled(s, cudaStreamSynchronize(s.a), unsupported) == 0);
   OK(cudaStreamBeginCapture(s.a, global));
   CHECK(spoiled(s, cudaStreamQuery(s.a), unsupported) == 0);
+  OK(cudaStreamBeginCapture(s.a, global));
+  CHECK(spoiled(s, cudaStreamSynchronize(s.b), unsupported) == 0); /* any wait */
+  OK(cudaStreamBeginCapture(s.a, global));
+  CHECK(spoiled(s, cudaEventQuery(outside), unsupported) == 0);
   OK(cudaStreamBeginCapture(s.a, global));
   CHECK(spoiled(s, cudaMalloc(&p, 16), unsupported) == 0);
   OK(cudaStreamBeginCapture(s.a, global));
@@ -510,6 +534,7 @@ static int counters() {
 const struct cudahost_case cudahost_host_cases[] = {
     {"two_streams", two_streams, nullptr, 0},
     {"pinned_copies", pinned_copies, nullptr, 0},
+    {"early_read_is_nan", early_read_is_nan, nullptr, 0},
     {"registered_memory", registered_memory, nullptr, 0},
     {"copies_2d", copies_2d, nullptr, 0},
     {"host_functions", host_functions, nullptr, 0},
