@@ -14,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-_Thread_local struct ch_fibre *ch_now;
+_Thread_local struct ch_here ch_here;
 
 /* The next set bit after `last`, round and round; in the other direction if so set. */
 static unsigned pick_bit(unsigned bits, unsigned last) {
@@ -55,31 +55,33 @@ static bool same_fate(const struct ch_fibre *a, const struct ch_fibre *b) {
   return waits(b) && a->waits_for == b->waits_for && a->place.site.line == b->place.site.line;
 }
 
-/* "warp 0 lanes 0-15 20, warps 1-7" */
+static unsigned lanes_like(const struct ch_worker *w, int warp, const struct ch_fibre *like) {
+  unsigned lanes = 0;
+  for (unsigned l = 0; l < CH_WARP; l++)
+    if (w->warp[warp].lanes >> l & 1 && same_fate(like, &w->fibre[warp * CH_WARP + (int)l]))
+      lanes |= 1u << l;
+  return lanes;
+}
+
+static void report_lanes(unsigned lanes) { /* " 0-15 20" */
+  for (unsigned l = 0, end; l < CH_WARP; l = end + 1) {
+    for (end = l; end < CH_WARP && lanes >> end & 1;) end++;
+    if (end > l) ch_report(end > l + 1 ? " %u-%u" : " %u", l, end - 1);
+  }
+}
+
 static void report_threads(const struct ch_worker *w, const struct ch_fibre *like) {
-  const char *comma = "";
-  for (int i = 0, all_until; i < w->n_warps; i++) {
-    unsigned lanes = 0;
-    for (all_until = i; all_until < w->n_warps; all_until++) {
-      lanes = 0;
-      for (unsigned l = 0; l < CH_WARP; l++)
-        if (w->warp[all_until].lanes >> l & 1 &&
-            same_fate(like, &w->fibre[all_until * CH_WARP + (int)l]))
-          lanes |= 1u << l;
-      if (lanes != w->warp[all_until].lanes) break;
-    }
-    if (all_until > i) {
-      ch_report(all_until > i + 1 ? "%swarps %d-%d" : "%swarp %d", comma, i, all_until - 1);
-      comma = ", ";
-    }
-    i = all_until;
-    if (i == w->n_warps || !lanes) continue;
-    ch_report("%swarp %d lanes", comma, i);
-    comma = ", ";
-    for (unsigned l = 0, end; l < CH_WARP; l = end + 1) {
-      for (end = l; end < CH_WARP && lanes >> end & 1;) end++;
-      if (end > l) ch_report(end > l + 1 ? " %u-%u" : " %u", l, end - 1);
-    }
+  const char *lead = "  warp";
+  for (int i = 0; i < w->n_warps; i++) {
+    int first = i;
+    unsigned lanes = lanes_like(w, i, like);
+    if (!lanes) continue;
+    while (lanes == w->warp[i].lanes && i + 1 < w->n_warps && /* whole warps in a row */
+           lanes_like(w, i + 1, like) == w->warp[i + 1].lanes)
+      i++;
+    ch_report(i > first ? "%ss %d-%d" : "%s %d", lead, first, i);
+    if (lanes != w->warp[first].lanes) ch_report(" lanes"), report_lanes(lanes);
+    lead = ", warp";
   }
 }
 
@@ -92,7 +94,6 @@ static void report_waiting(const struct ch_worker *w) {
     for (int j = 0; j < n_said; j++) again |= same_fate(said[j], f);
     if (again) continue;
     said[n_said++] = f;
-    ch_report("  ");
     report_threads(w, f);
     if (f->state == CH_DONE) {
       ch_report(": returned\n");
@@ -133,6 +134,7 @@ static void resume(struct ch_context *from, struct ch_fibre *f, bool from_ends) 
   f->state = CH_RUNNING;
   f->worker->spins = 0;
   ch_now = f;
+  ch_here.stack = (uintptr_t)f->stack->low;
   ch_context_switch(from, &f->context, from_ends);
 }
 
@@ -168,6 +170,12 @@ static void finish(struct ch_fibre *f) {
       diverged("a thread returned while other lanes of its warp wait for it");
 }
 
+static _Noreturn void leave(struct ch_worker *w, struct ch_fibre *f) { /* the block ends here */
+  ch_here = (struct ch_here){0};
+  ch_context_switch(&f->context, &w->main, true);
+  abort();
+}
+
 static void fibre_main(void) {
   ch_context_entered();
   for (;;) {
@@ -187,8 +195,7 @@ static void fibre_main(void) {
     if (!next && w->n_done < w->n_threads) diverged("no thread of the block can go on");
     put_stack(w, f);
     if (next) resume(&f->context, next, true);
-    ch_now = NULL;
-    ch_context_switch(&f->context, &w->main, true);
+    leave(w, f);
   }
 }
 
@@ -198,9 +205,7 @@ void ch_block_abandon(cudaError_t error) {
   w->error = error;
   for (int i = 0; i < w->n_threads; i++) /* their frames are never left: the stacks start anew */
     if (w->fibre[i].stack) put_stack(w, &w->fibre[i]);
-  ch_now = NULL;
-  ch_context_switch(&f->context, &w->main, true);
-  abort();
+  leave(w, f);
 }
 
 /* --- the block's barrier ---------------------------------------------------------------------- */

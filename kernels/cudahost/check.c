@@ -38,21 +38,35 @@ bool ch_is_constant(uintptr_t at, size_t bytes) {
   return false;
 }
 
-static int in_readonly_segment(struct dl_phdr_info *info, size_t size, void *user) {
-  uintptr_t at = *(uintptr_t *)user;
+struct segment {
+  uintptr_t at, begin, bytes;
+};
+static int find_segment(struct dl_phdr_info *info, size_t size, void *user) {
+  struct segment *s = user;
   (void)size;
   for (int i = 0; i < info->dlpi_phnum; i++) {
     const ElfW(Phdr) *p = &info->dlpi_phdr[i];
     bool relro = p->p_type == PT_GNU_RELRO, load = p->p_type == PT_LOAD && !(p->p_flags & PF_W);
-    if ((load || relro) && at - (info->dlpi_addr + p->p_vaddr) < p->p_memsz) return 1;
+    uintptr_t begin = info->dlpi_addr + p->p_vaddr;
+    if ((!load && !relro) || s->at - begin >= p->p_memsz) continue;
+    s->begin = begin;
+    s->bytes = p->p_memsz;
+    return 1;
   }
   return 0;
+}
+
+static bool is_read_only(uintptr_t at) {
+  static _Thread_local struct segment last;
+  if (at - last.begin < last.bytes) return true;
+  last.at = at;
+  return dl_iterate_phdr(find_segment, &last);
 }
 
 static bool may_read(const struct ch_fibre *f, uintptr_t at, size_t bytes) {
   const struct cudahost_launch *l = f->worker->launch;
   if (at - (uintptr_t)l->call < l->call_bytes) return true;
-  return ch_is_constant(at, bytes) || dl_iterate_phdr(in_readonly_segment, &at);
+  return ch_is_constant(at, bytes) || is_read_only(at);
 }
 
 /* --- reports ---------------------------------------------------------------------------------- */
@@ -74,8 +88,8 @@ static _Noreturn void bad_access(const char *what, uintptr_t at, size_t bytes, i
 }
 
 /* --- device memory ---------------------------------------------------------------------------- */
-static inline bool all_written(uintptr_t at, size_t bytes) {
-  const uint8_t *s = ch_shadow + (at - ch_device_base);
+static inline bool all_written(size_t offset, size_t bytes) {
+  const uint8_t *s = ch_shadow + offset;
   uint64_t a = 0;
   switch (bytes) {
   case 1:
@@ -118,24 +132,26 @@ static _Noreturn void blocks_conflict(const struct ch_fibre *f, uintptr_t at, si
 
 /* Blocks run in any order: what one writes no other may touch, unless they can have met at an
  * atomic. Two bytes share a tag, so single bytes are let through. Reading before another block
- * writes shows when threads=reverse. */
-static inline void check_blocks(const struct ch_fibre *f, uintptr_t at, size_t bytes, int access,
-                                const void *pc) {
-  uint32_t mine = f->worker->tag, *tag = ch_writers + (at - ch_device_base) / 2;
-  for (size_t i = 0; mine && i < bytes / 2; i++) {
-    if (tag[i] != mine && (tag[i] ^ mine) < 0x10000)
-      blocks_conflict(f, at, bytes, access, pc, tag[i]);
-    if (access & CUDAHOST_WRITE) tag[i] = mine;
+ * writes shows when threads=reverse. Returns the tag in the way, 0 if none. */
+static inline uint32_t other_block(size_t offset, size_t bytes, bool write) {
+  uint32_t mine = ch_here.tag, *tag = ch_writers + offset / 2;
+  if (!mine) return 0;
+  for (size_t i = 0; i < bytes / 2; i++) {
+    if (tag[i] != mine && (tag[i] ^ mine) < 0x10000) return tag[i];
+    if (write) tag[i] = mine;
   }
+  return 0;
 }
 
-static inline void device_access(const struct ch_fibre *f, uintptr_t at, size_t bytes, int access,
-                                 const void *pc) {
+static void device_access(const struct ch_fibre *f, uintptr_t at, size_t bytes, int access,
+                          const void *pc) {
   if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && at & (bytes - 1))
     bad_access("misaligned access to device memory", at, bytes, access, pc,
                cudaErrorMisalignedAddress);
-  if (!CH_CHECKED || !all_written(at, bytes)) first_access(at, bytes, access, pc);
-  if (CH_CHECKED && !(access & CUDAHOST_ATOMIC)) check_blocks(f, at, bytes, access, pc);
+  if (!CH_CHECKED || !all_written(at - ch_device_base, bytes)) first_access(at, bytes, access, pc);
+  if (!CH_CHECKED || access & CUDAHOST_ATOMIC) return;
+  uint32_t tag = other_block(at - ch_device_base, bytes, access & CUDAHOST_WRITE);
+  if (tag) blocks_conflict(f, at, bytes, access, pc, tag);
 }
 
 /* --- everything ------------------------------------------------------------------------------- */
@@ -148,7 +164,7 @@ static void other_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int acc
              bytes, access, pc, cudaErrorIllegalAddress);
 }
 
-inline void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access, const void *pc) {
+void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access, const void *pc) {
   if (at - (uintptr_t)f->stack->low < CH_STACK_BYTES) return;
   if (at - ch_device_base < ch_device_bytes)
     device_access(f, at, bytes, access, pc);
@@ -179,9 +195,18 @@ void cudahost_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 #if CH_CHECKED
 
 #define PC __builtin_return_address(0)
-static inline void seen(const void *at, size_t bytes, int access, const void *pc) {
-  struct ch_fibre *f = ch_now;
-  if (f) ch_access(f, (uintptr_t)at, bytes, access, pc);
+/* What nearly every access is, without a call: the stack, or device memory as it should be. */
+static inline void seen(const void *p, size_t bytes, int access, const void *pc) {
+  uintptr_t at = (uintptr_t)p;
+  size_t offset = at - ch_device_base;
+  if (at - ch_here.stack < CH_STACK_BYTES || !ch_now) return;
+  if (offset < ch_device_bytes && !(at & (bytes - 1)) && all_written(offset, bytes) &&
+      !other_block(offset, bytes, access == CUDAHOST_WRITE))
+    return;
+  ch_access(ch_now, at, bytes, access, pc);
+}
+static void seen_range(const void *p, size_t bytes, int access, const void *pc) {
+  if (ch_now) ch_access(ch_now, (uintptr_t)p, bytes, access, pc);
 }
 
 #define HIDDEN __attribute__((visibility("hidden")))
@@ -203,18 +228,20 @@ CALLBACK(4, 4)
 CALLBACK(8, 8)
 CALLBACK(16, 16)
 
-HIDDEN void __tsan_read_range(void *at, size_t bytes) { seen(at, bytes, CUDAHOST_READ, PC); }
-HIDDEN void __tsan_write_range(void *at, size_t bytes) { seen(at, bytes, CUDAHOST_WRITE, PC); }
+HIDDEN void __tsan_read_range(void *at, size_t bytes) { seen_range(at, bytes, CUDAHOST_READ, PC); }
+HIDDEN void __tsan_write_range(void *at, size_t bytes) {
+  seen_range(at, bytes, CUDAHOST_WRITE, PC);
+}
 HIDDEN void *__tsan_memcpy(void *to, const void *from, size_t bytes) { /* newer clang */
-  seen(from, bytes, CUDAHOST_READ, PC), seen(to, bytes, CUDAHOST_WRITE, PC);
+  seen_range(from, bytes, CUDAHOST_READ, PC), seen_range(to, bytes, CUDAHOST_WRITE, PC);
   return memcpy(to, from, bytes);
 }
 HIDDEN void *__tsan_memmove(void *to, const void *from, size_t bytes) {
-  seen(from, bytes, CUDAHOST_READ, PC), seen(to, bytes, CUDAHOST_WRITE, PC);
+  seen_range(from, bytes, CUDAHOST_READ, PC), seen_range(to, bytes, CUDAHOST_WRITE, PC);
   return memmove(to, from, bytes);
 }
 HIDDEN void *__tsan_memset(void *to, int value, size_t bytes) {
-  seen(to, bytes, CUDAHOST_WRITE, PC);
+  seen_range(to, bytes, CUDAHOST_WRITE, PC);
   return memset(to, value, bytes);
 }
 HIDDEN void __tsan_init(void) {}
@@ -229,7 +256,7 @@ static void atomic_seen(const void *at, size_t bytes, const void *pc) {
   struct ch_fibre *f = ch_now;
   if (!f) return;
   ch_access(f, (uintptr_t)at, bytes, CUDAHOST_ATOMIC, pc);
-  if ((uintptr_t)at - ch_device_base < ch_device_bytes) f->worker->tag = 0;
+  if ((uintptr_t)at - ch_device_base < ch_device_bytes) ch_here.tag = 0;
   if (++f->worker->spins % 256 == 0) cudahost_pause();
 }
 

@@ -59,7 +59,7 @@ static void work(struct ch_worker *w) {
     if (ch_setting(CH_THREADS) == CH_THREADS_REVERSE) b = grid.n_blocks - 1 - b;
     w->block = (uint3){(unsigned)(b % l->grid.x), (unsigned)(b / l->grid.x % l->grid.y),
                        (unsigned)(b / l->grid.x / l->grid.y)};
-    w->tag = CH_CHECKED && grid.n_blocks > 1 ? grid.tag | (uint32_t)(b & 0xffff) : 0;
+    ch_here.tag = CH_CHECKED && grid.n_blocks > 1 ? grid.tag | (uint32_t)(b & 0xffff) : 0;
     ch_block_run(w);
     if (w->error) atomic_store(&failed, (int)w->error);
   }

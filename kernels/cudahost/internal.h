@@ -34,6 +34,8 @@
 /* The callbacks of check.c see every access of device code. */
 #define CH_CHECKED (!CH_ASAN && !CH_TSAN)
 
+#pragma GCC visibility push(hidden)
+
 enum {
   CH_WARP = 32,
   CH_MAX_WARPS = 32,
@@ -186,7 +188,6 @@ struct ch_worker {
   struct cudahost_site barrier_site;
   struct ch_warp *current;
   unsigned ready_warps, spins;
-  uint32_t tag; /* launch and block, for ch_writers; 0: blocks may have met, at an atomic */
   struct ch_context main;
   struct ch_stack *free_stacks;
   cudaError_t error; /* set when a fault ended the kernel */
@@ -200,7 +201,15 @@ struct ch_worker {
   struct ch_fibre fibre[CH_MAX_THREADS];
   struct ch_warp warp[CH_MAX_WARPS];
 };
-extern _Thread_local struct ch_fibre *ch_now; /* NULL in host code */
+/* The thread of a kernel that runs here, where its stack is, and the block for ch_writers: launch
+ * and block, 0 when blocks may have met at an atomic. All NULL and 0 in host code. */
+struct ch_here {
+  struct ch_fibre *now;
+  uintptr_t stack;
+  uint32_t tag;
+};
+extern _Thread_local struct ch_here ch_here;
+#define ch_now ch_here.now
 void ch_block_run(struct ch_worker *w);
 _Noreturn void ch_block_abandon(cudaError_t error); /* the current kernel ends here */
 
@@ -215,7 +224,8 @@ void ch_shared_start(struct ch_worker *w); /* a block begins */
 void ch_shared_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access, const void *pc);
 void ch_warp_order(struct ch_warp *w, unsigned mask); /* __syncwarp */
 bool ch_is_constant(uintptr_t at, size_t bytes);
-void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access, const void *pc);
+__attribute__((noinline)) void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access,
+                                         const void *pc);
 
 /* --- stream.c --------------------------------------------------------------------------------- */
 struct ch_op_type {
@@ -254,6 +264,8 @@ cudaError_t ch_drain(void);                  /* ... everywhere */
 cudaError_t ch_op_run(struct ch_op *op);
 void ch_op_drop(struct ch_op *op);
 void ch_stream_reset(void);
+
+#pragma GCC visibility pop
 
 #define CH_CALLER __builtin_return_address(0)
 

@@ -48,7 +48,7 @@ static bool start(void) {
   if (ch_device_base) return true;
   for (size_t bytes = (size_t)1 << 38; bytes >= (size_t)1 << 28; bytes /= 2) {
     void *range = reserve_huge(bytes, PROT_NONE);
-    void *shadow = CH_CHECKED && range ? reserve(bytes, PROT_READ | PROT_WRITE) : NULL;
+    void *shadow = CH_CHECKED && range ? reserve_huge(bytes, PROT_READ | PROT_WRITE) : NULL;
     void *writers = shadow ? reserve(2 * bytes, PROT_READ | PROT_WRITE) : NULL;
     if (range && (writers || !CH_CHECKED)) {
       ch_device_base = next = opened = (uintptr_t)range;

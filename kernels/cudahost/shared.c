@@ -248,6 +248,11 @@ void ch_shared_access(struct ch_fibre *f, uintptr_t address, size_t bytes, int a
       ch_report("  it %s shared memory of another block\n", doing(access)), ch_report_place(pc);
     ch_fault(cudaErrorIllegalAddress);
   }
+  if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && at & (bytes - 1)) {
+    ch_report("misaligned access to shared memory\n");
+    describe(w, at, bytes, access, pc);
+    ch_fault(cudaErrorMisalignedAddress);
+  }
   if (!CH_CHECKED) return; /* the cells see only a part of the accesses */
   int32_t pc32 = (int32_t)((const char *)pc - (const char *)w->launch->kernel);
   bool writes = access & (CUDAHOST_WRITE | CUDAHOST_ATOMIC);

@@ -7,6 +7,8 @@
 
 #include "kernels/cudahost/internal.h"
 
+#pragma GCC visibility push(hidden)
+
 struct ch_set { /* of graph nodes, by index */
   int *node;
   int n, max;
@@ -54,5 +56,7 @@ cudaError_t ch_capture_unsafe(void);
 /* ... of using the legacy stream while a blocking stream captures. */
 cudaError_t ch_capture_implicit(int device);
 void ch_graph_reset(void);
+
+#pragma GCC visibility pop
 
 #endif
