@@ -55,16 +55,28 @@ static void settings_are_reached(void **state) {
   assert_true(c.launches == 1 && c.allocations == 1 && c.live_bytes == 0 && c.peak_bytes == 16);
 }
 
+static void wrong_variable(void) {
+  void (*reset)(void);
+  *(void **)&reset = dlsym(plugin, "cudahost_reset");
+  setenv("CUDAHOST_ODER", "eager", 1);
+  reset();
+}
+static void wrong_access(void) { oops(); }
+
 static void faults_are_reported(void **state) {
-  int status;
+  void (*const faults[])(void) = {wrong_access, wrong_variable};
   (void)state;
-  pid_t child = fork();
-  if (!child) {
-    close(2);
-    _exit(oops());
+  for (int i = 0; i < 2; i++) {
+    int status;
+    pid_t child = fork();
+    if (!child) {
+      close(2);
+      faults[i]();
+      _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 86);
   }
-  assert_int_equal(waitpid(child, &status, 0), child);
-  assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 86);
 }
 
 int main(void) {
