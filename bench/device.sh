@@ -17,11 +17,11 @@ pack() {
     -DKAPPA_LAPACK=OFF -DBUILD_TESTING=ON '-DCMAKE_BUILD_RPATH=$ORIGIN/lib;$ORIGIN/../lib' > /dev/null
   local tests="kernels_test_ops kernels_test_matmul model_test_golden model_test_generate
     train_test_adamw6 train_test_job_golden train_test_train spectral_test_fixtures"
-  cmake --build $build --target kappa kappa_cuda $tests
+  cmake --build $build --target kappa kappa_cuda cuda_twins $tests
   rm -rf $pack
   mkdir -p $pack/tests $pack/lib $pack/peers $pack/data
   cp $build/kappa $build/kappa_cuda.so bench/device.sh $pack/
-  for t in $tests; do cp $build/tests/$t $pack/tests/; done
+  for t in cuda_twins $tests; do cp $build/tests/$t $pack/tests/; done
   cp bench/peers/*.py $pack/peers/
   strip --strip-debug $pack/kappa $pack/kappa_cuda.so $pack/tests/*
   # the libraries that a plain machine lacks; CUDA's are there
@@ -61,6 +61,7 @@ one_step() {
   case $1 in
   doctor) step doctor "$k" doctor ;;
   ops)
+    step twins gpu_test cuda_twins
     step ops gpu_test kernels_test_ops
     step matmul gpu_test kernels_test_matmul
     ;;

@@ -270,7 +270,8 @@ static cudaError_t run(void *user) {
 }
 
 static struct cudahost_range range(const void *p, const struct layout *l) {
-  return (struct cudahost_range){p, (size_t)((l->cols - 1) * l->ld + l->rows) * size_of(l->type)};
+  return (struct cudahost_range){p, (size_t)l->rows * size_of(l->type), (size_t)l->cols,
+                                 (size_t)l->ld * size_of(l->type)};
 }
 
 static bool aligned(const void *p, uint32_t to) { return (uintptr_t)p % to == 0; }

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-_Thread_local struct ch_fibre *ch_now;
+_Thread_local struct ch_here ch_here;
 
 /* The next set bit after `last`, round and round; in the other direction if so set. */
 static unsigned pick_bit(unsigned bits, unsigned last) {
@@ -44,18 +44,45 @@ static struct ch_fibre *take_ready(struct ch_worker *w, const struct ch_fibre *l
   return &w->fibre[i * CH_WARP + lane];
 }
 
-/* --- who waits where -----------------------------------------------------------------------------
- */
-static void report_threads(const struct ch_worker *w, const struct ch_fibre *like) {
-  int n = 0;
-  for (int i = 0; i < w->n_threads; i++) {
-    const struct ch_fibre *f = &w->fibre[i];
-    if (f->state != like->state || f->waits_for != like->waits_for ||
-        f->place.site.line != like->place.site.line)
-      continue;
-    if (n++ < 8) ch_report("%s%u", n > 1 ? ", " : "", f->tid);
+/* --- who waits where -------------------------------------------------------------------------- */
+static bool waits(const struct ch_fibre *f) {
+  return (f->state == CH_AT_BARRIER || f->state == CH_AT_WARP_OP) &&
+         !(f->warp->ready >> f->lane & 1);
+}
+
+static bool same_fate(const struct ch_fibre *a, const struct ch_fibre *b) {
+  if (a->state == CH_DONE || b->state == CH_DONE) return a->state == b->state;
+  return waits(b) && a->waits_for == b->waits_for && a->place.site.line == b->place.site.line;
+}
+
+static unsigned lanes_like(const struct ch_worker *w, int warp, const struct ch_fibre *like) {
+  unsigned lanes = 0;
+  for (unsigned l = 0; l < CH_WARP; l++)
+    if (w->warp[warp].lanes >> l & 1 && same_fate(like, &w->fibre[warp * CH_WARP + (int)l]))
+      lanes |= 1u << l;
+  return lanes;
+}
+
+static void report_lanes(unsigned lanes) { /* " 0-15 20" */
+  for (unsigned l = 0, end; l < CH_WARP; l = end + 1) {
+    for (end = l; end < CH_WARP && lanes >> end & 1;) end++;
+    if (end > l) ch_report(end > l + 1 ? " %u-%u" : " %u", l, end - 1);
   }
-  ch_report(n > 8 ? ", ... (%d threads)" : " (%d)", n);
+}
+
+static void report_threads(const struct ch_worker *w, const struct ch_fibre *like) {
+  const char *lead = "  warp";
+  for (int i = 0; i < w->n_warps; i++) {
+    int first = i;
+    unsigned lanes = lanes_like(w, i, like);
+    if (!lanes) continue;
+    while (lanes == w->warp[i].lanes && i + 1 < w->n_warps && /* whole warps in a row */
+           lanes_like(w, i + 1, like) == w->warp[i + 1].lanes)
+      i++;
+    ch_report(i > first ? "%ss %d-%d" : "%s %d", lead, first, i);
+    if (lanes != w->warp[first].lanes) ch_report(" lanes"), report_lanes(lanes);
+    lead = ", warp";
+  }
 }
 
 static void report_waiting(const struct ch_worker *w) {
@@ -63,18 +90,15 @@ static void report_waiting(const struct ch_worker *w) {
   int n_said = 0;
   for (int i = 0; i < w->n_threads && n_said < 8; i++) {
     const struct ch_fibre *f = &w->fibre[i];
-    bool again = f->state != CH_AT_BARRIER && f->state != CH_AT_WARP_OP && f->state != CH_DONE;
-    for (int j = 0; j < n_said; j++)
-      again |= said[j]->state == f->state && said[j]->waits_for == f->waits_for &&
-               said[j]->place.site.line == f->place.site.line;
+    bool again = f->state != CH_DONE && !waits(f);
+    for (int j = 0; j < n_said; j++) again |= same_fate(said[j], f);
     if (again) continue;
     said[n_said++] = f;
-    ch_report("  threads ");
     report_threads(w, f);
     if (f->state == CH_DONE) {
-      ch_report(" have returned\n");
+      ch_report(": returned\n");
     } else {
-      ch_report(" wait at %s %s:%d\n", f->waits_for, f->place.site.file, f->place.site.line);
+      ch_report(": at %s %s:%d\n", f->waits_for, f->place.site.file, f->place.site.line);
       ch_report_place(f->place.pc);
     }
   }
@@ -86,8 +110,7 @@ static void diverged(const char *what) {
   ch_fault(cudaErrorLaunchFailure);
 }
 
-/* --- switching -----------------------------------------------------------------------------------
- */
+/* --- switching -------------------------------------------------------------------------------- */
 static void fibre_main(void);
 
 static struct ch_stack *take_stack(struct ch_worker *w) {
@@ -111,6 +134,7 @@ static void resume(struct ch_context *from, struct ch_fibre *f, bool from_ends) 
   f->state = CH_RUNNING;
   f->worker->spins = 0;
   ch_now = f;
+  ch_here.stack = (uintptr_t)f->stack->low;
   ch_context_switch(from, &f->context, from_ends);
 }
 
@@ -146,6 +170,12 @@ static void finish(struct ch_fibre *f) {
       diverged("a thread returned while other lanes of its warp wait for it");
 }
 
+static _Noreturn void leave(struct ch_worker *w, struct ch_fibre *f) { /* the block ends here */
+  ch_here = (struct ch_here){0};
+  ch_context_switch(&f->context, &w->main, true);
+  abort();
+}
+
 static void fibre_main(void) {
   ch_context_entered();
   for (;;) {
@@ -165,8 +195,7 @@ static void fibre_main(void) {
     if (!next && w->n_done < w->n_threads) diverged("no thread of the block can go on");
     put_stack(w, f);
     if (next) resume(&f->context, next, true);
-    ch_now = NULL;
-    ch_context_switch(&f->context, &w->main, true);
+    leave(w, f);
   }
 }
 
@@ -176,13 +205,10 @@ void ch_block_abandon(cudaError_t error) {
   w->error = error;
   for (int i = 0; i < w->n_threads; i++) /* their frames are never left: the stacks start anew */
     if (w->fibre[i].stack) put_stack(w, &w->fibre[i]);
-  ch_now = NULL;
-  ch_context_switch(&f->context, &w->main, true);
-  abort();
+  leave(w, f);
 }
 
-/* --- the block's barrier -------------------------------------------------------------------------
- */
+/* --- the block's barrier ---------------------------------------------------------------------- */
 static bool same_site(struct cudahost_site a, struct cudahost_site b) {
   return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file));
 }
@@ -194,11 +220,11 @@ static void release_barrier(struct ch_worker *w) {
                                                        : n;
   w->n_at_barrier = w->n_count = 0;
   w->epoch++;
-  for (int i = 0; i < w->n_threads; i++)
-    if (w->fibre[i].state == CH_AT_BARRIER) {
-      w->fibre[i].state = CH_READY;
-      make_ready(w, &w->fibre[i]);
-    }
+  for (int i = 0; i < w->n_warps; i++) {
+    w->warp[i].ready = w->warp[i].lanes;
+    if (&w->warp[i] == ch_now->warp) w->warp[i].ready &= ~(1u << ch_now->lane);
+    if (w->warp[i].ready) w->ready_warps |= 1u << i;
+  }
 }
 
 int cudahost_barrier(enum cudahost_vote vote, int predicate, struct cudahost_site site) {
@@ -225,8 +251,7 @@ int cudahost_barrier(enum cudahost_vote vote, int predicate, struct cudahost_sit
   return w->barrier_result;
 }
 
-/* --- warp-wide operations ------------------------------------------------------------------------
- */
+/* --- warp-wide operations --------------------------------------------------------------------- */
 static struct ch_group *join_group(struct ch_fibre *f, const struct cudahost_warp_op *op,
                                    unsigned mask, struct cudahost_site site) {
   struct ch_warp *warp = f->warp;
@@ -242,7 +267,9 @@ static struct ch_group *join_group(struct ch_fibre *f, const struct cudahost_war
     return g;
   }
   struct ch_group *g = &warp->group[warp->n_groups++];
-  *g = (struct ch_group){.op = op, .mask = mask};
+  g->op = op;
+  g->mask = mask;
+  g->arrived = 0;
   return g;
 }
 
@@ -265,16 +292,13 @@ void cudahost_warp(const struct cudahost_warp_op *op, unsigned mask, void *lane,
   f->state = CH_RUNNING;
   if (op->run) op->run(g->lane, mask);
   if (op->orders_memory) ch_warp_order(f->warp, mask);
-  *g = f->warp->group[--f->warp->n_groups];
-  for (unsigned m = mask & ~(1u << f->lane); m; m &= m - 1) {
-    struct ch_fibre *other = &w->fibre[(f->warp - w->warp) * CH_WARP + __builtin_ctz(m)];
-    other->state = CH_READY;
-    make_ready(w, other);
-  }
+  struct ch_group *last = &f->warp->group[--f->warp->n_groups];
+  if (g != last) *g = *last;
+  f->warp->ready |= mask & ~(1u << f->lane);
+  if (f->warp->ready) w->ready_warps |= 1u << (unsigned)(f->warp - w->warp);
 }
 
-/* --- one block -----------------------------------------------------------------------------------
- */
+/* --- one block -------------------------------------------------------------------------------- */
 void ch_block_run(struct ch_worker *w) {
   dim3 size = w->launch->block;
   w->n_threads = (int)(size.x * size.y * size.z);

@@ -41,9 +41,9 @@ static cudaError_t run_set(struct ch_op *op) {
 
 static void issue_copy(struct ch_op *op) {
   const struct copy *c = (const struct copy *)op;
-  if (!c->height) return;
-  ch_hold(op, c->src, c->src_pitch * (c->height - 1) + c->width, false);
-  ch_hold(op, c->dst, c->dst_pitch * (c->height - 1) + c->width, true);
+  bool one = c->height == 1; /* what lies between rows is the host's to touch */
+  if (one || c->src_pitch == c->width) ch_hold(op, c->src, c->width * c->height, false);
+  if (one || c->dst_pitch == c->width) ch_hold(op, c->dst, c->width * c->height, true);
 }
 
 static const struct ch_op_type copy_type = {"a copy", true,       cudaGraphNodeTypeMemcpy,
@@ -183,8 +183,7 @@ cudaError_t cudaMemcpyToSymbol(const void *symbol, const void *src, size_t bytes
   return ch_leave(e);
 }
 
-/* --- allocation in stream order: made at the call, freed when the stream gets there --------------
- */
+/* --- allocation in stream order: made at the call, freed when the stream gets there ----------- */
 struct free_op {
   struct ch_op op;
   void *p;

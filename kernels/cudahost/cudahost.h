@@ -40,12 +40,13 @@ void cudahost_count(struct cudahost_counters *counters);
 /* The text of the last report, "" if none: for on_fault=sticky, where the process lives on. */
 const char *cudahost_last_report(void);
 
-/* Runs fn(user) in the order of `stream`, on the host's time for the device: the ranges are checked
- * when it runs (live, in bounds, every byte read was written) and the written ones count as written
- * after. `user` is copied. An fn that returns an error makes it the device's. */
-struct cudahost_range {
+/* Runs fn(user) in the order of `stream`, when device memory may be touched: the ranges are checked
+ * just before (live, in bounds, every byte read was written) and the written ones count as written
+ * after. `user` is copied. An fn that returns an error makes it the device's sticky one; it must
+ * not call the CUDA interface. */
+struct cudahost_range { /* n_rows of `bytes`, each `pitch` after the one before; 0 rows are one */
   const void *at;
-  size_t bytes;
+  size_t bytes, n_rows, pitch;
 };
 cudaError_t cudahost_enqueue(cudaStream_t stream, const char *name, cudaError_t (*fn)(void *user),
                              const void *user, size_t user_bytes,

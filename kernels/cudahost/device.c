@@ -54,8 +54,7 @@ cudaError_t ch_leave(cudaError_t error) {
   return error;
 }
 
-/* --- errors --------------------------------------------------------------------------------------
- */
+/* --- errors ----------------------------------------------------------------------------------- */
 cudaError_t cudaPeekAtLastError(void) {
   ch_enter(CH_ALWAYS);
   cudaError_t e = sticky ? sticky : last;
@@ -94,8 +93,7 @@ const char *cudaGetErrorString(cudaError_t error) {
   return i < N_ERRORS ? errors[i].text : "unrecognized error code";
 }
 
-/* --- devices -------------------------------------------------------------------------------------
- */
+/* --- devices ---------------------------------------------------------------------------------- */
 static cudaError_t known(int d) {
   return d >= 0 && d < ch_setting(CH_DEVICES) && d < CH_MAX_DEVICES ? cudaSuccess
                                                                     : cudaErrorInvalidDevice;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-static struct CUevent_st *events; /* dead ones among them */
+static struct CUevent_st *events; /* some dead ones among them */
 
 static struct CUevent_st *look_up(cudaEvent_t handle, cudaError_t *e) {
   struct CUevent_st *event = NULL;
@@ -54,7 +54,7 @@ static cudaError_t record(struct CUevent_st *event, struct CUstream_st *s, const
   cudaError_t e = ch_append(s, &r->op);
   if (e) return e;
   event->recorded = true;
-  event->capture = NULL;
+  event->capture = 0;
   event->stream = s;
   event->seq = s->issued;
   return cudaSuccess;
@@ -84,13 +84,16 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t handle, unsigne
 
 /* An event of a capture stands for nodes of a graph; nobody can wait for those. */
 static cudaError_t wait_allowed(const struct CUevent_st *event) {
-  return event->capture ? ch_capture_forbid(event->capture, cudaErrorCapturedEvent) : cudaSuccess;
+  if (!event->capture) return cudaSuccess;
+  struct ch_capture *c = ch_capture_find(event->capture);
+  return c ? ch_capture_forbid(c, cudaErrorCapturedEvent) : cudaErrorCapturedEvent;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
   cudaError_t e = ch_enter(CH_NORMAL);
   struct CUevent_st *event = look_up(handle, &e);
   if (!e) e = wait_allowed(event);
+  if (!e) e = ch_capture_unsafe();
   if (!e) ch_counters.syncs++;
   if (!e && event->recorded) ch_run_until(event->stream, event->seq), e = ch_sticky();
   return ch_leave(e);
@@ -100,6 +103,7 @@ cudaError_t cudaEventQuery(cudaEvent_t handle) {
   cudaError_t e = ch_enter(CH_NORMAL);
   struct CUevent_st *event = look_up(handle, &e);
   if (!e) e = wait_allowed(event);
+  if (!e) e = ch_capture_unsafe();
   if (!e && event->recorded && event->stream->done < event->seq) {
     ch_run_one(event->stream);
     e = ch_sticky() ? ch_sticky() : cudaErrorNotReady;
@@ -117,10 +121,26 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end) 
   return ch_leave(e);
 }
 
+static void free_event(struct CUevent_st *event) {
+  free(event->nodes.node);
+  free(event);
+}
+
+/* Destroyed ones go when no record of theirs is waiting any more. */
+static void sweep(void) {
+  for (struct CUevent_st **at = &events, *event; (event = *at);) {
+    bool pending = event->recorded && event->stream->done < event->seq;
+    if (event->live || pending)
+      at = &event->next;
+    else
+      *at = event->next, free_event(event);
+  }
+}
+
 cudaError_t cudaEventDestroy(cudaEvent_t handle) {
   cudaError_t e = ch_enter(CH_NORMAL);
   struct CUevent_st *event = look_up(handle, &e);
-  if (!e) event->live = false;
+  if (!e) event->live = false, sweep();
   return ch_leave(e);
 }
 
@@ -128,7 +148,6 @@ void ch_event_reset(void) {
   while (events) {
     struct CUevent_st *event = events;
     events = event->next;
-    free(event->nodes.node);
-    free(event);
+    free_event(event);
   }
 }

@@ -38,8 +38,9 @@ static void where(const struct ch_fibre *f) {
   const struct cudahost_launch *l = f->worker->launch;
   uint3 b = f->worker->block, t = f->thread;
   bool wrapped = l->name[0] == '(';
-  ch_report("  kernel %.*s, block (%u,%u,%u), thread (%u,%u,%u)\n",
-            (int)strlen(l->name) - 2 * wrapped, l->name + wrapped, b.x, b.y, b.z, t.x, t.y, t.z);
+  ch_report("  kernel %.*s, block (%u,%u,%u), thread (%u,%u,%u), warp %u lane %u\n",
+            (int)strlen(l->name) - 2 * wrapped, l->name + wrapped, b.x, b.y, b.z, t.x, t.y, t.z,
+            f->tid / CH_WARP, f->lane);
 }
 
 void ch_report(const char *fmt, ...) {
@@ -66,8 +67,7 @@ void ch_fault(cudaError_t error) {
   ch_block_abandon(error);
 }
 
-/* --- places --------------------------------------------------------------------------------------
- */
+/* --- places ----------------------------------------------------------------------------------- */
 /* The program's own file may be gone from where it was started. */
 static void module_file(const char *name, char *path, size_t bytes) {
   ssize_t n = -1;
@@ -144,8 +144,7 @@ void ch_report_address(const void *at) {
   ch_report_place(a->caller);
 }
 
-/* --- SIGSEGV -------------------------------------------------------------------------------------
- */
+/* --- SIGSEGV ---------------------------------------------------------------------------------- */
 static struct sigaction previous;
 
 static void handler(int signal, siginfo_t *info, void *context) {

@@ -6,6 +6,7 @@
 #include "kernels/cudahost/internal.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -44,7 +45,8 @@ __asm__(".text\n"
         ".size ch_switch,.-ch_switch\n");
 
 static void start(struct ch_context *c, struct ch_stack *s, void (*entry)(void)) {
-  void **top = (void **)(s->low + CH_STACK_BYTES); /* 16-byte aligned; entry sees it 8 below that */
+  void **top = (void **)(s->low + CH_STACK_BYTES -
+                         s->colour); /* 16-byte aligned; entry sees it 8 below that */
   *--top = NULL;
   *--top = (void *)(uintptr_t)entry;
   for (int i = 0; i < 6; i++) *--top = NULL;
@@ -72,6 +74,7 @@ static void swap(struct ch_context *from, struct ch_context *to) {
 #endif
 
 struct ch_stack *ch_stack_create(void) {
+  static atomic_uint n_stacks;
   long page = 4096;
   struct ch_stack *s = calloc(1, sizeof *s);
   char *map = mmap(NULL, (size_t)(CH_STACK_BYTES + page), PROT_READ | PROT_WRITE,
@@ -81,6 +84,7 @@ struct ch_stack *ch_stack_create(void) {
     ch_fault(cudaErrorMemoryAllocation);
   }
   s->low = map + page;
+  s->colour = (size_t)(atomic_fetch_add(&n_stacks, 1) % 61) * 64;
 #if CH_TSAN
   s->tsan = __tsan_create_fiber(0);
 #endif

@@ -28,21 +28,21 @@ struct CUgraphExec_st {
   struct CUgraph_st *graph;
 };
 struct ch_capture {
-  struct ch_capture *next; /* all since the last reset: events point here */
+  struct ch_capture *next; /* all that are active */
+  uint64_t number;
   struct CUgraph_st *graph;
   struct CUstream_st *origin, *joined[64];
   int n_joined;
   enum cudaStreamCaptureMode mode;
   pthread_t thread;
-  bool active, invalid;
+  bool invalid;
 };
 
 static struct CUgraph_st *graphs;
 static struct CUgraphExec_st *execs;
 static struct ch_capture *captures;
 
-/* --- sets and nodes ------------------------------------------------------------------------------
- */
+/* --- sets and nodes --------------------------------------------------------------------------- */
 static bool has(const struct ch_set *s, int node) {
   for (int i = 0; i < s->n; i++)
     if (s->node[i] == node) return true;
@@ -105,10 +105,14 @@ static struct CUgraphNode_st *add_node(struct CUgraph_st *g, struct ch_op *op,
   return g->node[g->n_nodes++] = node;
 }
 
-/* --- captures ------------------------------------------------------------------------------------
- */
+/* --- captures --------------------------------------------------------------------------------- */
+struct ch_capture *ch_capture_find(uint64_t number) {
+  struct ch_capture *c = captures;
+  while (c && c->number != number) c = c->next;
+  return c;
+}
+
 cudaError_t ch_capture_forbid(struct ch_capture *c, cudaError_t error) {
-  if (!c->active) return error;
   c->invalid = true;
   return error;
 }
@@ -116,9 +120,8 @@ cudaError_t ch_capture_forbid(struct ch_capture *c, cudaError_t error) {
 cudaError_t ch_capture_unsafe(void) {
   cudaError_t e = cudaSuccess;
   for (struct ch_capture *c = captures; c; c = c->next)
-    if (c->active &&
-        (c->mode == cudaStreamCaptureModeGlobal ||
-         (c->mode == cudaStreamCaptureModeThreadLocal && pthread_equal(c->thread, pthread_self()))))
+    if (c->mode == cudaStreamCaptureModeGlobal ||
+        (c->mode == cudaStreamCaptureModeThreadLocal && pthread_equal(c->thread, pthread_self())))
       e = ch_capture_forbid(c, cudaErrorStreamCaptureUnsupported);
   return e;
 }
@@ -126,7 +129,7 @@ cudaError_t ch_capture_unsafe(void) {
 cudaError_t ch_capture_implicit(int device) {
   cudaError_t e = cudaSuccess;
   for (struct ch_capture *c = captures; c; c = c->next)
-    for (int i = 0; c->active && i < c->n_joined; i++)
+    for (int i = 0; i < c->n_joined; i++)
       if (!(c->joined[i]->flags & cudaStreamNonBlocking) && c->joined[i]->device == device)
         e = ch_capture_forbid(c, cudaErrorStreamCaptureImplicit);
   return e;
@@ -144,7 +147,7 @@ cudaError_t ch_capture_add(struct CUstream_st *s, struct ch_op *op) {
 
 cudaError_t ch_capture_record(struct CUevent_st *e, struct CUstream_st *s) {
   if (s->capture->invalid) return cudaErrorStreamCaptureInvalidated;
-  e->capture = s->capture;
+  e->capture = s->capture->number;
   e->recorded = false;
   e->nodes.n = 0;
   return put_all(&e->nodes, &s->last) ? cudaSuccess
@@ -162,12 +165,12 @@ static cudaError_t join(struct ch_capture *c, struct CUstream_st *s) {
 }
 
 cudaError_t ch_capture_wait(struct CUstream_st *s, struct CUevent_st *e) {
-  struct ch_capture *c = e->capture;
+  struct ch_capture *c = ch_capture_find(e->capture);
   if (s->capture && s->capture->invalid) return cudaErrorStreamCaptureInvalidated;
-  if (!c) /* of work that is not in the capture */
+  if (!e->capture) /* of work that is not in the capture */
     return e->recorded ? ch_capture_forbid(s->capture, cudaErrorStreamCaptureIsolation)
                        : cudaSuccess;
-  if (!c->active)
+  if (!c)
     return s->capture ? ch_capture_forbid(s->capture, cudaErrorCapturedEvent)
                       : cudaErrorCapturedEvent;
   if (c->invalid) return cudaErrorStreamCaptureInvalidated;
@@ -190,12 +193,13 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
   struct CUgraph_st *g = c ? graph_create() : NULL;
   if (!e && !g) free(c), e = cudaErrorMemoryAllocation;
   if (!e) {
+    static uint64_t n_captures;
     *c = (struct ch_capture){.next = captures,
+                             .number = ++n_captures,
                              .graph = g,
                              .origin = s,
                              .mode = mode,
-                             .thread = pthread_self(),
-                             .active = true};
+                             .thread = pthread_self()};
     captures = c;
     join(c, s);
   }
@@ -211,6 +215,15 @@ static bool all_joined(const struct ch_capture *c) {
   ok = ok && before.n == c->graph->n_nodes;
   free(before.node);
   return ok;
+}
+
+static void remove_capture(struct ch_capture *c) {
+  for (struct ch_capture **at = &captures; *at; at = &(*at)->next)
+    if (*at == c) {
+      *at = c->next;
+      break;
+    }
+  free(c);
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
@@ -230,12 +243,11 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
         : all_joined(c) ? cudaSuccess
                         : cudaErrorStreamCaptureUnjoined;
     for (int i = 0; i < c->n_joined; i++) c->joined[i]->capture = NULL;
-    c->active = false;
     if (e)
       release(c->graph);
     else
       *graph = c->graph;
-    c->graph = NULL;
+    remove_capture(c);
   }
   return ch_leave(e);
 }
@@ -251,8 +263,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureSta
   return ch_leave(e);
 }
 
-/* --- graphs --------------------------------------------------------------------------------------
- */
+/* --- graphs ----------------------------------------------------------------------------------- */
 static struct CUgraph_st *look_up(cudaGraph_t handle, cudaError_t *e) {
   struct CUgraph_st *g = *e ? NULL : graphs;
   while (g && (g != handle || !g->live)) g = g->next;
@@ -349,8 +360,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   return ch_leave(e);
 }
 
-/* --- launching -----------------------------------------------------------------------------------
- */
+/* --- launching -------------------------------------------------------------------------------- */
 struct graph_op {
   struct ch_op op;
   struct CUgraph_st *graph;
@@ -412,9 +422,8 @@ void ch_graph_reset(void) {
   }
   while (captures) {
     struct ch_capture *c = captures;
-    captures = c->next;
-    if (c->graph) release(c->graph);
-    free(c);
+    release(c->graph);
+    remove_capture(c);
   }
   for (struct CUgraph_st *g = graphs, *next; g; g = next) {
     next = g->next;

@@ -11,6 +11,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#if CH_ASAN
+#include <sanitizer/lsan_interface.h>
+#endif
+
 static struct ch_worker *workers[CH_MAX_WORKERS];
 static int n_helpers;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -20,8 +24,11 @@ static struct {
   const struct cudahost_launch *launch;
   long long n_blocks;
   int turn;      /* counts grids */
+  uint32_t tag;  /* the same in the upper 16 bits, never 0 */
   int n_wanted;  /* helpers that should join this one */
   int n_working; /* helpers that have not finished */
+  bool runs;
+  long long timeout; /* seconds; 0: none */
 } grid;
 static atomic_llong next_block;
 static atomic_int failed; /* a cudaError_t: the other blocks need not run */
@@ -34,6 +41,9 @@ static struct ch_worker *worker(int i) {
     ch_report("no memory for the threads that run blocks\n");
     ch_fault(cudaErrorMemoryAllocation);
   }
+#if CH_ASAN
+  __lsan_register_root_region(w, sizeof *w);
+#endif
   ch_shared_create(w, i);
   return workers[i] = w;
 }
@@ -46,8 +56,10 @@ static void work(struct ch_worker *w) {
   for (;;) {
     long long b = atomic_fetch_add(&next_block, 1);
     if (b >= grid.n_blocks || atomic_load(&failed)) return;
+    if (ch_setting(CH_THREADS) == CH_THREADS_REVERSE) b = grid.n_blocks - 1 - b;
     w->block = (uint3){(unsigned)(b % l->grid.x), (unsigned)(b / l->grid.x % l->grid.y),
                        (unsigned)(b / l->grid.x / l->grid.y)};
+    ch_here.tag = CH_CHECKED && grid.n_blocks > 1 ? grid.tag | (uint32_t)(b & 0xffff) : 0;
     ch_block_run(w);
     if (w->error) atomic_store(&failed, (int)w->error);
   }
@@ -71,14 +83,35 @@ static void *helper(void *argument) {
   return NULL;
 }
 
-static void after_fork(void) { n_helpers = 0; }
+/* Says so when a grid runs too long: a loop without end, or blocks that wait for each other. */
+static void *watchdog(void *unused) {
+  (void)unused;
+  for (long long age = 0, turn = 0;; turn = grid.turn, pthread_mutex_unlock(&lock)) {
+    sleep(1);
+    pthread_mutex_lock(&lock);
+    age = grid.runs && grid.turn == turn ? age + 1 : 0;
+    if (!grid.timeout || age < grid.timeout) continue;
+    ch_report("kernel %s has run for %lld s (setting timeout): a loop without end, or blocks that "
+              "wait for each other\n",
+              grid.launch->name, grid.timeout);
+    ch_fault(cudaErrorLaunchTimeout);
+  }
+  return NULL;
+}
+
+static bool watched;
+static void after_fork(void) { n_helpers = 0, watched = false; }
 
 /* Helpers 1 .. n run or will; fewer if the system gives no more threads. */
-static int start_helpers(int n) {
+static int start_threads(int n) {
   static bool registered;
   if (!registered) registered = !pthread_atfork(NULL, NULL, after_fork);
+  pthread_t thread;
+  if (!watched && !pthread_create(&thread, NULL, watchdog, NULL)) {
+    pthread_detach(thread);
+    watched = true;
+  }
   while (n_helpers < n) {
-    pthread_t thread;
     worker(n_helpers + 1);
     if (pthread_create(&thread, NULL, helper, (void *)(intptr_t)(n_helpers + 1))) break;
     pthread_detach(thread);
@@ -96,7 +129,7 @@ static int workers_wanted(long long n_blocks) {
 
 cudaError_t ch_grid_run(const struct cudahost_launch *l) {
   long long n_blocks = (long long)l->grid.x * l->grid.y * l->grid.z;
-  int n = start_helpers(workers_wanted(n_blocks) - 1);
+  int n = start_threads(workers_wanted(n_blocks) - 1);
   ch_alternate_stack();
   worker(0);
   pthread_mutex_lock(&lock);
@@ -104,13 +137,18 @@ cudaError_t ch_grid_run(const struct cudahost_launch *l) {
   grid.n_blocks = n_blocks;
   grid.n_wanted = grid.n_working = n;
   grid.turn++;
+  grid.tag += 1u << 16;
+  if (!grid.tag) ch_writers_forget(), grid.tag = 1u << 16;
   atomic_store(&next_block, 0);
   atomic_store(&failed, 0);
+  grid.runs = true;
+  grid.timeout = ch_setting(CH_TIMEOUT);
   if (n) pthread_cond_broadcast(&wake);
   pthread_mutex_unlock(&lock);
   work(workers[0]);
   pthread_mutex_lock(&lock);
   while (grid.n_working) pthread_cond_wait(&done, &lock);
+  grid.runs = false;
   pthread_mutex_unlock(&lock);
   return (cudaError_t)atomic_load(&failed);
 }

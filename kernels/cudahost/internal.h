@@ -34,6 +34,8 @@
 /* The callbacks of check.c see every access of device code. */
 #define CH_CHECKED (!CH_ASAN && !CH_TSAN)
 
+#pragma GCC visibility push(hidden)
+
 enum {
   CH_WARP = 32,
   CH_MAX_WARPS = 32,
@@ -47,8 +49,7 @@ enum {
   CH_EXIT_CODE = 86,
 };
 
-/* --- settings.c ----------------------------------------------------------------------------------
- */
+/* --- settings.c ------------------------------------------------------------------------------- */
 enum ch_setting {
 #define X(id, name, kind, initial, doc) CH_##id,
 #include "kernels/cudahost/settings.def"
@@ -64,8 +65,7 @@ long long ch_setting(enum ch_setting id);
 cudaError_t ch_inject(enum ch_setting fail, cudaError_t usual); /* the planted error if it is due */
 extern struct cudahost_counters ch_counters;
 
-/* --- fault.c -------------------------------------------------------------------------------------
- */
+/* --- fault.c ---------------------------------------------------------------------------------- */
 void ch_report(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* adds to the report */
 void ch_report_place(const void *pc);   /* adds "    at FUNCTION FILE:LINE" for a return address */
 void ch_report_address(const void *at); /* adds what lies at an address */
@@ -73,8 +73,7 @@ _Noreturn void ch_fault(cudaError_t error); /* prints it; leaves the process or 
 void ch_arm(void);                          /* our handler of SIGSEGV is the current one */
 void ch_alternate_stack(void);              /* this thread's handlers run on a stack of their own */
 
-/* --- memory.c ------------------------------------------------------------------------------------
- */
+/* --- memory.c --------------------------------------------------------------------------------- */
 enum ch_kind { CH_PAGEABLE, CH_PINNED, CH_REGISTERED, CH_DEVICE };
 struct ch_alloc {
   uintptr_t at;
@@ -90,6 +89,8 @@ void ch_phase(enum ch_phase phase);
 extern uintptr_t ch_device_base;
 extern size_t ch_device_bytes; /* of address space */
 extern uint8_t *ch_shadow;     /* one byte a byte: 1 when it was written; only if CH_CHECKED */
+extern uint32_t *ch_writers;   /* for every two bytes the tag of the block that wrote them last */
+void ch_writers_forget(void);
 /* The allocation that `at` lies in, or the last one before it (live or not); NULL if none. */
 struct ch_alloc *ch_alloc_near(uintptr_t at);
 bool ch_in_alloc(const struct ch_alloc *a, uintptr_t at, size_t bytes);
@@ -106,8 +107,7 @@ void ch_range_check(const char *who, const void *caller, const void *at, size_t 
                     enum ch_range use);
 void ch_range_move(void *dst, const void *src, size_t bytes); /* shadow follows device bytes */
 
-/* --- pinned.c ------------------------------------------------------------------------------------
- */
+/* --- pinned.c --------------------------------------------------------------------------------- */
 struct ch_alloc *ch_pinned_find(uintptr_t at);
 struct ch_op;
 void ch_hold(struct ch_op *op, const void *at, size_t bytes, bool write); /* a copy is in flight */
@@ -116,8 +116,7 @@ void ch_holds_protect(bool on);                /* for the host's time */
 bool ch_hold_report(uintptr_t at, bool write); /* the SIGSEGV at `at` is a held page: reports it */
 void ch_pinned_reset(void);
 
-/* --- fibre.c -------------------------------------------------------------------------------------
- */
+/* --- fibre.c ---------------------------------------------------------------------------------- */
 struct ch_context {
   void *sp;
   void *fake_stack;   /* ASan's */
@@ -127,7 +126,8 @@ struct ch_context {
 };
 struct ch_stack {
   struct ch_stack *next;
-  char *low; /* CH_STACK_BYTES above it */
+  char *low;     /* CH_STACK_BYTES above it */
+  size_t colour; /* bytes left free at the top, so that stacks do not fight for cache lines */
   void *tsan;
 };
 struct ch_stack *ch_stack_create(void);
@@ -136,8 +136,7 @@ void ch_context_switch(struct ch_context *from, struct ch_context *to, bool from
 void ch_context_entered(void);                /* the first thing in `entry` */
 void ch_context_thread(struct ch_context *c); /* that of the thread itself, before it is left */
 
-/* --- block.c -------------------------------------------------------------------------------------
- */
+/* --- block.c ---------------------------------------------------------------------------------- */
 struct ch_place {
   struct cudahost_site site;
   const void *pc;
@@ -194,6 +193,7 @@ struct ch_worker {
   cudaError_t error; /* set when a fault ended the kernel */
   char *arena;
   struct ch_cell *cells;
+  uint8_t granule[CH_SHARED_ARENA / 4]; /* bytes that a cell stands for, for each word: 4, 2 or 1 */
   struct ch_piece piece[64];
   int n_pieces, hit;
   uint32_t shared_end, static_bytes;
@@ -201,16 +201,22 @@ struct ch_worker {
   struct ch_fibre fibre[CH_MAX_THREADS];
   struct ch_warp warp[CH_MAX_WARPS];
 };
-extern _Thread_local struct ch_fibre *ch_now; /* NULL in host code */
+/* The thread of a kernel that runs here, where its stack is, and the block for ch_writers: launch
+ * and block, 0 when blocks may have met at an atomic. All NULL and 0 in host code. */
+struct ch_here {
+  struct ch_fibre *now;
+  uintptr_t stack;
+  uint32_t tag;
+};
+extern _Thread_local struct ch_here ch_here;
+#define ch_now ch_here.now
 void ch_block_run(struct ch_worker *w);
 _Noreturn void ch_block_abandon(cudaError_t error); /* the current kernel ends here */
 
-/* --- grid.c --------------------------------------------------------------------------------------
- */
+/* --- grid.c ----------------------------------------------------------------------------------- */
 cudaError_t ch_grid_run(const struct cudahost_launch *launch); /* all blocks; returns when done */
 
-/* --- shared.c, check.c ---------------------------------------------------------------------------
- */
+/* --- shared.c, check.c ------------------------------------------------------------------------ */
 enum { CH_PENDING = 8 }; /* with CUDAHOST_WRITE: cp.async will write here */
 extern char *ch_shared_base;
 void ch_shared_create(struct ch_worker *w, int i);
@@ -218,10 +224,10 @@ void ch_shared_start(struct ch_worker *w); /* a block begins */
 void ch_shared_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access, const void *pc);
 void ch_warp_order(struct ch_warp *w, unsigned mask); /* __syncwarp */
 bool ch_is_constant(uintptr_t at, size_t bytes);
-void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access, const void *pc);
+__attribute__((noinline)) void ch_access(struct ch_fibre *f, uintptr_t at, size_t bytes, int access,
+                                         const void *pc);
 
-/* --- stream.c ------------------------------------------------------------------------------------
- */
+/* --- stream.c --------------------------------------------------------------------------------- */
 struct ch_op_type {
   const char *name;
   bool on_device;
@@ -258,6 +264,8 @@ cudaError_t ch_drain(void);                  /* ... everywhere */
 cudaError_t ch_op_run(struct ch_op *op);
 void ch_op_drop(struct ch_op *op);
 void ch_stream_reset(void);
+
+#pragma GCC visibility pop
 
 #define CH_CALLER __builtin_return_address(0)
 

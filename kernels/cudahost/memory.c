@@ -19,6 +19,7 @@ enum { PAGE = 4096, LEAD = 512, GAP = 4096 };
 uintptr_t ch_device_base;
 size_t ch_device_bytes;
 uint8_t *ch_shadow;
+uint32_t *ch_writers;
 
 static struct ch_alloc *allocs; /* sorted by address, freed ones among them */
 static int n_allocs, max_allocs;
@@ -35,19 +36,29 @@ static void *reserve(size_t bytes, int rights) {
   return p;
 }
 
+/* Huge pages where the system has them: changing the rights of a range then takes microseconds. */
+static void *reserve_huge(size_t bytes, int rights) {
+  char *p = reserve(bytes, rights);
+  if (p) madvise(p, bytes, MADV_HUGEPAGE);
+  return p;
+}
+
 /* As many addresses as we can get: freed ones are not used again before all have been. */
 static bool start(void) {
   if (ch_device_base) return true;
   for (size_t bytes = (size_t)1 << 38; bytes >= (size_t)1 << 28; bytes /= 2) {
-    void *range = reserve(bytes, PROT_NONE);
-    void *shadow = CH_CHECKED && range ? reserve(bytes, PROT_READ | PROT_WRITE) : NULL;
-    if (range && (shadow || !CH_CHECKED)) {
+    void *range = reserve_huge(bytes, PROT_NONE);
+    void *shadow = CH_CHECKED && range ? reserve_huge(bytes, PROT_READ | PROT_WRITE) : NULL;
+    void *writers = shadow ? reserve(2 * bytes, PROT_READ | PROT_WRITE) : NULL;
+    if (range && (writers || !CH_CHECKED)) {
       ch_device_base = next = opened = (uintptr_t)range;
       ch_device_bytes = bytes;
       ch_shadow = shadow;
+      ch_writers = writers;
       return true;
     }
     if (range) munmap(range, bytes);
+    if (shadow) munmap(shadow, bytes);
   }
   return false;
 }
@@ -62,8 +73,7 @@ void ch_phase(enum ch_phase phase) {
   if (phase == CH_HOST) ch_holds_protect(true);
 }
 
-/* --- finding -------------------------------------------------------------------------------------
- */
+/* --- finding ---------------------------------------------------------------------------------- */
 struct ch_alloc *ch_alloc_near(uintptr_t at) {
   int low = 0, high = n_allocs; /* the last one that begins at or before `at` is below high */
   while (low < high) {
@@ -86,8 +96,7 @@ enum ch_kind ch_kind_of(const void *p) {
   return a ? a->kind : CH_PAGEABLE;
 }
 
-/* --- allocating ----------------------------------------------------------------------------------
- */
+/* --- allocating ------------------------------------------------------------------------------- */
 static bool grow(void) {
   if (n_allocs < max_allocs) return true;
   int n = max_allocs ? 2 * max_allocs : 256;
@@ -160,6 +169,7 @@ static void discard(const struct ch_alloc *a) {
   size_t bytes = (a->at - page + a->bytes + PAGE - 1) / PAGE * PAGE;
   madvise((void *)page, bytes, MADV_DONTNEED);
   if (ch_shadow) madvise(ch_shadow + (page - ch_device_base), bytes, MADV_DONTNEED);
+  if (ch_writers) madvise(ch_writers + (page - ch_device_base) / 2, 2 * bytes, MADV_DONTNEED);
 #if CH_ASAN
   __asan_poison_memory_region((void *)a->at, a->bytes);
 #endif
@@ -180,10 +190,13 @@ void ch_memory_reset(void) {
     if (allocs[i].live) ch_device_free((void *)allocs[i].at);
 }
 
+void ch_writers_forget(void) {
+  if (ch_writers) madvise(ch_writers, 2 * (opened - ch_device_base), MADV_DONTNEED);
+}
+
 size_t ch_memory_used(int device) { return in_use[device]; }
 
-/* --- ranges that copies and libraries use --------------------------------------------------------
- */
+/* --- ranges that copies and libraries use ----------------------------------------------------- */
 static _Noreturn void bad_range(const char *who, const void *caller, const char *what,
                                 const void *at, size_t bytes, enum ch_range use) {
   ch_report("%s: %s %zu bytes at %p: %s\n", who, use == CH_RANGE_WRITE ? "writes" : "reads", bytes,

@@ -3,7 +3,8 @@
  * Pinned host memory, and what the host may do with it while an asynchronous copy is in flight:
  * with the destination nothing, with the source read. Whole pages that the copy covers (as far as
  * they hold allocated bytes) lose their rights while host code runs; a source's other bytes are
- * compared when the copy runs with what they were when it was asked for. */
+ * compared when the copy runs with what they were when it was asked for, a destination's
+ * become NaN at once. */
 #include "kernels/cudahost/internal.h"
 
 #include <stdlib.h>
@@ -123,8 +124,7 @@ void ch_pinned_reset(void) {
   n_holds = 0;
 }
 
-/* --- copies in flight ----------------------------------------------------------------------------
- */
+/* --- copies in flight ------------------------------------------------------------------------- */
 static uint64_t sum(uint64_t so_far, const unsigned char *p, const unsigned char *end) {
   while (p < end) so_far = (so_far ^ *p++) * 1099511628211u;
   return so_far;
@@ -146,6 +146,16 @@ static void pages_of(struct hold *h, const struct ch_alloc *a) {
   if (h->last <= h->first) h->first = h->last = end;
 }
 
+/* Whoever reads a destination too early finds NaN there, unless a copy in flight still needs it. */
+static void spoil_edges(const struct hold *h) {
+  for (int i = 0; i < n_holds; i++)
+    if (!holds[i].write && holds[i].at < h->at + h->bytes && h->at < holds[i].at + holds[i].bytes)
+      return;
+  uintptr_t end = h->at + h->bytes;
+  memset((void *)h->at, 0xff, h->first - h->at);
+  if (h->last < end) memset((void *)h->last, 0xff, end - h->last);
+}
+
 void ch_hold(struct ch_op *op, const void *at, size_t bytes, bool write) {
   const struct ch_alloc *a = ch_pinned_find((uintptr_t)at);
   struct hold *grown = a && bytes ? more(holds, n_holds, &max_holds, sizeof *grown) : NULL;
@@ -154,7 +164,10 @@ void ch_hold(struct ch_op *op, const void *at, size_t bytes, bool write) {
   struct hold *h = &holds[n_holds++];
   *h = (struct hold){.op = op, .at = (uintptr_t)at, .bytes = bytes, .write = write};
   pages_of(h, a);
-  if (!write) h->sum = sum_edges(h);
+  if (write)
+    spoil_edges(h);
+  else
+    h->sum = sum_edges(h);
   ch_holds_protect(true);
 }
 
@@ -168,19 +181,25 @@ void ch_holds_protect(bool on) {
                          : PROT_READ);
 }
 
+static void check_source(const struct hold *h) {
+  if (h->write || sum_edges(h) == h->sum) return;
+  ch_report(
+      "the host changed pinned memory while a copy from it was in flight; synchronise first\n");
+  ch_report("  %s of %zu bytes from %p, asked for\n", h->op->name, h->bytes, (void *)h->at);
+  ch_report_place(h->op->caller);
+  ch_fault(cudaErrorIllegalAddress);
+}
+
+/* One hold of each kind: a graph's op has as many of them as there are launches in queues. */
 void ch_release(struct ch_op *op) {
+  bool released[2] = {false, false};
   for (int i = 0; i < n_holds; i++) {
     struct hold h = holds[i];
-    if (h.op != op) continue;
+    if (h.op != op || released[h.write]) continue;
     memmove(&holds[i], &holds[i + 1], (size_t)(--n_holds - i) * sizeof *holds);
-    if (!h.write && sum_edges(&h) != h.sum) {
-      ch_report(
-          "the host changed pinned memory while a copy from it was in flight; synchronise first\n");
-      ch_report("  %s of %zu bytes from %p, asked for\n", op->name, h.bytes, (void *)h.at);
-      ch_report_place(op->caller);
-      ch_fault(cudaErrorIllegalAddress);
-    }
-    return;
+    i--;
+    released[h.write] = true;
+    check_source(&h);
   }
 }
 

@@ -16,8 +16,7 @@ static float from_bits(uint32_t u) {
   return f;
 }
 
-/* --- mma -----------------------------------------------------------------------------------------
- */
+/* --- mma -------------------------------------------------------------------------------------- */
 struct mma {
   float *d;
   const unsigned *a, *b;
@@ -30,6 +29,11 @@ static double f16(unsigned x) {
   return x & 0x8000 ? -v : v;
 }
 static double tf32(unsigned x) { return from_bits(x & ~0x1fffu); }
+
+static float *element(void *lane[32], int row, int column) { /* of D */
+  struct mma *m = lane[row % 8 * 4 + column / 2];
+  return &m->d[row / 8 * 2 + column % 2];
+}
 
 /* D += A B over the registers of all lanes: A is 16 x k, B is k x 8; `per` elements to a register.
  */
@@ -45,14 +49,13 @@ static void product(void *lane[32], int k, int per, double (*value)(unsigned)) {
     for (int i = 0; i < 2 * per; i++)
       b[per * t + i % per + i / per * (k / 2)][g] = value(m->b[i / per] >> 16 * (i % per) & mask);
   }
-  for (int l = 0; l < 32; l++)
-    for (int i = 0; i < 4; i++) {
-      int row = l / 4 + i / 2 * 8, column = 2 * (l % 4) + i % 2;
-      float *d = &((struct mma *)lane[l])->d[i];
-      double sum = *d;
-      for (int j = 0; j < k; j++) sum += a[row][j] * b[j][column];
-      *d = (float)sum;
-    }
+  for (int row = 0; row < 16; row++) {
+    double sum[8];
+    for (int i = 0; i < 8; i++) sum[i] = *element(lane, row, i);
+    for (int j = 0; j < k; j++)
+      for (int i = 0; i < 8; i++) sum[i] += a[row][j] * b[j][i];
+    for (int i = 0; i < 8; i++) *element(lane, row, i) = (float)sum[i];
+  }
 }
 
 static void run_bf16(void *lane[32], unsigned mask) { (void)mask, product(lane, 16, 2, bf16); }
@@ -67,8 +70,7 @@ void cudahost_mma(enum cudahost_mma_kind kind, float d[4], const unsigned a[4], 
   cudahost_warp(&ops[kind], everybody, &(struct mma){d, a, b}, site);
 }
 
-/* --- 8 x 8 matrices of 16-bit elements -----------------------------------------------------------
- */
+/* --- 8 x 8 matrices of 16-bit elements -------------------------------------------------------- */
 typedef uint16_t matrix[8][8];
 
 static void fragment(unsigned *r, const matrix m, int lane, bool transposed) {

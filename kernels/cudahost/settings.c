@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 static const struct row {
   const char *name, *kind, *initial;
@@ -79,14 +80,15 @@ bool cudahost_set(const char *name, const char *value) {
   return false;
 }
 
+/* CUDAHOST_NAME=VALUE; one that is wrong ends the program before a test believes it. */
 __attribute__((constructor)) static void from_environment(void) {
-  for (int id = 0; id < CH_N_SETTINGS; id++) {
+  for (int id = 0; id < CH_N_SETTINGS; id++) parse(id, rows[id].initial);
+  for (char **entry = environ; *entry; entry++) {
     char name[64];
-    parse(id, rows[id].initial);
-    int n = snprintf(name, sizeof name, "CUDAHOST_%s", rows[id].name);
-    for (int i = 0; i < n; i++) name[i] = (char)toupper(name[i]);
-    const char *value = getenv(name);
-    if (value && !cudahost_set(rows[id].name, value)) exit(CH_EXIT_CODE);
+    const char *value = strchr(*entry, '=');
+    if (strncmp(*entry, "CUDAHOST_", 9) || !value) continue;
+    snprintf(name, sizeof name, "%.*s", (int)(value - *entry) - 9, *entry + 9);
+    if (!cudahost_set(name, value + 1)) exit(CH_EXIT_CODE);
   }
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Shared memory: one arena a worker, its arrays with gaps between them, and a cell a byte that
- * knows who wrote and read it last.
+ * Shared memory: one arena a worker, its arrays with gaps between them, and a cell a word that
+ * knows who wrote and read it last (a cell a byte where accesses are that small).
  *
  * Two accesses of different threads to one byte, one of them a write, must have a barrier between
  * them: __syncthreads for threads of different warps, or __syncwarp within a warp. Shuffles and
@@ -57,6 +57,7 @@ static struct ch_piece *add_piece(struct ch_worker *w, const void *id, const cha
   struct ch_piece *p = &w->piece[w->n_pieces++];
   *p = (struct ch_piece){id, name, w->shared_end, w->shared_end + (uint32_t)bytes};
   w->shared_end = (p->end + GAP + ALIGN - 1) / ALIGN * ALIGN;
+  memset(w->granule + p->begin / 4, 4, (bytes + 3) / 4);
 #if CH_ASAN
   __asan_unpoison_memory_region(w->arena + p->begin, bytes);
 #endif
@@ -112,8 +113,7 @@ void ch_warp_order(struct ch_warp *w, unsigned mask) {
   }
 }
 
-/* --- one access ----------------------------------------------------------------------------------
- */
+/* --- one access ------------------------------------------------------------------------------- */
 static const struct ch_piece *piece_at(struct ch_worker *w, uint32_t begin, size_t bytes) {
   const struct ch_piece *p = &w->piece[w->hit];
   if (w->n_pieces && begin >= p->begin && begin + bytes <= p->end) return p;
@@ -178,7 +178,6 @@ static int unordered_reader(const struct ch_fibre *f, const struct ch_cell *c) {
 
 static void note_read(const struct ch_fibre *f, struct ch_cell *c, int32_t pc) {
   uint32_t clock = f->warp->clock[f->lane][f->lane], epoch = f->worker->epoch, bit = 1u << f->lane;
-  if (c->r_epoch == epoch && c->many) return;
   if (c->r_epoch == epoch && c->r_tid / CH_WARP != f->tid / CH_WARP) {
     c->many = 1;
     c->r_mask = f->tid;
@@ -207,11 +206,34 @@ static void note_write(const struct ch_fibre *f, struct ch_cell *c, int access, 
   c->r_epoch = 0;
 }
 
-static void never_written(struct ch_worker *w, uint32_t at, size_t bytes, int access,
-                          const void *pc) {
-  ch_report("shared memory read before it was written\n");
-  describe(w, at, bytes, access, pc);
-  ch_fault(cudaErrorLaunchFailure);
+/* The last write of a cell: none in this block, one since the last barrier, or a cp.async. */
+static void check_writer(struct ch_fibre *f, const struct ch_cell *c, uint32_t at, size_t bytes,
+                         int access, const void *pc) {
+  struct ch_worker *w = f->worker;
+  bool written = c->w_epoch >= w->first_epoch;
+  if (!written && access & (CUDAHOST_READ | CUDAHOST_ATOMIC)) {
+    ch_report("shared memory read before it was written\n");
+    describe(w, at, bytes, access, pc);
+    ch_fault(cudaErrorLaunchFailure);
+  }
+  if (written && c->pending && (!(access & CUDAHOST_WRITE) || c->w_tid != f->tid))
+    race(f, at, bytes, access, pc, c->w_tid, "has a cp.async to there that it has not waited for",
+         c->w_pc);
+  if (c->w_epoch == w->epoch && !(c->atomic && access & CUDAHOST_ATOMIC) &&
+      !ordered(f, c->w_tid, c->w_clock))
+    race(f, at, bytes, access, pc, c->w_tid, "wrote it", c->w_pc);
+}
+
+/* Makes the granules of a range as small as the access, each part with its own copy of the cell. */
+static unsigned split(struct ch_worker *w, uint32_t at, size_t bytes) {
+  unsigned size = (at | (uint32_t)bytes) & 1 ? 1 : (at | (uint32_t)bytes) & 2 ? 2 : 4;
+  for (uint32_t i = at / 4; size < 4 && i <= (at + bytes - 1) / 4; i++) {
+    struct ch_cell *c = w->cells + 4 * i;
+    if (w->granule[i] == 4) c[2] = c[0];
+    if (w->granule[i] > 1 && size == 1) c[1] = c[0], c[3] = c[2];
+    if (w->granule[i] > size) w->granule[i] = (uint8_t)size;
+  }
+  return size;
 }
 
 void ch_shared_access(struct ch_fibre *f, uintptr_t address, size_t bytes, int access,
@@ -226,21 +248,21 @@ void ch_shared_access(struct ch_fibre *f, uintptr_t address, size_t bytes, int a
       ch_report("  it %s shared memory of another block\n", doing(access)), ch_report_place(pc);
     ch_fault(cudaErrorIllegalAddress);
   }
+  if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && at & (bytes - 1)) {
+    ch_report("misaligned access to shared memory\n");
+    describe(w, at, bytes, access, pc);
+    ch_fault(cudaErrorMisalignedAddress);
+  }
   if (!CH_CHECKED) return; /* the cells see only a part of the accesses */
   int32_t pc32 = (int32_t)((const char *)pc - (const char *)w->launch->kernel);
   bool writes = access & (CUDAHOST_WRITE | CUDAHOST_ATOMIC);
-  for (struct ch_cell *c = w->cells + at, *end = c + bytes; c < end; c++) {
-    bool written = c->w_epoch >= w->first_epoch;
-    if (!written && access & (CUDAHOST_READ | CUDAHOST_ATOMIC))
-      never_written(w, at, bytes, access, pc);
-    if (written && c->pending && (!(access & CUDAHOST_WRITE) || c->w_tid != f->tid))
-      race(f, at, bytes, access, pc, c->w_tid, "has a cp.async to there that it has not waited for",
-           c->w_pc);
-    if (c->w_epoch == w->epoch && !(c->atomic && access & CUDAHOST_ATOMIC) &&
-        !ordered(f, c->w_tid, c->w_clock))
-      race(f, at, bytes, access, pc, c->w_tid, "wrote it", c->w_pc);
+  unsigned step = split(w, at, bytes);
+  for (struct ch_cell *c = w->cells + at, *end = c + bytes; c < end; c += step) {
+    step = w->granule[(c - w->cells) / 4];
+    if (c->w_epoch - w->first_epoch >= w->epoch - w->first_epoch || c->pending)
+      check_writer(f, c, at, bytes, access, pc);
     if (!writes) {
-      note_read(f, c, pc32);
+      if (c->r_epoch != w->epoch || !c->many) note_read(f, c, pc32);
       continue;
     }
     int reader = unordered_reader(f, c);

@@ -5,6 +5,7 @@
  * for another stream runs that one only as far as it must. */
 #include "kernels/cudahost/stream.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,12 +24,12 @@ struct CUstream_st *ch_stream(cudaStream_t handle) {
   return NULL;
 }
 
-/* --- running -------------------------------------------------------------------------------------
- */
+/* --- running ---------------------------------------------------------------------------------- */
 cudaError_t ch_op_run(struct ch_op *op) {
   cudaError_t e = ch_sticky();
   if (!e) {
     ch_phase(op->type->on_device ? CH_ON_DEVICE : CH_HOST);
+    if (ch_setting(CH_TRACE)) fprintf(stderr, "cudahost: runs %s\n", op->name);
     e = op->type->run(op);
   }
   if (op->type->on_device) ch_release(op);
@@ -75,8 +76,7 @@ static void run_some(void) {
     for (uint64_t n = chance() % 4; n && s->device == ch_device(); n--) ch_run_one(s);
 }
 
-/* --- queueing ------------------------------------------------------------------------------------
- */
+/* --- queueing --------------------------------------------------------------------------------- */
 void *ch_op_create(const struct ch_op_type *type, size_t bytes, const char *name,
                    const void *caller) {
   struct ch_op *op = calloc(1, bytes);
@@ -156,8 +156,7 @@ cudaError_t ch_op_wait(cudaStream_t stream) {
   return ch_sticky();
 }
 
-/* --- the interface -------------------------------------------------------------------------------
- */
+/* --- the interface ---------------------------------------------------------------------------- */
 static cudaError_t create(cudaStream_t *stream, unsigned flags, int priority) {
   cudaError_t e = ch_enter(CH_NORMAL);
   if (!e && (!stream || flags > cudaStreamNonBlocking)) e = cudaErrorInvalidValue;
@@ -217,7 +216,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  cudaError_t e = ch_enter(CH_NORMAL);
+  cudaError_t e = ch_enter(CH_UNSAFE);
   if (!e) ch_counters.syncs++, e = ch_op_wait(stream);
   return ch_leave(e);
 }
@@ -226,6 +225,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   cudaError_t e = ch_enter(CH_NORMAL);
   struct CUstream_st *s = look_up(stream, &e);
   if (s && s->capture) e = ch_capture_forbid(s->capture, cudaErrorStreamCaptureUnsupported);
+  if (!e) e = ch_capture_unsafe();
   if (!e && s->done < s->issued) {
     ch_run_one(s);
     e = ch_sticky() ? ch_sticky() : cudaErrorNotReady;
@@ -259,8 +259,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void *user)
   return ch_leave(e);
 }
 
-/* --- work of the emulated libraries --------------------------------------------------------------
- */
+/* --- work of the emulated libraries ----------------------------------------------------------- */
 struct custom_op {
   struct ch_op op;
   cudaError_t (*fn)(void *user);
@@ -270,10 +269,16 @@ struct custom_op {
 };
 static cudaError_t run_custom(struct ch_op *op) {
   struct custom_op *c = (struct custom_op *)op;
-  for (int i = 0; i < c->n_reads + c->n_writes; i++)
-    ch_range_check(op->name, op->caller, c->ranges[i].at, c->ranges[i].bytes,
-                   i < c->n_reads ? CH_RANGE_READ : CH_RANGE_WRITE);
-  return c->fn(c->user);
+  for (int i = 0; i < c->n_reads + c->n_writes; i++) {
+    const struct cudahost_range *r = &c->ranges[i];
+    for (size_t row = 0; row < (r->n_rows ? r->n_rows : 1); row++)
+      ch_range_check(op->name, op->caller, (const char *)r->at + row * r->pitch, r->bytes,
+                     i < c->n_reads ? CH_RANGE_READ : CH_RANGE_WRITE);
+  }
+  ch_host_function(true);
+  cudaError_t e = c->fn(c->user);
+  ch_host_function(false);
+  return e;
 }
 static const struct ch_op_type custom_type = {"a library call", true, cudaGraphNodeTypeKernel,
                                               run_custom,       NULL, NULL};

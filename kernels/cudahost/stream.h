@@ -7,6 +7,8 @@
 
 #include "kernels/cudahost/internal.h"
 
+#pragma GCC visibility push(hidden)
+
 struct ch_set { /* of graph nodes, by index */
   int *node;
   int n, max;
@@ -31,7 +33,7 @@ struct CUevent_st {
   struct CUstream_st *stream; /* of the last record, */
   uint64_t seq;               /* and its number there */
   double ms;
-  struct ch_capture *capture; /* recorded in a capture: the nodes it stands for */
+  uint64_t capture; /* recorded in the capture of this number: the nodes it stands for; or 0 */
   struct ch_set nodes;
 };
 
@@ -42,7 +44,8 @@ void ch_run_until(struct CUstream_st *s, uint64_t seq);
 void ch_run_one(struct CUstream_st *s);
 void ch_event_reset(void);
 
-/* --- graph.c: a stream or event in a capture hands over to these --- */
+/* --- graph.c: a stream or event in a capture hands over to these ------------------------------ */
+struct ch_capture *ch_capture_find(uint64_t number); /* NULL when it has ended */
 cudaError_t ch_capture_add(struct CUstream_st *s, struct ch_op *op);
 cudaError_t ch_capture_record(struct CUevent_st *e, struct CUstream_st *s);
 cudaError_t ch_capture_wait(struct CUstream_st *s, struct CUevent_st *e);
@@ -53,5 +56,7 @@ cudaError_t ch_capture_unsafe(void);
 /* ... of using the legacy stream while a blocking stream captures. */
 cudaError_t ch_capture_implicit(int device);
 void ch_graph_reset(void);
+
+#pragma GCC visibility pop
 
 #endif

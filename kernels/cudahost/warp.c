@@ -33,7 +33,7 @@ static void shuffle(void *lane[32], unsigned mask) {
       ch_fault(cudaErrorLaunchFailure);
     }
     int from = source(s, i);
-    if (from < 0 || from > 31 || !lane[from]) {
+    if (from < 0 || from > 31 || !(mask >> from & 1)) {
       ch_report("a shuffle reads lane %d, which the mask %08x lacks; lane %d asked\n", from, mask,
                 i);
       ch_report_place(ch_now->place.pc);

@@ -24,7 +24,7 @@
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 /* Variables only. They lie in a section of their own, which tells them from the host's globals. */
-#define __constant__ __attribute__((section("cudahost_section"), visibility("hidden"), used))
+#define __constant__ __attribute__((section("cudahost_section"), used))
 
 #define threadIdx (cudahost_thread_idx())
 #define blockIdx (cudahost_block_idx())

@@ -46,7 +46,7 @@ enum cudahost_vote { CUDAHOST_SYNC, CUDAHOST_AND, CUDAHOST_OR, CUDAHOST_COUNT };
 int cudahost_barrier(enum cudahost_vote vote, int predicate, struct cudahost_site site);
 
 /* A warp-wide operation: every lane of `mask` arrives with its own `lane` struct, the last one runs
- * run() over all of them (NULL where the mask has no bit), all go on. */
+ * run() over those that the mask has, all go on. */
 struct cudahost_warp_op {
   const char *name;
   void (*run)(void *lane[32], unsigned mask);

@@ -262,7 +262,7 @@ static __global__ void k_dynamic(int *out, int n) {
 
 static int dynamic_shared() {
   device<int> out(1);
-  const int n = 50000; /* 200,000 bytes */
+  const int n = 40000; /* 160,000 bytes */
   OK(KA_LAUNCH(k_dynamic, 1, 32, 400, nullptr, out.at, 100));
   OK(out.download());
   CHECK(out.host[0] == 99);

@@ -18,6 +18,7 @@ struct cudahost_case {
 enum {
   CASE_CHECKED = 1, /* needs the callbacks of check.c: not under a real sanitizer */
   CASE_ASAN = 4,    /* AddressSanitizer or UBSan reports it in its own words, where it is on */
+  CASE_GCC = 8,     /* clang does not show the access */
   CASE_PRINTS = 2,  /* may write to stderr although it is correct */
 };
 

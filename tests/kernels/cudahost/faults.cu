@@ -20,12 +20,11 @@ static __global__ void k_fill(float *x, float value, int n) {
 /* Runs a kernel that takes an output of 64 floats. */
 #define RUN(kernel, block)                                                                         \
   device<float> out(64);                                                                           \
-  OK(KA_LAUNCH(kernel, 2, block, 0, nullptr, out.at));                                             \
+  OK(KA_LAUNCH(kernel, 1, block, 0, nullptr, out.at));                                             \
   OK(cudaDeviceSynchronize());                                                                     \
   return 0
 
-/* --- shared memory -------------------------------------------------------------------------------
- */
+/* --- shared memory ---------------------------------------------------------------------------- */
 static __global__ void k_read_too_early(float *out) {
   KA_SHARED(float, part, 64);
   part[threadIdx.x] = 1;
@@ -135,8 +134,7 @@ static __global__ void k_too_much_shared(float *out) {
 }
 static int too_much_shared() { RUN(k_too_much_shared, 1); }
 
-/* --- cp.async ------------------------------------------------------------------------------------
- */
+/* --- cp.async --------------------------------------------------------------------------------- */
 template <int KIND> static __global__ void k_async(float *out, const float *in) {
   KA_SHARED(float, part, 64);
   unsigned i = threadIdx.x;
@@ -174,8 +172,7 @@ static int async_misaligned() {
   return 0;
 }
 
-/* --- divergence ----------------------------------------------------------------------------------
- */
+/* --- divergence ------------------------------------------------------------------------------- */
 static __global__ void k_divergent_shuffle(float *out) {
   float v = 1;
   if (threadIdx.x % 32 < 16) v = __shfl_xor_sync(ALL, v, 1);
@@ -234,8 +231,7 @@ static __global__ void k_barrier_and_shuffle(float *out) {
 }
 static int barrier_and_shuffle() { RUN(k_barrier_and_shuffle, 32); }
 
-/* --- device memory -------------------------------------------------------------------------------
- */
+/* --- device memory ---------------------------------------------------------------------------- */
 static __global__ void k_read_at(float *out, const float *in, int i) { *out = in[i]; }
 static int read_at(const float *in, int i) {
   device<float> out(1);
@@ -328,14 +324,56 @@ static __global__ void k_deep(float *out) {
 }
 static int too_deep() { RUN(k_deep, 1); }
 
+/* Blocks run in any order and at the same time. */
+static __global__ void k_blocks_write(float *out) {
+  out[threadIdx.x] = static_cast<float>(blockIdx.x);
+}
+static int blocks_write() {
+  device<float> out(32);
+  OK(KA_LAUNCH(k_blocks_write, 4, 32, 0, nullptr, out.at));
+  OK(cudaDeviceSynchronize());
+  return 0;
+}
+static __global__ void k_blocks_read(float *x) { x[blockIdx.x] = x[(blockIdx.x + 1) % gridDim.x]; }
+static int blocks_read() {
+  device<float> x(8);
+  OK(x.upload());
+  OK(KA_LAUNCH(k_blocks_read, 8, 1, 0, nullptr, x.at));
+  OK(cudaDeviceSynchronize());
+  return 0;
+}
+
+static __global__ void k_endless(int *flag) {
+  while (atomicAdd(flag, 0) == 0) {
+  }
+}
+static int endless() {
+  device<int> flag(1);
+  if (!cudahost_set("timeout", "1")) return __LINE__;
+  OK(flag.upload());
+  OK(KA_LAUNCH(k_endless, 1, 32, 0, nullptr, flag.at));
+  OK(cudaDeviceSynchronize());
+  return 0;
+}
+
+static __global__ void k_assert(float *out, int n) {
+  assert(n < 3);
+  out[0] = 1;
+}
+static int failed_assert() {
+  device<float> out(1);
+  OK(KA_LAUNCH(k_assert, 1, 1, 0, nullptr, out.at, 3));
+  OK(cudaDeviceSynchronize());
+  return 0;
+}
+
 static __global__ void k_trap(float *out) {
   out[threadIdx.x] = 1;
   if (threadIdx.x == 3) __trap();
 }
 static int trap() { RUN(k_trap, 32); }
 
-/* --- host code -----------------------------------------------------------------------------------
- */
+/* --- host code -------------------------------------------------------------------------------- */
 static int host_reads_device() {
   device<float> x(100);
   return x.at[3] > 0;
@@ -457,7 +495,7 @@ static int copy_after_free() {
 static cudaError_t nothing(void *) { return cudaSuccess; }
 static int library_reads_unwritten() {
   device<float> x(N), y(N);
-  cudahost_range read = {x.at, x.bytes}, write = {y.at, y.bytes};
+  cudahost_range read = {x.at, x.bytes, 1, 0}, write = {y.at, y.bytes, 1, 0};
   OK(cudahost_enqueue(nullptr, "gemm", nothing, nullptr, 0, &read, 1, &write, 1));
   OK(cudaDeviceSynchronize());
   return 0;
@@ -483,8 +521,8 @@ const struct cudahost_case cudahost_fault_cases[] = {
     {"async_too_soon", async<2>, "race on shared|starts a cp.async|read it", CASE_CHECKED},
     {"async_beyond", async<3>, "beyond device memory|reads 4 bytes", CASE_CHECKED},
     {"async_misaligned", async_misaligned, "cp.async of a misaligned address", 0},
-    {"divergent_shuffle", divergent_shuffle,
-     "divergence|k_divergent_shuffle|a shuffle|have returned", 0},
+    {"divergent_shuffle", divergent_shuffle, "divergence|k_divergent_shuffle|a shuffle|returned",
+     0},
     {"two_shuffles", two_shuffles,
      "divergence: lanes of a warp wait at different|a shuffle|a shuffle", 0},
     {"wrong_mask", wrong_mask, "divergence|returned|a shuffle", 0},
@@ -505,10 +543,16 @@ const struct cudahost_case cudahost_fault_cases[] = {
      CASE_CHECKED},
     {"read_null", read_null, "null pointer|k_read_at", CASE_CHECKED},
     {"write_read_only", write_read_only, "device code touches", CASE_CHECKED},
-    {"misaligned", misaligned, "misaligned access|k_misaligned|float4|faults.cu", CASE_ASAN},
+    {"misaligned", misaligned, "misaligned access|k_misaligned|float4|faults.cu",
+     CASE_ASAN | CASE_GCC},
     {"local_array", local_array, "out of bounds|k_local_array|index 8|faults.cu", CASE_ASAN},
     {"borrowed", borrowed, "device code touches|k_borrowed", CASE_CHECKED},
     {"too_deep", too_deep, "bytes of local memory", CASE_CHECKED},
+    {"blocks_write", blocks_write, "blocks of one launch|k_blocks_write|writes|wrote it",
+     CASE_CHECKED},
+    {"blocks_read", blocks_read, "blocks of one launch|k_blocks_read|wrote it", CASE_CHECKED},
+    {"endless", endless, "k_endless has run for 1 s", 0},
+    {"failed_assert", failed_assert, "assert|n < 3|k_assert|faults.cu", 0},
     {"trap", trap, "trapped|k_trap|thread (3,0,0)|faults.cu", 0},
     {"host_reads_device", host_reads_device, "host code reads device memory|faults.cu|byte 12", 0},
     {"host_writes_device", host_writes_device, "host code writes device memory|faults.cu", 0},

@@ -89,6 +89,26 @@ static int pinned_copies() {
   return 0;
 }
 
+/* A small destination shares its page with other things: read too early it is NaN, not old. */
+static int early_read_is_nan() {
+  device<float> x(4);
+  float *pinned;
+  OK(cudaMallocHost(&pinned, 64));
+  for (int i = 0; i < 16; i++) pinned[i] = 7;
+  OK(x.upload());
+  OK(cudaMemcpyAsync(pinned + 4, x.at, x.bytes, cudaMemcpyDeviceToHost, nullptr));
+  bool early = pinned[4] != pinned[4];
+  OK(cudaDeviceSynchronize());
+  CHECK(pinned[3] == 7 && pinned[4] == 0 && pinned[7] == 0 && pinned[8] == 7);
+  CHECK(early || pinned[4] == 0); /* eager: it is there already */
+  OK(cudaMemcpyAsync(pinned + 8, pinned, 16, cudaMemcpyHostToHost, nullptr)); /* pinned both ways */
+  OK(cudaDeviceSynchronize());
+  pinned[8] = pinned[0] = 1;
+  OK(cudaDeviceSynchronize());
+  OK(cudaFreeHost(pinned));
+  return 0;
+}
+
 static int registered_memory() {
   float *x = static_cast<float *>(calloc(N, sizeof(float)));
   void *same;
@@ -162,8 +182,7 @@ static int legacy_stream() {
   return 0;
 }
 
-/* --- graphs --------------------------------------------------------------------------------------
- */
+/* --- graphs ----------------------------------------------------------------------------------- */
 /* x = 3 on a; y = 4 on b; z = x + y on a after both; captured from a. */
 static int capture(const streams &s, cudaGraph_t *graph, float *x, float *y, float *z,
                    float value) {
@@ -277,6 +296,10 @@ static int capture_violations() {
   OK(cudaStreamBeginCapture(s.a, global));
   CHECK(spoiled(s, cudaStreamQuery(s.a), unsupported) == 0);
   OK(cudaStreamBeginCapture(s.a, global));
+  CHECK(spoiled(s, cudaStreamSynchronize(s.b), unsupported) == 0); /* any wait */
+  OK(cudaStreamBeginCapture(s.a, global));
+  CHECK(spoiled(s, cudaEventQuery(outside), unsupported) == 0);
+  OK(cudaStreamBeginCapture(s.a, global));
   CHECK(spoiled(s, cudaMalloc(&p, 16), unsupported) == 0);
   OK(cudaStreamBeginCapture(s.a, global));
   CHECK(spoiled(s, cudaFree(x.at), unsupported) == 0);
@@ -318,8 +341,7 @@ static int capture_violations() {
   return 0;
 }
 
-/* --- failures ------------------------------------------------------------------------------------
- */
+/* --- failures --------------------------------------------------------------------------------- */
 static int out_of_memory() {
   void *p, *q;
   size_t left, total;
@@ -464,12 +486,14 @@ static cudaError_t copy_now(void *user) {
   return cudaSuccess;
 }
 
-/* Work of a library, in stream order and inside a graph. */
+static cudaError_t refuse(void *) { return cudaErrorECCUncorrectable; }
+
+/* Work of a library, in stream order. */
 static int library_work() {
   streams s;
   device<float> x(N), y(N);
   copy_job job = {y.at, x.at, N};
-  cudahost_range read = {x.at, x.bytes}, write = {y.at, y.bytes};
+  cudahost_range read = {x.at, x.bytes, 1, 0}, write = {y.at, y.bytes, 1, 0};
   cudahost_counters before, after;
   OK(KA_LAUNCH(k_fill, 1, 64, 0, s.a, x.at, 1, N));
   OK(cudahost_enqueue(s.a, "copy_now", copy_now, &job, sizeof job, &read, 1, &write, 1));
@@ -481,6 +505,13 @@ static int library_work() {
   CHECK(after.syncs == before.syncs + 1);
   OK(y.download());
   for (int i = 0; i < N; i++) CHECK(y.host[i] == 8);
+  device<int> z(4 * 8); /* a matrix of 4 x 5 in rows of 8: the rest was never written */
+  cudahost_range matrix = {z.at, 5 * sizeof(int), 4, 8 * sizeof(int)};
+  OK(cudaMemset2DAsync(z.at, 8 * sizeof(int), 0, 5 * sizeof(int), 4, s.a));
+  OK(cudahost_enqueue(s.a, "refuse", refuse, nullptr, 0, &matrix, 1, nullptr, 0));
+  CHECK(cudaStreamSynchronize(s.a) == cudaErrorECCUncorrectable);
+  CHECK(cudaMemset(z.at, 0, 4) == cudaErrorECCUncorrectable);
+  OK(cudaDeviceReset());
   return 0;
 }
 
@@ -503,6 +534,7 @@ static int counters() {
 const struct cudahost_case cudahost_host_cases[] = {
     {"two_streams", two_streams, nullptr, 0},
     {"pinned_copies", pinned_copies, nullptr, 0},
+    {"early_read_is_nan", early_read_is_nan, nullptr, 0},
     {"registered_memory", registered_memory, nullptr, 0},
     {"copies_2d", copies_2d, nullptr, 0},
     {"host_functions", host_functions, nullptr, 0},
