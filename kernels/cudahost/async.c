@@ -50,7 +50,8 @@ static void perform(struct ch_fibre *f, const struct ch_copy *c) {
 static void complete_group(struct ch_fibre *f) {
   int n = f->group_end[0];
   for (int i = 0; i < n; i++) perform(f, &f->copies[i]);
-  memmove(f->copies, f->copies + n, (size_t)(f->n_copies - n) * sizeof *f->copies);
+  if (n < f->n_copies)
+    memmove(f->copies, f->copies + n, (size_t)(f->n_copies - n) * sizeof *f->copies);
   f->n_copies -= n;
   f->n_groups--;
   for (int i = 0; i < f->n_groups; i++) f->group_end[i] = f->group_end[i + 1] - n;
