@@ -8,8 +8,12 @@
  * gradients of a key sum over its query heads by themselves.
  *
  * A tile is [rows][D] numbers in packs of 16 bytes. Pack c of row r stands where pack c ^ (r mod 8)
- * would, so that the same pack of 8 rows (ldmatrix), 8 packs of one row (copies) and what a quarter
- * warp reads of f32 tiles (below) never meet in a bank. */
+ * would, so that the same pack of 8 rows (ldmatrix) and 8 packs of one row (copies) never meet in a
+ * bank:
+ *
+ *   row 0   0 1 2 3 4 5 6 7      D = 64 bf16: a row is the 32 banks, a digit is 4 of them
+ *   row 1   1 0 3 2 5 4 7 6
+ *   row 2   2 3 0 1 6 7 4 5 ... */
 #ifndef KAPPA_KERNELS_CUDA_ATTN_CUH
 #define KAPPA_KERNELS_CUDA_ATTN_CUH
 
@@ -17,6 +21,12 @@
 #include "kernels/cuda/ptx.cuh"
 
 #include <limits.h>
+
+enum {
+  ATTN_WIDEST = 256,              /* head that the tiles hold */
+  ATTN_SHARED = (98 << 10) + 512, /* dynamic shared memory; every GPU from sm_80 on has 99 KiB */
+  RUN = 32                        /* rows that share a first_key */
+};
 
 static const float LOG2_E = 1.44269504088896341f, LN_2 = 0.69314718055994531f;
 
@@ -202,7 +212,7 @@ __device__ __forceinline__ void load_tile(T *tile, const R &rows, int first, boo
   });
 }
 
-/* Is there a NaN or an infinity in what this thread has loaded? */
+/* Is there a NaN or an infinity in what this thread has copied? */
 template <int THREADS, int ROWS, int D, typename T>
 __device__ __forceinline__ bool poisoned(const T *tile) {
   const int N = wide<T>::N;
@@ -263,14 +273,23 @@ static inline attention attention_of(const struct ka_tensor &q, const struct ka_
 }
 
 template <typename A>
-static cudaError_t attn_launch(struct ka_dev *dev, void (*kernel)(A), int64_t blocks, int threads,
-                               int shared_bytes, A args) {
-  cudaError_t e =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-  if (e != cudaSuccess) return e;
+static cudaError_t attn_allow(void (*kernel)(A), int64_t blocks, int shared_bytes) {
   if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  return KA_LAUNCH(kernel, (unsigned)blocks, threads, (size_t)shared_bytes, cuda_of(dev)->stream,
-                   args);
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+}
+
+/* Launches, or returns. */
+#define ATTN_RUN(dev, op, kernel, blocks, threads, bytes, args)                                    \
+  do {                                                                                             \
+    int64_t blocks_ = blocks;                                                                      \
+    cudaError_t e_ = attn_allow(kernel, blocks_, bytes);                                           \
+    if (e_ == cudaSuccess)                                                                         \
+      e_ = KA_LAUNCH(kernel, (unsigned)blocks_, threads, bytes, cuda_of(dev)->stream, args);       \
+    KA_TRY(cuda_launched(dev, op, e_));                                                            \
+  } while (0)
+
+static inline bool too_wide(const attention &a) {
+  return a.q_width > ATTN_WIDEST || a.v_width > ATTN_WIDEST;
 }
 
 /* f.run<DQ, DV>() for the smallest padded widths that there are kernels for. */
@@ -281,6 +300,5 @@ template <typename F> static ka_status by_width(const attention &a, const F &f) 
   if (a.q_width <= 192 && a.v_width <= 128) return f.template run<192, 128>();
   return f.template run<256, 256>();
 }
-enum { ATTN_WIDEST = 256 };
 
 #endif

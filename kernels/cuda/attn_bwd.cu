@@ -16,8 +16,6 @@
 
 namespace {
 
-enum { RUN = 32 }; /* rows that share a first_key */
-
 /* --- rows ----------------------------------------------------------------------------------------
  */
 
@@ -64,14 +62,14 @@ __global__ void __launch_bounds__(rows_shape<T, D>::THREADS) k_attn_rows(backwar
 template <typename T, int M, int N, typename L, typename D>
 __device__ __forceinline__ void gradients(const attention &a, fragment<M, N> &s, fragment<M, N> &dp,
                                           L lse_of, D delta_of) {
-  each_element(dp, [&](float &x, int m, int n, int i) { x -= delta_of(m, n, i); });
+  dp.each([&](float &x, int m, int n, int i) { x -= delta_of(m, n, i); });
   if (!a.plain)
-    each_element(s, [&](float &x, int m, int n, int i) {
+    s.each([&](float &x, int m, int n, int i) {
       float slope;
       x = score<T>(a, x, &slope);
       dp.at[m][n][i] *= slope;
     });
-  each_element(s, [&](float &x, int m, int n, int i) {
+  s.each([&](float &x, int m, int n, int i) {
     x = exp2_approx(x * a.unit - lse_of(m, n, i));
     dp.at[m][n][i] *= x;
   });
@@ -89,6 +87,7 @@ template <typename T, int DQ, int DV, int WHAT> struct keys_shape {
   static const int OWN = KEYS * (DQ + (WHAT & OF_K ? DV : 0)), STAGE = STEP * (DQ + DV);
   static const int BYTES = (OWN + 2 * STAGE) * (int)sizeof(T) + 2 * STEP * (int)sizeof(row_facts);
   static const int BLOCKS = BYTES < 81 << 10 ? 2 : 1; /* of 164 KiB */
+  static_assert(BYTES <= ATTN_SHARED, "tiles fit the shared memory");
 };
 
 /* One past the last row that may see a key before `end`; all threads of the block. */
@@ -161,7 +160,7 @@ __global__ void __launch_bounds__(keys_shape<T, DQ, DV, WHAT>::THREADS,
         a, s, dp, [&](int, int n, int i) { return row[column_of(n, i)].lse; },
         [&](int, int n, int i) { return row[column_of(n, i)].delta; });
     if (edge)
-      each_element(s, [&](float &x, int m, int n, int i) {
+      s.each([&](float &x, int m, int n, int i) {
         const row_facts &r = row[column_of(n, i)];
         int key = first + mine + row_of(m, i);
         if (key < r.lo || key > r.hi) x = dp.at[m][n][i] = 0;
@@ -169,7 +168,7 @@ __global__ void __launch_bounds__(keys_shape<T, DQ, DV, WHAT>::THREADS,
     if constexpr ((WHAT & OF_V) != 0) weigh<DV>(dv, s, dout);
     if constexpr ((WHAT & OF_K) != 0) weigh<DQ>(dk, dp, q);
   }
-  dk.scale(a.scale);
+  dk.each([&](float &x, int, int, int) { x *= a.scale; });
   __syncthreads(); /* k and v become dk and dv */
   if constexpr ((WHAT & OF_K) != 0) put_rows<DQ>(k + mine * DQ, dk);
   if constexpr ((WHAT & OF_V) != 0) put_rows<DV>((WHAT & OF_K ? v : k) + mine * DV, dv);
@@ -197,6 +196,7 @@ template <typename T, int DQ, int DV> struct queries_shape {
   static const int BYTES =
       (QUERIES * (DQ + DV) + 2 * STAGE) * (int)sizeof(T) + QUERIES * (int)sizeof(row_facts);
   static const int BLOCKS = BYTES < 81 << 10 ? 2 : 1; /* of 164 KiB */
+  static_assert(BYTES <= ATTN_SHARED, "tiles fit the shared memory");
 };
 
 template <typename T, int DQ, int DV>
@@ -246,14 +246,14 @@ __global__ void __launch_bounds__(queries_shape<T, DQ, DV>::THREADS,
         a, s, dp, [&](int m, int, int i) { return row[mine + row_of(m, i)].lse; },
         [&](int m, int, int i) { return row[mine + row_of(m, i)].delta; });
     if (edge)
-      each_element(dp, [&](float &x, int m, int n, int i) {
+      dp.each([&](float &x, int m, int n, int i) {
         const row_facts &r = row[mine + row_of(m, i)];
         int j = key + column_of(n, i);
         if (j < r.lo || j > r.hi) x = 0;
       });
     weigh<DQ>(dq, dp, k);
   }
-  dq.scale(a.scale);
+  dq.each([&](float &x, int, int, int) { x *= a.scale; });
   __syncthreads(); /* q becomes dq */
   put_rows<DQ>(q + mine * DQ, dq);
   __syncthreads();
@@ -287,29 +287,34 @@ template <typename T> struct launch {
   int64_t n_heads;
 
   template <int DQ, int DV, int WHAT> ka_status dkv() const {
+    struct ka_ctx *ctx = dev->ctx;
     typedef keys_shape<T, DQ, DV, WHAT> z;
-    return cuda_launched(dev, "attn_bwd",
-                         attn_launch(dev, k_attn_dkv<T, DQ, DV, WHAT>,
-                                     n_heads * div_up(f.a.n_keys, z::KEYS), z::THREADS, z::BYTES,
-                                     f));
+    ATTN_RUN(dev, "attn_bwd", (k_attn_dkv<T, DQ, DV, WHAT>), n_heads * div_up(f.a.n_keys, z::KEYS),
+             z::THREADS, z::BYTES, f);
+    return KA_STATUS_OK;
   }
   template <int DQ, int DV> ka_status run() const {
     struct ka_ctx *ctx = dev->ctx;
-    typedef queries_shape<T, DQ, DV> z;
     typedef rows_shape<T, DV> r;
-    KA_TRY(cuda_launched(dev, "attn_bwd",
-                         attn_launch(dev, k_attn_rows<T, DV>, n_heads * (f.n_facts / r::ROWS),
-                                     r::THREADS, r::BYTES, f)));
+    typedef queries_shape<T, DQ, DV> z;
+    ATTN_RUN(dev, "attn_bwd", (k_attn_rows<T, DV>), n_heads * (f.n_facts / r::ROWS), r::THREADS,
+             r::BYTES, f);
     if constexpr (DQ > 128) { /* sums of both would not fit the registers */
       KA_TRY((dkv<DQ, DV, OF_V>()));
       KA_TRY((dkv<DQ, DV, OF_K>()));
     } else {
       KA_TRY((dkv<DQ, DV, OF_BOTH>()));
     }
-    return cuda_launched(dev, "attn_bwd",
-                         attn_launch(dev, k_attn_dq<T, DQ, DV>,
-                                     n_heads * div_up((int64_t)f.a.n_tok * f.a.group, z::QUERIES),
-                                     z::THREADS, z::BYTES, f));
+    ATTN_RUN(dev, "attn_bwd", (k_attn_dq<T, DQ, DV>),
+             n_heads * div_up((int64_t)f.a.n_tok * f.a.group, z::QUERIES), z::THREADS, z::BYTES, f);
+    return KA_STATUS_OK;
+  }
+  ka_status run_plain() const {
+    struct ka_ctx *ctx = dev->ctx;
+    ATTN_RUN(dev, "attn_bwd", k_attn_bwd_plain<T>,
+             n_heads * ((int64_t)f.a.n_tok * f.a.group + f.a.n_keys), PLAIN,
+             PLAIN * (int)sizeof(float), f);
+    return KA_STATUS_OK;
   }
 };
 
@@ -319,34 +324,24 @@ ka_status attn_bwd_cuda(struct ka_dev *dev, const struct ka_attn_bwd_args *args)
   struct ka_ctx *ctx = dev->ctx;
   KA_BY_TYPE(dev, "attn_bwd", args->q.dtype, {
     if (args->q.shape[0] * args->q.shape[1] * args->q.shape[2] == 0) return KA_STATUS_OK;
-    backward<T> f = {attention_of(args->q, args->k, args->v, args->doc_start, args->window, 0,
-                                  args->scale, args->softcap),
-                     (T *)args->dq.data,
-                     (T *)args->dk.data,
-                     (T *)args->dv.data,
-                     (const T *)args->q.data,
-                     (const T *)args->k.data,
-                     (const T *)args->v.data,
-                     (const T *)args->out.data,
-                     (const T *)args->dout.data,
-                     (const float *)args->lse.data,
-                     NULL,
-                     NULL,
-                     0};
-    launch<T> l = {dev, f, args->k.shape[0] * args->k.shape[2]};
-    int64_t n = (int64_t)f.a.n_tok * f.a.group;
-    if (f.a.q_width > ATTN_WIDEST || f.a.v_width > ATTN_WIDEST)
-      return cuda_launched(
-          dev, "attn_bwd",
-          attn_launch(dev, k_attn_bwd_plain<T>, l.n_heads * (n + f.a.n_keys), PLAIN, 0, f));
+    launch<T> l = {dev,
+                   {attention_of(args->q, args->k, args->v, args->doc_start, args->window, 0,
+                                 args->scale, args->softcap),
+                    (T *)args->dq.data, (T *)args->dk.data, (T *)args->dv.data,
+                    (const T *)args->q.data, (const T *)args->k.data, (const T *)args->v.data,
+                    (const T *)args->out.data, (const T *)args->dout.data,
+                    (const float *)args->lse.data, NULL, NULL, 0},
+                   args->k.shape[0] * args->k.shape[2]};
+    backward<T> &f = l.f;
+    if (too_wide(f.a)) return l.run_plain();
     for (const struct ka_tensor *t : {&args->dq, &args->dk, &args->dv, &args->out, &args->dout})
-      l.f.a.packs = l.f.a.packs && whole_packs(*t);
-    l.f.n_facts = (int)(div_up(n, 128) * 128);
-    size_t n_facts = (size_t)(l.n_heads * l.f.n_facts);
+      f.a.packs = f.a.packs && whole_packs(*t);
+    f.n_facts = (int)(div_up((int64_t)f.a.n_tok * f.a.group, 128) * 128);
+    size_t n = (size_t)(l.n_heads * f.n_facts);
     void *scratch;
-    KA_TRY(cuda_scratch(dev, n_facts * sizeof(row_facts) + n_facts / RUN * sizeof(int), &scratch));
-    l.f.facts = (row_facts *)scratch;
-    l.f.first_key = (int *)(l.f.facts + n_facts);
-    return by_width(l.f.a, l);
+    KA_TRY(cuda_scratch(dev, n * sizeof(row_facts) + n / RUN * sizeof(int), &scratch));
+    f.facts = (row_facts *)scratch;
+    f.first_key = (int *)(f.facts + n);
+    return by_width(f.a, l);
   });
 }

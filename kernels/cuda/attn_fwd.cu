@@ -22,6 +22,7 @@ template <typename T, int DQ, int DV> struct shape {
   static const int BYTES =
       (QUERIES * DQ + 2 * STAGE) * (int)sizeof(T) + QUERIES * (int)sizeof(key_range);
   static const int BLOCKS = BYTES < 81 << 10 ? 2 : 1; /* of 164 KiB */
+  static_assert(BYTES <= ATTN_SHARED, "tiles fit the shared memory");
 };
 
 /* Scores of one tile to weights; o and sum rescaled to the new maximum. A row that has seen nothing
@@ -77,11 +78,11 @@ __device__ __forceinline__ void finish(const attention &a, float *lse, int head,
 template <typename T, int DQ, int DV>
 __global__ void __launch_bounds__(shape<T, DQ, DV>::THREADS, shape<T, DQ, DV>::BLOCKS)
     k_attn_fwd(forward<T> f) {
-  typedef shape<T, DQ, DV> s_;
-  const int M = s_::M, N = s_::N, KEYS = s_::KEYS, THREADS = s_::THREADS, QUERIES = s_::QUERIES;
+  typedef shape<T, DQ, DV> z;
+  const int M = z::M, N = z::N, KEYS = z::KEYS, THREADS = z::THREADS, QUERIES = z::QUERIES;
   KA_SHARED_DYNAMIC(T, q);
   T *stages = q + QUERIES * DQ;
-  key_range *seen = reinterpret_cast<key_range *>(stages + 2 * s_::STAGE);
+  key_range *seen = reinterpret_cast<key_range *>(stages + 2 * z::STAGE);
   const attention &a = f.a;
   int n_tiles = (a.n_tok * a.group + QUERIES - 1) / QUERIES;
   int head = (int)blockIdx.x / n_tiles, tile = n_tiles - 1 - (int)blockIdx.x % n_tiles;
@@ -89,7 +90,7 @@ __global__ void __launch_bounds__(shape<T, DQ, DV>::THREADS, shape<T, DQ, DV>::B
   query_rows<const T> queries(a, f.q, head, a.q_width);
   key_rows<const T> keys(a, f.k, head, a.q_width), values(a, f.v, head, a.v_width);
   auto load = [&](int t) {
-    T *k = stages + t % 2 * s_::STAGE;
+    T *k = stages + t % 2 * z::STAGE;
     load_tile<THREADS, KEYS, DQ>(k, keys, t * KEYS, a.packs);
     load_tile<THREADS, KEYS, DV>(k + KEYS * DQ, values, t * KEYS, a.packs);
     cp_async_commit();
@@ -108,7 +109,7 @@ __global__ void __launch_bounds__(shape<T, DQ, DV>::THREADS, shape<T, DQ, DV>::B
 #pragma unroll
   for (int i = 0; i < 2 * M; i++) top[i / 2][i % 2] = -INFINITY, sum[i / 2][i % 2] = 0;
   for (int t = range.some.lo / KEYS; t <= last; t++) {
-    const T *k = stages + t % 2 * s_::STAGE, *v = k + KEYS * DQ;
+    const T *k = stages + t % 2 * z::STAGE, *v = k + KEYS * DQ;
     int key = t * KEYS;
     bool edge = key < range.all.lo || key + KEYS - 1 > range.all.hi;
     cp_async_wait<0>();
@@ -117,9 +118,9 @@ __global__ void __launch_bounds__(shape<T, DQ, DV>::THREADS, shape<T, DQ, DV>::B
     if (first + mine >= queries.n) continue;
     fragment<M, N> s;
     scores<DQ>(s, q + mine * DQ, k);
-    if (!a.plain) each_element(s, [&](float &x, int, int, int) { x = score<T>(a, x); });
+    if (!a.plain) s.each([&](float &x, int, int, int) { x = score<T>(a, x); });
     if (edge)
-      each_element(s, [&](float &x, int m, int n, int i) {
+      s.each([&](float &x, int m, int n, int i) {
         if (!sees(seen[mine + row_of(m, i)], key + column_of(n, i))) x = -INFINITY;
       });
     soften(s, o, top, sum, a.unit);
@@ -144,11 +145,19 @@ template <typename T> struct launch {
   struct ka_dev *dev;
   forward<T> f;
   int64_t n_heads;
+
   template <int DQ, int DV> ka_status run() const {
-    typedef shape<T, DQ, DV> s;
-    int64_t blocks = n_heads * div_up((int64_t)f.a.n_tok * f.a.group, s::QUERIES);
-    return cuda_launched(dev, "attn_fwd",
-                         attn_launch(dev, k_attn_fwd<T, DQ, DV>, blocks, s::THREADS, s::BYTES, f));
+    struct ka_ctx *ctx = dev->ctx;
+    typedef shape<T, DQ, DV> z;
+    ATTN_RUN(dev, "attn_fwd", (k_attn_fwd<T, DQ, DV>),
+             n_heads * div_up((int64_t)f.a.n_tok * f.a.group, z::QUERIES), z::THREADS, z::BYTES, f);
+    return KA_STATUS_OK;
+  }
+  ka_status run_plain() const {
+    struct ka_ctx *ctx = dev->ctx;
+    ATTN_RUN(dev, "attn_fwd", k_attn_fwd_plain<T>, n_heads * f.a.n_tok * f.a.group, PLAIN,
+             PLAIN * (int)sizeof(float), f);
+    return KA_STATUS_OK;
   }
 };
 
@@ -164,11 +173,6 @@ ka_status attn_fwd_cuda(struct ka_dev *dev, const struct ka_attn_fwd_args *args)
                     (const T *)args->k.data, (const T *)args->v.data},
                    args->k.shape[0] * args->k.shape[2]};
     l.f.a.packs = l.f.a.packs && whole_packs(args->out);
-
-    if (l.f.a.q_width > ATTN_WIDEST || l.f.a.v_width > ATTN_WIDEST)
-      return cuda_launched(dev, "attn_fwd",
-                           attn_launch(dev, k_attn_fwd_plain<T>,
-                                       l.n_heads * l.f.a.n_tok * l.f.a.group, PLAIN, 0, l.f));
-    return by_width(l.f.a, l);
+    return too_wide(l.f.a) ? l.run_plain() : by_width(l.f.a, l);
   });
 }

@@ -33,19 +33,20 @@ template <int THREADS> __device__ float block_max(float x) {
   return x;
 }
 
-/* out[c] = factor * sum over i of [begin, end) that count(i): weight(i) * x.at(i)[c]. */
+/* out[c] = factor * sum over i of [begin, end) that count(i): weight(i) * x.at(i)[c]. Needs 4
+ * THREADS bytes of dynamic shared memory, whatever was there. */
 template <int THREADS, typename T, typename R, typename C, typename W>
 __device__ void plain_sum(T *out, const R &x, int begin, int end, float factor, C count, W weight) {
-  KA_SHARED(float, w, THREADS);
+  KA_SHARED_DYNAMIC(float, w);
   int me = (int)threadIdx.x;
   for (int c = me; c - me < x.width; c += THREADS) {
     float sum = 0;
     for (int i = begin; i < end; i += THREADS) {
+      __syncthreads(); /* nobody needs the last ones */
       if (i + me < end && count(i + me)) w[me] = weight(i + me);
       __syncthreads();
       for (int k = 0; k < THREADS && i + k < end && c < x.width; k++)
         if (count(i + k)) sum += w[k] * to_float(x.at(i + k)[c]);
-      __syncthreads();
     }
     if (c < x.width) out[c] = from_float<T>(factor * sum);
   }

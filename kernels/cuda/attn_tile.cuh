@@ -7,11 +7,8 @@
  *   weigh   O += W X     W a fragment like S, 8 N rows of X
  *
  * Who holds what is mma.m16n8k16's rule: with lane = 4 g + t, at[m][n][2 h + e] is row 16 m + 8 h +
- * g and column 8 n + 2 t + e. O in f32 has other columns: see column().
- *
- * Wavefronts of shared memory (128 bytes a clock) per m16n8k16, 4 warps sharing the path to 4
- * tensor cores that take one each in 8 clocks (A100): scores 2 / M + 4 (1 + M / N) / ... see
- * docs/cuda.md. */
+ * g and column 8 n + 2 t + e. O in f32 has other columns: see
+ * sum_column(). */
 #ifndef KAPPA_KERNELS_CUDA_ATTN_TILE_CUH
 #define KAPPA_KERNELS_CUDA_ATTN_TILE_CUH
 
@@ -19,13 +16,17 @@
 
 template <int M, int N> struct fragment {
   float at[M][N][4];
-  __device__ __forceinline__ void clear() {
+
+  template <typename F> __device__ __forceinline__ void each(F f) { /* f(element, m, n, i) */
 #pragma unroll
-    for (int i = 0; i < M * N * 4; i++) at[i / 4 / N][i / 4 % N][i % 4] = 0;
+    for (int m = 0; m < M; m++)
+#pragma unroll
+      for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) f(at[m][n][i], m, n, i);
   }
-  __device__ __forceinline__ void scale(float by) {
-#pragma unroll
-    for (int i = 0; i < M * N * 4; i++) at[i / 4 / N][i / 4 % N][i % 4] *= by;
+  __device__ __forceinline__ void clear() {
+    each([](float &x, int, int, int) { x = 0; });
   }
 };
 
@@ -41,19 +42,8 @@ static __device__ __forceinline__ int column_of(int n, int i) {
 
 /* Column of at[m][n][0] of a sum of weighed rows: of f32 rows, packs of 4 are read at once, which
  * two neighbours n share. */
-template <typename T> __device__ __forceinline__ int column(int n) {
+template <typename T> __device__ __forceinline__ int sum_column(int n) {
   return sizeof(T) == 2 ? 8 * n + lane() % 4 * 2 : n / 2 * 16 + lane() % 4 * 4 + n % 2 * 2;
-}
-
-/* f(element, m, n, i) */
-template <int M, int N, typename F>
-__device__ __forceinline__ void each_element(fragment<M, N> &s, F f) {
-#pragma unroll
-  for (int m = 0; m < M; m++)
-#pragma unroll
-    for (int n = 0; n < N; n++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) f(s.at[m][n][i], m, n, i);
 }
 
 /* --- bf16 ----------------------------------------------------------------------------------------
@@ -78,7 +68,7 @@ template <int D, int M, int N>
 __device__ __forceinline__ void scores(fragment<M, N> &s, const bf16 *a, const bf16 *b) {
   int l = lane();
   s.clear();
-#pragma unroll(D % 64 == 0 ? 4 : D / 16)
+#pragma unroll(D % 128 == 0 ? 4 : 2) /* all of it would take too many registers */
   for (int k = 0; k < D / 16; k++) {
     unsigned x[M][4], y[4];
 #pragma unroll
@@ -147,22 +137,21 @@ __device__ __forceinline__ void weigh(fragment<M, D / 8> &o, const fragment<M, N
                                       const float *x) {
 #pragma unroll
   for (int n8 = 0; n8 < N; n8++) {
-#pragma unroll 1
-    for (int t = 0; t < 4; t++) { /* the lane of each row that has columns 2 t, 2 t + 1 */
+#pragma unroll(D <= 128 ? 2 : 1)
+    for (int j = 0; j < 8; j++) {
+      float v[2 * M], y[4];
 #pragma unroll
-      for (int e = 0; e < 2; e++) {
-        float v[2 * M], y[4];
+      for (int i = 0; i < 2 * M; i++) { /* from the one of the row's four lanes that has it */
+        const float *pair = &w.at[i / 2][n8][i % 2 * 2];
+        v[i] = __shfl_sync(0xffffffffu, j % 2 ? pair[1] : pair[0], lane() / 4 * 4 + j / 2);
+      }
+#pragma unroll
+      for (int n = 0; n < D / 8; n += 2) {
+        load<4>(y, x + place<float, D>(8 * n8 + j, 2 * n + lane() % 4));
 #pragma unroll
         for (int i = 0; i < 2 * M; i++)
-          v[i] = __shfl_sync(0xffffffffu, w.at[i / 2][n8][i % 2 * 2 + e], lane() / 4 * 4 + t);
 #pragma unroll
-        for (int n = 0; n < D / 8; n += 2) {
-          load<4>(y, x + place<float, D>(8 * n8 + 2 * t + e, 2 * n + lane() % 4));
-#pragma unroll
-          for (int i = 0; i < 2 * M; i++)
-#pragma unroll
-            for (int k = 0; k < 4; k++) o.at[i / 2][n + k / 2][i % 2 * 2 + k % 2] += v[i] * y[k];
-        }
+          for (int k = 0; k < 4; k++) o.at[i / 2][n + k / 2][i % 2 * 2 + k % 2] += v[i] * y[k];
       }
     }
   }
@@ -179,7 +168,7 @@ __device__ __forceinline__ void put_rows(T *tile, const fragment<M, D / 8> &o) {
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
       float v[2] = {o.at[i / 2][n][i % 2 * 2], o.at[i / 2][n][i % 2 * 2 + 1]};
-      int c = column<T>(n), r = row_of(i / 2, i % 2 * 2);
+      int c = sum_column<T>(n), r = row_of(i / 2, i % 2 * 2);
       store<2>(tile + place<T, D>(r, c / wide<T>::N) + c % wide<T>::N, v);
     }
 }
