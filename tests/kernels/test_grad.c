@@ -127,22 +127,27 @@ static double total_loss(struct ka_dev *ref, struct ka_xent_args args) {
   args.backward = false;
   T_OK(ka_xent(ref, &args));
   double sum = 0;
-  for (int64_t r = 0; r < args.loss.shape[0]; r++) sum += ((double *)args.loss.data)[r];
+  for (int64_t r = 0; r < args.loss.shape[0]; r++) {
+    sum += ((double *)args.loss.data)[r];
+    if (args.kl.data) sum += args.kl_weight * ((double *)args.kl.data)[r];
+  }
   return sum;
 }
 
-/* Cross-entropy writes its gradient over the logits. */
+/* Cross-entropy, alone or with the divergence from a base's, writes its gradient over the logits.
+ */
 static void test_xent(void **state) {
   (void)state;
   struct ka_ctx context, *ctx = &context;
   ka_ctx_init(ctx);
   struct ka_dev ref;
   T_OK(ka_dev_open(ctx, &ref, "ref"));
-  for (int cap = 0; cap < 2; cap++) {
+  static const int flags[] = {0, KA_CASE_CAP, KA_CASE_BASE, KA_CASE_BASE | KA_CASE_CAP};
+  for (int way = 0; way < 4; way++) {
     struct ka_arena a;
     struct ka_op_call call;
     ka_arena_init(&a, ctx, "xent");
-    struct ka_op_case c = {KA_OP_xent, "R3 V11", KA_CASE_BACKWARD | (cap ? KA_CASE_CAP : 0)};
+    struct ka_op_case c = {KA_OP_xent, "R3 V11", KA_CASE_BACKWARD | flags[way]};
     T_OK(ka_op_call_make(&ref, &a, &c, KA_F64, 3, (struct ka_op_layout){0}, &call));
     struct ka_xent_args args = call.args.xent;
     double *z = args.logits.data, *keep = copy_of(&a, &args.logits), *grad;
