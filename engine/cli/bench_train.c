@@ -187,17 +187,18 @@ static double product_flops(const struct ka_profile_row *profile) {
 static ka_status time_steps(struct bench *b, struct ka_loop *loop, struct figures *out) {
   struct ka_ctx *ctx = b->ctx;
   struct ka_profile_row profile[KA_N_OPS] = {0};
-  double seconds[MAX_STEPS], loss = 0, norm = 0, tokens = (double)(b->rows * b->length);
-  int64_t n_targets = 0, n_steps = 0;
+  struct ka_loop_step step;
+  double seconds[MAX_STEPS], tokens = (double)(b->rows * b->length);
+  int64_t n_steps = 0;
   b->dev.profile = profile;
-  ka_status st = ka_loop_step(loop, &loss, &n_targets, &norm);
+  ka_status st = ka_loop_step(loop, &step);
   b->dev.profile = NULL;
   KA_TRY(st);
-  for (int i = 0; i < WARM_UP; i++) KA_TRY(ka_loop_step(loop, &loss, &n_targets, &norm));
+  for (int i = 0; i < WARM_UP; i++) KA_TRY(ka_loop_step(loop, &step));
   double start_s = ka_now_s();
   while (n_steps < MIN_STEPS || (n_steps < MAX_STEPS && ka_now_s() - start_s < enough_s)) {
     double begin = ka_now_s();
-    KA_TRY(ka_loop_step(loop, &loss, &n_targets, &norm));
+    KA_TRY(ka_loop_step(loop, &step));
     seconds[n_steps++] = ka_now_s() - begin;
   }
   qsort(seconds, (size_t)n_steps, sizeof *seconds, by_value);
@@ -205,7 +206,7 @@ static ka_status time_steps(struct bench *b, struct ka_loop *loop, struct figure
   out->median_tok_per_s = tokens / seconds[n_steps / 2];
   out->product_share = product_flops(profile) / seconds[0] / b->gemm_rate;
   out->model_flops = model_flops(b, loop->model) / seconds[0];
-  out->loss = loss / (double)n_targets;
+  out->loss = step.loss / (double)step.n_targets;
   return KA_STATUS_OK;
 }
 

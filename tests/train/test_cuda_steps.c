@@ -82,9 +82,10 @@ static void bed_close(struct bed *b) {
 }
 
 static ka_status step(struct bed *b, double *loss) {
-  double norm;
-  int64_t n_targets;
-  return ka_loop_step(&b->loop, loss, &n_targets, &norm);
+  struct ka_loop_step s = {0};
+  ka_status st = ka_loop_step(&b->loop, &s);
+  *loss = s.loss;
+  return st;
 }
 
 /* From the third micro-batch on: nothing allocated, one recording a micro-batch, and one wait a
