@@ -254,6 +254,38 @@ static ka_status check_one_of(struct ka_job_reader *r, const struct ka_job_rule 
   return KA_STATUS_OK;
 }
 
+/* Every unit at its own rate: nothing is cut, so there is no budget. */
+static ka_status check_soft(struct ka_job_reader *r, const struct ka_job_selection *s) {
+  struct ka_ctx *ctx = r->ctx;
+  static const char *const budgets[] = {"selection.count", "selection.fraction", "selection.params",
+                                        "selection.file"};
+  for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++)
+    if (ka_job_given(r->job, budgets[i]))
+      KA_TRY(ka_job_problem_at(r, budgets[i], "%s and selection.mode: soft exclude each other",
+                               budgets[i]));
+  if (strcmp(s->metric, "kappa") != 0 && strcmp(s->metric, "kappa_mp") != 0)
+    KA_TRY(ka_job_problem_at(r, "selection.mode",
+                             "selection.mode: soft goes with metric kappa or kappa_mp, not %s",
+                             s->metric));
+  return KA_STATUS_OK;
+}
+
+static ka_status finish_selection(struct ka_job_reader *r, struct ka_job_selection *s) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_job *j = r->job;
+  bool all = strcmp(s->metric, "all") == 0, soft = strcmp(s->mode, "soft") == 0;
+  bool other = all || soft || s->fraction > 0 || s->params > 0 || s->file;
+  if (soft) KA_TRY(check_soft(r, s));
+  if (other && !ka_job_given(j, "selection.count")) s->count = 0;
+  if (all || ka_job_given(j, "selection.exclude")) return KA_STATUS_OK;
+  static const char *const usual[] = {"embed_tokens", "lm_head"};
+  void *list;
+  KA_TRY(ka_arena_alloc_n(&j->arena, &list, 2, sizeof *usual, "exclude"));
+  memcpy(list, usual, sizeof usual);
+  s->exclude = (struct ka_job_list){list, 2};
+  return KA_STATUS_OK;
+}
+
 static ka_status finish(struct ka_job_reader *r) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_job *j = r->job;
@@ -271,18 +303,9 @@ static ka_status finish(struct ka_job_reader *r) {
                              "val_set_size: got %g, expected a fraction below 1 or a whole number "
                              "of rows",
                              j->val_set_size));
-  struct ka_job_selection *s = &j->selection;
-  bool all = s->metric && strcmp(s->metric, "all") == 0;
-  bool other = all || s->fraction > 0 || s->params > 0 || s->file;
-  if (other && !ka_job_given(j, "selection.count")) s->count = 0;
-  if (!all && !ka_job_given(j, "selection.exclude")) {
-    static const char *const usual[] = {"embed_tokens", "lm_head"};
-    void *list;
-    KA_TRY(ka_arena_alloc_n(&j->arena, &list, 2, sizeof *usual, "exclude"));
-    memcpy(list, usual, sizeof usual);
-    s->exclude = (struct ka_job_list){list, 2};
-  }
-  return KA_STATUS_OK;
+  if (strcmp(j->anchor.by, "kappa") == 0 && strcmp(j->anchor.kind, "l2") != 0)
+    KA_TRY(ka_job_problem_at(r, "anchor.by", "anchor.by: kappa goes with kind: l2"));
+  return finish_selection(r, &j->selection);
 }
 
 /* One message from all problems, as many as fit. */

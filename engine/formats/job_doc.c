@@ -20,13 +20,13 @@ static const char *kind_text(const struct ka_job_key *k) {
   return k->list ? many[k->kind] : one[k->kind];
 }
 
-/* The words of a choice that work today, joined by `between`. */
+/* The words of a choice, joined by `between`. */
 static ka_status append_choices(struct ka_ctx *ctx, struct ka_str *out, const char *choices,
                                 const char *between) {
   bool first = true;
   for (const char *p = choices; *p;) {
     size_t n = strcspn(p, "|");
-    if (*p != '!' && !memchr(p, '=', n)) {
+    if (!memchr(p, '=', n)) {
       if (!first) KA_TRY(ka_str_puts(ctx, out, between));
       KA_TRY(ka_str_append(ctx, out, p, n));
       first = false;
@@ -129,7 +129,7 @@ static json_t *choice_schema(const char *choices) {
       json_array_append_new(words, json_true());
     else if (n == 5 && strncmp(p, "false", 5) == 0)
       json_array_append_new(words, json_false());
-    else if (*p != '!' && !equals)
+    else if (!equals)
       json_array_append_new(words, json_stringn(p, word));
     p += n + (p[n] == '|');
   }

@@ -226,8 +226,40 @@ static void test_linear(void **state) {
   ka_dev_close(&ref);
 }
 
+/* Without gradients a step is the two decays alone. */
+static void test_adamw_decay(void **state) {
+  (void)state;
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev ref;
+  T_OK(ka_dev_open(ctx, &ref, "ref"));
+  float w[] = {1, -2, 0.5f}, w0[] = {3, -2, -1}, m[3] = {0}, v[3] = {0}, g[3] = {0};
+  struct ka_tensor t = ka_tensor_2d(w, KA_F32, 1, 3);
+  struct ka_adamw_args args = {.weight = t,
+                               .w = t,
+                               .m = ka_tensor_2d(m, KA_F32, 1, 3),
+                               .v = ka_tensor_2d(v, KA_F32, 1, 3),
+                               .grad = ka_tensor_2d(g, KA_F32, 1, 3),
+                               .w0 = ka_tensor_2d(w0, KA_F32, 1, 3),
+                               .lr = 0.5,
+                               .eps = 1e-8,
+                               .weight_decay = 0.25,
+                               .pull = 0.5,
+                               .t = 1};
+  T_OK(ka_adamw(&ref, &args));
+  const float want[] = {1 - 0.5f * (0.25f * 1 + 0.5f * -2), -2 - 0.5f * (0.25f * -2),
+                        0.5f - 0.5f * (0.25f * 0.5f + 0.5f * 1.5f)};
+  assert_memory_equal(w, want, sizeof want);
+  args.pull = 2; /* and all of the way */
+  args.weight_decay = 0;
+  T_OK(ka_adamw(&ref, &args));
+  assert_memory_equal(w, w0, sizeof w0);
+  ka_dev_close(&ref);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_pairs), cmocka_unit_test(test_xent),
+                                     cmocka_unit_test(test_adamw_decay),
                                      cmocka_unit_test(test_rope), cmocka_unit_test(test_linear)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
