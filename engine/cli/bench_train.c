@@ -51,6 +51,7 @@ struct bench {
   int64_t rows, length;
   enum ka_dtype compute;
   struct ka_optim_config optim;
+  double kl_weight; /* of the anchor; 0: none */
   double gemm_rate;
   const char *dir; /* of the model */
   int32_t *ids, *position, *start;
@@ -236,6 +237,7 @@ static ka_status run_one(struct bench *b, enum part part, struct figures *out) {
   ka_status st = KA_STATUS_OK;
   reset_peak();
   KA_TRY_GOTO(ka_model_open(ctx, &model, &b->dev, b->dir, b->compute), out);
+  model.kl_weight = b->kl_weight;
   KA_TRY_GOTO(choose(b, &model, part), out);
   KA_TRY_GOTO(prepare(b, &model, &optim), out);
   for (int64_t i = 0; i < model.n_slices; i++)
@@ -335,6 +337,7 @@ static ka_status read_options(struct bench *b, const struct ka_cli *cli, enum pa
                                       .max_grad_norm = 1,
                                       .state = strcmp(state, "bf16") == 0 ? KA_BF16 : KA_F32,
                                       .offload = ka_cli_flag(cli, "offload")};
+  b->kl_weight = ka_cli_float(cli, "kl");
   parts[0] = FULL;
   parts[1] = b->shape->second;
   *n = 2;
