@@ -14,7 +14,8 @@
 static inline double ka_adamw_clip(const struct ka_adamw_args *args) {
   const double *health = args->health.data;
   if (!health) return 1;
-  if (!isfinite(health[0]) || !isfinite(health[1])) return (double)NAN;
+  for (int64_t i = 0; i < args->health.shape[0]; i++)
+    if (!isfinite(health[i])) return (double)NAN;
   return args->max_norm > 0 ? fmin(1, args->max_norm / (sqrt(health[0]) + 1e-6)) : 1;
 }
 

@@ -67,13 +67,15 @@ const struct ka_operand ka_operands[KA_N_OPS][KA_MAX_OPERANDS] = {
                        A(glu_bwd, out, "NF", X, W | O, "dout"), A(glu_bwd, dout, "NF", X, R, NULL),
                        A(glu_bwd, gate, "NF", X, R, NULL), A(glu_bwd, up, "NF", X, R, NULL)},
     [KA_OP_xent] = {A(xent, logits, "RV", X, RW, NULL), A(xent, targets, "R", I32, R, NULL),
-                    A(xent, scale, "1", SUM, R | O, NULL), A(xent, loss, "R", SUM, W, NULL),
+                    A(xent, scale, "1", SUM, R | O, NULL), A(xent, base, "RV", X, R | O, NULL),
+                    A(xent, loss, "R", SUM, W, NULL), A(xent, kl, "R", SUM, W | O, NULL),
                     A(xent, argmax, "R", I32, W | O, NULL)},
     [KA_OP_sum] = {A(sum, out, "1", F64, RW, NULL), A(sum, x, "?", F32F64, R, NULL)},
     [KA_OP_sumsq] = {A(sumsq, out, "1", F64, RW, NULL), A(sumsq, x, "?", F32, R, NULL)},
     [KA_OP_adamw] = {A(adamw, weight, "*", F32BF16, W | S, "w"),
                      A(adamw, w, "*", F32BF16, RW | S, NULL), A(adamw, m, "*", F32BF16, RW, NULL),
                      A(adamw, v, "*", F32BF16, RW, NULL), A(adamw, grad, "*", F32, R, NULL),
+                     A(adamw, w0, "*", F32BF16, R | O | S, NULL),
                      A(adamw, health, "h", F64, R | O, NULL)},
 };
 #undef A

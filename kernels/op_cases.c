@@ -33,6 +33,7 @@ enum {
   SKIP = KA_CASE_SKIP,
   BIG = KA_CASE_BIG | KA_CASE_PERF,
   SR = KA_CASE_SR,
+  BASE = KA_CASE_BASE,
 };
 
 const struct ka_op_case ka_op_cases[] = {
@@ -52,9 +53,9 @@ const char *ka_op_case_text(const struct ka_op_case *c, char buf[128]) {
   static const struct {
     int flag;
     const char *name;
-  } names[] = {{TA, "trans_a"},        {TB, "trans_b"},    {ACC, "+="},       {WIDE, "f32 out"},
-               {PACK, "packed"},       {WINDOW, "window"}, {DOCS, "docs"},    {CAP, "softcap"},
-               {BACKWARD, "backward"}, {SKIP, "skip"},     {SR, "bf16 state"}};
+  } names[] = {{TA, "trans_a"},        {TB, "trans_b"},    {ACC, "+="},        {WIDE, "f32 out"},
+               {PACK, "packed"},       {WINDOW, "window"}, {DOCS, "docs"},     {CAP, "softcap"},
+               {BACKWARD, "backward"}, {SKIP, "skip"},     {SR, "bf16 state"}, {BASE, "base"}};
   int n = snprintf(buf, 128, "%s", c->sizes);
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (c->flags & names[i].flag) n += snprintf(buf + n, (size_t)(128 - n), " %s", names[i].name);
@@ -92,8 +93,8 @@ static enum ka_dtype type_of(const struct make *m, const struct ka_operand *o) {
   case KA_TYPE_FLOAT:
     if (output && m->c->flags & HALF) return KA_F16;
     return output && m->c->flags & WIDE && m->x == KA_BF16 ? KA_F32 : m->x;
-  case KA_TYPE_F32BF16: /* adamw: state is read and written, the compute weight only written */
-    if (o->flags & KA_READ || m->c->flags & ALIAS)
+  case KA_TYPE_F32BF16: /* adamw: state is read and written, the other weights are not */
+    if (output && (o->flags & KA_READ || m->c->flags & ALIAS))
       return m->c->flags & SR && m->x == KA_BF16 ? KA_BF16 : KA_F32;
     return narrow ? m->x : KA_F32;
   case KA_TYPE_F32F64:
@@ -165,16 +166,30 @@ static void fill_values(const struct make *m, const struct ka_operand *o, int nu
   }
 }
 
+/* Is the operand there? Most that are optional go with OPT, some with flags of their own. */
+static bool wanted(const struct make *m, const struct ka_operand *o) {
+  static const struct {
+    const char *name;
+    int any_of;
+  } own[] = {{"doc_start", DOCS},
+             {"base", BASE},
+             {"kl", BASE},
+             {"w0", BASE},
+             {"pre", GELU_TANH | BACKWARD}};
+  int f = m->c->flags;
+  if (!(o->flags & KA_OPTIONAL)) return true;
+  if (strcmp(o->name, "bias_grad") == 0) return f & OPT && f & TA;
+  if (strcmp(o->name, "bias") == 0) return f & OPT && !(f & (ACC | BACKWARD));
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+    if (strcmp(o->name, own[i].name) == 0) return f & own[i].any_of;
+  return f & OPT;
+}
+
 static ka_status make_operand(struct make *m, struct ka_op_call *call, int number) {
   struct ka_ctx *ctx = m->dev->ctx;
   const struct ka_operand *o = &ka_operands[call->op][number];
   struct ka_tensor *t = ka_op_call_operand(call, number);
-  bool wanted = strcmp(o->name, "doc_start") == 0 ? m->c->flags & DOCS : m->c->flags & OPT;
-  if (m->c->op == KA_OP_matmul && strcmp(o->name, "pre") == 0)
-    wanted = m->c->flags & (GELU_TANH | BACKWARD);
-  if (strcmp(o->name, "bias_grad") == 0) wanted = m->c->flags & OPT && m->c->flags & TA;
-  if (strcmp(o->name, "bias") == 0 && m->c->flags & (ACC | BACKWARD)) wanted = false;
-  if ((o->flags & KA_OPTIONAL && !wanted) || o->type == KA_TYPE_U8) return KA_STATUS_OK;
+  if (!wanted(m, o) || o->type == KA_TYPE_U8) return KA_STATUS_OK;
   const char *dims = dims_of(m, o);
   if (*dims == '*') dims = "NC";
   int64_t shape[KA_MAX_DIM] = {0};
@@ -266,6 +281,7 @@ static void set_scalars(const struct ka_op_case *c, union ka_op_args *args) {
     break;
   case KA_OP_xent:
     args->xent.grad_scale = 0.125;
+    args->xent.kl_weight = 0.5;
     args->xent.softcap = cap;
     args->xent.backward = f & BACKWARD;
     break;
@@ -275,6 +291,7 @@ static void set_scalars(const struct ka_op_case *c, union ka_op_args *args) {
     args->adamw.beta2 = 0.999;
     args->adamw.eps = 1e-8;
     args->adamw.weight_decay = 0.1;
+    args->adamw.pull = 3;
     args->adamw.max_norm = 0.25;
     args->adamw.seed = 5;
     args->adamw.t = 3;

@@ -32,6 +32,7 @@ enum {
   KA_CASE_SKIP = 1 << 21, /* some indices say: skip this one */
   KA_CASE_SR = 1 << 22,   /* optimizer state in bf16, rounded stochastically */
   KA_CASE_BIG = 1 << 23,  /* PERF with the sizes of an 8B Llama, for devices of their own */
+  KA_CASE_BASE = 1 << 24, /* with the operands of a base model */
 };
 
 struct ka_op_case {

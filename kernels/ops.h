@@ -210,15 +210,22 @@ struct ka_glu_bwd_args {
 };
 
 /* For each row: z = logits (softcap c: c * tanh(logits / c)); loss = logsumexp(z) - z[target].
- * backward: logits become grad_scale * scale * dloss/dlogits. A target of -1 makes loss and
- * gradient of its row 0. Sums in f32 at least. */
+ * With base, another model's logits of the same rows, z0 made of them alike: kl = KL(p0 || p) =
+ * sum of p0 (log p0 - log p), p = softmax(z), p0 = softmax(z0), the distillation loss of Li and
+ * Hoiem 2016 (eq. 2) at temperature 1 less the entropy of p0; classes whose p0 underflows to 0 add
+ * nothing. backward: logits become grad_scale * scale * d(loss + kl_weight * kl)/dlogits, for z
+ * (p - onehot) + kl_weight (p - p0). Where base equals logits, kl is 0 and the gradient that
+ * without base, to the bit. A target of -1 makes loss, kl and gradient of its row 0. Sums in f32 at
+ * least. */
 struct ka_xent_args {
   struct ka_tensor logits;  /* [R,V] x or f32; read, and = with backward */
   struct ka_tensor targets; /* [R] i32 in [0,V), or -1 */
   struct ka_tensor scale;   /* [1] f32 (f64 with f64), optional (1): a factor on the device */
+  struct ka_tensor base;    /* [R,V] as logits, optional */
   struct ka_tensor loss;    /* [R] f32 (f64 with f64) = */
+  struct ka_tensor kl;      /* [R] f32 (f64 with f64) =, with base only */
   struct ka_tensor argmax;  /* [R] i32 =, optional: first maximum */
-  double grad_scale, softcap;
+  double grad_scale, kl_weight, softcap;
   bool backward;
 };
 
@@ -237,17 +244,20 @@ struct ka_sumsq_args {
 /* torch.optim.AdamW (Loshchilov and Hutter 2019, algorithm 2), in f32, with g = grad * clip:
  *   w -= lr * weight_decay * w;  m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;
  *   w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
- * then weight = w rounded to its dtype. clip = min(1, max_norm / (sqrt(health[0]) + 1e-6)), the
- * rule of torch.nn.utils.clip_grad_norm_, or 1 when max_norm is 0. When a value of health is not
- * finite, nothing is written. State in bf16 is rounded stochastically, up with the probability of
- * the part that is cut off; the random bits depend on (seed, t, index of the element) only. */
+ * then weight = w rounded to its dtype. With w0 the first line also takes lr * pull * (w - w0) from
+ * w: a decay towards w0 instead of 0 (L2-SP, Li, Grandvalet and Davoine 2018, decoupled).
+ * clip = min(1, max_norm / (sqrt(health[0]) + 1e-6)), the rule of torch.nn.utils.clip_grad_norm_,
+ * or 1 when max_norm is 0. When a value of health is not finite, nothing is written. State in bf16
+ * is rounded stochastically, up with the probability of the part that is cut off; the random bits
+ * depend on (seed, t, index of the element) only. */
 struct ka_adamw_args {
   struct ka_tensor weight; /* [r,c] f32 or bf16 =; any row stride; may be w itself */
   struct ka_tensor w;      /* [r,c] f32 or bf16 master, read and written; any row stride */
   struct ka_tensor m, v;   /* [r,c] in w's dtype, read and written */
   struct ka_tensor grad;   /* [r,c] f32 */
-  struct ka_tensor health; /* [2] f64, optional: sum of squares of all gradients, loss */
-  double lr, beta1, beta2, eps, weight_decay, max_norm;
+  struct ka_tensor w0;     /* [r,c] f32 or bf16, any row stride, optional */
+  struct ka_tensor health; /* [h] f64, optional: sum of squares of all gradients; losses */
+  double lr, beta1, beta2, eps, weight_decay, pull, max_norm;
   uint64_t seed; /* of this tensor; read with bf16 state alone */
   int64_t t;     /* step, from 1 */
 };

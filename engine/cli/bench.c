@@ -38,6 +38,7 @@ static const struct ka_option options[] = {
      "train: only this: everything; q, k, o of the upper half of the layers; 5 % of lowest kappa"},
     {"optimizer-dtype", KA_OPT_STR, "f32|bf16", "f32", "train: masters and moments"},
     {"offload", KA_OPT_FLAG, NULL, NULL, "train: masters and moments in host memory"},
+    {"kl", KA_OPT_FLOAT, "WEIGHT", NULL, "train: with the KL anchor"},
     {"file", KA_OPT_STR, "FILE", NULL, "spectral: a model or safetensors file"},
     {0},
 };

@@ -51,6 +51,7 @@ struct bench {
   int64_t rows, length;
   enum ka_dtype compute;
   struct ka_optim_config optim;
+  double kl_weight; /* of the anchor; 0: none */
   double gemm_rate;
   const char *dir; /* of the model */
   int32_t *ids, *position, *start;
@@ -187,17 +188,18 @@ static double product_flops(const struct ka_profile_row *profile) {
 static ka_status time_steps(struct bench *b, struct ka_loop *loop, struct figures *out) {
   struct ka_ctx *ctx = b->ctx;
   struct ka_profile_row profile[KA_N_OPS] = {0};
-  double seconds[MAX_STEPS], loss = 0, norm = 0, tokens = (double)(b->rows * b->length);
-  int64_t n_targets = 0, n_steps = 0;
+  struct ka_loop_step step;
+  double seconds[MAX_STEPS], tokens = (double)(b->rows * b->length);
+  int64_t n_steps = 0;
   b->dev.profile = profile;
-  ka_status st = ka_loop_step(loop, &loss, &n_targets, &norm);
+  ka_status st = ka_loop_step(loop, &step);
   b->dev.profile = NULL;
   KA_TRY(st);
-  for (int i = 0; i < WARM_UP; i++) KA_TRY(ka_loop_step(loop, &loss, &n_targets, &norm));
+  for (int i = 0; i < WARM_UP; i++) KA_TRY(ka_loop_step(loop, &step));
   double start_s = ka_now_s();
   while (n_steps < MIN_STEPS || (n_steps < MAX_STEPS && ka_now_s() - start_s < enough_s)) {
     double begin = ka_now_s();
-    KA_TRY(ka_loop_step(loop, &loss, &n_targets, &norm));
+    KA_TRY(ka_loop_step(loop, &step));
     seconds[n_steps++] = ka_now_s() - begin;
   }
   qsort(seconds, (size_t)n_steps, sizeof *seconds, by_value);
@@ -205,7 +207,7 @@ static ka_status time_steps(struct bench *b, struct ka_loop *loop, struct figure
   out->median_tok_per_s = tokens / seconds[n_steps / 2];
   out->product_share = product_flops(profile) / seconds[0] / b->gemm_rate;
   out->model_flops = model_flops(b, loop->model) / seconds[0];
-  out->loss = loss / (double)n_targets;
+  out->loss = step.loss / (double)step.n_targets;
   return KA_STATUS_OK;
 }
 
@@ -235,6 +237,7 @@ static ka_status run_one(struct bench *b, enum part part, struct figures *out) {
   ka_status st = KA_STATUS_OK;
   reset_peak();
   KA_TRY_GOTO(ka_model_open(ctx, &model, &b->dev, b->dir, b->compute), out);
+  model.kl_weight = b->kl_weight;
   KA_TRY_GOTO(choose(b, &model, part), out);
   KA_TRY_GOTO(prepare(b, &model, &optim), out);
   for (int64_t i = 0; i < model.n_slices; i++)
@@ -334,6 +337,7 @@ static ka_status read_options(struct bench *b, const struct ka_cli *cli, enum pa
                                       .max_grad_norm = 1,
                                       .state = strcmp(state, "bf16") == 0 ? KA_BF16 : KA_F32,
                                       .offload = ka_cli_flag(cli, "offload")};
+  b->kl_weight = ka_cli_float(cli, "kl");
   parts[0] = FULL;
   parts[1] = b->shape->second;
   *n = 2;

@@ -112,6 +112,37 @@ static ka_status check_one_of(struct ka_key_reader *r, const struct ka_key_rule 
   return KA_STATUS_OK;
 }
 
+/* Every unit at its own rate: nothing is cut, so there is no budget. */
+static ka_status check_soft(struct ka_key_reader *r, const struct ka_job_selection *s) {
+  struct ka_ctx *ctx = r->ctx;
+  static const char *const budgets[] = {"selection.count", "selection.fraction", "selection.params",
+                                        "selection.file"};
+  for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++)
+    if (ka_key_given(r->file, budgets[i]))
+      KA_TRY(ka_key_problem_at(r, budgets[i], "%s and selection.mode: soft exclude each other",
+                               budgets[i]));
+  if (strcmp(s->metric, "kappa") != 0 && strcmp(s->metric, "kappa_mp") != 0)
+    KA_TRY(ka_key_problem_at(r, "selection.mode",
+                             "selection.mode: soft goes with metric kappa or kappa_mp, not %s",
+                             s->metric));
+  return KA_STATUS_OK;
+}
+
+static ka_status finish_selection(struct ka_key_reader *r, struct ka_job_selection *s) {
+  struct ka_ctx *ctx = r->ctx;
+  bool all = strcmp(s->metric, "all") == 0, soft = strcmp(s->mode, "soft") == 0;
+  bool other = all || soft || s->fraction > 0 || s->params > 0 || s->file;
+  if (soft) KA_TRY(check_soft(r, s));
+  if (other && !ka_key_given(r->file, "selection.count")) s->count = 0;
+  if (all || ka_key_given(r->file, "selection.exclude")) return KA_STATUS_OK;
+  static const char *const usual[] = {"embed_tokens", "lm_head"};
+  void *list;
+  KA_TRY(ka_arena_alloc_n(&r->file->arena, &list, 2, sizeof *usual, "exclude"));
+  memcpy(list, usual, sizeof usual);
+  s->exclude = (struct ka_texts){list, 2};
+  return KA_STATUS_OK;
+}
+
 static ka_status finish(struct ka_key_reader *r, struct ka_job *j) {
   struct ka_ctx *ctx = r->ctx;
   KA_TRY(ka_key_check_required(r, KA_SCOPE_JOB, NULL, ""));
@@ -128,18 +159,9 @@ static ka_status finish(struct ka_key_reader *r, struct ka_job *j) {
                              "val_set_size: got %g, expected a fraction below 1 or a whole number "
                              "of rows",
                              j->val_set_size));
-  struct ka_job_selection *s = &j->selection;
-  bool all = s->metric && strcmp(s->metric, "all") == 0;
-  bool other = all || s->fraction > 0 || s->params > 0 || s->file;
-  if (other && !ka_job_given(j, "selection.count")) s->count = 0;
-  if (!all && !ka_job_given(j, "selection.exclude")) {
-    static const char *const usual[] = {"embed_tokens", "lm_head"};
-    void *list;
-    KA_TRY(ka_arena_alloc_n(&j->file.arena, &list, 2, sizeof *usual, "exclude"));
-    memcpy(list, usual, sizeof usual);
-    s->exclude = (struct ka_texts){list, 2};
-  }
-  return KA_STATUS_OK;
+  if (strcmp(j->anchor.by, "kappa") == 0 && strcmp(j->anchor.kind, "l2") != 0)
+    KA_TRY(ka_key_problem_at(r, "anchor.by", "anchor.by: kappa goes with kind: l2"));
+  return finish_selection(r, &j->selection);
 }
 
 static ka_status read_job(struct ka_ctx *ctx, struct ka_job *job, const char *text, size_t len,

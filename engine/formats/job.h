@@ -62,8 +62,8 @@ struct ka_job_held_outs {
 
 /* After loading: exactly one of num_epochs and max_steps is above 0; at most one of warmup_steps
  * and warmup_ratio; selection has exactly one of count, fraction, params and file, or none with
- * metric all; exclude holds its default. Relative paths are resolved: against the job file's
- * directory, or the current one for words of the command line. */
+ * metric all or mode soft; exclude holds its default. Relative paths are resolved: against the job
+ * file's directory, or the current one for words of the command line. */
 struct ka_job {
 #define KA_JOB_KEY KA_JOB_FIELD
 #include "engine/formats/job.def"

@@ -65,7 +65,7 @@ static json_t *choice_schema(const char *choices) {
       json_array_append_new(words, json_true());
     else if (n == 5 && strncmp(p, "false", 5) == 0)
       json_array_append_new(words, json_false());
-    else if (*p != '!' && !equals)
+    else if (!equals)
       json_array_append_new(words, json_stringn(p, word));
     p += n + (p[n] == '|');
   }

@@ -141,13 +141,13 @@ static ka_status read_bool(struct ka_key_reader *r, const struct ka_yaml *v, boo
   return wrong(r, v, path, "true or false");
 }
 
-/* "a|!b|c=a" in words: "a, c". */
+/* "a|b|c=a" in words: "a, b". */
 static const char *choices_text(const char *choices, char buf[512]) {
   size_t n = 0;
   buf[0] = 0;
   for (const char *p = choices; *p;) {
     size_t len = strcspn(p, "|");
-    if (*p != '!' && !memchr(p, '=', len) && n + len + 3 < 512)
+    if (!memchr(p, '=', len) && n + len + 3 < 512)
       n += (size_t)snprintf(buf + n, 512 - n, "%s%.*s", n ? ", " : "", (int)len, p);
     p += len + (p[len] == '|');
   }
@@ -163,13 +163,10 @@ static ka_status read_choice(struct ka_key_reader *r, const struct ka_key *key,
   size_t n = strlen(v->text);
   for (const char *p = key->choices; *p;) {
     size_t len = strcspn(p, "|");
-    bool later = *p == '!';
-    const char *word = p + later, *equals = memchr(p, '=', len);
-    size_t word_len = equals ? (size_t)(equals - p) : len - later;
-    if (word_len == n && memcmp(word, v->text, n) == 0) {
-      if (later)
-        return ka_key_problem(r, v, "%s: \"%s\" is not supported yet; %s", path, v->text, expected);
-      const char *start = equals ? equals + 1 : word;
+    const char *equals = memchr(p, '=', len);
+    size_t word_len = equals ? (size_t)(equals - p) : len;
+    if (word_len == n && memcmp(p, v->text, n) == 0) {
+      const char *start = equals ? equals + 1 : p;
       KA_TRY(ka_arena_str(&r->file->arena, field, start, (size_t)(p + len - start)));
       return KA_STATUS_OK;
     }

@@ -44,13 +44,13 @@ static const char *kind_text(const struct ka_key *k) {
   return k->list ? many[k->kind] : one[k->kind];
 }
 
-/* The words of a choice that work today, joined by `between`. */
+/* The words of a choice, joined by `between`. */
 static ka_status append_choices(struct ka_ctx *ctx, struct ka_str *out, const char *choices,
                                 const char *between) {
   bool first = true;
   for (const char *p = choices; *p;) {
     size_t n = strcspn(p, "|");
-    if (*p != '!' && !memchr(p, '=', n)) {
+    if (!memchr(p, '=', n)) {
       if (!first) KA_TRY(ka_str_puts(ctx, out, between));
       KA_TRY(ka_str_append(ctx, out, p, n));
       first = false;

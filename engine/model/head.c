@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Final norm, LM head and cross-entropy over the rows that predict a target, in chunks: the logits
- * of one chunk are all that ever exists. In bf16 the logits of a training pass are rounded to bf16
- * (their gradient takes their place), those of an evaluation stay f32. */
+ * of one chunk (and the base model's, with a kl_weight) are all that ever exists. In bf16 the
+ * logits of a training pass are rounded to bf16 (their gradient takes their place), those of an
+ * evaluation stay f32. */
 #include "engine/model/plan.h"
 
 #include <string.h>
@@ -17,6 +18,9 @@ static int64_t rows_that_fit(const struct ka_model *m, enum ka_dtype t) {
   return rows > 0 ? rows : 1;
 }
 
+/* The base model's rows after its final norm, in scratch of the blocks. */
+static void *base_hidden(const struct ka_model *m) { return m->buffers->delta; }
+
 /* Loss of rows [first, first + n); with backward also the head's gradients, and those of hidden in
  * its place. */
 static ka_status chunk(struct ka_model *m, int64_t first, int64_t n, bool backward) {
@@ -27,46 +31,74 @@ static ka_status chunk(struct ka_model *m, int64_t first, int64_t n, bool backwa
   enum ka_dtype t = backward ? m->compute : ka_wide(m);
   size_t wide_bytes = ka_dtype_bytes(ka_wide(m));
   struct ka_tensor h = ka_mat(m, at_row(m, b->hidden, first, C), n, C);
-  struct ka_tensor logits = ka_tensor_2d(b->logits, t, n, V), best = {0};
-  if (!backward) best = ka_tensor_1d(b->best + first, KA_I32, n);
+  struct ka_tensor logits = ka_tensor_2d(b->logits, t, n, V);
+  struct ka_xent_args xent = {
+      .logits = logits,
+      .targets = ka_tensor_1d(b->device.target + first, KA_I32, n),
+      .scale = ka_stat(m, b->device.scale, 1),
+      .loss = ka_stat(m, (char *)b->loss + (size_t)first * wide_bytes, n),
+      .grad_scale = 1,
+      .backward = backward,
+  };
+  if (!backward) xent.argmax = ka_tensor_1d(b->best + first, KA_I32, n);
   KA_TRY(ka_linear_fwd(m, logits, h, head, NULL));
-  KA_TRY(ka_xent(m->dev, &(struct ka_xent_args){
-                             .logits = logits,
-                             .targets = ka_tensor_1d(b->device.target + first, KA_I32, n),
-                             .scale = ka_stat(m, b->device.scale, 1),
-                             .loss = ka_stat(m, (char *)b->loss + (size_t)first * wide_bytes, n),
-                             .argmax = best,
-                             .grad_scale = 1,
-                             .backward = backward}));
+  if (backward && m->kl_weight > 0) {
+    xent.base = ka_tensor_2d(b->base_logits, t, n, V);
+    xent.kl = ka_stat(m, (char *)b->kl + (size_t)first * wide_bytes, n);
+    xent.kl_weight = m->kl_weight;
+    KA_TRY(ka_linear_fwd(m, xent.base, ka_mat(m, at_row(m, base_hidden(m), first, C), n, C),
+                         ka_base_param_of(m, ka_head_role(m), -1), NULL));
+  }
+  KA_TRY(ka_xent(m->dev, &xent));
   if (!backward) return KA_STATUS_OK;
   KA_TRY(ka_linear_dw(m, logits, h, head, NULL));
   return b->need_head_input ? ka_linear_dx(m, h, logits, head, false) : KA_STATUS_OK;
 }
 
+/* picked [R,C] = the rows of b->final that predict a target, hidden the same after a norm. */
+static ka_status pick(struct ka_model *m, void *picked, void *hidden, void *rstd,
+                      const struct ka_param *norm) {
+  struct ka_ctx *ctx = m->ctx;
+  const struct ka_model_buffers *b = m->buffers;
+  int64_t C = m->recipe.C, N = b->batch_B * b->batch_T, R = b->padded_rows;
+  KA_TRY(ka_gather_rows(
+      m->dev, &(struct ka_gather_rows_args){.out = ka_mat(m, picked, R, C),
+                                            .x = ka_mat(m, b->final, N, C),
+                                            .index = ka_tensor_1d(b->device.row, KA_I32, R)}));
+  return ka_norm_fwd(m, ka_mat(m, hidden, R, C), rstd, ka_mat(m, picked, R, C), norm);
+}
+
+/* health += sum of values [R]. */
+static ka_status add_up(struct ka_model *m, double *health, void *values) {
+  return ka_sum(m->dev, &(struct ka_sum_args){.out = ka_tensor_1d(health, KA_F64, 1),
+                                              .x = ka_stat(m, values, m->buffers->padded_rows)});
+}
+
 ka_status ka_head_loss(struct ka_model *m, bool backward) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
+  struct ka_health *health = m->health.data;
   int64_t C = m->recipe.C, N = b->batch_B * b->batch_T, R = b->padded_rows;
   const struct ka_param *norm = ka_param_of(m, KA_ROLE_FINAL_NORM, -1);
   struct ka_tensor picked = ka_mat(m, b->picked, R, C), hidden = ka_mat(m, b->hidden, R, C);
-  struct ka_tensor index = ka_tensor_1d(b->device.row, KA_I32, R);
-  KA_TRY(ka_gather_rows(m->dev, &(struct ka_gather_rows_args){.out = picked,
-                                                              .x = ka_mat(m, b->final, N, C),
-                                                              .index = index}));
-  KA_TRY(ka_norm_fwd(m, hidden, b->rstd, picked, norm));
+  KA_TRY(pick(m, b->picked, b->hidden, b->rstd, norm));
+  if (backward && m->kl_weight > 0) {
+    KA_TRY(ka_base_fwd(m));
+    KA_TRY(pick(m, b->h, base_hidden(m), NULL, ka_base_param_of(m, KA_ROLE_FINAL_NORM, -1)));
+  }
   int64_t step = rows_that_fit(m, backward ? m->compute : ka_wide(m));
   for (int64_t first = 0; first < R; first += step)
     KA_TRY(chunk(m, first, R - first < step ? R - first : step, backward));
   if (!backward) return KA_STATUS_OK;
   if (b->need_head_input) {
     KA_TRY(ka_norm_bwd(m, hidden, hidden, picked, b->rstd, norm, false));
-    KA_TRY(ka_scatter_rows(m->dev, &(struct ka_scatter_rows_args){.out = ka_mat(m, b->dx, N, C),
-                                                                  .x = hidden,
-                                                                  .index = index}));
+    KA_TRY(ka_scatter_rows(
+        m->dev, &(struct ka_scatter_rows_args){.out = ka_mat(m, b->dx, N, C),
+                                               .x = hidden,
+                                               .index = ka_tensor_1d(b->device.row, KA_I32, R)}));
   }
-  double *loss_sum = (double *)m->health.data + 1;
-  return ka_sum(m->dev, &(struct ka_sum_args){.out = ka_tensor_1d(loss_sum, KA_F64, 1),
-                                              .x = ka_stat(m, b->loss, R)});
+  if (m->kl_weight > 0) KA_TRY(add_up(m, &health->kl, b->kl));
+  return add_up(m, &health->loss, b->loss);
 }
 
 ka_status ka_head_read_loss(struct ka_model *m, double *loss_sum, float *loss) {

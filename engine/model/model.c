@@ -76,7 +76,8 @@ static ka_status take_tensors(struct ka_model *m, struct problems *p) {
     }
     KA_TRY(check_tensor(ctx, &m->recipe, e, role, p));
     struct ka_param *param = &m->params[m->n_params++];
-    *param = (struct ka_param){.name = e->name, .role = role, .layer = layer, .stored = e->t};
+    *param = (struct ka_param){
+        .name = e->name, .role = role, .layer = layer, .stored = e->t, .base = e->t};
     m->by_role[(layer + 1) * (int)KA_N_ROLES + (int)role] = param;
   }
   if (n_extra > 0)
@@ -121,13 +122,18 @@ out:
 
 static ka_status make_buffers(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
-  void *buffers, *layers, *first;
+  void *buffers, *layers, *first, *base, *base_by_role;
+  int64_t n_roles = (m->recipe.L + 1) * KA_N_ROLES;
   KA_TRY(ka_arena_alloc(&m->meta, &buffers, sizeof *m->buffers, "buffers"));
   KA_TRY(ka_arena_alloc_n(&m->meta, &layers, m->recipe.L, sizeof(struct ka_layer), "layers"));
   KA_TRY(ka_arena_alloc_n(&m->meta, &first, m->n_params + 1, sizeof(int64_t), "slices"));
+  KA_TRY(ka_arena_alloc_n(&m->meta, &base, m->n_params, sizeof *m->params, "params"));
+  KA_TRY(ka_arena_alloc_n(&m->meta, &base_by_role, n_roles, sizeof *m->by_role, "params"));
   m->buffers = buffers;
   m->buffers->layers = layers;
   m->buffers->first_slice = first;
+  m->buffers->base = base;
+  m->buffers->base_by_role = base_by_role;
   return KA_STATUS_OK;
 }
 
@@ -199,6 +205,7 @@ ka_status ka_model_open_source(struct ka_ctx *ctx, struct ka_model *m, struct ka
 void ka_model_close(struct ka_model *m) {
   if (!m->ctx) return;
   ka_model_unprepare(m);
+  ka_st_close(&m->base_files);
   ka_st_close(&m->files);
   ka_hf_config_close(&m->config);
   ka_arena_deinit(&m->meta);
@@ -224,6 +231,25 @@ int64_t ka_model_n_elems(const struct ka_model *m) {
   int64_t n = 0;
   for (int64_t i = 0; i < m->n_params; i++) n += ka_tensor_elems(&m->params[i].stored);
   return n;
+}
+
+static ka_status take_base(struct ka_model *m, struct ka_param *p) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_TRY(ka_st_get(ctx, &m->base_files, p->name, &p->base));
+  const struct ka_tensor *a = &p->base, *b = &p->stored;
+  if (a->dtype != b->dtype || a->n_dim != b->n_dim ||
+      memcmp(a->shape, b->shape, (size_t)a->n_dim * sizeof *a->shape) != 0)
+    return ka_fail(ctx, KA_E_INPUT, "%s: %s: not of the dtype and shape that %s has",
+                   m->base_files.path, p->name, m->files.path);
+  p->moved = memcmp(a->data, b->data, ka_tensor_bytes(a)) != 0;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_model_set_base(struct ka_model *m, const char *dir) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_TRY(ka_st_open(ctx, &m->base_files, dir));
+  for (int64_t i = 0; i < m->n_params; i++) KA_TRY(take_base(m, &m->params[i]));
+  return KA_STATUS_OK;
 }
 
 static int slice_order(const void *a, const void *b) {
@@ -268,7 +294,10 @@ ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *p
   m->slices = slices;
   m->n_slices = 0;
   for (int64_t i = 0; i < m->n_params; i++) m->params[i].trained = false;
-  for (int64_t i = 0; i < n; i++) KA_TRY(take_part(m, &parts[i], &m->slices[i]));
+  for (int64_t i = 0; i < n; i++) {
+    KA_TRY(take_part(m, &parts[i], &m->slices[i]));
+    m->slices[i].part = i;
+  }
   qsort(m->slices, (size_t)n, sizeof *m->slices, slice_order);
   for (int64_t i = 0; i < n; i++)
     for (int64_t j = i + 1; j < n && m->slices[j].param == m->slices[i].param; j++)
@@ -341,13 +370,8 @@ ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double
   return loss_sum ? ka_head_read_loss(m, loss_sum, NULL) : KA_STATUS_OK;
 }
 
-ka_status ka_model_health(struct ka_model *m, double *grad_sumsq, double *loss_sum) {
-  struct ka_ctx *ctx = m->ctx;
-  double health[2] = {0};
-  KA_TRY(ka_dev_download(m->dev, health, m->health.data, sizeof health));
-  *grad_sumsq = health[0];
-  *loss_sum = health[1];
-  return KA_STATUS_OK;
+ka_status ka_model_health(struct ka_model *m, struct ka_health *out) {
+  return ka_dev_download(m->dev, out, m->health.data, sizeof *out);
 }
 
 ka_status ka_model_forward(struct ka_model *m, const struct ka_batch *batch, float *logits,

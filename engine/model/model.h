@@ -18,6 +18,7 @@
  * accumulates into grad. Slices of one tensor do not overlap. */
 struct ka_slice {
   int64_t param; /* index into params */
+  int64_t part;  /* and into the parts that ka_model_train_parts was given */
   int64_t row, n_rows, col, n_cols;
   struct ka_tensor grad;   /* [n_rows, n_cols] f32, += by backward, in the run arena */
   struct ka_tensor weight; /* view of the compute weight, any row stride: what the forward reads */
@@ -28,6 +29,8 @@ struct ka_param {
   enum ka_role role;
   int layer;               /* -1 outside layers */
   struct ka_tensor stored; /* view into the file, in the file's dtype; initial values */
+  struct ka_tensor base;   /* view into the base model's file: `stored`, or see ka_model_set_base */
+  bool moved;              /* stored holds other values than base */
   struct ka_tensor weight; /* in the compute dtype; the stored view itself when frozen, same dtype
                               and the device reads host memory */
   struct ka_tensor packed, packed_t; /* for y = x W^T and dx = dy W, data NULL when not packed */
@@ -59,15 +62,24 @@ struct ka_model {
   int64_t recompute;    /* so many blocks, from the lowest trained one up, keep only their input and
                            run their forward pass again */
   int64_t max_position; /* positions the RoPE tables hold; 0: T */
+  double kl_weight;     /* of the divergence from the base model in ka_model_grad; 0: none */
+  struct ka_safetensors base_files; /* of ka_model_set_base */
   struct ka_arena run, step;        /* in the device's memory */
-  struct ka_tensor health;          /* [2] f64: see ka_model_health */
+  struct ka_tensor health;          /* struct ka_health, as f64 */
   struct ka_model_buffers *buffers; /* step plan: block.c and head.c */
 };
 
+/* Sums over all micro-batches since zero_grad that stay on the device, where the optimizer's step
+ * looks at them. */
+struct ka_health {
+  double grad_sumsq; /* squares of all gradients; the optimizer adds them, engine/train/optim.h */
+  double loss, kl;   /* over the targets; kl is 0 without kl_weight */
+};
+
 /* Reads config.json (end tokens from generation_config.json where there is one) and the headers of
- * the weights of directory `dir`; maps them; checks that every
- * tensor the recipe needs is there with the right shape (all problems in one message), extra
- * tensors are named in a log line. Does not touch weight data. */
+ * the weights of directory `dir`; maps them; checks that every tensor the recipe needs is there with
+ * the right shape (all problems in one message), extra tensors are named in a log line. Does not
+ * touch weight data. */
 ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev, const char *dir,
                         enum ka_dtype compute);
 /* The same of what a MODEL of the command line stands for. The model takes source->files over;
@@ -85,6 +97,11 @@ int64_t ka_model_n_elems(const struct ka_model *m);
 /* Which parts will be trained: before ka_model_prepare. KA_E_INPUT names an unknown tensor, a part
  * out of range, two parts that overlap. n = 0: nothing (evaluation). */
 ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *parts, int64_t n);
+
+/* The model that kl_weight and the optimizer's pull are about, where it is not the one that was
+ * opened: the weights in `dir`, which must be those of the same tensors (KA_E_INPUT). Compares all
+ * of them with the model's. */
+ka_status ka_model_set_base(struct ka_model *m, const char *dir);
 
 /* Plans and allocates for batches of at most B x T: converts weights to the compute dtype, packs
  * frozen ones, makes gradients, step buffers. With `measure`, only counts: m->run.uses and
@@ -105,8 +122,10 @@ ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double
 ka_status ka_model_score(struct ka_model *m, const struct ka_batch *batch, float *loss,
                          int32_t *best);
 
-/* Forward and backward of one microbatch: adds d(grad_scale * loss_sum)/dw to every slice's grad
- * and loss_sum to the health. grad_scale is 1 / (targets of the whole optimizer step). loss_sum may
+/* Forward and backward of one microbatch: adds d(grad_scale * (loss_sum + kl_weight * kl_sum))/dw
+ * to every slice's grad, and the sums to the health. grad_scale is 1 / (targets of the whole
+ * optimizer step). kl_sum: KL(base || model) of the next token, summed over the same targets; the
+ * base's pass shares every frozen weight and all layers below the first trained one. loss_sum may
  * be NULL: then nothing waits for the device. */
 ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double grad_scale,
                         double *loss_sum);
@@ -114,10 +133,8 @@ ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double
 /* Sets all gradients and the health to zero. */
 ka_status ka_model_zero_grad(struct ka_model *m);
 
-/* Two sums over all micro-batches since zero_grad that stay on the device, where the optimizer's
- * step looks at them: squares of all gradients (which the optimizer adds, see
- * engine/train/optim.h), and the loss. Reading them waits for the device. */
-ka_status ka_model_health(struct ka_model *m, double *grad_sumsq, double *loss_sum);
+/* Waits for the device. */
+ka_status ka_model_health(struct ka_model *m, struct ka_health *out);
 
 /* To be called after the trained weights were changed (repacks them). */
 ka_status ka_model_weights_changed(struct ka_model *m);

@@ -48,6 +48,25 @@ static void plan_needs(struct ka_model *m) {
   b->need_head_input = below || TRAINED(m, -1, KA_ROLE_FINAL_NORM);
 }
 
+/* Which weights the base model has to itself, and from where on its pass is its own. */
+static void plan_base(struct ka_model *m) {
+  struct ka_model_buffers *b = m->buffers;
+  int L = (int)m->recipe.L;
+  b->n_base = 0;
+  b->base_layer = L;
+  memcpy(b->base_by_role, m->by_role, (size_t)(L + 1) * KA_N_ROLES * sizeof *m->by_role);
+  for (int64_t i = 0; i < m->n_params && m->kl_weight > 0; i++) {
+    const struct ka_param *p = &m->params[i];
+    if (!p->trained && !p->moved) continue;
+    struct ka_param *own = &b->base[b->n_base++];
+    *own = (struct ka_param){.name = p->name, .role = p->role, .layer = p->layer};
+    own->stored = own->base = p->base;
+    b->base_by_role[(p->layer + 1) * (int)KA_N_ROLES + (int)p->role] = own;
+    int layer = p->role == KA_ROLE_EMBED ? -1 : p->layer >= 0 ? p->layer : L;
+    if (layer < b->base_layer) b->base_layer = layer;
+  }
+}
+
 /* Which of a block's values get memory of their own. */
 struct keep {
 #define X(name, width, is_stat) bool name;
@@ -60,7 +79,8 @@ static struct keep kept(const struct ka_model *m, int layer) {
   const struct ka_layer_needs *n = &m->buffers->layers[layer].needs;
   bool head_norm = m->recipe.qk_norm;
   return (struct keep){
-      .s1 = n->attn_norm || TRAINED(m, layer, KA_ROLE_Q, KA_ROLE_K, KA_ROLE_V),
+      .s1 = n->attn_norm || TRAINED(m, layer, KA_ROLE_Q, KA_ROLE_K, KA_ROLE_V) ||
+            layer == m->buffers->base_layer, /* where the base's pass starts */
       .rstd1 = n->attn_norm,
       .q_pre = n->qkv && head_norm,
       .k_pre = n->qkv && head_norm,
@@ -112,7 +132,10 @@ static ka_status plan_layers(struct ka_model *m) {
   const struct ka_acts none = {0};
   struct ka_acts shared = {0}, full = {0};
   struct keep any_shares = {0}, all;
-  bool head_norm = m->recipe.qk_norm, any_again = false;
+  bool head_norm = m->recipe.qk_norm, any_again = false, base = b->base_layer < m->recipe.L;
+#define X(name, width, is_stat) any_shares.name = base && !is_stat;
+  KA_ACTS_TABLE(X)
+#undef X
   for (int l = 0; l < m->recipe.L; l++) {
     struct keep keep = kept(m, l);
     any_again = any_again || ka_runs_again(m, l);
@@ -127,7 +150,8 @@ static ka_status plan_layers(struct ka_model *m) {
   any_shares.k_pre = any_shares.k_pre && head_norm;
   KA_TRY(plan_acts(m, &shared, &any_shares, &none, "scratch"));
   shared.s2 = shared.s1; /* the sum may take the place of its addend */
-  if (any_again) {       /* a full set, of the block at work */
+  b->shared = shared;
+  if (any_again) { /* a full set, of the block at work */
 #define X(name, width, is_stat) all.name = true;
     KA_ACTS_TABLE(X)
 #undef X
@@ -189,7 +213,9 @@ static ka_status plan_head(struct ka_model *m) {
          bytes = (size_t)(b->chunk_rows * V) * ka_dtype_bytes(m->compute);
   if (bytes < (size_t)V * wide) bytes = (size_t)V * wide;
   KA_TRY(ka_arena_alloc(&m->step, &b->logits, bytes, "logits of a chunk"));
-  return KA_STATUS_OK;
+  if (m->kl_weight == 0) return KA_STATUS_OK;
+  KA_TRY(values(m, &b->kl, N, 1, true, "head"));
+  return ka_arena_alloc(&m->step, &b->base_logits, bytes, "base logits of a chunk");
 }
 
 static ka_status plan_rope(struct ka_model *m) {
@@ -214,7 +240,8 @@ static ka_status plan_rope(struct ka_model *m) {
 static ka_status plan_all(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_weights_plan(m));
-  KA_TRY(ka_tensor_alloc(&m->run, &m->health, "health", KA_F64, 1, (int64_t[]){2}));
+  const int64_t n_health = sizeof(struct ka_health) / sizeof(double);
+  KA_TRY(ka_tensor_alloc(&m->run, &m->health, "health", KA_F64, 1, &n_health));
   KA_TRY(plan_rope(m));
   KA_TRY(plan_layers(m));
   KA_TRY(plan_scratch(m));
@@ -245,6 +272,7 @@ ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measur
   b->chunk_rows = fit < 1 ? 1 : fit < most ? fit : most;
   if (b->chunk_rows > B * T) b->chunk_rows = B * T;
   plan_needs(m);
+  plan_base(m);
   ka_model_unprepare(m);
   const struct ka_memory *memory = ka_dev_memory(m->dev, KA_PLACE_DEVICE);
   ka_arena_init_measure(&m->run, ctx, "model", memory);

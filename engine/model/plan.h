@@ -72,6 +72,15 @@ struct ka_model_buffers {
   bool need_head_input; /* final norm or anything below is trained */
   struct ka_tensor cos, sin;
 
+  /* The base model, where there is a kl_weight: its own weights where they differ from the model's,
+   * and all of its weights by role. Its pass starts with the kept input of base_layer (-1: at the
+   * embedding, L: it is the model's) and keeps nothing. */
+  int64_t n_base;
+  struct ka_param *base;
+  struct ka_param **base_by_role;
+  int base_layer;
+  struct ka_acts shared; /* what layers overwrite, without statistics */
+
   /* scratch of both passes */
   void *h, *delta;         /* [N,C] */
   void *act;               /* [N,F] */
@@ -87,13 +96,14 @@ struct ka_model_buffers {
 
   /* head */
   int64_t chunk_rows;
-  void *picked;    /* [N,C]: the rows that predict a target */
-  void *hidden;    /* [N,C]: the same after the final norm; then their gradient */
-  void *rstd;      /* [N] */
-  void *logits;    /* [chunk_rows,V] */
-  void *loss;      /* [N] */
-  void *loss_host; /* [N]: the same, for reading */
-  int32_t *best;   /* [N]: the likeliest token at each row, of passes without a backward */
+  void *picked;           /* [N,C]: the rows that predict a target */
+  void *hidden;           /* [N,C]: the same after the final norm; then their gradient */
+  void *rstd;             /* [N] */
+  void *logits;           /* [chunk_rows,V] */
+  void *loss;             /* [N] */
+  void *loss_host;        /* [N]: the same, for reading */
+  int32_t *best;          /* [N]: the likeliest token at each row, of passes without a backward */
+  void *base_logits, *kl; /* as logits, loss */
 
   /* The batch at hand. A separate device has its own copy of all of it. n_rows counts the rows that
    * predict a target, padded_rows those that the passes work on: more where recordings of a pass
@@ -130,7 +140,10 @@ ka_status ka_weight_packed(struct ka_model *m, const struct ka_param *p, bool tr
                            struct ka_tensor *out);
 struct ka_param *ka_param_of(const struct ka_model *m, enum ka_role role, int layer);
 /* The head's own tensor, or the embedding. */
+enum ka_role ka_head_role(const struct ka_model *m);
 struct ka_param *ka_head_param(const struct ka_model *m);
+/* The same of the base model. */
+struct ka_param *ka_base_param_of(const struct ka_model *m, enum ka_role role, int layer);
 
 /* --- linear.c --- */
 /* A [rows, cols] view of the compute type, or of the statistics' type. */
@@ -176,11 +189,15 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, doubl
 /* --- pass.c --- */
 /* Embedding and all blocks; b->final is the result. hidden as in ka_model_forward. */
 ka_status ka_trunk_fwd(struct ka_model *m, float **hidden, const struct ka_kv *kv);
+/* After it: b->final becomes the base model's. Overwrites scratch, and nothing that the backward
+ * pass reads. */
+ka_status ka_base_fwd(struct ka_model *m);
 ka_status ka_trunk_bwd(struct ka_model *m);
 
 /* --- head.c --- */
-/* Loss of the rows that predict targets, into b->loss. With backward also their gradients (of the
- * head's slices, the final norm, and b->dx), and the sum of the loss into the health. */
+/* Loss of the rows that predict targets, into b->loss. With backward also the divergence from the
+ * base, the gradients (of the head's slices, the final norm, and b->dx), and the sums into the
+ * health. */
 ka_status ka_head_loss(struct ka_model *m, bool backward);
 /* Waits for the device. loss [B*T] as in ka_model_eval, may be NULL. */
 ka_status ka_head_read_loss(struct ka_model *m, double *loss_sum, float *loss);

@@ -120,14 +120,17 @@ static ka_status units(struct ka_ctx *ctx, struct ka_str *out, const struct ka_r
   if (r->n_units == 0) return KA_STATUS_OK;
   KA_TRY(ka_str_puts(ctx, out,
                      "<h2>What was trained</h2>\n<section><table>\n<tr><th>unit</th><th></th>"
-                     "<th class=\"n\">parameters</th><th class=\"n\">kappa before</th>"
+                     "<th class=\"n\">parameters</th><th class=\"n\">rate</th>"
+                     "<th class=\"n\">kappa before</th>"
                      "<th class=\"n\">after</th><th class=\"n\">drift</th></tr>\n"));
   for (int64_t i = 0; i < r->n_units; i++) {
     const struct ka_report_unit *u = &r->units[i];
     KA_TRY(ka_str_puts(ctx, out, "<tr><td><code>"));
     KA_TRY(ka_html_escape(ctx, out, u->name));
-    KA_TRY(ka_str_printf(ctx, out, "</code></td><td class=\"dim\">%s</td><td class=\"n\">%lld</td>",
-                         u->part, (long long)u->n_elems));
+    KA_TRY(ka_str_printf(ctx, out,
+                         "</code></td><td class=\"dim\">%s</td><td class=\"n\">%lld</td>"
+                         "<td class=\"n\">x %.3g</td>",
+                         u->part, (long long)u->n_elems, u->lr_scale));
     KA_TRY(kappa_cell(ctx, out, u->kappa_before));
     KA_TRY(kappa_cell(ctx, out, u->kappa_after));
     double drift = 100 * (u->kappa_after / u->kappa_before - 1);

@@ -22,6 +22,7 @@ struct ka_report_held_out {
 struct ka_report_unit {
   const char *name, *part; /* part: "rows 0 to 64", or "" for a whole tensor */
   int64_t n_elems;
+  double lr_scale; /* of the learning rate */
   double kappa_before, kappa_after;
 };
 

@@ -195,8 +195,9 @@ static bool unsettled(const struct choice *c, int64_t i, int64_t j) {
 }
 
 /* A count is settled when no pair across the edge is open; budgets of parameters and quotas depend
- * on the whole order. */
+ * on the whole order, a soft choice on none. */
 static bool matters(const struct choice *c, int64_t i, int64_t j) {
+  if (c->spec->soft) return false;
   bool by_count = c->spec->count >= 0 && c->spec->n_quotas == 0;
   return !by_count || chosen(c, i) != chosen(c, j);
 }

@@ -120,7 +120,10 @@ ka_status ka_select_check(struct ka_ctx *ctx, const struct ka_select_spec *s) {
   int budgets = (s->count >= 0) + (s->fraction >= 0) + (s->params >= 0);
   if (budgets > 1)
     return ka_fail(ctx, KA_E_INPUT, "selection: count, fraction and params exclude each other");
-  if (budgets == 0 && !is(s, "all"))
+  if (s->soft && (budgets > 0 || (!is(s, "kappa") && !is(s, "kappa_mp"))))
+    return ka_fail(ctx, KA_E_INPUT,
+                   "selection: soft takes no budget, and kappa or kappa_mp as metric");
+  if (budgets == 0 && !is(s, "all") && !s->soft)
     return ka_fail(ctx, KA_E_INPUT, "selection: needs one of count, fraction and params");
   if (s->count == 0 || s->params == 0)
     return ka_fail(ctx, KA_E_INPUT, "selection: a budget of 0 trains nothing");
@@ -246,6 +249,7 @@ static void take(struct ka_selection *out, const struct ka_spectrum *r) {
   memcpy(to->metrics, r->metrics, sizeof to->metrics);
   to->n_elems = ka_unit_elems(u);
   to->kappa_rel_bound = r->kappa_rel_bound;
+  to->lr_scale = 1;
   out->n_elems += to->n_elems;
 }
 
@@ -269,6 +273,28 @@ static void fill_budget(struct ka_selection *out, const struct ka_select_spec *s
     if ((double)(out->n_elems + ka_unit_elems(u)) > elems && out->n_units > 0) break;
     take(out, ranked[i].r);
   }
+}
+
+/* The rates of a soft choice. Units without a value (singular), which stand last, and those whose
+ * rate underflows are left out. */
+static void soften(struct ka_selection *out, const struct ka_select_spec *s) {
+  enum ka_metric metric = KA_METRIC_KAPPA;
+  int64_t n = out->n_units;
+  ka_metric_parse(s->metric, &metric);
+  double first = out->units[0].metrics[metric];
+  out->n_units = out->n_elems = 0;
+  for (int64_t i = 0; i < n; i++) {
+    struct ka_selected *u = &out->units[i];
+    double v = u->metrics[metric];
+    u->lr_scale = isnan(v) ? 0 : pow(s->highest ? v / first : first / v, s->power);
+    if (u->lr_scale == 0) continue;
+    out->units[out->n_units++] = *u;
+    out->n_elems += u->n_elems;
+  }
+}
+
+bool ka_selected_singular(const struct ka_selected *u) {
+  return isnan(u->metrics[KA_METRIC_KAPPA]) && isfinite(u->metrics[KA_METRIC_SIGMA_MAX]);
 }
 
 static ka_status refuse_failed(struct ka_ctx *ctx, const struct ranked *ranked, int64_t n) {
@@ -331,5 +357,6 @@ ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_select
   KA_TRY(ka_arena_alloc_n(arena, &memory, m, sizeof *out->units, "selection"));
   out->units = memory;
   fill_budget(out, spec, ranked, m);
+  if (spec->soft) soften(out, spec);
   return KA_STATUS_OK;
 }

@@ -34,6 +34,10 @@ struct ka_select_spec {
   const struct ka_select_quota *quotas; /* may be NULL */
   int64_t n_quotas;
   uint64_t seed; /* random */
+  /* Instead of a budget, for kappa and kappa_mp: all candidates, each with lr_scale = (first /
+   * its value)^power (highest: the inverse), those without a value left out. */
+  bool soft;
+  double power;
 };
 
 /* kappa, lowest, nothing given for the budget, max_dim 16384. */
@@ -62,7 +66,11 @@ struct ka_selected {
   int64_t n_elems;          /* 0 after reading a file */
   double metrics[KA_N_METRICS];
   double kappa_rel_bound; /* NaN: none */
+  double lr_scale;        /* of its learning rate, above 0; 1 but for soft choices */
 };
+
+/* Analysed and found singular: it has its ends, but no kappa. */
+bool ka_selected_singular(const struct ka_selected *u);
 
 struct ka_selection {
   const char *base; /* the model it was made from; may be NULL */

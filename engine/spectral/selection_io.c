@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * selection.json: {"version": 1, "base", "metric", "order", "seed", "units": [{"name", "unit",
- * "tensor", "rows": [a,b]|null, "cols": [a,b]|null, "metrics": {...}}]}. People edit it: only
- * "units" with "name" or "tensor" is needed. */
+ * "tensor", "rows": [a,b]|null, "cols": [a,b]|null, "lr_scale", "metrics": {...}}]}. People edit
+ * it: only "units" with "name" or "tensor" is needed; an lr_scale of 1 is left out. */
 #include "base/json.h"
 #include "engine/spectral/selection.h"
 
@@ -40,6 +40,7 @@ ka_status ka_selection_write(struct ka_ctx *ctx, const struct ka_selection *s, c
     json_t *o = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "name", u->name, "unit",
                           kind_of(u->name), "tensor", u->tensor, "rows", range(u->rows), "cols",
                           range(u->cols), "metrics", metrics_of(u));
+    if (u->lr_scale != 1) json_object_set_new(o, "lr_scale", json_real(u->lr_scale));
     json_array_append_new(units, o);
   }
   json_t *root =
@@ -96,6 +97,10 @@ static ka_status read_unit(struct ka_ctx *ctx, struct ka_arena *arena, const cha
   if (strchr(name, '#') && u->rows[0] < 0 && u->cols[0] < 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: %s is a part of a tensor and needs rows or cols", what,
                    name);
+  KA_TRY(ka_json_f64_or(ctx, what, unit, "lr_scale", 1, &u->lr_scale));
+  if (!(u->lr_scale > 0 && u->lr_scale <= 1000))
+    return ka_fail(ctx, KA_E_INPUT, "%s.lr_scale: got %g, expected above 0, at most 1000", what,
+                   u->lr_scale);
   return read_metrics(ctx, what, unit, u);
 }
 

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-/* Which tokens a step sees, and how they are computed. */
+/* Which tokens a step sees, how they are computed, and what is minimised. */
 static const char *const fixed[] = {"sequence_len",
                                     "sample_packing",
                                     "length_policy",
@@ -20,6 +20,8 @@ static const char *const fixed[] = {"sequence_len",
                                     "compute",
                                     "optimizer_dtype",
                                     "model_elems",
+                                    "anchor",
+                                    "anchor_by",
                                     NULL};
 
 static bool is_fixed(const char *key) {
@@ -40,12 +42,13 @@ json_t *ka_fingerprint(const struct ka_run *r) {
       "compute", ka_dtype_name(r->model.compute), "optimizer_dtype", j->optimizer_dtype,
       "model_elems", (json_int_t)ka_model_n_elems(&r->model));
   json_t *b =
-      json_pack("{s:I, s:f, s:s, s:f, s:I, s:f, s:f, s:f, s:f, s:f}", "steps",
+      json_pack("{s:I, s:f, s:s, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:s, s:f}", "steps",
                 (json_int_t)r->loop.schedule.n_steps, "learning_rate", j->learning_rate,
                 "lr_scheduler", j->lr_scheduler, "cosine_min_lr_ratio", j->cosine_min_lr_ratio,
                 "warmup_steps", (json_int_t)r->loop.schedule.warmup_steps, "adam_beta1",
                 j->adam_beta1, "adam_beta2", j->adam_beta2, "adam_epsilon", j->adam_epsilon,
-                "weight_decay", j->weight_decay, "max_grad_norm", j->max_grad_norm);
+                "weight_decay", j->weight_decay, "max_grad_norm", j->max_grad_norm, "anchor",
+                j->anchor.kind, "anchor_by", j->anchor.by, "anchor_weight", j->anchor.weight);
   if (a && b) json_object_update(a, b);
   json_decref(b);
   return a;

@@ -48,41 +48,49 @@ static ka_status accumulate(struct ka_loop *l, int64_t first, int64_t n_targets)
   return KA_STATUS_OK;
 }
 
-static ka_status check_finite(struct ka_loop *l, double loss, double norm, double lr) {
-  if (isfinite(loss) && isfinite(norm)) return KA_STATUS_OK;
-  return ka_fail(l->ctx, KA_E_CHECK,
-                 "step %lld: %s is %g (learning rate %g); the run stops before the update, earlier "
-                 "checkpoints are intact; lower learning_rate or check the data",
-                 (long long)l->step + 1, isfinite(loss) ? "the gradient norm" : "the loss",
-                 isfinite(loss) ? norm : loss, lr);
-}
-
-/* The device works while the next step's data is looked at. */
-static ka_status update(struct ka_loop *l, double lr, double *loss_sum, double *norm) {
-  struct ka_ctx *ctx = l->ctx;
-  double sumsq = 0;
-  int64_t next = 0;
-  KA_TRY(ka_optim_step(l->optim, lr));
-  if (l->step + 1 < l->config.schedule.n_steps) KA_TRY(count_targets(l, l->step + 1, &next));
-  KA_TRY(ka_model_health(l->model, &sumsq, loss_sum));
-  *norm = sqrt(sumsq);
+static ka_status check_finite(struct ka_loop *l, const struct ka_loop_step *s, double lr) {
+  const struct {
+    const char *what;
+    double value;
+  } values[] = {{"the loss", s->loss / (double)s->n_targets},
+                {"the divergence from the base", s->kl / (double)s->n_targets},
+                {"the gradient norm", s->norm}};
+  for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+    if (!isfinite(values[i].value))
+      return ka_fail(l->ctx, KA_E_CHECK,
+                     "step %lld: %s is %g (learning rate %g); the run stops before the update, "
+                     "earlier checkpoints are intact; lower learning_rate or check the data",
+                     (long long)l->step + 1, values[i].what, values[i].value, lr);
   return KA_STATUS_OK;
 }
 
-ka_status ka_loop_step(struct ka_loop *l, double *loss_sum, int64_t *n_targets, double *norm) {
+/* The device works while the next step's data is looked at. */
+static ka_status update(struct ka_loop *l, double lr, struct ka_loop_step *out) {
+  struct ka_ctx *ctx = l->ctx;
+  struct ka_health health;
+  int64_t next = 0;
+  KA_TRY(ka_optim_step(l->optim, lr));
+  if (l->step + 1 < l->config.schedule.n_steps) KA_TRY(count_targets(l, l->step + 1, &next));
+  KA_TRY(ka_model_health(l->model, &health));
+  out->loss = health.loss;
+  out->kl = health.kl;
+  out->norm = sqrt(health.grad_sumsq);
+  return KA_STATUS_OK;
+}
+
+ka_status ka_loop_step(struct ka_loop *l, struct ka_loop_step *out) {
   struct ka_ctx *ctx = l->ctx;
   int64_t first = l->step * l->config.accumulation;
   double lr = ka_schedule_lr(&l->config.schedule, l->step + 1);
-  *norm = 0;
-  *loss_sum = 0;
-  KA_TRY(count_targets(l, l->step, n_targets));
-  if (*n_targets == 0) {
+  *out = (struct ka_loop_step){0};
+  KA_TRY(count_targets(l, l->step, &out->n_targets));
+  if (out->n_targets == 0) {
     ka_warn(ctx, "train", "step %lld has no trained target in it; no update",
             (long long)l->step + 1);
   } else {
-    KA_TRY(accumulate(l, first, *n_targets));
-    KA_TRY(update(l, lr, loss_sum, norm));
-    KA_TRY(check_finite(l, *loss_sum / (double)*n_targets, *norm, lr));
+    KA_TRY(accumulate(l, first, out->n_targets));
+    KA_TRY(update(l, lr, out));
+    KA_TRY(check_finite(l, out, lr));
   }
   l->step++;
   return KA_STATUS_OK;
@@ -114,20 +122,23 @@ static double seconds(const struct ka_loop *l) { return l->time_s + ka_now_s() -
 static ka_status log_step(struct ka_loop *l, double norm) {
   struct ka_ctx *ctx = l->ctx;
   double now = ka_now_s(), lr = ka_schedule_lr(&l->config.schedule, l->step);
-  double loss = l->row_targets > 0 ? l->row_loss / (double)l->row_targets : 0;
+  double targets = (double)l->row_targets, loss = targets > 0 ? l->row_loss / targets : 0;
   double rate = (double)(l->n_tok - l->row_start_tok) / fmax(now - l->row_start_s, 1e-9);
-  KA_TRY(ka_jsonl_row(ctx, l->log,
-                      json_pack("{s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:f}", "step",
-                                (json_int_t)l->step, "epoch", epoch_of(l), "loss", loss,
-                                "grad_norm", norm, "lr", lr, "tok", (json_int_t)l->n_tok,
-                                "tok_per_s", rate, "time_s", seconds(l))));
+  double kl = targets > 0 ? l->row_kl / targets : 0;
+  bool anchored = l->model->kl_weight > 0;
+  json_t *row = json_pack("{s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:f}", "step", (json_int_t)l->step,
+                          "epoch", epoch_of(l), "loss", loss, "grad_norm", norm, "lr", lr, "tok",
+                          (json_int_t)l->n_tok, "tok_per_s", rate, "time_s", seconds(l));
+  if (anchored) json_object_set_new(row, "kl", json_real(kl));
+  KA_TRY(ka_jsonl_row(ctx, l->log, row));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/loss", l->step, loss));
+  if (anchored) KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/kl", l->step, kl));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/grad_norm", l->step, norm));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/lr", l->step, lr));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/epoch", l->step, epoch_of(l)));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/tok_per_s", l->step, rate));
   KA_TRY(ka_tb_flush(ctx, l->tensorboard));
-  l->row_loss = 0;
+  l->row_loss = l->row_kl = 0;
   l->row_targets = 0;
   l->row_start_s = now;
   l->row_start_tok = l->n_tok;
@@ -173,12 +184,12 @@ ka_status ka_loop_save(struct ka_loop *l) {
   json_t *t = json_array();
   for (int64_t i = 0; i < l->optim->n; i++)
     json_array_append_new(t, json_integer((json_int_t)l->optim->slices[i].t));
-  json_t *state =
-      json_pack("{s:i, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:o, s:O}", "version", 1, "step",
-                (json_int_t)l->step, "tok", (json_int_t)l->n_tok, "time_s", seconds(l), "row_loss",
-                l->row_loss, "row_targets", (json_int_t)l->row_targets, "eval_loss",
-                isfinite(l->last_eval_loss) ? json_real(l->last_eval_loss) : json_null(), "t", t,
-                "device_choices", choices, "run", l->carried);
+  json_t *state = json_pack(
+      "{s:i, s:I, s:I, s:f, s:f, s:f, s:I, s:o, s:o, s:o, s:O}", "version", 1, "step",
+      (json_int_t)l->step, "tok", (json_int_t)l->n_tok, "time_s", seconds(l), "row_loss",
+      l->row_loss, "row_kl", l->row_kl, "row_targets", (json_int_t)l->row_targets, "eval_loss",
+      isfinite(l->last_eval_loss) ? json_real(l->last_eval_loss) : json_null(), "t", t,
+      "device_choices", choices, "run", l->carried);
   if (!state) return ka_fail(ctx, KA_E_MEMORY, "checkpoint state: out of memory");
   ka_status st = ka_ckpt_write(ctx, c->out_dir, l->step, l->optim, state, c->selection_path,
                                c->save_total_limit);
@@ -193,6 +204,7 @@ static ka_status read_counters(struct ka_loop *l, const char *dir, const json_t 
   KA_TRY(ka_json_i64(ctx, dir, state, "tok", &l->n_tok));
   KA_TRY(ka_json_i64(ctx, dir, state, "row_targets", &l->row_targets));
   KA_TRY(ka_json_f64_or(ctx, dir, state, "row_loss", 0, &l->row_loss));
+  KA_TRY(ka_json_f64_or(ctx, dir, state, "row_kl", 0, &l->row_kl));
   KA_TRY(ka_json_f64_or(ctx, dir, state, "time_s", 0, &l->time_s));
   KA_TRY(ka_json_f64_or(ctx, dir, state, "eval_loss", NAN, &l->last_eval_loss));
   if ((int64_t)json_array_size(t) != l->optim->n)
@@ -250,14 +262,14 @@ ka_status ka_loop_run(struct ka_loop *l) {
   ka_progress_begin(ctx, &l->progress, "train", l->step, l->config.schedule.n_steps);
   if (l->step == 0 && l->validation.n > 0) KA_TRY_GOTO(log_validation(l), out);
   while (l->step < l->config.schedule.n_steps) {
-    double loss_sum = 0, norm = 0;
-    int64_t n_targets = 0;
-    KA_TRY_GOTO(ka_loop_step(l, &loss_sum, &n_targets, &norm), out);
-    l->row_loss += loss_sum;
-    l->row_targets += n_targets;
-    note(l, n_targets > 0 ? loss_sum / (double)n_targets : 0, first_tok);
+    struct ka_loop_step s;
+    KA_TRY_GOTO(ka_loop_step(l, &s), out);
+    l->row_loss += s.loss;
+    l->row_kl += s.kl;
+    l->row_targets += s.n_targets;
+    note(l, s.n_targets > 0 ? s.loss / (double)s.n_targets : 0, first_tok);
     ka_progress_update(&l->progress, l->step, l->note);
-    KA_TRY_GOTO(after_step(l, norm), out);
+    KA_TRY_GOTO(after_step(l, s.norm), out);
     if (l->config.refresh_steps > 0 && l->step % l->config.refresh_steps == 0) break;
   }
 out:

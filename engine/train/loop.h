@@ -45,10 +45,10 @@ struct ka_loop {
   json_t *carried; /* kept in every checkpoint as "run"; borrowed */
 
   /* State, in checkpoints. */
-  int64_t step;    /* steps done */
-  int64_t n_tok;   /* tokens seen since the start of the run */
-  double time_s;   /* training time of earlier sessions */
-  double row_loss; /* since the last log row: summed loss and targets */
+  int64_t step;            /* steps done */
+  int64_t n_tok;           /* tokens seen since the start of the run */
+  double time_s;           /* training time of earlier sessions */
+  double row_loss, row_kl; /* since the last log row: sums over its targets */
   int64_t row_targets;
   double last_eval_loss; /* NaN: none yet */
 
@@ -75,8 +75,13 @@ ka_status ka_loop_run(struct ka_loop *l);
 /* Mean loss over the validation source's targets. */
 ka_status ka_loop_validate(struct ka_loop *l, double *loss, int64_t *n_targets);
 
-/* One step without logging: loss summed over targets, gradient norm before clipping. Used by the
- * bench too. */
-ka_status ka_loop_step(struct ka_loop *l, double *loss_sum, int64_t *n_targets, double *norm);
+/* What a step saw: sums over its targets, and the gradient norm before clipping. */
+struct ka_loop_step {
+  double loss, kl, norm;
+  int64_t n_targets;
+};
+
+/* One step without logging. Used by the bench too. */
+ka_status ka_loop_step(struct ka_loop *l, struct ka_loop_step *out);
 
 #endif

@@ -19,6 +19,8 @@ struct ka_optim_config ka_run_optim_config(const struct ka_run *r) {
       .state = strcmp(job->optimizer_dtype, "bf16") == 0 ? KA_BF16 : KA_F32,
       .seed = (uint64_t)job->seed,
       .offload = job->offload_optimizer,
+      .pull = strcmp(job->anchor.kind, "l2") == 0 ? job->anchor.weight : 0,
+      .parts = r->selection.optim_parts,
   };
 }
 
@@ -64,6 +66,7 @@ static const struct {
     {"second moments", "optimizer_dtype: bf16 or offload_optimizer: true, or a smaller selection"},
     {"gradients", "a smaller selection"},
     {"weights", "bf16: true"},
+    {"base weights", "a smaller selection"},
 };
 
 static const char *hint_for(const char *name) {

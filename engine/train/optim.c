@@ -4,13 +4,28 @@
 
 #include "base/rng.h"
 
-static struct ka_tensor stored_slice(const struct ka_model *m, const struct ka_slice *s) {
-  struct ka_tensor whole = ka_tensor_as_matrix(m->params[s->param].stored);
-  return ka_tensor_slice(whole, s->row, s->n_rows, s->col, s->n_cols);
+#include <math.h>
+
+/* The slice's elements of a whole tensor. */
+static struct ka_tensor slice_of(struct ka_tensor whole, const struct ka_slice *s) {
+  return ka_tensor_slice(ka_tensor_as_matrix(whole), s->row, s->n_rows, s->col, s->n_cols);
 }
 
 static bool is_whole(const struct ka_model *m, const struct ka_slice *s) {
   return s->n_rows * s->n_cols == ka_tensor_elems(&m->params[s->param].stored);
+}
+
+/* Can the update read the base's values in their file? */
+static bool base_in_place(const struct ka_optim *o, const struct ka_tensor *base) {
+  return !o->model->dev->backend->separate && base->dtype != KA_F16;
+}
+
+static ka_status alloc_base(struct ka_optim *o, struct ka_optim_slice *state,
+                            struct ka_tensor base) {
+  state->w0 = base;
+  if (base_in_place(o, &base)) return KA_STATUS_OK;
+  return ka_tensor_alloc(&o->arena, &state->w0, "base weights",
+                         base.dtype == KA_F16 ? KA_F32 : base.dtype, 2, base.shape);
 }
 
 static ka_status alloc_slice(struct ka_optim *o, int64_t i) {
@@ -22,6 +37,8 @@ static ka_status alloc_slice(struct ka_optim *o, int64_t i) {
   struct ka_optim_slice *state = &o->slices[i];
   state->tensor = p->name;
   state->whole = is_whole(o->model, s);
+  state->part = o->config.parts ? o->config.parts[s->part] : (struct ka_optim_part){1, 1};
+  if (o->config.pull > 0) KA_TRY(alloc_base(o, state, slice_of(p->base, s)));
   bool same = o->model->compute == type && (state->whole || type == KA_BF16);
   state->own_master = !same || o->config.offload;
   if (state->own_master)
@@ -41,9 +58,12 @@ static ka_status plan(struct ka_optim *o) {
 static ka_status fill_slice(struct ka_optim *o, int64_t i) {
   struct ka_ctx *ctx = o->ctx;
   struct ka_optim_slice *state = &o->slices[i];
+  const struct ka_slice *s = &o->model->slices[i];
+  const struct ka_param *p = &o->model->params[s->param];
   struct ka_dev *dev = o->model->dev;
-  if (state->own_master)
-    KA_TRY(ka_dev_put(dev, state->w, stored_slice(o->model, &o->model->slices[i])));
+  if (state->own_master) KA_TRY(ka_dev_put(dev, state->w, slice_of(p->stored, s)));
+  struct ka_tensor base = slice_of(p->base, s);
+  if (o->config.pull > 0 && !base_in_place(o, &base)) KA_TRY(ka_dev_put(dev, state->w0, base));
   KA_TRY(ka_fill(dev, &(struct ka_fill_args){.x = state->m, .value = 0}));
   return ka_fill(dev, &(struct ka_fill_args){.x = state->v, .value = 0});
 }
@@ -74,6 +94,7 @@ ka_status ka_optim_init(struct ka_ctx *ctx, struct ka_optim *o, struct ka_model 
                                      "offload_optimizer: true"));
   KA_TRY(plan(o));
   for (int64_t i = 0; i < o->n; i++) KA_TRY(fill_slice(o, i));
+  o->config.parts = NULL; /* they may go */
   return KA_STATUS_OK;
 }
 
@@ -96,6 +117,7 @@ ka_status ka_optim_step(struct ka_optim *o, double lr) {
   for (int64_t i = 0; i < o->n; i++) {
     struct ka_optim_slice *s = &o->slices[i];
     struct ka_tensor first = m->health;
+    double rate = lr * s->part.lr_scale;
     first.shape[0] = 1;
     o->norms[i] = (struct ka_sumsq_args){.out = first, .x = m->slices[i].grad};
     o->steps[i] = (struct ka_adamw_args){.weight = m->slices[i].weight,
@@ -103,12 +125,14 @@ ka_status ka_optim_step(struct ka_optim *o, double lr) {
                                          .m = s->m,
                                          .v = s->v,
                                          .grad = m->slices[i].grad,
+                                         .w0 = s->w0,
                                          .health = m->health,
-                                         .lr = lr,
+                                         .lr = rate,
                                          .beta1 = c->beta1,
                                          .beta2 = c->beta2,
                                          .eps = c->eps,
                                          .weight_decay = c->weight_decay,
+                                         .pull = fmin(c->pull * s->part.pull, 1 / rate),
                                          .max_norm = c->max_grad_norm,
                                          .seed = c->seed ^ ka_rng_stream(s->tensor) ^
                                                  (uint64_t)m->slices[i].row << 32 ^

@@ -11,6 +11,12 @@
 
 #include "engine/model/model.h"
 
+/* What a trained part has for itself. */
+struct ka_optim_part {
+  double lr_scale; /* of its learning rate */
+  double pull;     /* of config.pull */
+};
+
 struct ka_optim_config {
   double beta1, beta2, eps;
   double weight_decay;  /* of everything trained, norms and biases too, as torch does */
@@ -18,6 +24,8 @@ struct ka_optim_config {
   enum ka_dtype state;  /* KA_F32, or KA_BF16: masters too, then a bf16 weight is its own master */
   uint64_t seed;        /* of stochastic rounding */
   bool offload;
+  double pull; /* towards the base's weights, like weight_decay, which is towards 0; 0: none */
+  const struct ka_optim_part *parts; /* by slice.part, read by ka_optim_init; NULL: 1 and 1 */
 };
 
 struct ka_optim_slice {
@@ -25,7 +33,9 @@ struct ka_optim_slice {
   bool whole;               /* the slice is the whole tensor */
   bool own_master;          /* false: w is the model's compute weight itself */
   struct ka_tensor w, m, v; /* [n_rows, n_cols] of config.state; w of any row stride */
-  int64_t t;                /* steps this slice has taken */
+  struct ka_tensor w0;      /* the base's values, of any row stride; data NULL without pull */
+  struct ka_optim_part part;
+  int64_t t; /* steps this slice has taken */
 };
 
 struct ka_optim {
@@ -47,8 +57,9 @@ void ka_optim_deinit(struct ka_optim *o);
 
 /* One step: the global 2-norm of all gradients (slices in order, in double), gradients scaled by
  * min(1, max_grad_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does, AdamW, compute
- * weights written, the model told. Does not wait for the device: the model's health tells the norm
- * and the loss afterwards, and where one of them is not finite, nothing was written. */
+ * weights written, the model told. A pull reaches the base at most: rate * pull counts up to 1.
+ * Does not wait for the device: the model's health tells the norm and the loss afterwards, and
+ * where one of them is not finite, nothing was written. */
 ka_status ka_optim_step(struct ka_optim *o, double lr);
 
 /* Part 0 (w), 1 (m) or 2 (v) of a slice. */

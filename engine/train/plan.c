@@ -69,6 +69,15 @@ static ka_status print_patterns(struct ka_run *r) {
   return KA_STATUS_OK;
 }
 
+static void print_unit(const struct ka_selected *u) {
+  double kappa = u->metrics[KA_METRIC_KAPPA];
+  bool known = kappa > 0, scaled = u->lr_scale != 1;
+  printf("    %-*s", known || scaled ? 52 : 0, u->name);
+  if (known) printf(" kappa %.6g", kappa);
+  if (scaled) printf("%s learning rate x %.3g", known ? "," : "", u->lr_scale);
+  putchar('\n');
+}
+
 static ka_status print_selection(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_selection *s = &r->selection.chosen;
@@ -82,19 +91,16 @@ static ka_status print_selection(struct ka_run *r) {
   printf("  %lld units by %s (%s first), %s of %s parameters (%.2f %%)\n", (long long)s->n_units,
          s->metric ? s->metric : "file", s->highest ? "highest" : "lowest",
          ka_fmt_count(trained, count), ka_fmt_count(total, all), 100 * trained / total);
-  for (int64_t i = 0; i < s->n_units && i < SHOWN_UNITS; i++) {
-    double kappa = s->units[i].metrics[KA_METRIC_KAPPA];
-    if (isnan(kappa) || kappa == 0)
-      printf("    %s\n", s->units[i].name);
-    else
-      printf("    %-52s kappa %.6g\n", s->units[i].name, kappa);
-  }
+  for (int64_t i = 0; i < s->n_units && i < SHOWN_UNITS; i++) print_unit(&s->units[i]);
   if (s->n_units > SHOWN_UNITS)
     printf("    ... and %lld more\n", (long long)s->n_units - SHOWN_UNITS);
   printf("  the backward pass ends %s\n", r->model.lowest_trained_layer < 0 ? "at the embedding"
                                           : r->model.lowest_trained_layer >= (int)r->model.recipe.L
                                               ? "below the head"
                                               : "at the lowest trained layer");
+  const char *anchor;
+  KA_TRY(ka_run_anchor_text(r, &anchor));
+  printf("  anchor: %s\n", anchor);
   return KA_STATUS_OK;
 }
 
@@ -291,7 +297,8 @@ out:
 }
 
 /* 2 flops a weight and token forward; the same for the input gradients above the lowest trained
- * layer, and for the weight gradients of what is trained. Attention is left out. */
+ * layer, for the base's own pass there, and for the weight gradients of what is trained. Attention
+ * is left out. */
 static ka_status print_time(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   char time[32];
@@ -299,7 +306,8 @@ static ka_status print_time(struct ka_run *r) {
   double lowest = fmax(0, fmin(L, (double)r->model.lowest_trained_layer));
   double tokens = (double)r->loop.schedule.n_steps * (double)r->loop.accumulation *
                   (double)(r->job->micro_batch_size * r->job->sequence_len);
-  double flops = tokens * 2 * (all + all * (1 - lowest / L) + (double)n_trained(r));
+  double above = all * (1 - lowest / L), passes = r->model.kl_weight > 0 ? 2 : 1;
+  double flops = tokens * 2 * (all + above * passes + (double)n_trained(r));
   section("time");
   if (r->dev.imagined) {
     printf("  %.3g flops; how long they take only the device itself can say\n", flops);

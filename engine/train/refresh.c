@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "engine/train/checkpoint.h"
+#include "engine/train/memory.h"
 #include "engine/train/output.h"
 
 #include <math.h>
@@ -106,16 +107,16 @@ static ka_status write_model(struct ka_run *r, int64_t step, const char **dir) {
 
 static ka_status reopen(struct ka_run *r, const char *dir) {
   struct ka_ctx *ctx = r->ctx;
-  struct ka_optim_config config = r->optim.config;
   enum ka_dtype compute = r->model.compute;
   ka_optim_deinit(&r->optim);
   ka_train_selection_close(&r->selection);
   ka_model_close(&r->model);
-  KA_TRY(ka_model_open(ctx, &r->model, &r->dev, dir, compute));
+  KA_TRY(ka_run_open_model(r, dir, compute));
   KA_TRY(ka_train_select(ctx, &r->selection, r->job, &r->model.files, NULL));
   KA_TRY(ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path));
   KA_TRY(ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units));
   KA_TRY(ka_run_prepare_model(r));
+  struct ka_optim_config config = ka_run_optim_config(r);
   return ka_optim_init(ctx, &r->optim, &r->model, &config, false);
 }
 

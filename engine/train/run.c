@@ -40,6 +40,26 @@ static enum ka_dtype compute_dtype(const struct ka_run *r) {
   return strcmp(bf16, "true") == 0 ? KA_BF16 : KA_F32;
 }
 
+ka_status ka_run_open_model(struct ka_run *r, const char *dir, enum ka_dtype compute) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_job_anchor *a = &r->job->anchor;
+  bool anchored = a->weight > 0 && strcmp(a->kind, "none") != 0;
+  KA_TRY(ka_model_open(ctx, &r->model, &r->dev, dir, compute));
+  if (strcmp(a->kind, "kl") == 0) r->model.kl_weight = a->weight;
+  if (!anchored || strcmp(dir, r->job->base_model) == 0) return KA_STATUS_OK;
+  return ka_model_set_base(&r->model, r->job->base_model);
+}
+
+ka_status ka_run_anchor_text(struct ka_run *r, const char **out) {
+  const struct ka_job_anchor *a = &r->job->anchor;
+  bool kl = strcmp(a->kind, "kl") == 0, l2 = strcmp(a->kind, "l2") == 0;
+  *out = "none";
+  if ((!kl && !l2) || a->weight == 0) return KA_STATUS_OK;
+  return ka_arena_printf(&r->arena, out, "%s, weight %g%s",
+                         kl ? "KL(base || tuned)" : "decay towards the base's weights", a->weight,
+                         strcmp(a->by, "kappa") == 0 ? " by kappa" : "");
+}
+
 static ka_status open_model(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const char *device = r->options.device ? r->options.device : r->job->device;
@@ -51,7 +71,7 @@ static ka_status open_model(struct ka_run *r) {
   r->refreshed_at = json_integer_value(json_object_get(run, "refreshed_at"));
   if (r->weights_from) KA_TRY(ka_path_join(&r->arena, &dir, r->job->output_dir, r->weights_from));
   r->has_model = true;
-  return ka_model_open(ctx, &r->model, &r->dev, dir, compute_dtype(r));
+  return ka_run_open_model(r, dir, compute_dtype(r));
 }
 
 ka_status ka_run_prepare_model(struct ka_run *r) {

@@ -41,6 +41,12 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
                       const struct ka_run_options *options);
 void ka_run_close(struct ka_run *r);
 
+/* Opens the model in `dir`, with the base model as its anchor where the job has one. */
+ka_status ka_run_open_model(struct ka_run *r, const char *dir, enum ka_dtype compute);
+
+/* The job's anchor in words, from the run's arena: "none", "KL(base || tuned), weight 0.3". */
+ka_status ka_run_anchor_text(struct ka_run *r, const char **out);
+
 /* Plans or allocates the model for the job's batches, with gradient_checkpointing as it says; see
  * memory.h. */
 ka_status ka_run_prepare_model(struct ka_run *r);

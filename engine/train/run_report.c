@@ -27,6 +27,7 @@ static ka_status make_units(struct ka_run *r, const json_t *before, const json_t
     *u = (struct ka_report_unit){.name = r->optim.slices[i].tensor,
                                  .part = "",
                                  .n_elems = s->n_rows * s->n_cols,
+                                 .lr_scale = r->optim.slices[i].part.lr_scale,
                                  .kappa_before = kappa_of(before, slice),
                                  .kappa_after = kappa_of(after, slice)};
     if (!r->optim.slices[i].whole)
@@ -65,6 +66,8 @@ static ka_status make_facts(struct ka_run *r, const struct ka_loop *loop,
                          "learning rate %g (%s), betas %g and %g, weight decay %g, clipped at %g",
                          job->learning_rate, job->lr_scheduler, job->adam_beta1, job->adam_beta2,
                          job->weight_decay, job->max_grad_norm));
+  facts[i].name = "anchor";
+  KA_TRY(ka_run_anchor_text(r, &facts[i++].value));
   facts[i++] = (struct ka_report_fact){"computed in", ka_dtype_name(r->model.compute)};
   facts[i].name = "seed";
   KA_TRY(ka_arena_printf(&r->arena, &facts[i++].value, "%lld", (long long)job->seed));

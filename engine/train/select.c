@@ -31,6 +31,8 @@ ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job
   out->max_dim = s->max_dim;
   out->min_layer = s->min_layer;
   out->seed = (uint64_t)job->seed;
+  out->soft = strcmp(s->mode, "soft") == 0;
+  out->power = s->power;
   KA_TRY(ka_select_quotas(ctx, arena, s->quotas.items, s->quotas.n, out));
   return KA_STATUS_OK;
 }
@@ -80,10 +82,78 @@ static ka_status list_units(struct ka_ctx *ctx, struct ka_train_selection *s,
   return st;
 }
 
+/* The chosen unit's matrix in the files. */
+static ka_status unit_of(struct ka_ctx *ctx, const struct ka_safetensors *files,
+                         const struct ka_selected *u, struct ka_unit *out) {
+  struct ka_tensor t;
+  KA_TRY(ka_st_get(ctx, files, u->tensor, &t));
+  struct ka_tensor m = ka_tensor_as_matrix(t);
+  int64_t rows[2] = {0, m.shape[0]}, cols[2] = {0, m.shape[1]};
+  if (u->rows[0] >= 0) memcpy(rows, u->rows, sizeof rows);
+  if (u->cols[0] >= 0) memcpy(cols, u->cols, sizeof cols);
+  if (rows[1] > m.shape[0] || cols[1] > m.shape[1])
+    return ka_fail(ctx, KA_E_INPUT, "%s: its rows or columns end beyond the tensor's", u->name);
+  *out = ka_unit_of_tensor(
+      u->name, ka_tensor_slice(m, rows[0], rows[1] - rows[0], cols[0], cols[1] - cols[0]));
+  out->n_dim = t.n_dim;
+  return KA_STATUS_OK;
+}
+
+/* kappa of the chosen matrices that do not tell it: of controls, and of files by hand. */
+static ka_status complete_kappa(struct ka_ctx *ctx, struct ka_train_selection *s,
+                                const struct ka_safetensors *files) {
+  void *units_mem = NULL, *results_mem = NULL, *owners_mem = NULL;
+  int64_t n = 0, n_all = s->chosen.n_units;
+  KA_TRY(ka_arena_alloc_n(&s->arena, &units_mem, n_all, sizeof(struct ka_unit), "units"));
+  KA_TRY(ka_arena_alloc_n(&s->arena, &results_mem, n_all, sizeof(struct ka_spectrum), "spectra"));
+  KA_TRY(ka_arena_alloc_n(&s->arena, &owners_mem, n_all, sizeof(struct ka_selected *), "units"));
+  struct ka_unit *units = units_mem;
+  struct ka_spectrum *results = results_mem;
+  struct ka_selected **owners = owners_mem;
+  for (int64_t i = 0; i < n_all; i++) {
+    struct ka_selected *u = &s->chosen.units[i];
+    if (isfinite(u->metrics[KA_METRIC_KAPPA]) || ka_selected_singular(u)) continue;
+    KA_TRY(unit_of(ctx, files, u, &units[n]));
+    if (units[n].n_dim >= 2) owners[n++] = u;
+  }
+  if (n > 0) KA_TRY(analyze(ctx, &s->arena, results, units, n, false));
+  for (int64_t i = 0; i < n; i++) {
+    if (results[i].error)
+      return ka_fail(ctx, KA_E_INPUT, "%s: %s", units[i].name, results[i].error);
+    memcpy(owners[i]->metrics, results[i].metrics, sizeof owners[i]->metrics);
+    owners[i]->kappa_rel_bound = results[i].kappa_rel_bound;
+  }
+  return KA_STATUS_OK;
+}
+
+/* The optimizer's parts. A pull by kappa is kappa over the geometric mean of the chosen matrices',
+ * so that half of them, about, are pulled harder than evenly, whatever the scale of kappa; singular
+ * ones count as the largest, vectors as the mean. */
+static void weigh(struct ka_train_selection *s, bool by_kappa) {
+  double sum = 0, largest = 1, n = 0;
+  for (int64_t i = 0; i < s->chosen.n_units; i++) {
+    double kappa = s->chosen.units[i].metrics[KA_METRIC_KAPPA];
+    if (!isfinite(kappa)) continue;
+    sum += log(kappa);
+    largest = fmax(largest, kappa);
+    n++;
+  }
+  double mean = n > 0 ? exp(sum / n) : 1;
+  for (int64_t i = 0; i < s->chosen.n_units; i++) {
+    const struct ka_selected *u = &s->chosen.units[i];
+    double kappa = u->metrics[KA_METRIC_KAPPA];
+    if (!isfinite(kappa)) kappa = ka_selected_singular(u) ? largest : mean;
+    s->optim_parts[i] = (struct ka_optim_part){u->lr_scale, by_kappa ? kappa / mean : 1};
+  }
+}
+
 static ka_status make_parts(struct ka_ctx *ctx, struct ka_train_selection *s) {
-  void *mem = NULL;
+  void *mem = NULL, *optim_mem = NULL;
   KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->chosen.n_units, sizeof *s->parts, "parts"));
+  KA_TRY(
+      ka_arena_alloc_n(&s->arena, &optim_mem, s->chosen.n_units, sizeof *s->optim_parts, "parts"));
   s->parts = mem;
+  s->optim_parts = optim_mem;
   for (int64_t i = 0; i < s->chosen.n_units; i++) {
     const struct ka_selected *u = &s->chosen.units[i];
     bool rows = u->rows[0] >= 0, cols = u->cols[0] >= 0;
@@ -117,8 +187,12 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s,
   if (s->chosen.n_units == 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: selects no unit; loosen include, exclude or the budget",
                    file ? file : ka_job_place(job, "selection"));
+  bool by_kappa = strcmp(job->anchor.by, "kappa") == 0;
+  if (by_kappa) KA_TRY(complete_kappa(ctx, s, files));
   s->analysis_s = ka_now_s() - start_s;
-  return make_parts(ctx, s);
+  KA_TRY(make_parts(ctx, s));
+  weigh(s, by_kappa);
+  return KA_STATUS_OK;
 }
 
 void ka_train_selection_close(struct ka_train_selection *s) { ka_arena_deinit(&s->arena); }

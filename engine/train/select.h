@@ -16,7 +16,8 @@ struct ka_train_selection {
   struct ka_unit *units; /* all units that could be trained, [n_units] */
   int64_t n_units;
   struct ka_selection chosen;
-  struct ka_train_part *parts; /* [chosen.n_units], for ka_model_train_parts */
+  struct ka_train_part *parts;       /* [chosen.n_units], for ka_model_train_parts */
+  struct ka_optim_part *optim_parts; /* the same, for the optimizer */
   double analysis_s;
 };
 
@@ -25,8 +26,9 @@ ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job
                                 struct ka_select_spec *out);
 
 /* Chooses by the job's selection from the weights in `files`, or reads `file` (NULL: the job's
- * selection.file, if any) as it is. Nothing chosen is KA_E_INPUT with the place in the job. Shows
- * progress while spectra are computed. Free with ka_train_selection_close, also after a failure. */
+ * selection.file, if any) as it is; where the job's anchor goes by kappa, of every chosen matrix
+ * kappa is known afterwards. Nothing chosen is KA_E_INPUT with the place in the job. Shows progress
+ * while spectra are computed. Free with ka_train_selection_close, also after a failure. */
 ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s,
                           const struct ka_job *job, const struct ka_safetensors *files,
                           const char *file);

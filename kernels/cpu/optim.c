@@ -37,12 +37,17 @@ ka_status sumsq_cpu(struct ka_dev *dev, const struct ka_sumsq_args *args) {
 }
 
 struct step {
-  float decay, mix1, beta2, mix2, size, correction, eps, clip;
+  float decay, pull, mix1, beta2, mix2, size, correction, eps, clip;
 };
 
 /* Blocks of at most CPU_BLOCK elements: f32 in the tensors' own memory, bf16 on a copy. */
 static void update(struct step s, int64_t n, float *restrict w, float *restrict m,
-                   float *restrict v, const float *restrict grad) {
+                   float *restrict v, const float *restrict grad, const float *restrict w0) {
+  if (w0) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) w[i] = w[i] * s.decay - s.pull * (w[i] - w0[i]);
+    s.decay = 1;
+  }
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     float g = grad[i] * s.clip;
@@ -54,7 +59,7 @@ static void update(struct step s, int64_t n, float *restrict w, float *restrict 
 
 /* As update, for state in bf16. The new moments are rounded before the weight is made of them. */
 static void update_bf16(const struct ka_adamw_args *args, struct step s, int64_t at, int64_t n,
-                        uint16_t *w) {
+                        uint16_t *w, const float *w0) {
   uint16_t *m = (uint16_t *)args->m.data + at, *v = (uint16_t *)args->v.data + at;
   const float *grad = (const float *)args->grad.data + at;
   for (int64_t i = 0; i < n; i++) {
@@ -66,7 +71,9 @@ static void update_bf16(const struct ka_adamw_args *args, struct step s, int64_t
                                      random[2] & 0xffff);
     float size =
         s.size * (ka_bf16_to_f32(m[i]) / (sqrtf(ka_bf16_to_f32(v[i])) / s.correction + s.eps));
-    w[i] = ka_f32_to_bf16_stochastic(ka_bf16_to_f32(w[i]) * s.decay - size, random[0] & 0xffff);
+    float before = ka_bf16_to_f32(w[i]), kept = before * s.decay;
+    if (w0) kept -= s.pull * (before - w0[i]);
+    w[i] = ka_f32_to_bf16_stochastic(kept - size, random[0] & 0xffff);
   }
 }
 
@@ -82,11 +89,14 @@ static void write_weight(const struct ka_tensor *weight, int64_t to, const struc
 static void part(const struct ka_adamw_args *args, struct step s, const struct ka_tensor *weight,
                  const struct ka_tensor *w, int64_t at, int64_t n) {
   int64_t row = at / w->shape[1], col = at % w->shape[1], from = row * w->row_stride + col;
+  struct ka_tensor base = ref_rows(args->w0);
+  float buf[CPU_BLOCK];
+  const float *w0 = base.data ? load_block(&base, row * base.row_stride + col, n, buf) : NULL;
   if (w->dtype == KA_F32)
     update(s, n, (float *)w->data + from, (float *)args->m.data + at, (float *)args->v.data + at,
-           (const float *)args->grad.data + at);
+           (const float *)args->grad.data + at, w0);
   else
-    update_bf16(args, s, at, n, (uint16_t *)w->data + from);
+    update_bf16(args, s, at, n, (uint16_t *)w->data + from, w0);
   write_weight(weight, row * weight->row_stride + col, w, from, n);
 }
 
@@ -98,6 +108,7 @@ ka_status adamw_cpu(struct ka_dev *dev, const struct ka_adamw_args *args) {
   double clip = ka_adamw_clip(args);
   if (isnan(clip)) return KA_STATUS_OK;
   struct step s = {.decay = (float)(1 - args->lr * args->weight_decay),
+                   .pull = (float)(args->lr * args->pull),
                    .mix1 = (float)(1 - args->beta1),
                    .beta2 = (float)args->beta2,
                    .mix2 = (float)(1 - args->beta2),

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Cross-entropy of rows of logits and their gradient in place. One pass finds the maximum and the
- * sum of exponentials (Milakov and Gimelshein 2018, rescaled when the maximum grows, by blocks), a
- * second writes the gradient. */
+ * Cross-entropy of rows of logits, the divergence from a base's, and the logits' gradient in place.
+ * One pass finds the maximum and the sum of exponentials (Milakov and Gimelshein 2018, rescaled
+ * when the maximum grows, by blocks), of the base's row the sum of e^(z0 - max) (z0 - z) with it; a
+ * second pass writes the gradient. */
 #include "kernels/cpu/vec.h"
 
 struct row {
   float max;
   double sum; /* of e^(z - max) */
+  double dot; /* of e^(z - max) (z - other) */
   int64_t best;
 };
 
 /* z of a block, capped, in buf or the logits' own memory. */
-static const float *scores(const struct ka_xent_args *args, int64_t at, int64_t n, float *buf) {
-  const float *z = load_block(&args->logits, at, n, buf);
+static const float *scores(const struct ka_xent_args *args, const struct ka_tensor *logits,
+                           int64_t at, int64_t n, float *buf) {
+  const float *z = load_block(logits, at, n, buf);
   float cap = (float)args->softcap;
   if (cap > 0) {
 #pragma omp simd
@@ -22,8 +25,22 @@ static const float *scores(const struct ka_xent_args *args, int64_t at, int64_t 
   return z;
 }
 
-static void add_block(struct row *row, const float *z, int64_t n, int64_t first) {
-  float max = -INFINITY, sum = 0, bad = 0;
+/* A weight of 0 takes no part, whatever stands beside it. */
+static inline float weighed(float e, float difference) { return e == 0 ? 0.0f : e * difference; }
+
+/* A block that holds NaN or infinity, as ref: -inf adds 0, NaN and +inf make the row NaN. */
+static void add_bad_block(struct row *row, const float *z, const float *other, int64_t n) {
+  for (int64_t k = 0; k < n; k++) {
+    float e = z[k] == -INFINITY ? 0.0f : expf(z[k] - row->max);
+    row->sum += e;
+    if (other) row->dot += weighed(e, z[k] - other[k]);
+  }
+}
+
+/* other: the row whose scores z's are compared with, or NULL. */
+static void add_block(struct row *row, const float *z, const float *other, int64_t n,
+                      int64_t first) {
+  float max = -INFINITY, sum = 0, dot = 0, bad = 0;
 #pragma omp simd reduction(max : max) reduction(+ : bad)
   for (int64_t k = 0; k < n; k++) {
     max = z[k] > max ? z[k] : max;
@@ -35,64 +52,102 @@ static void add_block(struct row *row, const float *z, int64_t n, int64_t first)
         row->best = first + k;
         break;
       }
-    row->sum *= (double)fast_exp(row->max - max);
+    float less = fast_exp(row->max - max);
+    row->sum *= (double)less;
+    row->dot = less == 0 ? 0 : row->dot * (double)less;
     row->max = max;
   }
   float top = row->max;
-  if (isnan(bad)) { /* as ref: -inf adds 0, NaN and +inf make the row NaN */
-    for (int64_t k = 0; k < n; k++) sum += z[k] == -INFINITY && top > z[k] ? 0 : expf(z[k] - top);
+  if (isnan(bad)) {
+    add_bad_block(row, z, other, n);
+    return;
+  }
+  if (other) {
+#pragma omp simd reduction(+ : sum, dot)
+    for (int64_t k = 0; k < n; k++) {
+      float e = fast_exp(z[k] - top);
+      sum += e;
+      dot += weighed(e, z[k] - other[k]);
+    }
   } else {
 #pragma omp simd reduction(+ : sum)
     for (int64_t k = 0; k < n; k++) sum += fast_exp(z[k] - top);
   }
   row->sum += sum;
+  row->dot += dot;
 }
 
-static void gradient(const struct ka_xent_args *args, int64_t r, float lse) {
+/* d = p - onehot, and + weight (p - p0) where there is a base; t: the target's place, if here. */
+static void differences(float *restrict d, const float *restrict z, const float *restrict z0,
+                        int64_t n, int64_t t, float lse, float lse0, float weight) {
+  if (z0) {
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++) {
+      float p = fast_exp(z[k] - lse);
+      d[k] = p + weight * (p - fast_exp(z0[k] - lse0));
+    }
+    if (t < 0 || t >= n) return;
+    float p = fast_exp(z[t] - lse);
+    d[t] = (p - 1.0f) + weight * (p - fast_exp(z0[t] - lse0));
+  } else {
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++) d[k] = fast_exp(z[k] - lse);
+    if (t >= 0 && t < n) d[t] -= 1.0f;
+  }
+}
+
+static void gradient(const struct ka_xent_args *args, int64_t r, float lse, float lse0) {
   int64_t n_classes = args->logits.shape[1], target = get_id(&args->targets, r);
   float scale = (float)args->grad_scale, cap = (float)args->softcap;
   if (args->scale.data) scale *= *(const float *)args->scale.data;
   for (int64_t c = 0; c < n_classes; c += CPU_BLOCK) {
-    float buf[CPU_BLOCK], buf_out[CPU_BLOCK];
+    float buf[CPU_BLOCK], buf0[CPU_BLOCK], d[CPU_BLOCK], buf_out[CPU_BLOCK];
     int64_t n = min64(CPU_BLOCK, n_classes - c), at = r * n_classes + c;
-    const float *z = scores(args, at, n, buf);
-    float *d = open_block(&args->logits, at, buf_out), hit = 0;
-    int64_t t = target - c;
-    if (t >= 0 && t < n) hit = z[t];
+    const float *z = scores(args, &args->logits, at, n, buf), *z0 = NULL;
+    if (args->base.data) z0 = scores(args, &args->base, at, n, buf0);
+    float *out = open_block(&args->logits, at, buf_out);
+    differences(d, z, z0, n, target - c, lse, lse0, (float)args->kl_weight);
     if (cap > 0) {
 #pragma omp simd
-      for (int64_t k = 0; k < n; k++)
-        d[k] = scale * fast_exp(z[k] - lse) * (1.0f - z[k] / cap * (z[k] / cap));
+      for (int64_t k = 0; k < n; k++) out[k] = scale * d[k] * (1.0f - z[k] / cap * (z[k] / cap));
     } else {
 #pragma omp simd
-      for (int64_t k = 0; k < n; k++) d[k] = scale * fast_exp(z[k] - lse);
+      for (int64_t k = 0; k < n; k++) out[k] = scale * d[k];
     }
-    if (t >= 0 && t < n) {
-      float slope = cap > 0 ? 1.0f - hit / cap * (hit / cap) : 1.0f;
-      d[t] = scale * (fast_exp(hit - lse) - 1.0f) * slope;
-    }
-    store_block(&args->logits, at, n, d);
+    store_block(&args->logits, at, n, out);
   }
+}
+
+static void one_row(const struct ka_xent_args *args, int64_t r) {
+  int64_t n_classes = args->logits.shape[1], target = get_id(&args->targets, r);
+  struct row row = {.max = -INFINITY}, base = {.max = -INFINITY};
+  float buf[CPU_BLOCK], buf0[CPU_BLOCK];
+  for (int64_t c = 0; c < n_classes; c += CPU_BLOCK) {
+    int64_t n = min64(CPU_BLOCK, n_classes - c), at = r * n_classes + c;
+    const float *z = scores(args, &args->logits, at, n, buf);
+    add_block(&row, z, NULL, n, c);
+    if (args->base.data) add_block(&base, scores(args, &args->base, at, n, buf0), z, n, c);
+  }
+  double lse = (double)row.max + log(row.sum), lse0 = (double)base.max + log(base.sum);
+  if (args->argmax.data) ((int32_t *)args->argmax.data)[r] = (int32_t)row.best;
+  float *loss = (float *)args->loss.data + r;
+  float *kl = args->base.data ? (float *)args->kl.data + r : NULL;
+  if (target < 0) {
+    *loss = 0;
+    if (kl) *kl = 0;
+    if (args->backward) cpu_zero_row(&args->logits, r, n_classes);
+    return;
+  }
+  double z = (double)*scores(args, &args->logits, r * n_classes + target, 1, buf);
+  *loss = (float)(lse - z);
+  if (kl) *kl = (float)(base.dot / base.sum + (lse - lse0));
+  if (args->backward) gradient(args, r, (float)lse, (float)lse0);
 }
 
 ka_status xent_cpu(struct ka_dev *dev, const struct ka_xent_args *args) {
   int64_t n_rows = args->logits.shape[0], n_classes = args->logits.shape[1];
   if (args->logits.dtype == KA_F64) return xent_ref(dev, args);
 #pragma omp parallel for if (n_rows * n_classes > CPU_PARALLEL)
-  for (int64_t r = 0; r < n_rows; r++) {
-    struct row row = {-INFINITY, 0, 0};
-    float buf[CPU_BLOCK];
-    for (int64_t c = 0; c < n_classes; c += CPU_BLOCK) {
-      int64_t n = min64(CPU_BLOCK, n_classes - c);
-      add_block(&row, scores(args, r * n_classes + c, n, buf), n, c);
-    }
-    double lse = (double)row.max + log(row.sum);
-    int64_t target = get_id(&args->targets, r);
-    double z = target < 0 ? lse : (double)*scores(args, r * n_classes + target, 1, buf);
-    ((float *)args->loss.data)[r] = target < 0 ? 0 : (float)(lse - z);
-    if (args->argmax.data) ((int32_t *)args->argmax.data)[r] = (int32_t)row.best;
-    if (args->backward && target >= 0) gradient(args, r, (float)lse);
-    if (args->backward && target < 0) cpu_zero_row(&args->logits, r, n_classes);
-  }
+  for (int64_t r = 0; r < n_rows; r++) one_row(args, r);
   return KA_STATUS_OK;
 }

@@ -14,22 +14,27 @@ enum { BLOCK = 256, LIST = 32 };
 struct slice {
   void *weight, *w, *m, *v;
   const float *grad;
-  int64_t n, width, weight_stride, w_stride;
+  const void *w0;
+  int64_t n, width, weight_stride, w_stride, w0_stride;
   unsigned long long seed;
+  float decay, pull, size;
+  bool w0_is_bf16;
 };
 
 struct step {
   slice slices[LIST];
   const double *health;
+  int64_t n_health;
   double max_norm;
-  float decay, mix1, beta2, mix2, size, correction, eps;
+  float mix1, beta2, mix2, correction, eps;
   unsigned long long t;
 };
 
 /* ka_adamw_clip, on the device. */
 __device__ float clip_of(const step &s) {
   if (!s.health) return 1;
-  if (!isfinite(s.health[0]) || !isfinite(s.health[1])) return NAN;
+  for (int64_t i = 0; i < s.n_health; i++)
+    if (!isfinite(s.health[i])) return NAN;
   return s.max_norm > 0 ? (float)fmin(1.0, s.max_norm / (sqrt(s.health[0]) + 1e-6)) : 1;
 }
 
@@ -65,6 +70,10 @@ template <> __device__ __forceinline__ bf16 keep<bf16>(float x, unsigned random)
   return __ushort_as_bfloat16((unsigned short)((bits + (random & 0xffffu)) >> 16));
 }
 
+__device__ __forceinline__ float w0_of(const slice &a, int64_t i) {
+  return a.w0_is_bf16 ? to_float(((const bf16 *)a.w0)[i]) : ((const float *)a.w0)[i];
+}
+
 template <typename Weight, typename State>
 __global__ void __launch_bounds__(BLOCK) k_adamw(step s) {
   const slice &a = s.slices[blockIdx.y];
@@ -81,8 +90,10 @@ __global__ void __launch_bounds__(BLOCK) k_adamw(step s) {
     float g = a.grad[i] * clip, old = to_float(m[i]);
     State m_new = keep<State>(old + s.mix1 * (g - old), random[1]);
     State v_new = keep<State>(to_float(v[i]) * s.beta2 + s.mix2 * g * g, random[2]);
-    float change = s.size * (to_float(m_new) / (sqrtf(to_float(v_new)) / s.correction + s.eps));
-    State w_new = keep<State>(to_float(*master) * s.decay - change, random[0]);
+    float change = a.size * (to_float(m_new) / (sqrtf(to_float(v_new)) / s.correction + s.eps));
+    float before = to_float(*master), kept = before * a.decay;
+    if (a.w0) kept -= a.pull * (before - w0_of(a, row * a.w0_stride + col));
+    State w_new = keep<State>(kept - change, random[0]);
     m[i] = m_new;
     v[i] = v_new;
     *master = w_new;
@@ -92,12 +103,11 @@ __global__ void __launch_bounds__(BLOCK) k_adamw(step s) {
 
 void fill_step(step *s, const struct ka_adamw_args *a) {
   s->health = (const double *)a->health.data;
+  s->n_health = s->health ? a->health.shape[0] : 0;
   s->max_norm = a->max_norm;
-  s->decay = (float)(1 - a->lr * a->weight_decay);
   s->mix1 = (float)(1 - a->beta1);
   s->beta2 = (float)a->beta2;
   s->mix2 = (float)(1 - a->beta2);
-  s->size = (float)(a->lr / (1 - pow(a->beta1, (double)a->t)));
   s->correction = (float)sqrt(1 - pow(a->beta2, (double)a->t));
   s->eps = (float)a->eps;
   s->t = (unsigned long long)a->t;
@@ -115,17 +125,23 @@ slice slice_of(const struct ka_adamw_args *a) {
           a->m.data,
           a->v.data,
           (const float *)a->grad.data,
+          a->w0.data,
           n,
           width > 0 ? width : 1,
           stride_of(a->weight),
           stride_of(a->w),
-          a->seed};
+          stride_of(a->w0),
+          a->seed,
+          (float)(1 - a->lr * a->weight_decay),
+          (float)(a->lr * a->pull),
+          (float)(a->lr / (1 - pow(a->beta1, (double)a->t))),
+          a->w0.dtype == KA_BF16};
 }
 
-/* One step for all, same dtypes, same scalars. */
+/* In one launch: same dtypes, one step, one health. */
 bool together(const struct ka_adamw_args *a, const struct ka_adamw_args *b) {
-  return a->w.dtype == b->w.dtype && a->weight.dtype == b->weight.dtype && a->lr == b->lr &&
-         a->t == b->t && a->health.data == b->health.data && a->weight_decay == b->weight_decay;
+  return a->w.dtype == b->w.dtype && a->weight.dtype == b->weight.dtype && a->t == b->t &&
+         a->health.data == b->health.data;
 }
 
 } // namespace

@@ -34,6 +34,7 @@ static double keep(const struct ka_tensor *state, double v, uint32_t random) {
 ka_status adamw_ref(struct ka_dev *dev, const struct ka_adamw_args *args) {
   (void)dev;
   struct ka_tensor weight = ref_rows(args->weight), master = ref_rows(args->w);
+  struct ka_tensor w0 = ref_rows(args->w0);
   int64_t n_cols = weight.shape[1];
   double step = args->lr / (1 - pow(args->beta1, (double)args->t));
   double correction = sqrt(1 - pow(args->beta2, (double)args->t));
@@ -46,7 +47,8 @@ ka_status adamw_ref(struct ka_dev *dev, const struct ka_adamw_args *args) {
       uint32_t random[4] = {0};
       if (master.dtype == KA_BF16) ka_adamw_random(args, i, random);
       double g = get(&args->grad, i) * clip, old = get(&args->m, i);
-      double w = get2(&master, r, c) * (1 - args->lr * args->weight_decay);
+      double before = get2(&master, r, c), w = before * (1 - args->lr * args->weight_decay);
+      if (w0.data) w -= args->lr * args->pull * (before - get2(&w0, r, c));
       double m = keep(&args->m, old + (1 - args->beta1) * (g - old), random[1]);
       double v = args->beta2 * get(&args->v, i) + (1 - args->beta2) * g * g;
       v = keep(&args->v, v, random[2]);

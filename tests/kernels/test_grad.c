@@ -127,22 +127,27 @@ static double total_loss(struct ka_dev *ref, struct ka_xent_args args) {
   args.backward = false;
   T_OK(ka_xent(ref, &args));
   double sum = 0;
-  for (int64_t r = 0; r < args.loss.shape[0]; r++) sum += ((double *)args.loss.data)[r];
+  for (int64_t r = 0; r < args.loss.shape[0]; r++) {
+    sum += ((double *)args.loss.data)[r];
+    if (args.kl.data) sum += args.kl_weight * ((double *)args.kl.data)[r];
+  }
   return sum;
 }
 
-/* Cross-entropy writes its gradient over the logits. */
+/* Cross-entropy, alone or with the divergence from a base's, writes its gradient over the logits.
+ */
 static void test_xent(void **state) {
   (void)state;
   struct ka_ctx context, *ctx = &context;
   ka_ctx_init(ctx);
   struct ka_dev ref;
   T_OK(ka_dev_open(ctx, &ref, "ref"));
-  for (int cap = 0; cap < 2; cap++) {
+  static const int flags[] = {0, KA_CASE_CAP, KA_CASE_BASE, KA_CASE_BASE | KA_CASE_CAP};
+  for (int way = 0; way < 4; way++) {
     struct ka_arena a;
     struct ka_op_call call;
     ka_arena_init(&a, ctx, "xent");
-    struct ka_op_case c = {KA_OP_xent, "R3 V11", KA_CASE_BACKWARD | (cap ? KA_CASE_CAP : 0)};
+    struct ka_op_case c = {KA_OP_xent, "R3 V11", KA_CASE_BACKWARD | flags[way]};
     T_OK(ka_op_call_make(&ref, &a, &c, KA_F64, 3, (struct ka_op_layout){0}, &call));
     struct ka_xent_args args = call.args.xent;
     double *z = args.logits.data, *keep = copy_of(&a, &args.logits), *grad;
@@ -221,8 +226,40 @@ static void test_linear(void **state) {
   ka_dev_close(&ref);
 }
 
+/* Without gradients a step is the two decays alone. */
+static void test_adamw_decay(void **state) {
+  (void)state;
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev ref;
+  T_OK(ka_dev_open(ctx, &ref, "ref"));
+  float w[] = {1, -2, 0.5f}, w0[] = {3, -2, -1}, m[3] = {0}, v[3] = {0}, g[3] = {0};
+  struct ka_tensor t = ka_tensor_2d(w, KA_F32, 1, 3);
+  struct ka_adamw_args args = {.weight = t,
+                               .w = t,
+                               .m = ka_tensor_2d(m, KA_F32, 1, 3),
+                               .v = ka_tensor_2d(v, KA_F32, 1, 3),
+                               .grad = ka_tensor_2d(g, KA_F32, 1, 3),
+                               .w0 = ka_tensor_2d(w0, KA_F32, 1, 3),
+                               .lr = 0.5,
+                               .eps = 1e-8,
+                               .weight_decay = 0.25,
+                               .pull = 0.5,
+                               .t = 1};
+  T_OK(ka_adamw(&ref, &args));
+  const float want[] = {1 - 0.5f * (0.25f * 1 + 0.5f * -2), -2 - 0.5f * (0.25f * -2),
+                        0.5f - 0.5f * (0.25f * 0.5f + 0.5f * 1.5f)};
+  assert_memory_equal(w, want, sizeof want);
+  args.pull = 2; /* and all of the way */
+  args.weight_decay = 0;
+  T_OK(ka_adamw(&ref, &args));
+  assert_memory_equal(w, w0, sizeof w0);
+  ka_dev_close(&ref);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_pairs), cmocka_unit_test(test_xent),
+                                     cmocka_unit_test(test_adamw_decay),
                                      cmocka_unit_test(test_rope), cmocka_unit_test(test_linear)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -255,8 +255,8 @@ static void scalar_free(struct ka_dev *dev, void *p) {
     ka_free(p);
 }
 
-/* A list of steps is the steps one by one, to the bit: slices of several sizes, and more of them
- * than one launch takes. */
+/* A list of steps is the steps one by one, to the bit: slices of several sizes and rates, with and
+ * without a base, and more of them than one launch takes. */
 static void test_lists(void **state) {
   (void)state;
   enum { N = 70 };
@@ -265,7 +265,7 @@ static void test_lists(void **state) {
   struct ka_dev dev;
   T_OK(ka_dev_open(ctx, &dev, t_device()));
   static const struct ka_op_case kinds[] = {{KA_OP_adamw, "N7 C64 h2", KA_CASE_OPT},
-                                            {KA_OP_adamw, "N3 C33 h2", KA_CASE_OPT},
+                                            {KA_OP_adamw, "N3 C33 h2", KA_CASE_OPT | KA_CASE_BASE},
                                             {KA_OP_adamw, "N0 C5 h2", KA_CASE_OPT}};
   struct run runs[2][N];
   struct ka_op_mirror mirrors[2][N];
@@ -284,6 +284,7 @@ static void test_lists(void **state) {
       T_OK(ka_op_mirror_open(&dev, m, &runs[way][i].call, (struct ka_op_layout){0, GUARD}, false));
       steps[i] = m->call.args.adamw;
       steps[i].health = mirrors[way][0].call.args.adamw.health;
+      steps[i].lr *= 1 + i % 5;
       norms[i] = (struct ka_sumsq_args){.out = sums[way], .x = steps[i].grad};
       if (way == 0) T_OK(ka_sumsq(&dev, &norms[i]));
       if (way == 0) T_OK(ka_adamw(&dev, &steps[i]));
@@ -295,15 +296,42 @@ static void test_lists(void **state) {
   assert_true(total[0] > 0.5 && total[0] == total[1]);
   for (int i = 0; i < N; i++) {
     for (int way = 0; way < 2; way++) T_OK(ka_op_mirror_fetch(&mirrors[way][i]));
-    for (int k = 0; ka_operands[KA_OP_adamw][k].name; k++)
-      assert_true(same_bits(ka_op_call_operand(&runs[0][i].call, k),
-                            ka_op_call_operand(&runs[1][i].call, k)));
+    for (int k = 0; ka_operands[KA_OP_adamw][k].name; k++) {
+      const struct ka_tensor *one = ka_op_call_operand(&runs[0][i].call, k);
+      assert_true(!one->data || same_bits(one, ka_op_call_operand(&runs[1][i].call, k)));
+    }
     for (int way = 0; way < 2; way++) {
       ka_op_mirror_close(&mirrors[way][i]);
       ka_arena_deinit(&runs[way][i].arena);
     }
   }
   for (int way = 0; way < 2; way++) scalar_free(&dev, sums[way].data);
+  ka_dev_close(&dev);
+}
+
+/* A base that says the same: no divergence, and the gradient that there is without it. */
+static void test_equal_base(void **state) {
+  (void)state;
+  static const struct ka_op_case kind = {KA_OP_xent, "R5 V3001", KA_CASE_BASE | KA_CASE_BACKWARD};
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev dev;
+  T_OK(ka_dev_open(ctx, &dev, t_device()));
+  for (int d = 0; d < N_DTYPES; d++) {
+    struct run with, without;
+    if (!served(&dev, dtypes[d])) continue;
+    start(&with, &dev, &kind, dtypes[d], 0);
+    start(&without, &dev, &kind, dtypes[d], 0);
+    struct ka_xent_args *a = &with.call.args.xent, *b = &without.call.args.xent;
+    memcpy(a->base.data, a->logits.data, ka_tensor_bytes(&a->logits));
+    b->base = b->kl = (struct ka_tensor){0};
+    run(&with, &dev, 0);
+    run(&without, &dev, 0);
+    for (int64_t r = 0; r < 5; r++) assert_true(value(&a->kl, r) == 0);
+    assert_true(same_bits(&a->loss, &b->loss) && same_bits(&a->logits, &b->logits));
+    ka_arena_deinit(&with.arena);
+    ka_arena_deinit(&without.arena);
+  }
   ka_dev_close(&dev);
 }
 
@@ -318,8 +346,9 @@ static void test_every_op_has_cases(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_op_has_cases),
-                                     cmocka_unit_test(test_against_ref),
-                                     cmocka_unit_test(test_lists), cmocka_unit_test(test_poison)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_every_op_has_cases), cmocka_unit_test(test_against_ref),
+      cmocka_unit_test(test_lists), cmocka_unit_test(test_equal_base),
+      cmocka_unit_test(test_poison)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

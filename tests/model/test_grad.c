@@ -1,81 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Gradients of the whole model: against finite differences in f64, and against themselves under
  * every switch that must not change them. */
-#include "base/rng.h"
-#include "tests/model/tiny.h"
+#include "tests/model/bed.h"
 
-#include <math.h>
-
-static struct ka_ctx context, *ctx = &context;
-static const char *const configs[] = {tiny_llama, tiny_mistral, tiny_qwen2, tiny_qwen3};
-enum { N_CONFIGS = 4, B = 2, T = 12, N = B * T };
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
-
-/* A model opened on a device, and the gradients of one batch. */
-struct bed {
-  struct ka_dev dev;
-  struct ka_model m;
-  struct tiny_batch batch;
-};
-
-/* Random ids, some labels masked. */
-static struct tiny_batch masked_batch(int64_t rows, int64_t tokens) {
-  int32_t ids[TINY_MAX];
-  for (int64_t i = 0; i < rows * tokens; i++)
-    ids[i] = (int32_t)ka_rng_below(5, 1, (uint64_t)i, TINY_V);
-  struct tiny_batch b = tiny_batch(rows, tokens, ids);
-  int32_t *labels = b.ints + rows * tokens;
-  for (int64_t i = 0; i < rows * tokens; i++)
-    if (i % 5 == 2) {
-      labels[i] = -100;
-      if (i % tokens > 0) b.batch.n_targets--;
-    }
-  return b;
-}
-
-static void bed_open(struct bed *t, const char *dir, const char *device, enum ka_dtype compute) {
-  T_OK(ka_dev_open(ctx, &t->dev, device));
-  T_OK(ka_model_open(ctx, &t->m, &t->dev, dir, compute));
-  t->batch = masked_batch(B, T);
-}
-
-static void bed_close(struct bed *t) {
-  ka_model_close(&t->m);
-  ka_dev_close(&t->dev);
-}
-
-static void train_all(struct ka_model *m) {
-  struct ka_train_part parts[64];
-  assert_true(m->n_params <= 64);
-  for (int64_t i = 0; i < m->n_params; i++)
-    parts[i] = (struct ka_train_part){m->params[i].name, 0, -1, 0, -1};
-  T_OK(ka_model_train_parts(m, parts, m->n_params));
-}
-
-static double gradient(struct bed *t) {
-  double loss;
-  T_OK(ka_model_zero_grad(&t->m));
-  T_OK(ka_model_grad(&t->m, &t->batch.batch, 1.0 / (double)t->batch.batch.n_targets, &loss));
-  return loss;
-}
-
-/* Moves a weight off its special initial values (norms of 1, biases of 0) along a fixed direction.
- */
-static double direction(int64_t param, int64_t i) {
-  return ka_rng_normal(17, (uint64_t)param, (uint64_t)i);
-}
-static void move(struct ka_model *m, int64_t param, double h) {
-  struct ka_tensor *w = &m->params[param].weight;
-  for (int64_t i = 0; i < ka_tensor_elems(w); i++)
-    ka_store(w->data, w->dtype, i, ka_load(w->data, w->dtype, i) + h * direction(param, i));
-  T_OK(ka_model_weights_changed(m));
-}
+#include <omp.h>
 
 static double mean_loss(struct bed *t) {
   double sum;
@@ -111,25 +39,6 @@ static void finite_differences(void **state) {
       assert_true(error < 1e-8 * (1 + fabs(along)));
     }
     bed_close(&t);
-  }
-}
-
-/* The elements of `part` equal those of the whole tensor's gradient. */
-static void same_elements(const struct bed *all, const struct bed *some, const char *what) {
-  for (int64_t s = 0; s < some->m.n_slices; s++) {
-    const struct ka_slice *part = &some->m.slices[s];
-    const struct ka_slice *whole = &all->m.slices[part->param];
-    assert_int_equal(whole->param, part->param);
-    for (int64_t r = 0; r < part->n_rows; r++)
-      for (int64_t c = 0; c < part->n_cols; c++) {
-        double a = ka_load(part->grad.data, part->grad.dtype, r * part->n_cols + c);
-        double b = ka_load(whole->grad.data, whole->grad.dtype,
-                           (part->row + r) * whole->n_cols + part->col + c);
-        if (a != b)
-          print_error("%s %s [%d,%d]: %g, %g\n", what, some->m.params[part->param].name, (int)r,
-                      (int)c, a, b);
-        assert_true(a == b);
-      }
   }
 }
 
@@ -221,12 +130,6 @@ static void wrong_parts_are_refused(void **state) {
   bed_close(&t);
 }
 
-static void all_bits_equal(const struct ka_model *a, const struct ka_model *b) {
-  for (int64_t s = 0; s < a->n_slices; s++)
-    assert_memory_equal(a->slices[s].grad.data, b->slices[s].grad.data,
-                        ka_tensor_bytes(&a->slices[s].grad));
-}
-
 static void checkpointing_changes_no_bit(void **state) {
   (void)state;
   const enum ka_dtype types[] = {KA_F32, KA_BF16};
@@ -247,16 +150,6 @@ static void checkpointing_changes_no_bit(void **state) {
       bed_close(&plain);
       bed_close(&redo);
     }
-}
-
-/* Largest difference of two models' gradients. */
-static double grad_distance(const struct ka_model *a, const struct ka_model *b) {
-  double most = 0;
-  for (int64_t s = 0; s < a->n_slices; s++)
-    for (int64_t i = 0; i < ka_tensor_elems(&a->slices[s].grad); i++)
-      most = fmax(most, fabs(ka_load(a->slices[s].grad.data, KA_F64, i) -
-                             ka_load(b->slices[s].grad.data, KA_F64, i)));
-  return most;
 }
 
 /* Two documents in one row are two rows; positions and attention start again. */
@@ -392,5 +285,6 @@ int main(void) {
       cmocka_unit_test_setup(too_little_memory_names_the_holders, fresh),
       cmocka_unit_test_setup(failing_allocations_leak_nothing, fresh),
   };
+  omp_set_num_threads(1); /* the models are tiny */
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

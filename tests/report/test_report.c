@@ -171,8 +171,8 @@ static void page_escapes_and_charts(void **state) {
       .log = log,
       .held_out = &(struct ka_report_held_out){"old", 1.0, 1.25, 10},
       .n_held_out = 1,
-      .units = (struct ka_report_unit[]){{"x.weight", "", 64, 10, 11},
-                                         {"y", "rows 0 to 2", 4, NAN, NAN}},
+      .units = (struct ka_report_unit[]){{"x.weight", "", 64, 1, 10, 11},
+                                         {"y", "rows 0 to 2", 4, 0.5, NAN, NAN}},
       .n_units = 2,
   };
   const char *path = t_str("%s/report.html", t_temp_dir());
@@ -184,6 +184,7 @@ static void page_escapes_and_charts(void **state) {
   assert_non_null(strstr(page.data, "<polyline"));
   assert_non_null(strstr(page.data, "+0.2500"));
   assert_non_null(strstr(page.data, "+10.00 %"));
+  assert_non_null(strstr(page.data, "x 0.5<"));
   assert_null(strstr(page.data, "nan"));
   assert_null(strstr(page.data, "http"));
   ka_str_deinit(&page);

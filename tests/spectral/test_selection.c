@@ -122,6 +122,38 @@ static void test_filters(void **state) {
   ka_arena_deinit(&w.arena);
 }
 
+/* Everything that the filters leave, at (first kappa / kappa)^power; the singular one not at all.
+ */
+static void test_soft(void **state) {
+  (void)state;
+  struct ka_ctx *ctx = &the_ctx;
+  struct world w;
+  struct ka_selection out;
+  static const double lowest[] = {1, 3. / 4, 3. / 4, 3. / 8}, highest[] = {1, 0.5, 0.5, 3. / 8};
+  make(&w);
+  struct ka_select_spec s = ka_select_spec_default();
+  s.soft = true;
+  s.power = 1;
+  assert_string_equal(choose(&w, s), "layers.10.k layers.0.k layers.2.q layers.0.q");
+  for (int way = 0; way < 2; way++) {
+    s.highest = way;
+    T_OK(ka_select(ctx, &w.arena, &out, &s, w.results, N));
+    assert_int_equal(out.n_units, 4);
+    assert_int_equal(out.n_elems, 16);
+    for (int i = 0; i < 4; i++)
+      assert_true(fabs(out.units[i].lr_scale - (way ? highest : lowest)[i]) < 1e-12);
+  }
+  s.power = 0.5;
+  T_OK(ka_select(ctx, &w.arena, &out, &s, w.results, N));
+  assert_true(fabs(out.units[1].lr_scale - sqrt(0.5)) < 1e-12);
+  s.count = 3;
+  T_FAILS(ka_select_check(ctx, &s), KA_E_INPUT, "no budget");
+  s.count = -1;
+  s.metric = "random";
+  T_FAILS(ka_select_check(ctx, &s), KA_E_INPUT, "kappa or kappa_mp");
+  ka_arena_deinit(&w.arena);
+}
+
 static void test_refusals(void **state) {
   (void)state;
   struct ka_ctx *ctx = &the_ctx;
@@ -172,7 +204,8 @@ static void test_file(void **state) {
                                       .tensor = w.units[1].tensor,
                                       .rows = {0, 1},
                                       .cols = {-1, -1},
-                                      .metrics = {8}};
+                                      .metrics = {8},
+                                      .lr_scale = 0.25};
   out.base = "base \"dir\"";
   const char *path = t_str("%s/selection.json", t_temp_dir());
   T_OK(ka_selection_write(ctx, &out, path));
@@ -186,6 +219,7 @@ static void test_file(void **state) {
     assert_memory_equal(back.units[i].rows, out.units[i].rows, sizeof out.units[i].rows);
     assert_memory_equal(back.units[i].cols, out.units[i].cols, sizeof out.units[i].cols);
     assert_true(back.units[i].metrics[0] == out.units[i].metrics[0]);
+    assert_true(back.units[i].lr_scale == (i == 0 ? 0.25 : 1));
   }
   static const char *const bad[][2] = {
       {"{}", "units: expected a list"},
@@ -195,6 +229,8 @@ static void test_file(void **state) {
       {"{\"version\": 2, \"units\": []}", "version: got 2"},
       {"{\"units\": [{\"name\": \"a\"}, {\"tensor\": \"a\", \"rows\": [0, 2]}]}", "overlap"},
       {"{\"order\": \"up\", \"units\": [{\"name\": \"a\"}]}", "lowest|highest"},
+      {"{\"units\": [{\"name\": \"a\", \"lr_scale\": 0}]}", "units[0].lr_scale: got 0"},
+      {"{\"units\": [{\"name\": \"a\", \"lr_scale\": \"1\"}]}", "lr_scale"},
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     T_OK(ka_write_file(ctx, path, bad[i][0], strlen(bad[i][0])));
@@ -206,6 +242,7 @@ static void test_file(void **state) {
 int main(void) {
   ka_ctx_init(&the_ctx);
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_orders), cmocka_unit_test(test_filters),
-                                     cmocka_unit_test(test_refusals), cmocka_unit_test(test_file)};
+                                     cmocka_unit_test(test_soft), cmocka_unit_test(test_refusals),
+                                     cmocka_unit_test(test_file)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

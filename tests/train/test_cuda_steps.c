@@ -51,16 +51,28 @@ static ka_status get(void *user, int64_t index, struct ka_batch *out) {
   return KA_STATUS_OK;
 }
 
-static ka_status bed_open(struct bed *b, const char *dir, enum ka_dtype compute, bool offload) {
+/* How the model is anchored to what it was. */
+struct anchor {
+  double kl_weight, pull;
+};
+static const struct anchor none = {0, 0}, both = {0.5, 2};
+
+static ka_status bed_open_on(struct bed *b, const char *device, const char *dir,
+                             enum ka_dtype compute, bool offload, struct anchor anchor) {
   int32_t ids[B * T];
   struct ka_train_part parts[64];
-  const struct ka_optim_config config = {
-      .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .max_grad_norm = 1, .offload = offload};
+  const struct ka_optim_config config = {.beta1 = 0.9,
+                                         .beta2 = 0.99,
+                                         .eps = 1e-8,
+                                         .max_grad_norm = 1,
+                                         .offload = offload,
+                                         .pull = anchor.pull};
   memset(b, 0, sizeof *b);
   for (int i = 0; i < B * T; i++) ids[i] = i * 7 % TINY_V;
   b->batch = tiny_batch(B, T, ids);
-  KA_TRY(ka_dev_open(ctx, &b->dev, "cuda"));
+  KA_TRY(ka_dev_open(ctx, &b->dev, device));
   KA_TRY(ka_model_open(ctx, &b->m, &b->dev, dir, compute));
+  b->m.kl_weight = anchor.kl_weight;
   for (int64_t i = 0; i < b->m.n_params; i++)
     parts[i] = (struct ka_train_part){b->m.params[i].name, 0, -1, 0, -1};
   KA_TRY(ka_model_train_parts(&b->m, parts, b->m.n_params));
@@ -75,6 +87,11 @@ static ka_status bed_open(struct bed *b, const char *dir, enum ka_dtype compute,
   return KA_STATUS_OK;
 }
 
+static ka_status bed_open(struct bed *b, const char *dir, enum ka_dtype compute, bool offload,
+                          struct anchor anchor) {
+  return bed_open_on(b, "cuda", dir, compute, offload, anchor);
+}
+
 static void bed_close(struct bed *b) {
   ka_optim_deinit(&b->o);
   ka_model_close(&b->m);
@@ -82,9 +99,10 @@ static void bed_close(struct bed *b) {
 }
 
 static ka_status step(struct bed *b, double *loss) {
-  double norm;
-  int64_t n_targets;
-  return ka_loop_step(&b->loop, loss, &n_targets, &norm);
+  struct ka_loop_step s = {0};
+  ka_status st = ka_loop_step(&b->loop, &s);
+  *loss = s.loss;
+  return st;
 }
 
 /* From the third micro-batch on: nothing allocated, one recording a micro-batch, and one wait a
@@ -93,11 +111,11 @@ static void a_step_allocates_nothing_and_waits_once(void **state) {
   (void)state;
   const char *dir = tiny_make(ctx, tiny_qwen3, KA_F32);
   const enum ka_dtype types[] = {KA_F32, KA_BF16};
-  for (int t = 0; t < 2; t++) {
+  for (int t = 0; t < 4; t++) {
     struct bed b;
     struct cudahost_counters before, after;
     double loss, first = 0;
-    T_OK(bed_open(&b, dir, types[t], false));
+    T_OK(bed_open(&b, dir, types[t % 2], false, t < 2 ? none : both));
     host.count(&before);
     size_t arenas = b.m.run.used_bytes + b.m.step.used_bytes + b.o.arena.used_bytes;
     size_t planned = arenas + b.dev.own_bytes;
@@ -130,7 +148,7 @@ static void offloading_changes_no_bit(void **state) {
   float *w[2];
   for (int i = 0; i < 2; i++) {
     double loss;
-    T_OK(bed_open(&b[i], dir, KA_BF16, i == 1));
+    T_OK(bed_open(&b[i], dir, KA_BF16, i == 1, both));
     if (i == 1) T_OK(ka_dev_choices_get(&b[0].dev, &choices));
     if (i == 1) T_OK(ka_dev_choices_set(&b[1].dev, choices.data));
     for (int s = 0; s < 3; s++) T_OK(step(&b[i], &loss));
@@ -152,6 +170,34 @@ static void offloading_changes_no_bit(void **state) {
   ka_str_deinit(&choices);
 }
 
+/* Divergence, loss and weights after some steps are those of the cpu. */
+static void anchors_as_on_the_cpu(void **state) {
+  (void)state;
+  const char *dir = tiny_make(ctx, tiny_qwen3, KA_F32);
+  struct bed b[2];
+  struct ka_loop_step s[2];
+  for (int i = 0; i < 2; i++) {
+    T_OK(bed_open_on(&b[i], i ? "cuda" : "cpu", dir, KA_F32, false, both));
+    for (int k = 0; k < 4; k++) T_OK(ka_loop_step(&b[i].loop, &s[i]));
+  }
+  assert_true(s[0].kl > 0.01 && fabs(s[1].kl / s[0].kl - 1) < 1e-3);
+  assert_true(fabs(s[1].loss / s[0].loss - 1) < 1e-4);
+  for (int64_t p = 0; p < b[0].o.n; p++) {
+    struct ka_tensor w = b[0].o.slices[p].w, got = w;
+    got.data = malloc(ka_tensor_bytes(&w));
+    T_OK(ka_dev_get(&b[1].dev, got, b[1].o.slices[p].w));
+    double sum = 0;
+    int64_t n = ka_tensor_elems(&w);
+    for (int64_t k = 0; k < n; k++)
+      sum += pow((double)((float *)got.data)[k] - (double)((float *)w.data)[k], 2);
+    if (!(sqrt(sum / (double)n) < 2e-4))
+      fail_msg("%s: RMS %g", b[0].o.slices[p].tensor, sqrt(sum / (double)n));
+    free(got.data);
+  }
+  bed_close(&b[0]);
+  bed_close(&b[1]);
+}
+
 /* The Nth call of a kind fails, for every N until all goes well: a message and a code, and after
  * closing nothing is left. */
 static void every_failure_is_told_and_leaves_nothing(void **state) {
@@ -166,7 +212,7 @@ static void every_failure_is_told_and_leaves_nothing(void **state) {
       struct cudahost_counters c;
       double loss;
       host.set(kinds[k], t_str("%d", n));
-      ka_status st = bed_open(&b, dir, KA_BF16, false);
+      ka_status st = bed_open(&b, dir, KA_BF16, false, both);
       for (int s = 0; s < 2 && ka_ok(st); s++) st = step(&b, &loss);
       host.count(&c);
       bool planted = c.injected > 0;
@@ -196,7 +242,7 @@ static void a_faulting_kernel_is_reported(void **state) {
   struct bed b;
   double loss;
   host.set("on_fault", "sticky");
-  T_OK(bed_open(&b, tiny_make(ctx, tiny_llama, KA_F32), KA_F32, false));
+  T_OK(bed_open(&b, tiny_make(ctx, tiny_llama, KA_F32), KA_F32, false, none));
   T_OK(step(&b, &loss));
   host.set("fail_kernel", "5:IllegalAddress");
   T_FAILS(step(&b, &loss), KA_E_DEVICE, "KAPPA_CUDA_SYNC=1");
@@ -209,6 +255,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(a_step_allocates_nothing_and_waits_once, fresh),
       cmocka_unit_test_setup(offloading_changes_no_bit, fresh),
+      cmocka_unit_test_setup(anchors_as_on_the_cpu, fresh),
       cmocka_unit_test_setup(every_failure_is_told_and_leaves_nothing, fresh),
       cmocka_unit_test_setup(a_faulting_kernel_is_reported, fresh),
   };

@@ -17,12 +17,13 @@ static const char config_text[] =
     " \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\", \"tie_word_embeddings\": true,\n"
     " \"initializer_range\": 0.1, \"torch_dtype\": \"float32\"}\n";
 
-static ka_status run_job(struct ka_ctx *ctx, const char *path, const char *out, const char *steps) {
+static ka_status run_job(struct ka_ctx *ctx, const char *path, const char *out, const char *anchor,
+                         const char *steps) {
   struct ka_job job = {0};
   struct ka_run run;
   struct ka_run_options options = {.resume = true};
-  const char *words[] = {t_str("output_dir=%s", out), steps};
-  ka_status st = ka_job_load(ctx, &job, path, words, 2);
+  const char *words[] = {t_str("output_dir=%s", out), t_str("anchor={%s}", anchor), steps};
+  ka_status st = ka_job_load(ctx, &job, path, words, 3);
   if (ka_ok(st)) {
     st = ka_run_open(ctx, &run, &job, &options);
     if (ka_ok(st)) st = ka_run_train(&run);
@@ -32,8 +33,7 @@ static ka_status run_job(struct ka_ctx *ctx, const char *path, const char *out, 
   return st;
 }
 
-static void every_allocation_may_fail(void **state) {
-  (void)state;
+static void every_allocation_may_fail(const char *anchor) {
   struct ka_ctx c, *ctx = &c;
   ka_ctx_init(ctx);
   ctx->log_level = KA_LOG_QUIET;
@@ -49,11 +49,11 @@ static void every_allocation_may_fail(void **state) {
   T_OK(ka_write_file(ctx, path, job, strlen(job)));
   T_OK(ka_write_file(ctx, t_str("%s/rows.jsonl", dir), rows, strlen(rows)));
   T_OK(ka_model_init(ctx, config, t_str("%s/base", dir), 1, KA_F32));
-  T_OK(run_job(ctx, path, out, "max_steps=1"));
+  T_OK(run_job(ctx, path, out, anchor, "max_steps=1"));
   int64_t n = 1;
   for (;; n++) {
     ctx->fail_alloc_at = n;
-    ka_status st = run_job(ctx, path, out, "max_steps=2");
+    ka_status st = run_job(ctx, path, out, anchor, "max_steps=2");
     bool fired = ctx->fail_alloc_at <= 0;
     ctx->fail_alloc_at = 0;
     if (ka_ok(st) && !fired) break;
@@ -65,14 +65,30 @@ static void every_allocation_may_fail(void **state) {
     assert_true(ka_path_exists(t_str("%s/checkpoint-1/state.json", out)));
     if (ka_path_exists(t_str("%s/checkpoint-2", out))) {
       T_OK(ka_remove_tree(ctx, out));
-      T_OK(run_job(ctx, path, out, "max_steps=1"));
+      T_OK(run_job(ctx, path, out, anchor, "max_steps=1"));
     }
   }
   print_message("%d allocations failed in turn\n", (int)n - 1);
   assert_true(n > 50);
 }
 
+static void without_anchor(void **state) {
+  (void)state;
+  every_allocation_may_fail("kind: none");
+}
+
+static void with_kl(void **state) {
+  (void)state;
+  every_allocation_may_fail("kind: kl");
+}
+
+static void with_l2(void **state) {
+  (void)state;
+  every_allocation_may_fail("kind: l2, by: kappa");
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_may_fail)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(without_anchor), cmocka_unit_test(with_kl),
+                                     cmocka_unit_test(with_l2)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
