@@ -23,8 +23,11 @@ enum { CUDNN_OLDEST = 91100 }; /* 9.11: the versions before it have known faults
   X(Destroy)                                                                                       \
   X(SetStream)                                                                                     \
   X(BackendCreateDescriptor)                                                                       \
-  X(BackendDestroyDescriptor) X(BackendFinalize) X(BackendSetAttribute) X(BackendGetAttribute)     \
-      X(BackendExecute)
+  X(BackendDestroyDescriptor)                                                                      \
+  X(BackendFinalize)                                                                               \
+  X(BackendSetAttribute)                                                                           \
+  X(BackendGetAttribute)                                                                           \
+  X(BackendExecute)
 
 struct cudnn {
 #define X(name) __typeof__(&cudnn##name) name;

@@ -3,23 +3,38 @@
  * but wants a driver, and in it these functions, of which it calls none. */
 
 #define NO_DEVICE 100
-#define NAMES(X)                                                                                   \
-  X(cuCtxGetCurrent)                                                                               \
-  X(cuCtxGetLimit)                                                                                 \
-  X(cuCtxPopCurrent)                                                                               \
-  X(cuCtxPushCurrent) X(cuDeviceGet) X(cuGetErrorName) X(cuGetErrorString) X(cuKernelGetAttribute) \
-      X(cuKernelGetFunction) X(cuKernelSetAttribute) X(cuLaunchCooperativeKernel)                  \
-          X(cuLaunchKernel) X(cuLaunchKernelEx) X(cuLibraryGetKernel) X(cuLibraryLoadData)         \
-              X(cuLibraryLoadFromFile) X(cuLibraryUnload) X(cuLinkAddData) X(cuLinkComplete)       \
-                  X(cuLinkCreate) X(cuLinkDestroy) X(cuModuleGetFunction) X(cuModuleLoadData)      \
-                      X(cuModuleUnload) X(cuOccupancyMaxPotentialClusterSize) X(cuStreamGetCtx)    \
-                          X(cuTensorMapEncodeIm2col) X(cuTensorMapEncodeTiled)
-
-#define X(name)                                                                                    \
+#define NOTHING(name)                                                                              \
   int name(void);                                                                                  \
   int name(void) { return NO_DEVICE; }
-NAMES(X)
-#undef X
+
+NOTHING(cuCtxGetCurrent)
+NOTHING(cuCtxGetLimit)
+NOTHING(cuCtxPopCurrent)
+NOTHING(cuCtxPushCurrent)
+NOTHING(cuDeviceGet)
+NOTHING(cuGetErrorName)
+NOTHING(cuGetErrorString)
+NOTHING(cuKernelGetAttribute)
+NOTHING(cuKernelGetFunction)
+NOTHING(cuKernelSetAttribute)
+NOTHING(cuLaunchCooperativeKernel)
+NOTHING(cuLaunchKernel)
+NOTHING(cuLaunchKernelEx)
+NOTHING(cuLibraryGetKernel)
+NOTHING(cuLibraryLoadData)
+NOTHING(cuLibraryLoadFromFile)
+NOTHING(cuLibraryUnload)
+NOTHING(cuLinkAddData)
+NOTHING(cuLinkComplete)
+NOTHING(cuLinkCreate)
+NOTHING(cuLinkDestroy)
+NOTHING(cuModuleGetFunction)
+NOTHING(cuModuleLoadData)
+NOTHING(cuModuleUnload)
+NOTHING(cuOccupancyMaxPotentialClusterSize)
+NOTHING(cuStreamGetCtx)
+NOTHING(cuTensorMapEncodeIm2col)
+NOTHING(cuTensorMapEncodeTiled)
 
 int cuInit(unsigned flags);
 int cuInit(unsigned flags) {
