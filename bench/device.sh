@@ -63,6 +63,7 @@ one_step() {
   ops)
     step twins gpu_test cuda_twins
     step ops gpu_test kernels_test_ops
+    step ops-without-cudnn env KAPPA_CUDNN=0 "$here/tests/kernels_test_ops"
     step matmul gpu_test kernels_test_matmul
     ;;
   goldens)
@@ -83,7 +84,13 @@ one_step() {
     for tool in memcheck racecheck; do step "ops-$tool" sanitized $tool kernels_test_ops; done
     step adamw6-memcheck sanitized memcheck train_test_adamw6
     ;;
-  bench) step bench-ops "$k" bench ops --device cuda --json "$out/bench-ops.json" ;;
+  bench)
+    step bench-ops "$k" bench ops --device cuda --json "$out/bench-ops.json"
+    for op in attn_fwd attn_bwd; do
+      step bench-$op-without-cudnn env KAPPA_CUDNN=0 "$k" bench ops --op $op --device cuda \
+        --json "$out/bench-$op-without-cudnn.json"
+    done
+    ;;
   spectral)
     step spectral-fixtures gpu_test spectral_test_fixtures
     step spectral-llama3-8b python3 "$here/peers/spectral_torch.py" --device cuda --kappa "$k"

@@ -168,7 +168,8 @@ struct ka_bias_bwd_args {
  *   score = scale * <q,k>; with softcap c: c * tanh(score / c); out = softmax(score) v;
  *   lse = log sum exp(score).
  * Query head h uses key/value head h / (H/K). Every query sees at least itself. Flash-style (Dao
- * 2022): no [T,S] matrix beyond a tile is ever held. */
+ * 2022): no [T,S] matrix beyond a tile is ever held. Where lse is wanted and T >= 128, a NaN or an
+ * infinity may also reach queries of the row that do not see it. */
 struct ka_attn_fwd_args {
   struct ka_tensor out;       /* [B,T,H,Dv] x = */
   struct ka_tensor lse;       /* [B,H,T] f32 (f64 with f64) =, optional */
@@ -180,7 +181,8 @@ struct ka_attn_fwd_args {
   double scale, softcap;
 };
 
-/* Gradients of attn_fwd with q_offset 0 and S = T. delta = rowsum(dout * out). */
+/* Gradients of attn_fwd with q_offset 0 and S = T. delta = rowsum(dout * out). NaN and infinity as
+ * there. */
 struct ka_attn_bwd_args {
   struct ka_tensor dq, dk, dv; /* as q, k, v; = */
   struct ka_tensor dout;       /* [B,T,H,Dv] x */

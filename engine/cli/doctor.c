@@ -124,7 +124,7 @@ static ka_status matrix(struct ka_ctx *ctx, struct ka_dev *dev, json_t *out) {
 
 static ka_status device(struct ka_ctx *ctx, json_t *devices, const char *name) {
   struct ka_dev dev;
-  char text[256] = "";
+  char text[512] = "";
   json_t *row = json_object(), *ops = json_object();
   KA_TRY(set(ctx, devices, name, row));
   KA_TRY(set(ctx, row, "ops", ops));

@@ -13,6 +13,7 @@
  */
 #include "kernels/cuda/attn_plain.cuh"
 #include "kernels/cuda/attn_tile.cuh"
+#include "kernels/cuda/cudnn.h"
 
 namespace {
 
@@ -322,6 +323,8 @@ template <typename T> struct launch {
 
 ka_status attn_bwd_cuda(struct ka_dev *dev, const struct ka_attn_bwd_args *args) {
   struct ka_ctx *ctx = dev->ctx;
+  ka_status st = KA_STATUS_OK;
+  if (cuda_cudnn_attn_bwd(dev, args, &st)) return st;
   KA_BY_TYPE(dev, "attn_bwd", args->q.dtype, {
     if (args->q.shape[0] * args->q.shape[1] * args->q.shape[2] == 0) return KA_STATUS_OK;
     launch<T> l = {dev,

@@ -10,6 +10,7 @@
  * q, out and lse once, k and v once a tile of queries, tiles that no row sees not at all. */
 #include "kernels/cuda/attn_plain.cuh"
 #include "kernels/cuda/attn_tile.cuh"
+#include "kernels/cuda/cudnn.h"
 
 namespace {
 
@@ -164,6 +165,8 @@ template <typename T> struct launch {
 } // namespace
 
 ka_status attn_fwd_cuda(struct ka_dev *dev, const struct ka_attn_fwd_args *args) {
+  ka_status st = KA_STATUS_OK;
+  if (cuda_cudnn_attn_fwd(dev, args, &st)) return st;
   KA_BY_TYPE(dev, "attn_fwd", args->q.dtype, {
     if (args->q.shape[0] * args->q.shape[1] * args->q.shape[2] == 0) return KA_STATUS_OK;
     launch<T> l = {dev,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The cuda back end's table, opening, errors and scratch; the plug-in's one export. */
+#include "kernels/cuda/cudnn.h"
 #include "kernels/cuda/tune.h"
 
 #include "base/log.h"
@@ -130,13 +131,15 @@ static ka_status open(struct ka_dev *dev) {
   struct cuda_state *s = cuda_of(dev);
   s->sync_each = getenv("KAPPA_CUDA_SYNC") != NULL;
   KA_TRY(open_device(dev));
-  size_t total = 0, before = 0;
+  size_t total = 0, before = 0, reserved = 0;
   CU_TRY(dev, cudaMemGetInfo(&before, &total));
   KA_TRY(cuda_memory_open(dev));
   KA_TRY(cuda_alloc(dev, KA_PLACE_DEVICE, &s->scratch, CUDA_SCRATCH_BYTES, "cuda scratch"));
   s->scratch_bytes = CUDA_SCRATCH_BYTES;
   KA_TRY(cuda_matmul_open(dev));
+  KA_TRY(cuda_cudnn_open(dev, &reserved));
   CU_TRY(dev, cudaMemGetInfo(&dev->free_bytes, &total));
+  dev->free_bytes -= reserved < dev->free_bytes ? reserved : dev->free_bytes;
   dev->own_bytes = before - dev->free_bytes;
   dev->has_bf16 = true;
   return KA_STATUS_OK;
@@ -146,6 +149,7 @@ static void close(struct ka_dev *dev) {
   struct cuda_state *s = cuda_of(dev);
   if (!s) return;
   if (s->stream) (void)cudaStreamSynchronize(s->stream);
+  cuda_cudnn_close(dev);
   cuda_matmul_close(dev);
   cuda_memory_close(dev);
   (void)cudaFree(s->scratch);
@@ -156,13 +160,14 @@ static void close(struct ka_dev *dev) {
 
 static void describe(struct ka_dev *dev, char *text, size_t n) {
   const struct cuda_state *s = cuda_of(dev);
-  char memory[32], driver_text[16];
+  char memory[32], driver_text[16], cudnn[256];
   int driver = 0;
   (void)cudaDriverGetVersion(&driver);
-  snprintf(text, n, "%s, sm_%d%d, %s; built with %s, driver for CUDA %s, cuBLASLt %zu",
+  cuda_cudnn_describe(dev, cudnn, sizeof cudnn);
+  snprintf(text, n, "%s, sm_%d%d, %s; built with %s, driver for CUDA %s, cuBLASLt %zu; %s",
            s->props.name, s->props.major, s->props.minor,
            ka_fmt_bytes((double)s->props.totalGlobalMem, memory), KAPPA_CUDA_BUILT,
-           version(driver, driver_text), cublasLtGetVersion());
+           version(driver, driver_text), cublasLtGetVersion(), cudnn);
 }
 
 static ka_status pack_nothing(struct ka_dev *dev, const struct ka_pack_args *args) {

@@ -43,6 +43,7 @@ struct cuda_state {
   void *workspace;
   cublasLtHandle_t lt;
   struct cuda_tuner *tuner;  /* matmul.c */
+  struct cuda_cudnn *cudnn;  /* cudnn.h */
   bool capturing, sync_each; /* sync_each: KAPPA_CUDA_SYNC */
   const char *last_op;       /* the newest launch since the device was last waited for */
   int64_t n_ops;
