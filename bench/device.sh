@@ -4,7 +4,7 @@
 # no compiler packages and no network.
 #   bash bench/device.sh pack                    builds here and collects build-device/pack (< 64 MiB)
 #   bash build-device/pack/device.sh OUT [STEP...]    runs there; results and logs go to OUT
-# Steps (all by default, in this order): doctor ops goldens train sanitize bench spectral speed largest
+# Steps (all by default, in this order): doctor ops goldens train sanitize bench spectral speed ablation largest
 # A step that fails does not stop the others; the last line counts them.
 set -uo pipefail
 
@@ -51,6 +51,7 @@ step() { # NAME COMMAND...: its output to OUT/NAME.log, one line here
   [ $rc -eq 0 ] || tail -n 15 "$out/$name.log"
 }
 
+torch_train() { python3 "$here/peers/train_torch.py" "$@"; }
 gpu_test() { "$here/tests/$1"; }
 sanitized() { # TOOL TEST
   compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all "$here/tests/$2"
@@ -63,7 +64,7 @@ one_step() {
   ops)
     step twins gpu_test cuda_twins
     step ops gpu_test kernels_test_ops
-    step ops-without-cudnn env KAPPA_CUDNN=0 "$here/tests/kernels_test_ops"
+    step ops-without-cudnn env KAPPA_CUDA_WITHOUT=cudnn "$here/tests/kernels_test_ops"
     step matmul gpu_test kernels_test_matmul
     ;;
   goldens)
@@ -87,22 +88,32 @@ one_step() {
   bench)
     step bench-ops "$k" bench ops --device cuda --json "$out/bench-ops.json"
     for op in attn_fwd attn_bwd; do
-      step bench-$op-without-cudnn env KAPPA_CUDNN=0 "$k" bench ops --op $op --device cuda \
-        --json "$out/bench-$op-without-cudnn.json"
+      step bench-$op-own env KAPPA_CUDA_WITHOUT=cudnn "$k" bench ops --op $op --device cuda \
+        --json "$out/bench-$op-own.json"
     done
     ;;
   spectral)
     step spectral-fixtures gpu_test spectral_test_fixtures
     step spectral-llama3-8b python3 "$here/peers/spectral_torch.py" --device cuda --kappa "$k"
     ;;
-  speed)
+  speed) # tokens/s and model-flop utilisation, torch beside it
     for length in 2048 8192; do
-      step "speed-8b-$length" "$k" bench train --device cuda --shape 8B --rows $((8192 / length)) \
-        --length $length --optimizer-dtype bf16 --json "$out/speed-8b-$length.json"
+      local size="--shape 8B --device cuda --rows $((8192 / length)) --length $length"
+      step "speed-8b-$length" "$k" bench train $size --optimizer-dtype bf16 \
+        --json "$out/speed-8b-$length.json"
+      step "torch-8b-$length-full" torch_train $size --select full \
+        --setting bf16-sdpa-compile-checkpoint
+      step "torch-8b-$length-five" torch_train $size --select five --setting bf16-sdpa-compile
     done
+    ;;
+  ablation) # what each choice is worth; everything at once is the first row
     step speed-1b "$k" bench train --device cuda --shape 1B --json "$out/speed-1b.json"
-    step speed-1b-sync env KAPPA_CUDNN=0 "$k" bench train --device cuda --shape 1B \
-      --json "$out/speed-1b-own-attention.json"
+    for choice in cudnn graphs tuning cudnn,tiles; do
+      step "speed-1b-without-$choice" env KAPPA_CUDA_WITHOUT=$choice "$k" bench train \
+        --device cuda --shape 1B --json "$out/speed-1b-without-$choice.json"
+    done
+    step speed-1b-offload "$k" bench train --device cuda --shape 1B --offload \
+      --json "$out/speed-1b-offload.json"
     ;;
   largest) step largest-8b-f32-state "$k" bench train --device cuda --shape 8B --select five \
     --json "$out/largest-8b.json" ;;
@@ -125,7 +136,7 @@ export KAPPA_CUDA=${KAPPA_CUDA:-$here/kappa_cuda.so} KAPPA_TEST_DEVICE=cuda KAPP
 export KAPPA_TEST_DATA=${KAPPA_TEST_DATA:-$here/data} XDG_CACHE_HOME=${XDG_CACHE_HOME:-$out/cache}
 command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.max.sm \
   --format=csv | tee "$out/gpu.txt"
-[ $# -gt 0 ] || set -- doctor ops goldens train sanitize bench spectral speed largest
+[ $# -gt 0 ] || set -- doctor ops goldens train sanitize bench spectral speed ablation largest
 for s in "$@"; do one_step "$s"; done
 echo "$failed failed"
 [ $failed -eq 0 ]

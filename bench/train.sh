@@ -11,7 +11,7 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 for round in $(seq "${ROUNDS:-2}"); do
   "$kappa" bench train --quiet --json "$dir/kappa-$round.json" > /dev/null
-  for select in full part; do
+  for select in full upper; do
     for setting in ${SETTINGS:-bf16-sdpa bf16-eager}; do
       "$python" "$here/peers/train_torch.py" --select $select --setting $setting \
         > "$dir/torch-$select-$setting-$round.json"
@@ -22,7 +22,7 @@ done
 import glob, json, sys
 kappa = [json.load(open(f)) for f in glob.glob(sys.argv[1] + "/kappa-*.json")]
 print(f"matmul {max(k['gemm_flops'] for k in kappa) / 1e9:.0f} GFLOP/s ({kappa[0]['dtype']})")
-for i, select in enumerate(("full", "part")):
+for i, select in enumerate(("full", "upper")):
     torch = [json.load(open(f)) for f in glob.glob(f"{sys.argv[1]}/torch-{select}-*.json")]
     t, k = max(torch, key=lambda x: x["tok_per_s"]), max((x["runs"][i] for x in kappa), key=lambda x: x["tok_per_s"])
     share = max(x["runs"][i]["product_share"] for x in kappa)

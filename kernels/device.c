@@ -204,7 +204,7 @@ ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_ten
 
 ka_status ka_replay_begin(struct ka_dev *dev, struct ka_replay *r, bool *run) {
   struct ka_ctx *ctx = dev->ctx;
-  bool able = dev->backend->record_begin && !dev->profile && !r->never;
+  bool able = dev->backend->record_begin && !dev->no_replays && !dev->profile && !r->never;
   *run = !able || !r->recorded;
   if (!*run) return dev->backend->replay(dev, r->recorded);
   r->recording = able && r->n_seen > 0;

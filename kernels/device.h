@@ -63,6 +63,7 @@ struct ka_dev {
   size_t free_bytes; /* of a separate device's memory that arenas may take */
   struct ka_memory memory[KA_N_PLACES];
   void *bounce;                   /* device memory for conversions on the way; NULL until needed */
+  bool no_replays;                /* replays record nothing: every pass runs op by op */
   struct ka_profile_row *profile; /* [KA_N_OPS], or NULL: off */
 };
 

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Optimizer steps of the 39.6M Llama of `kappa bench train` in torch + transformers, bf16.
+"""Optimizer steps of the Llamas of `kappa bench train` in torch + transformers, bf16.
 
 The best of a few reasonable settings is what counts: eager or sdpa attention, autocast over f32
-weights or bf16 weights. AdamW by torch (foreach, fused where it exists), frozen tensors with
-requires_grad False. Prints JSON as `kappa bench train --json -` does. One setting a process, so
-that peak memory is its own:  train_torch.py --select full|part --setting NAME
+weights or bf16 weights, compiled or not, with or without checkpointed blocks. AdamW by torch
+(fused), frozen tensors with requires_grad False. Prints JSON as `kappa bench train --json -` does.
+One setting a process, so that peak memory is its own:
+  train_torch.py --shape 40M --select full|upper|five --setting NAME
+  train_torch.py --shape 8B --device cuda --rows 4 --length 2048 --select five --setting bf16-sdpa
 """
 import argparse
 import json
+import math
 import resource
 import statistics
 import time
@@ -16,56 +19,108 @@ import time
 import torch
 import transformers
 
-ROWS, LENGTH, VOCAB = 8, 256, 32000
-
-
-def build(setting, dtype):
-    config = transformers.LlamaConfig(
-        vocab_size=VOCAB, hidden_size=512, num_hidden_layers=8, num_attention_heads=8,
-        num_key_value_heads=4, intermediate_size=1376, max_position_embeddings=2048,
-        tie_word_embeddings=True, attn_implementation=setting["attention"], use_cache=False)
-    return transformers.LlamaForCausalLM(config).to(dtype)
-
-
-SETTINGS = {
-    "bf16-sdpa": {"attention": "sdpa", "autocast": False},
-    "bf16-eager": {"attention": "eager", "autocast": False},
-    "autocast-sdpa": {"attention": "sdpa", "autocast": True},
+#          C     L   H  K  F      V       rows len   tied
+SHAPES = {
+    "40M": (512, 8, 8, 4, 1376, 32000, 8, 256, True),
+    "1B": (2048, 16, 32, 8, 8192, 128256, 8, 1024, True),
+    "8B": (4096, 32, 32, 8, 14336, 128256, 4, 2048, False),
 }
+SETTINGS = {
+    "bf16-sdpa": {"attention": "sdpa"},
+    "bf16-eager": {"attention": "eager"},
+    "autocast-sdpa": {"attention": "sdpa", "autocast": True},
+    "bf16-sdpa-compile": {"attention": "sdpa", "compile": True},
+    "bf16-sdpa-checkpoint": {"attention": "sdpa", "checkpoint": True},
+    "bf16-sdpa-compile-checkpoint": {"attention": "sdpa", "compile": True, "checkpoint": True},
+}
+
+
+def build(shape, setting, device):
+    C, L, H, K, F, V, _, _, tied = SHAPES[shape]
+    config = transformers.LlamaConfig(
+        vocab_size=V, hidden_size=C, num_hidden_layers=L, num_attention_heads=H,
+        num_key_value_heads=K, intermediate_size=F, max_position_embeddings=8192,
+        tie_word_embeddings=tied, attn_implementation=setting["attention"], use_cache=False)
+    dtype = torch.float32 if setting.get("autocast") else torch.bfloat16
+    torch.set_default_dtype(dtype)
+    with torch.device(device):
+        model = transformers.LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    if setting.get("checkpoint"):
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        model.enable_input_require_grads()
+    return model
+
+
+def five_percent(model):
+    """The matrices of lowest kappa as Gaussian weights have it, up to 5 % of all of theirs."""
+    matrices = [(n, p) for n, p in model.named_parameters() if "proj" in n]
+    budget = 0.05 * sum(p.numel() for _, p in matrices)
+
+    def kappa(p):
+        r = math.sqrt(min(p.shape) / max(p.shape))
+        return math.inf if r == 1 else (1 + r) / (1 - r)
+
+    picked, total = set(), 0
+    for name, p in sorted(matrices, key=lambda x: kappa(x[1])):
+        if total + p.numel() <= budget:
+            picked.add(name)
+            total += p.numel()
+    return picked
+
+
+def select(model, which, n_layers):
+    if which == "full":
+        return
+    upper = [f"layers.{i}.self_attn.{p}_proj" for i in range(n_layers // 2, n_layers) for p in "qko"]
+    five = five_percent(model) if which == "five" else ()
+    for name, p in model.named_parameters():
+        p.requires_grad = name in five if which == "five" else any(x in name for x in upper)
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--select", choices=["full", "part"], default="full")
+    parser.add_argument("--shape", choices=list(SHAPES), default="40M")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--length", type=int)
+    parser.add_argument("--select", choices=["full", "upper", "five"], default="full")
     parser.add_argument("--setting", choices=list(SETTINGS), default="bf16-sdpa")
     parser.add_argument("--steps", type=int, default=6)
     args = parser.parse_args()
-    setting = SETTINGS[args.setting]
+    setting, shape = SETTINGS[args.setting], SHAPES[args.shape]
+    rows, length, vocab = args.rows or shape[6], args.length or shape[7], shape[5]
+    cuda = args.device.startswith("cuda")
     torch.manual_seed(0)
-    model = build(setting, torch.float32 if setting["autocast"] else torch.bfloat16)
-    if args.select == "part":
-        picked = [f"layers.{i}.self_attn.{p}_proj" for i in range(4, 8) for p in "qko"]
-        for name, p in model.named_parameters():
-            p.requires_grad = any(x in name for x in picked)
+    model = build(args.shape, setting, args.device)
+    select(model, args.select, shape[1])
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0, fused=True)
+    run = torch.compile(model) if setting.get("compile") else model
     seconds = []
     for step in range(args.steps + 2):
-        ids = torch.randint(VOCAB, (ROWS, LENGTH))
+        ids = torch.randint(vocab, (rows, length), device=args.device)
         begin = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=setting["autocast"]):
-            loss = model(input_ids=ids, labels=ids).loss
+        with torch.autocast(args.device.split(":")[0], torch.bfloat16,
+                            enabled=setting.get("autocast", False)):
+            loss = run(input_ids=ids, labels=ids).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if cuda:
+            torch.cuda.synchronize()
         if step >= 2:
             seconds.append(time.perf_counter() - begin)
     print(json.dumps({
-        "setting": args.setting, "select": args.select, "threads": torch.get_num_threads(),
-        "trained": sum(p.numel() for p in trained), "tok_per_s": ROWS * LENGTH / min(seconds),
-        "tok_per_s_median": ROWS * LENGTH / statistics.median(seconds),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "shape": args.shape, "setting": args.setting, "select": args.select,
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "threads": torch.get_num_threads(), "trained": sum(p.numel() for p in trained),
+        "tok_per_s": rows * length / min(seconds),
+        "tok_per_s_median": rows * length / statistics.median(seconds),
+        "peak_bytes": torch.cuda.max_memory_allocated() if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "loss": loss.item()}))
 
 

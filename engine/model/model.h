@@ -77,9 +77,9 @@ struct ka_health {
 };
 
 /* Reads config.json (end tokens from generation_config.json where there is one) and the headers of
- * the weights of directory `dir`; maps them; checks that every tensor the recipe needs is there with
- * the right shape (all problems in one message), extra tensors are named in a log line. Does not
- * touch weight data. */
+ * the weights of directory `dir`; maps them; checks that every tensor the recipe needs is there
+ * with the right shape (all problems in one message), extra tensors are named in a log line. Does
+ * not touch weight data. */
 ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev, const char *dir,
                         enum ka_dtype compute);
 /* The same of what a MODEL of the command line stands for. The model takes source->files over;

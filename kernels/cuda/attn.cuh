@@ -288,8 +288,9 @@ static cudaError_t attn_allow(void (*kernel)(A), int64_t blocks, int shared_byte
     KA_TRY(cuda_launched(dev, op, e_));                                                            \
   } while (0)
 
-static inline bool too_wide(const attention &a) {
-  return a.q_width > ATTN_WIDEST || a.v_width > ATTN_WIDEST;
+/* No tiles for these heads? */
+static inline bool by_rows(struct ka_dev *dev, const attention &a) {
+  return cuda_of(dev)->without & CUDA_TILES || a.q_width > ATTN_WIDEST || a.v_width > ATTN_WIDEST;
 }
 
 /* f.run<DQ, DV>() for the smallest padded widths that there are kernels for. */

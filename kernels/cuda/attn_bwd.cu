@@ -336,7 +336,7 @@ ka_status attn_bwd_cuda(struct ka_dev *dev, const struct ka_attn_bwd_args *args)
                     (const float *)args->lse.data, NULL, NULL, 0},
                    args->k.shape[0] * args->k.shape[2]};
     backward<T> &f = l.f;
-    if (too_wide(f.a)) return l.run_plain();
+    if (by_rows(dev, f.a)) return l.run_plain();
     for (const struct ka_tensor *t : {&args->dq, &args->dk, &args->dv, &args->out, &args->dout})
       f.a.packs = f.a.packs && whole_packs(*t);
     f.n_facts = (int)(div_up((int64_t)f.a.n_tok * f.a.group, 128) * 128);

@@ -176,6 +176,6 @@ ka_status attn_fwd_cuda(struct ka_dev *dev, const struct ka_attn_fwd_args *args)
                     (const T *)args->k.data, (const T *)args->v.data},
                    args->k.shape[0] * args->k.shape[2]};
     l.f.a.packs = l.f.a.packs && whole_packs(args->out);
-    return too_wide(l.f.a) ? l.run_plain() : by_width(l.f.a, l);
+    return by_rows(dev, l.f.a) ? l.run_plain() : by_width(l.f.a, l);
   });
 }

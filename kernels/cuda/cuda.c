@@ -124,12 +124,37 @@ static ka_status open_device(struct ka_dev *dev) {
   return KA_STATUS_OK;
 }
 
+static ka_status read_without(struct ka_dev *dev) {
+  static const struct {
+    const char *word;
+    unsigned bit;
+  } known[] = {{"cudnn", CUDA_CUDNN},
+               {"graphs", CUDA_GRAPHS},
+               {"tuning", CUDA_TUNING},
+               {"tiles", CUDA_TILES}};
+  const char *at = getenv("KAPPA_CUDA_WITHOUT");
+  while (at && *at) {
+    size_t n = strcspn(at, ","), i = 0;
+    while (i < 4 && (strlen(known[i].word) != n || memcmp(known[i].word, at, n) != 0)) i++;
+    if (i == 4)
+      return ka_fail(dev->ctx, KA_E_USAGE,
+                     "KAPPA_CUDA_WITHOUT: got \"%.*s\", expected words of cudnn, graphs, tuning, "
+                     "tiles with commas between",
+                     (int)(n < 40 ? n : 40), at);
+    cuda_of(dev)->without |= known[i].bit;
+    at += n + (at[n] == ',');
+  }
+  dev->no_replays = (cuda_of(dev)->without & CUDA_GRAPHS) != 0;
+  return KA_STATUS_OK;
+}
+
 static ka_status open(struct ka_dev *dev) {
   struct ka_ctx *ctx = dev->ctx;
   KA_TRY(find_device(dev));
   KA_TRY(ka_alloc(ctx, &dev->state, sizeof(struct cuda_state), "cuda device"));
   struct cuda_state *s = cuda_of(dev);
   s->sync_each = getenv("KAPPA_CUDA_SYNC") != NULL;
+  KA_TRY(read_without(dev));
   KA_TRY(open_device(dev));
   size_t total = 0, before = 0, reserved = 0;
   CU_TRY(dev, cudaMemGetInfo(&before, &total));

@@ -25,6 +25,14 @@ enum {
   CUDA_WORKSPACE_BYTES = 64 << 20 /* cuBLASLt's; Hopper's kernels want 32 MiB */
 };
 
+/* Words of KAPPA_CUDA_WITHOUT, to measure what each is worth (docs/cuda.md). */
+enum {
+  CUDA_CUDNN = 1,  /* "cudnn": its attention */
+  CUDA_GRAPHS = 2, /* "graphs": passes are recorded and replayed */
+  CUDA_TUNING = 4, /* "tuning": matmul algorithms are measured; without, the heuristic's first */
+  CUDA_TILES = 8   /* "tiles": attention on tensor cores; without, a row at a time */
+};
+
 struct cuda_stage {
   char *memory;     /* pinned */
   size_t used;      /* by copies in flight */
@@ -45,6 +53,7 @@ struct cuda_state {
   struct cuda_tuner *tuner;  /* matmul.c */
   struct cuda_cudnn *cudnn;  /* cudnn.h */
   bool capturing, sync_each; /* sync_each: KAPPA_CUDA_SYNC */
+  unsigned without;          /* CUDA_CUDNN | ... */
   const char *last_op;       /* the newest launch since the device was last waited for */
   int64_t n_ops;
 };

@@ -2,8 +2,8 @@
  *
  * Attention by cuDNN, for the patterns that it takes: training's passes (lse wanted) in bf16 over
  * whole rows (S = T, q_offset 0), without documents. Which way a call goes depends on the device,
- * the library's version and the shape alone, so that a run repeats bit for bit. KAPPA_CUDNN=0:
- * none.
+ * the library's version and the shape alone, so that a run repeats bit for bit.
+ * KAPPA_CUDA_WITHOUT=cudnn: none.
  *
  * A build without cuDNN's headers has none of it. */
 #ifndef KAPPA_KERNELS_CUDA_CUDNN_H

@@ -179,14 +179,14 @@ ka_status cuda_tuner_open(struct ka_dev *dev) {
     e = cublasLtMatmulPreferenceSetAttribute(
         t->preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof schemes);
   if (e) return ka_fail(ctx, KA_E_DEVICE, "cuBLASLt preference: %s", cublasLtGetStatusString(e));
-  with_cache(dev, false);
+  if (!(cuda_of(dev)->without & CUDA_TUNING)) with_cache(dev, false);
   return KA_STATUS_OK;
 }
 
 void cuda_tuner_close(struct ka_dev *dev) {
   struct cuda_tuner *t = cuda_of(dev)->tuner;
   if (!t) return;
-  if (t->changed) with_cache(dev, true);
+  if (t->changed && !(cuda_of(dev)->without & CUDA_TUNING)) with_cache(dev, true);
   if (t->preference) (void)cublasLtMatmulPreferenceDestroy(t->preference);
   if (t->begin) (void)cudaEventDestroy(t->begin);
   if (t->end) (void)cudaEventDestroy(t->end);
@@ -277,7 +277,8 @@ ka_status cuda_tuner_choose(struct ka_dev *dev, const struct cuda_product *p,
     int n = 0, best = 0;
     cublasStatus_t e = candidates(dev, p, found, &n);
     if (e) return ka_fail(ctx, KA_E_DEVICE, "cuBLASLt heuristic: %s", cublasLtGetStatusString(e));
-    if (n > 1 && !s->capturing) KA_TRY(measure(dev, p, found, n, &best));
+    if (n > 1 && !s->capturing && !(s->without & CUDA_TUNING))
+      KA_TRY(measure(dev, p, found, n, &best));
     c.none = n == 0;
     if (n > 0) c.algo = found[best].algo;
     KA_TRY(remember(dev, &c));

@@ -54,12 +54,13 @@ struct bed {
 };
 
 /* A device of this architecture and memory; what it is to leave for cuDNN. */
-static size_t begin_with(struct bed *b, int major, size_t gigabytes) {
+static size_t begin_without(struct bed *b, int major, size_t gigabytes, unsigned without) {
   struct ka_ctx *ctx = &b->ctx;
   size_t reserved = 1;
   memset(b, 0, sizeof *b);
   ka_ctx_init(ctx);
   ctx->log_level = KA_LOG_QUIET;
+  b->s.without = without;
   b->s.props.major = major;
   b->s.props.totalGlobalMem = gigabytes << 30;
   b->s.scratch = &b->s;
@@ -70,6 +71,10 @@ static size_t begin_with(struct bed *b, int major, size_t gigabytes) {
   T_OK(cuda_cudnn_open(&b->dev, &reserved));
   assert_int_equal(fake->n_live, 0); /* nothing is started yet */
   return reserved;
+}
+
+static size_t begin_with(struct bed *b, int major, size_t gigabytes) {
+  return begin_without(b, major, gigabytes, 0);
 }
 
 static void begin(struct bed *b) { assert_int_equal(begin_with(b, 9, 80), 512 << 20); }
@@ -266,7 +271,8 @@ static void test_failures(void **state) {
   T_FAILS(st, KA_E_MEMORY, "cuDNN plans");
   fake->no_execution = true;
   assert_true(cuda_cudnn_attn_fwd(&b.dev, &a, &st));
-  T_FAILS(st, KA_E_DEVICE, "attn_fwd: cuDNN: execution: NOT_SUPPORTED: because; KAPPA_CUDNN=0");
+  T_FAILS(st, KA_E_DEVICE,
+          "attn_fwd: cuDNN: execution: NOT_SUPPORTED: because; KAPPA_CUDA_WITHOUT=cudnn");
   fake->no_execution = false;
   assert_true(run_forward(&b, a));
   end(&b);
@@ -308,12 +314,10 @@ static void test_doctor(void **state) {
   assert_non_null(strstr(text, "forward nothing: no engine takes it"));
   assert_non_null(strstr(text, "; backward own"));
   end(&b);
-  setenv("KAPPA_CUDNN", "0", 1);
-  assert_int_equal(begin_with(&b, 9, 80), 0);
-  unsetenv("KAPPA_CUDNN");
+  assert_int_equal(begin_without(&b, 9, 80, CUDA_CUDNN), 0);
   assert_false(run_forward(&b, forward(2, 160)));
   cuda_cudnn_describe(&b.dev, text, sizeof text);
-  assert_string_equal(text, "no attention by cuDNN: KAPPA_CUDNN is 0");
+  assert_string_equal(text, "no attention by cuDNN: KAPPA_CUDA_WITHOUT names it");
   end(&b);
   begin(&b);
   fake->no_handle = true;

@@ -138,6 +138,33 @@ static void a_step_allocates_nothing_and_waits_once(void **state) {
   }
 }
 
+/* What KAPPA_CUDA_WITHOUT leaves out is gone, and the loss is the same. */
+static void choices_can_be_left_out(void **state) {
+  (void)state;
+  const char *dir = tiny_make(ctx, tiny_llama, KA_F32);
+  const char *const without[] = {"", "cudnn,graphs", "tuning,tiles"};
+  double loss[3];
+  for (int i = 0; i < 3; i++) {
+    struct bed b;
+    struct cudahost_counters before, after;
+    setenv("KAPPA_CUDA_WITHOUT", without[i], 1);
+    T_OK(bed_open(&b, dir, KA_F32, false, none));
+    for (int s = 0; s < 2; s++) T_OK(step(&b, &loss[i]));
+    host.count(&before);
+    T_OK(step(&b, &loss[i]));
+    host.count(&after);
+    assert_int_equal(after.graph_launches - before.graph_launches, i == 1 ? 0 : ACCUMULATION);
+    bed_close(&b);
+  }
+  assert_true(loss[1] == loss[0]);
+  assert_true(fabs(loss[2] - loss[0]) < 1e-5 * loss[0]);
+  struct bed b;
+  setenv("KAPPA_CUDA_WITHOUT", "graphs,speed", 1);
+  ka_status st = bed_open(&b, dir, KA_F32, false, none);
+  unsetenv("KAPPA_CUDA_WITHOUT");
+  T_FAILS(st, KA_E_USAGE, "got \"speed\", expected words of cudnn, graphs, tuning, tiles");
+}
+
 /* The state in the host's memory gives the same weights, to the bit; with the same matmul
  * algorithms, which another device would have measured for itself. */
 static void offloading_changes_no_bit(void **state) {
@@ -254,6 +281,7 @@ static void a_faulting_kernel_is_reported(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(a_step_allocates_nothing_and_waits_once, fresh),
+      cmocka_unit_test_setup(choices_can_be_left_out, fresh),
       cmocka_unit_test_setup(offloading_changes_no_bit, fresh),
       cmocka_unit_test_setup(anchors_as_on_the_cpu, fresh),
       cmocka_unit_test_setup(every_failure_is_told_and_leaves_nothing, fresh),

@@ -41,14 +41,13 @@ static bool gradients_repeat(const struct cuda_state *s) { return s->props.major
 ka_status cuda_cudnn_open(struct ka_dev *dev, size_t *reserved) {
   struct ka_ctx *ctx = dev->ctx;
   struct cuda_state *s = cuda_of(dev);
-  const char *wanted = getenv("KAPPA_CUDNN");
   size_t part = s->props.totalGlobalMem / DEVICE_PART;
   void *memory = NULL;
   *reserved = 0;
   KA_TRY(ka_alloc(ctx, &memory, sizeof(struct cuda_cudnn), "cuDNN"));
   struct cuda_cudnn *d = s->cudnn = memory;
-  if (wanted && strcmp(wanted, "0") == 0)
-    snprintf(d->c.why, sizeof d->c.why, "KAPPA_CUDNN is 0");
+  if (s->without & CUDA_CUDNN)
+    snprintf(d->c.why, sizeof d->c.why, "KAPPA_CUDA_WITHOUT names it");
   else
     d->there = cudnn_open(&d->c);
   d->most_bytes = part < WORKSPACE_BYTES ? part : WORKSPACE_BYTES;
@@ -177,8 +176,8 @@ static ka_status run(struct ka_dev *dev, struct call *call, const struct known *
   KA_TRY(workspace_of(dev, &k->plan, &workspace));
   for (int64_t block = 0; block < k->pattern.B / k->rows; block++)
     if (!cudnn_plan_run(c, &k->plan, call->at, block, workspace))
-      return ka_fail(ctx, KA_E_DEVICE, "%s: cuDNN: %s; KAPPA_CUDNN=0 does without it", call->op,
-                     c->why);
+      return ka_fail(ctx, KA_E_DEVICE, "%s: cuDNN: %s; KAPPA_CUDA_WITHOUT=cudnn does without it",
+                     call->op, c->why);
   return cuda_launched(dev, call->op, cudaSuccess);
 }
 
