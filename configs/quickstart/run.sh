@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 bash docs/install-debian.sh
 [ -f build/CMakeCache.txt ] || cmake -B build -G Ninja >/dev/null
-cmake --build build
+cmake --build build --target kappa
 
 out=out/quickstart
 rm -rf "$out"
