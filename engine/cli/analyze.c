@@ -120,7 +120,7 @@ static ka_status compute(struct analysis *a) {
   for (int64_t i = 0; i < a->n; i++) elems += (double)ka_unit_elems(&a->units[i]);
   if (ka_cli_given(a->cli, "html") && elems < SMALL_MODEL) a->options.full = true;
   double flops = ka_spectral_flops(a->units, a->n, &a->options);
-  const char *slow = ka_dense_slow_core();
+  const char *slow = ka_blas_slow_core();
   if (slow && flops > 1e10) ka_warn(ctx, "analyze", "%s", slow);
   ka_progress_begin(ctx, &a->bar, "analyze", 0, (int64_t)(flops * 1e-6));
   a->options.progress = on_progress;

@@ -13,7 +13,7 @@
 #include <omp.h>
 #include <stdio.h>
 
-enum { GEMM = 1024, GEMM_REPEATS = 3 };
+enum { GEMM = 1024 };
 
 static const struct {
   const char *name;
@@ -24,31 +24,6 @@ static const struct {
     {"down_proj", 2048, 5632},
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
-
-/* Float64 operations a second of one product a thread side by side: how an analysis runs. Best of
- * a few, so that what else the machine does counts less. */
-static ka_status gemm_rate(struct ka_ctx *ctx, const struct ka_dense *d, double *rate) {
-  int n_threads = omp_get_max_threads();
-  void *memory = NULL;
-  int64_t one = (int64_t)GEMM * GEMM;
-  KA_TRY(ka_alloc_n(ctx, &memory, 2 * one * n_threads, sizeof(double), "GEMM rate"));
-  double *x = memory;
-  for (int64_t i = 0; i < 2 * one * n_threads; i++) x[i] = ka_rng_uniform(1, 1, (uint64_t)i % 997);
-  *rate = 0;
-  d->threads(1);
-  for (int r = 0; r < GEMM_REPEATS; r++) {
-    double start = ka_now_s();
-#pragma omp parallel for schedule(static, 1)
-    for (int t = 0; t < n_threads; t++) {
-      double *a = x + 2 * one * t;
-      d->gemm(false, true, GEMM, GEMM, GEMM, a, GEMM, a, GEMM, 0, a + one, GEMM);
-    }
-    double got = 2.0 * GEMM * GEMM * GEMM * n_threads / (ka_now_s() - start);
-    *rate = fmax(*rate, got);
-  }
-  ka_free(memory);
-  return KA_STATUS_OK;
-}
 
 static ka_status made_units(struct ka_ctx *ctx, struct ka_arena *arena, int64_t layers,
                             struct ka_unit **units, int64_t *n) {
@@ -123,11 +98,12 @@ static ka_status run(struct ka_ctx *ctx, struct bench *b, const struct ka_cli *c
   }
   KA_TRY(ka_arena_alloc_n(&b->arena, &memory, b->n + 1, sizeof *b->results, "results"));
   b->results = memory;
-  const char *slow = ka_dense_slow_core();
+  const char *slow = ka_blas_slow_core();
   if (slow) ka_warn(ctx, "bench", "%s", slow);
-  KA_TRY(gemm_rate(ctx, ka_dense_cpu(), &rate));
+  struct ka_engine engine = ka_engine_cpu();
+  KA_TRY(engine.dense->rate(ctx, &engine, GEMM, &rate));
   printf("%lld tensors of %s; %s, %d threads, float64 GEMM %.1f Gflop/s\n", (long long)b->n,
-         file ? file : "two layers of TinyLlama-1.1B's shapes, bf16", ka_dense_cpu()->name,
+         file ? file : "two layers of TinyLlama-1.1B's shapes, bf16", engine.blas->name,
          omp_get_max_threads(), rate * 1e-9);
   json_t *runs = json_array();
   for (int i = 0; i < 2; i++) {

@@ -257,7 +257,7 @@ static void test_property(void **state) {
     struct ka_arena arena;
     ka_arena_init(&arena, ctx, "test");
     struct ka_spectral_options o = {.precision = KA_PRECISION_F64,
-                                    .dense = i % 2 ? &ka_dense_ref : ka_dense_cpu()};
+                                    .engine = i % 2 ? ka_engine_ref() : ka_engine_cpu()};
     T_OK(ka_spectral_analyze(ctx, &arena, &r, &u, 1, &o, NULL));
     check(&p, &r, i);
     counts[r.method]++;
