@@ -57,6 +57,15 @@ struct ka_engine {
 struct ka_engine ka_engine_cpu(void);
 struct ka_engine ka_engine_ref(void);
 
+/* A device's engine, the host's where it has none or dev is NULL. choose: the one of the two that
+ * computes float64 products faster, measured once a device and said in the log; the host's for so
+ * few operations that it is done at once. KA_E_DEVICE when the device's products are not float64.
+ */
+struct ka_engine ka_engine_of(struct ka_dev *dev);
+ka_status ka_engine_choose(struct ka_ctx *ctx, struct ka_dev *dev, double flops,
+                           struct ka_engine *out);
+const char *ka_engine_name(const struct ka_engine *engine); /* "openblas", "cublas" */
+
 struct ka_lane {
   struct ka_ctx *ctx;
   struct ka_engine engine;
@@ -73,7 +82,7 @@ struct ka_lane_size {
   bool values;          /* all singular values will be asked for */
 };
 
-enum ka_sum {
+enum ka_dense_sum {
   KA_SUM_TRACE,
   KA_SUM_LOG_DIAGONAL,
   KA_SUM_SQUARES,      /* of the lower triangle */
@@ -125,7 +134,7 @@ struct ka_dense {
                                int bits, double *h);
   /* s [m] at s + i * m (host): all singular values of A, descending. exact: each within
    * 8 n u ||A||_F. Otherwise those below 1e-4 of the largest, if any, are so, and the others may
-   * come from A^T A (docs/spectra.md). */
+   * come from A^T A (docs/cuda.md). */
   ka_status (*values)(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p,
                       bool exact, double *s);
 
@@ -134,7 +143,7 @@ struct ka_dense {
   ka_status (*shift)(struct ka_lane *lane, struct ka_set who, int64_t m, int sign, const double *a,
                      const double *add, double *out);
   ka_status (*sum)(struct ka_lane *lane, struct ka_set who, int64_t m, const double *a,
-                   enum ka_sum kind, double *out);
+                   enum ka_dense_sum kind, double *out);
   /* a becomes its Cholesky factor; done: the members whose pivots were all positive and finite (the
    * others are spoilt). Its chain is chain_potrf. */
   ka_status (*potrf)(struct ka_lane *lane, struct ka_set who, int64_t m, double *a,

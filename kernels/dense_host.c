@@ -287,7 +287,7 @@ static ka_status shift(struct ka_lane *lane, struct ka_set who, int64_t m, int s
   return KA_STATUS_OK;
 }
 
-static double sum_of(const double *a, int64_t m, enum ka_sum kind) {
+static double sum_of(const double *a, int64_t m, enum ka_dense_sum kind) {
   double s = 0;
   for (int64_t j = 0; j < m; j++) {
     double d = a[j + j * m];
@@ -311,7 +311,7 @@ static double sum_of(const double *a, int64_t m, enum ka_sum kind) {
 }
 
 static ka_status sum(struct ka_lane *lane, struct ka_set who, int64_t m, const double *a,
-                     enum ka_sum kind, double *out) {
+                     enum ka_dense_sum kind, double *out) {
   (void)lane;
   for (KA_EACH(i, who)) out[i] = sum_of(matrix_of(a, i, m), m, kind);
   return KA_STATUS_OK;

@@ -93,6 +93,7 @@ static void fill_zero(struct ka_spectrum *r) {
   r->sigma_max_rel_bound = 0;
   r->kappa_low = INFINITY;
 }
+
 static ka_status all_values(struct ka_analysis *a, struct ka_lane *lane, struct ka_set who,
                             const struct ka_panels *p, struct ka_spectrum *const *results) {
   struct ka_ctx *ctx = a->ctx;
@@ -114,6 +115,7 @@ static ka_status all_values(struct ka_analysis *a, struct ka_lane *lane, struct 
   ka_free(memory);
   return st;
 }
+
 /* --- a batch of one shape -----------------------------------------------------------------------
  */
 

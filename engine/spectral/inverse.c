@@ -37,7 +37,8 @@ static struct product_err product_error(const struct ladder *w, int i, double no
   return e;
 }
 
-static ka_status sum_of(struct ladder *w, int i, const double *a, enum ka_sum kind, double *out) {
+static ka_status sum_of(struct ladder *w, int i, const double *a, enum ka_dense_sum kind,
+                        double *out) {
   struct ka_ctx *ctx = w->ctx;
   double sums[KA_BATCH];
   KA_TRY(w->d->sum(w->lane, ladder_one(i), w->m, a, kind, sums));

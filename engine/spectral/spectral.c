@@ -36,6 +36,7 @@ struct ka_unit ka_unit_of_tensor(const char *name, struct ka_tensor t) {
   u.view = t.n_dim == 2 ? t : ka_tensor_as_matrix(t);
   return u;
 }
+
 void ka_spectrum_clear(struct ka_spectrum *r, const struct ka_unit *unit) {
   *r = (struct ka_spectrum){.unit = unit, .bad_index = -1};
   for (int i = 0; i < KA_N_METRICS; i++) r->metrics[i] = NAN;
@@ -43,6 +44,7 @@ void ka_spectrum_clear(struct ka_spectrum *r, const struct ka_unit *unit) {
   r->kappa_low = 1;
   r->kappa_high = INFINITY;
 }
+
 void ka_spectral_phases_add(struct ka_spectral_phases *to, const struct ka_spectral_phases *from) {
   to->read_s += from->read_s;
   to->gram_s += from->gram_s;
@@ -68,6 +70,7 @@ double ka_spectral_flops(const struct ka_unit *units, int64_t n,
   for (int64_t i = 0; i < n; i++) all += flops_of(&units[i], options->full);
   return all;
 }
+
 /* --- many batches -------------------------------------------------------------------------------
  */
 
@@ -90,7 +93,9 @@ static int by_flops(const void *x, const void *y, void *user) {
   int64_t i = *(const int64_t *)x, j = *(const int64_t *)y;
   int64_t rows_i = a->units[i].view.shape[0], rows_j = a->units[j].view.shape[0];
   if (a->flops[i] != a->flops[j]) return a->flops[i] > a->flops[j] ? -1 : 1;
+  int dtype_i = a->units[i].view.dtype, dtype_j = a->units[j].view.dtype;
   if (rows_i != rows_j) return rows_i > rows_j ? -1 : 1;
+  if (dtype_i != dtype_j) return dtype_i < dtype_j ? -1 : 1;
   return i < j ? -1 : i > j;
 }
 
@@ -105,6 +110,11 @@ struct crew {
   bool *left; /* by unit: there was no memory for it; NULL: that is a failure */
 };
 
+static bool alike(const struct ka_unit *x, const struct ka_unit *y) {
+  const struct ka_tensor *a = &x->view, *b = &y->view;
+  return a->dtype == b->dtype && a->shape[0] == b->shape[0] && a->shape[1] == b->shape[1];
+}
+
 static ka_status form_batches(struct ka_analysis *a, struct crew *c, struct ka_arena *tmp,
                               int64_t n) {
   struct ka_ctx *ctx = a->ctx;
@@ -115,10 +125,7 @@ static ka_status form_batches(struct ka_analysis *a, struct crew *c, struct ka_a
     const struct ka_unit *u = &a->units[c->order[at]];
     int most = ka_batch_size(a, c->engine.dense, u).units, got = 0;
     c->starts[c->n_batches++] = at;
-    for (; at < n && got < most; at++, got++)
-      if (a->units[c->order[at]].view.shape[0] != u->view.shape[0] ||
-          a->units[c->order[at]].view.shape[1] != u->view.shape[1])
-        break;
+    for (; at < n && got < most && alike(u, &a->units[c->order[at]]); at++) got++;
   }
   c->starts[c->n_batches] = n;
   return KA_STATUS_OK;
@@ -132,7 +139,7 @@ static ka_status take_batch(struct ka_analysis *a, struct crew *c, struct ka_lan
   ka_status st = ka_batch_run(a, lane, order, n);
   if (st.code == KA_E_MEMORY && c->left) {
 #pragma omp critical(ka_spectral_error)
-    ka_error_clear(ctx);
+    if (ctx->error.code == KA_E_MEMORY) ka_error_clear(ctx); /* else another lane's */
     for (int i = 0; i < n; i++) c->left[order[i]] = true;
     return KA_STATUS_OK;
   }
@@ -157,6 +164,8 @@ static ka_status run_lanes(struct ka_analysis *a, struct crew *c, int64_t first)
       failed = st.code;
     }
   }
+  if (failed != KA_OK && ctx->error.code == KA_OK) /* cleared with another's */
+    return ka_fail(ctx, failed, "spectra: a lane failed while another was out of memory");
   return (ka_status){failed};
 }
 
@@ -232,6 +241,7 @@ static ka_status run_device(struct ka_analysis *a, bool *left, struct ka_arena *
   ka_status st = KA_STATUS_OK;
   KA_TRY(d->room(ctx, &a->engine, &room, &n_lanes));
   if (a->options->max_bytes > 0 && a->options->max_bytes < room) room = a->options->max_bytes;
+  if (a->options->full) room /= 2; /* what computes all values takes its own */
   KA_TRY(form_batches(a, &c, tmp, a->n));
   for (int64_t k = 0; k < c.n_batches; k++) {
     struct ka_lane_size size = ka_batch_size(a, d, &a->units[a->order[c.starts[k]]]);
