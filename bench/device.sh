@@ -16,7 +16,7 @@ pack() {
   cmake -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DKAPPA_MARCH=x86-64-v3 -DKAPPA_ONEDNN=OFF \
     -DKAPPA_LAPACK=OFF -DBUILD_TESTING=ON '-DCMAKE_BUILD_RPATH=$ORIGIN/lib;$ORIGIN/../lib' > /dev/null
   local tests="kernels_test_ops kernels_test_matmul model_test_golden model_test_generate
-    train_test_adamw6 train_test_job_golden train_test_train spectral_test_fixtures"
+    train_test_adamw6 train_test_job_golden train_test_train spectral_test_fixtures spectral_test_property"
   cmake --build $build --target kappa kappa_cuda cuda_twins $tests
   rm -rf $pack
   mkdir -p $pack/tests $pack/lib $pack/peers $pack/data
@@ -94,6 +94,8 @@ one_step() {
     ;;
   spectral)
     step spectral-fixtures gpu_test spectral_test_fixtures
+    step spectral-property gpu_test spectral_test_property
+    step spectral-bench "$k" bench spectral --device cuda --json "$out/bench-spectral.json"
     step spectral-llama3-8b python3 "$here/peers/spectral_torch.py" --device cuda --kappa "$k"
     ;;
   speed) # tokens/s and model-flop utilisation, torch beside it

@@ -17,6 +17,8 @@ enum ka_place {
   KA_N_PLACES
 };
 
+struct ka_dense;
+
 /* A back end starts as all-ref (where the device is the host) and overrides slots with designated
  * initialisers. */
 struct ka_backend {
@@ -46,6 +48,7 @@ struct ka_backend {
   void (*record_free)(struct ka_dev *dev, void *recording);
   ka_status (*choices_get)(struct ka_dev *dev, struct ka_str *text);
   ka_status (*choices_set)(struct ka_dev *dev, const char *text);
+  const struct ka_dense *dense; /* the engine of spectra there; NULL: the host's */
 };
 
 struct ka_profile_row {
@@ -62,6 +65,7 @@ struct ka_dev {
   size_t own_bytes;  /* of a separate device's memory that the back end took */
   size_t free_bytes; /* of a separate device's memory that arenas may take */
   struct ka_memory memory[KA_N_PLACES];
+  double f64_flops[2];            /* of products, host and device; 0: not measured (dense.h) */
   void *bounce;                   /* device memory for conversions on the way; NULL until needed */
   bool no_replays;                /* replays record nothing: every pass runs op by op */
   struct ka_profile_row *profile; /* [KA_N_OPS], or NULL: off */

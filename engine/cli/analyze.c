@@ -13,6 +13,7 @@
 #include "engine/spectral/export.h"
 #include "engine/spectral/spectral_json.h"
 #include "engine/spectral/units.h"
+#include "kernels/device.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -24,6 +25,7 @@ struct analysis {
   const struct ka_cli *cli;
   struct ka_arena arena;
   struct ka_model_source source;
+  struct ka_dev dev;
   struct ka_hf_config config;
   bool has_config; /* a model directory: parts of fused tensors, heads and experts are known */
   struct ka_unit *units;
@@ -104,6 +106,21 @@ static const struct ka_spectrum *first_bad(const struct analysis *a) {
   return NULL;
 }
 
+/* The engine that computes `flops`: by measured rates, or as asked. */
+static ka_status open_engine(struct analysis *a, double flops) {
+  struct ka_ctx *ctx = a->ctx;
+  struct ka_engine *e = &a->options.engine;
+  KA_TRY(ka_dev_open(ctx, &a->dev, ka_cli_str(a->cli, "device")));
+  if (strcmp(ka_cli_str(a->cli, "f64"), "auto") == 0)
+    return ka_engine_choose(ctx, &a->dev, flops, e);
+  *e = ka_engine_of(&a->dev);
+  if (!e->blas) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_USAGE,
+                 "--f64 device: got the device \"%s\", which has no engine for spectra; use "
+                 "--device cuda, or leave --f64 out",
+                 a->dev.backend->name);
+}
+
 static ka_status compute(struct analysis *a) {
   struct ka_ctx *ctx = a->ctx;
   void *memory = NULL;
@@ -120,8 +137,9 @@ static ka_status compute(struct analysis *a) {
   for (int64_t i = 0; i < a->n; i++) elems += (double)ka_unit_elems(&a->units[i]);
   if (ka_cli_given(a->cli, "html") && elems < SMALL_MODEL) a->options.full = true;
   double flops = ka_spectral_flops(a->units, a->n, &a->options);
-  const char *slow = ka_dense_slow_core();
-  if (slow && flops > 1e10) ka_warn(ctx, "analyze", "%s", slow);
+  KA_TRY(open_engine(a, flops));
+  const char *slow = ka_blas_slow_core();
+  if (slow && flops > 1e10 && a->options.engine.blas) ka_warn(ctx, "analyze", "%s", slow);
   ka_progress_begin(ctx, &a->bar, "analyze", 0, (int64_t)(flops * 1e-6));
   a->options.progress = on_progress;
   a->options.user = a;
@@ -146,21 +164,31 @@ static ka_status compute(struct analysis *a) {
   return KA_STATUS_OK;
 }
 
+/* Which path was taken, and what is selected. */
+static json_t *json_extra(const struct analysis *a) {
+  const struct ka_engine *e = &a->options.engine;
+  const double *rate = a->dev.f64_flops;
+  json_t *extra = json_pack("{s:s, s:s}", "engine", ka_engine_name(e), "device",
+                            e->blas ? "cpu" : a->dev.backend->name);
+  if (rate[0] > 0)
+    json_object_set_new(
+        extra, "f64_gflops",
+        json_pack("{s:f, s:f}", "cpu", rate[0] * 1e-9, a->dev.backend->name, rate[1] * 1e-9));
+  if (!a->selects) return extra;
+  json_t *names = json_array();
+  for (int64_t i = 0; i < a->selection.n_units; i++)
+    json_array_append_new(names, json_string(a->selection.units[i].name));
+  json_object_set_new(extra, "selected", names);
+  return extra;
+}
+
 static ka_status print(struct analysis *a) {
   struct ka_ctx *ctx = a->ctx;
   const char *json = ka_cli_str(a->cli, "json");
-  if (json) {
-    json_t *extra = NULL;
-    if (a->selects) {
-      json_t *names = json_array();
-      for (int64_t i = 0; i < a->selection.n_units; i++)
-        json_array_append_new(names, json_string(a->selection.units[i].name));
-      extra = json_pack("{s:o}", "selected", names);
-    }
-    KA_TRY(ka_spectra_write_json(ctx, a->results, a->n, extra, json));
-  }
+  if (json) KA_TRY(ka_spectra_write_json(ctx, a->results, a->n, json_extra(a), json));
   if (!json || strcmp(json, "-") != 0)
-    ka_analyze_table(a->results, a->n, a->metric, a->selects ? &a->selection : NULL, &a->phases);
+    ka_analyze_table(a->results, a->n, a->metric, a->selects ? &a->selection : NULL, &a->phases,
+                     &a->options.engine);
   const struct ka_spectrum *bad = first_bad(a);
   if (!bad) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_CHECK, "%s: %s; such a model cannot be trained", bad->unit->name,
@@ -201,6 +229,7 @@ static ka_status analyze_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   KA_TRY_GOTO(write_files(&a), close);
   KA_TRY_GOTO(print(&a), close);
 close:
+  ka_dev_close(&a.dev);
   if (a.has_config) ka_hf_config_close(&a.config);
   ka_model_source_close(&a.source);
 out:
@@ -217,6 +246,8 @@ static const struct ka_option options[] = {
     {"unit", KA_OPT_STR, "tensor|head|expert", "tensor", "what counts as one"},
     {"full", KA_OPT_FLAG, NULL, NULL, "all singular values, and the metrics that need them"},
     {"rtol", KA_OPT_FLOAT, "X", NULL, "wanted relative bound of kappa (see docs/spectra.md)"},
+    {"f64", KA_OPT_STR, "auto|device", "auto",
+     "where float64 is computed; auto: on the device unless the processor is measured faster"},
     {"precision", KA_OPT_STR, "auto|f64", "f64", "auto: only as sure as the order needs"},
     {"select", KA_OPT_STR, "WORDS", NULL, "show what a selection takes: \"kappa lowest 20\""},
     {"save", KA_OPT_STR, "FILE", NULL, "write the selection as selection.json"},

@@ -3,6 +3,7 @@
 #include "engine/cli/analyze_table.h"
 
 #include "base/str.h"
+#include "kernels/device.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -90,7 +91,8 @@ static void row(const struct ka_spectrum *r, int width, enum ka_metric metric,
 }
 
 void ka_analyze_table(const struct ka_spectrum *results, int64_t n, enum ka_metric metric,
-                      const struct ka_selection *selection, const struct ka_spectral_phases *p) {
+                      const struct ka_selection *selection, const struct ka_spectral_phases *p,
+                      const struct ka_engine *engine) {
   struct scale s = find_scale(results, n, metric);
   int width = 4;
   for (int64_t i = 0; i < n; i++) {
@@ -111,6 +113,9 @@ void ka_analyze_table(const struct ka_spectrum *results, int64_t n, enum ka_metr
   if (singular) printf(", %lld singular", (long long)singular);
   if (failed) printf(", %lld without a result", (long long)failed);
   printf(", %s", ka_fmt_duration(p->total_s, time));
+  if (p->n_computed)
+    printf(" by %s on %s", ka_engine_name(engine),
+           engine->blas ? "cpu" : engine->dev->backend->name);
   if (p->n_cached) printf("; %lld of them from the cache", (long long)p->n_cached);
   printf("\n");
   if (selection)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kappa bench spectral: where the time of an analysis goes, against the machine's float64 GEMM rate
- * of the same run. The tensors: a file's, or those of TinyLlama-1.1B's layers made on the spot. */
+ * kappa bench spectral: where the time of an analysis goes, against the float64 GEMM rate of the
+ * device in the same run. The tensors: a file's, or those of TinyLlama-1.1B's layers made on the
+ * spot. */
 #include "base/json.h"
 #include "base/log.h"
 #include "base/rng.h"
@@ -13,7 +14,7 @@
 #include <omp.h>
 #include <stdio.h>
 
-enum { GEMM = 1024, GEMM_REPEATS = 3 };
+enum { GEMM = 1024, DEVICE_GEMM = 4096 };
 
 static const struct {
   const char *name;
@@ -24,31 +25,6 @@ static const struct {
     {"down_proj", 2048, 5632},
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
-
-/* Float64 operations a second of one product a thread side by side: how an analysis runs. Best of
- * a few, so that what else the machine does counts less. */
-static ka_status gemm_rate(struct ka_ctx *ctx, const struct ka_dense *d, double *rate) {
-  int n_threads = omp_get_max_threads();
-  void *memory = NULL;
-  int64_t one = (int64_t)GEMM * GEMM;
-  KA_TRY(ka_alloc_n(ctx, &memory, 2 * one * n_threads, sizeof(double), "GEMM rate"));
-  double *x = memory;
-  for (int64_t i = 0; i < 2 * one * n_threads; i++) x[i] = ka_rng_uniform(1, 1, (uint64_t)i % 997);
-  *rate = 0;
-  d->threads(1);
-  for (int r = 0; r < GEMM_REPEATS; r++) {
-    double start = ka_now_s();
-#pragma omp parallel for schedule(static, 1)
-    for (int t = 0; t < n_threads; t++) {
-      double *a = x + 2 * one * t;
-      d->gemm(false, true, GEMM, GEMM, GEMM, a, GEMM, a, GEMM, 0, a + one, GEMM);
-    }
-    double got = 2.0 * GEMM * GEMM * GEMM * n_threads / (ka_now_s() - start);
-    *rate = fmax(*rate, got);
-  }
-  ka_free(memory);
-  return KA_STATUS_OK;
-}
 
 static ka_status made_units(struct ka_ctx *ctx, struct ka_arena *arena, int64_t layers,
                             struct ka_unit **units, int64_t *n) {
@@ -71,7 +47,8 @@ static ka_status made_units(struct ka_ctx *ctx, struct ka_arena *arena, int64_t 
   return KA_STATUS_OK;
 }
 
-static json_t *print_run(const char *precision, const struct ka_spectral_phases *p, double rate) {
+static json_t *print_run(const char *precision, const struct ka_spectral_phases *p, double rate,
+                         bool host) {
   int n_threads = omp_get_max_threads();
   double all = p->read_s + p->gram_s + p->cholesky_s + p->lanczos_s + p->inverse_s + p->svd_s;
   const struct {
@@ -84,9 +61,9 @@ static json_t *print_run(const char *precision, const struct ka_spectral_phases 
   json_t *phases = json_object();
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     if (rows[i].s <= 0) continue;
-    printf("  %-16s %8.2f s of a thread  %5.1f %%", rows[i].name, rows[i].s,
+    printf("  %-16s %8.2f s of a %s  %5.1f %%", rows[i].name, rows[i].s, host ? "thread" : "lane",
            100 * rows[i].s / (all > 0 ? all : 1));
-    if (i == 1)
+    if (i == 1 && host)
       printf("   %.1f Gflop/s, %.0f %% of the GEMM rate of a thread",
              p->gram_flops / rows[i].s * 1e-9, 100 * p->gram_flops * n_threads / rows[i].s / rate);
     printf("\n");
@@ -102,6 +79,7 @@ static json_t *print_run(const char *precision, const struct ka_spectral_phases 
 struct bench {
   struct ka_arena arena;
   struct ka_safetensors files;
+  struct ka_dev dev;
   bool opened;
   struct ka_unit *units;
   struct ka_spectrum *results;
@@ -123,22 +101,25 @@ static ka_status run(struct ka_ctx *ctx, struct bench *b, const struct ka_cli *c
   }
   KA_TRY(ka_arena_alloc_n(&b->arena, &memory, b->n + 1, sizeof *b->results, "results"));
   b->results = memory;
-  const char *slow = ka_dense_slow_core();
+  const char *slow = ka_blas_slow_core();
   if (slow) ka_warn(ctx, "bench", "%s", slow);
-  KA_TRY(gemm_rate(ctx, ka_dense_cpu(), &rate));
+  KA_TRY(ka_dev_open(ctx, &b->dev, ka_cli_str(cli, "device")));
+  struct ka_engine engine = ka_engine_of(&b->dev);
+  KA_TRY(engine.dense->rate(ctx, &engine, engine.blas ? GEMM : DEVICE_GEMM, &rate));
   printf("%lld tensors of %s; %s, %d threads, float64 GEMM %.1f Gflop/s\n", (long long)b->n,
-         file ? file : "two layers of TinyLlama-1.1B's shapes, bf16", ka_dense_cpu()->name,
+         file ? file : "two layers of TinyLlama-1.1B's shapes, bf16", ka_engine_name(&engine),
          omp_get_max_threads(), rate * 1e-9);
   json_t *runs = json_array();
   for (int i = 0; i < 2; i++) {
-    struct ka_spectral_options o = {.precision = i ? KA_PRECISION_F64 : KA_PRECISION_AUTO};
+    struct ka_spectral_options o = {.engine = engine,
+                                    .precision = i ? KA_PRECISION_F64 : KA_PRECISION_AUTO};
     struct ka_spectral_phases p;
     KA_TRY(ka_spectral_analyze(ctx, &b->arena, b->results, b->units, b->n, &o, &p));
-    json_array_append_new(runs, print_run(names[i], &p, rate));
+    json_array_append_new(runs, print_run(names[i], &p, rate, engine.blas != NULL));
   }
   ka_status st = KA_STATUS_OK;
-  json_t *root = json_pack("{s:f, s:i, s:o}", "gemm_f64_flops", rate, "threads",
-                           omp_get_max_threads(), "runs", runs);
+  json_t *root = json_pack("{s:s, s:f, s:i, s:o}", "engine", ka_engine_name(&engine),
+                           "gemm_f64_flops", rate, "threads", omp_get_max_threads(), "runs", runs);
   if (json) st = ka_json_write(ctx, root, json);
   json_decref(root);
   return st;
@@ -148,6 +129,7 @@ ka_status bench_spectral(struct ka_ctx *ctx, const struct ka_cli *cli) {
   struct bench b = {0};
   ka_arena_init(&b.arena, ctx, "bench spectral");
   ka_status st = run(ctx, &b, cli);
+  ka_dev_close(&b.dev);
   if (b.opened) ka_st_close(&b.files);
   ka_arena_deinit(&b.arena);
   return st;

@@ -4,7 +4,7 @@
  * smallest test case. */
 #include "base/json.h"
 #include "engine/cli/cli.h"
-#include "kernels/dense.h"
+#include "kernels/blas.h"
 #include "kernels/op_cases.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -154,7 +154,7 @@ static ka_status cuda(struct ka_ctx *ctx, json_t *devices, char *missing, size_t
 static ka_status advice(struct ka_ctx *ctx, json_t *list, json_t *devices, const char *no_cuda) {
   const char *lines[8];
   int n = 0;
-  const char *slow = ka_dense_slow_core();
+  const char *slow = ka_blas_slow_core();
 #ifndef KAPPA_HAVE_ONEDNN
   lines[n++] = "oneDNN is missing: matrix products are slow (apt install libdnnl-dev, build again)";
 #endif

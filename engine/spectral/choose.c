@@ -77,7 +77,7 @@ static double per_metric(const struct choice *c, int64_t i) {
 /* --- the first pass -----------------------------------------------------------------------------
  */
 
-static ka_status first_pass_of(struct choice *c, int64_t i, const struct ka_dense *d,
+static ka_status first_pass_of(struct choice *c, int64_t i, const struct ka_blas *blas,
                                struct ka_cache *cache) {
   struct ka_ctx *ctx = c->ctx;
   const struct ka_unit *u = &c->units[i];
@@ -89,25 +89,32 @@ static ka_status first_pass_of(struct choice *c, int64_t i, const struct ka_dens
   }
   ka_panels_scan(&p, u->view);
   if (p.bad_index >= 0 || p.max_abs == 0 || p.m == 1) return KA_STATUS_OK;
-  KA_TRY(ka_first_pass(ctx, d, &p, &r->kappa_low));
+  KA_TRY(ka_first_pass(ctx, blas, &p, &r->kappa_low));
   if (u->map) ka_map_forget(u->map, u->map_offset, u->map_bytes);
   return cache ? ka_cache_put(cache, r) : KA_STATUS_OK;
 }
 
+/* The host's BLAS that the first pass runs on; NULL on a device, where reading the weights costs
+ * more than analysing them. */
+static const struct ka_blas *host_blas(const struct choice *c) {
+  const struct ka_engine *e = &c->options->engine;
+  return e->dense ? e->blas : ka_engine_cpu().blas;
+}
+
 static ka_status first_pass(struct choice *c) {
   struct ka_ctx *ctx = c->ctx;
-  const struct ka_dense *d = c->options->dense ? c->options->dense : ka_dense_cpu();
+  const struct ka_blas *blas = host_blas(c);
   struct ka_spectral_options o = *c->options;
   struct ka_cache *cache = NULL;
   double start = ka_now_s();
   int failed = 0;
   o.precision = KA_PRECISION_FIRST_PASS;
   if (o.cache) KA_TRY(ka_cache_open(ctx, &cache, &o));
-  d->threads(1);
+  blas->threads(1);
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t i = 0; i < c->n; i++) {
     if (!c->candidate[i] || ka_unit_elems(&c->units[i]) < SMALL_ELEMS) continue;
-    ka_status st = first_pass_of(c, i, d, cache);
+    ka_status st = first_pass_of(c, i, blas, cache);
     if (st.code != KA_OK) {
 #pragma omp atomic write
       failed = st.code;
@@ -226,7 +233,8 @@ static ka_status run(struct choice *c, bool everything) {
   bool by_kappa = strcmp(s->metric, "kappa") == 0 || strcmp(s->metric, "kappa_mp") == 0;
   KA_TRY(ka_select_check(ctx, s));
   KA_TRY(ka_select_candidates(ctx, s, c->units, c->n, c->candidate));
-  if (!everything && automatic && by_kappa && !s->highest && s->count >= 0 && s->n_quotas == 0) {
+  bool lowest_few = by_kappa && !s->highest && s->count >= 0 && s->n_quotas == 0;
+  if (!everything && automatic && lowest_few && host_blas(c)) {
     KA_TRY(analyse_lowest(c));
     KA_TRY(settle(c));
     c->out->n_candidates = 0;

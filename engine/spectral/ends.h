@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Both ends of the spectrum of one matrix with proven bounds (docs/spectra.md derives them). */
+ * Both ends of the spectrum of matrices with proven bounds (docs/spectra.md derives them). */
 #ifndef KAPPA_ENGINE_SPECTRAL_ENDS_H
 #define KAPPA_ENGINE_SPECTRAL_ENDS_H
 
-#include "engine/spectral/panel.h"
 #include "engine/spectral/spectral.h"
 
 /* Of the scaled matrix (see panel.h). low <= true <= high for both ends. */
@@ -23,17 +22,16 @@ struct ka_ends_goal {
   enum ka_precision precision;
 };
 
-/* p scanned, finite and not zero. Time spent is added to phases (not NULL). */
-ka_status ka_ends_of(struct ka_ctx *ctx, const struct ka_dense *dense, const struct ka_panels *p,
+/* Of those units that the lane holds; p and out by unit. Finite, not zero, of one shape with more
+ * than one row and column. Time spent is added to phases (not NULL). */
+ka_status ka_ends_of(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p,
                      struct ka_ends_goal goal, struct ka_spectral_phases *phases,
                      struct ka_ends *out);
 
-/* All singular values s [m] of the scaled matrix, descending. */
-ka_status ka_ends_all_values(struct ka_ctx *ctx, const struct ka_dense *dense,
-                             const struct ka_panels *p, double *s);
-
-/* Bytes ka_ends_of needs at its peak, with `full` ka_ends_all_values too. */
-int64_t ka_ends_bytes(int64_t n, int64_t m, bool full);
+/* What a lane needs for ka_ends_of with a batch of this shape, and with `full` for all singular
+ * values. */
+struct ka_lane_size ka_ends_size(const struct ka_dense *d, int64_t n, int64_t m, int64_t elem_bytes,
+                                 bool full);
 /* Float64 operations of the Gram route (for progress). */
 double ka_ends_flops(int64_t n, int64_t m, bool full);
 

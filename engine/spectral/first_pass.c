@@ -14,7 +14,7 @@
 enum { STEPS = 16 };
 
 struct bidiagonal {
-  const struct ka_dense *d;
+  const struct ka_blas *blas;
   const struct ka_panels *p;
   float *panel, *basis, *u, *z; /* [PANEL m], [STEPS + 1, m], [n], [m] */
   double *wide_panel;           /* [PANEL m] for panels that are converted by way of float64 */
@@ -50,11 +50,11 @@ static double pass(struct bidiagonal *b, const float *v, double beta) {
     for (int64_t i = 0; i < kb * m; i++) b->panel[i] = (float)b->wide_panel[i];
     for (int64_t i = 0; i < kb; i++) u[i] = (float)(-beta * (double)u[i]);
     if (p->wide) {
-      b->d->gemv_f32(false, kb, m, b->panel, kb, v, u);
-      b->d->gemv_f32(true, kb, m, b->panel, kb, u, b->z);
+      b->blas->gemv_f32(false, kb, m, b->panel, kb, v, u);
+      b->blas->gemv_f32(true, kb, m, b->panel, kb, u, b->z);
     } else {
-      b->d->gemv_f32(true, m, kb, b->panel, m, v, u);
-      b->d->gemv_f32(false, m, kb, b->panel, m, u, b->z);
+      b->blas->gemv_f32(true, m, kb, b->panel, m, v, u);
+      b->blas->gemv_f32(false, m, kb, b->panel, m, u, b->z);
     }
   }
   return norm_of(b->u, p->n);
@@ -89,7 +89,7 @@ static bool end_vectors(const struct bidiagonal *b, double *vectors) {
     d[i] = b->alpha[i] * b->alpha[i] + before * before;
     e[i] = b->alpha[i] * b->beta[i];
   }
-  if (k == 0 || !ka_tridiagonal_eigen(k, d, e, z)) return false;
+  if (k == 0 || !ka_tridiagonal_eigen(k, d, e, z, k)) return false;
   for (int end = 0; end < 2; end++) {
     double *x = vectors + end * m;
     int column = end == 0 ? k - 1 : 0;
@@ -104,7 +104,7 @@ static bool end_vectors(const struct bidiagonal *b, double *vectors) {
 static double proven(const struct bidiagonal *b, const double *vectors) {
   int64_t m = b->p->m;
   double norms[2], size[2] = {0};
-  ka_panels_norms(b->p, b->d, vectors, 2, b->wide_panel, norms);
+  ka_panels_norms(b->p, b->blas, vectors, 2, b->wide_panel, norms);
   for (int j = 0; j < 2; j++) {
     for (int64_t i = 0; i < m; i++) size[j] += vectors[i + j * m] * vectors[i + j * m];
     size[j] = sqrt(size[j]);
@@ -117,7 +117,7 @@ static double proven(const struct bidiagonal *b, const double *vectors) {
   return low > 1 ? low : 1;
 }
 
-ka_status ka_first_pass(struct ka_ctx *ctx, const struct ka_dense *dense, const struct ka_panels *p,
+ka_status ka_first_pass(struct ka_ctx *ctx, const struct ka_blas *blas, const struct ka_panels *p,
                         double *kappa_low) {
   int64_t m = p->m, n = p->n;
   void *memory = NULL;
@@ -125,7 +125,7 @@ ka_status ka_first_pass(struct ka_ctx *ctx, const struct ka_dense *dense, const 
   size_t doubles = (size_t)((KA_PANEL + 2) * m) * sizeof(double);
   size_t floats = (size_t)((KA_PANEL + STEPS + 2) * m + n) * sizeof(float);
   KA_TRY(ka_alloc(ctx, &memory, doubles + floats, "first pass"));
-  struct bidiagonal b = {.d = dense, .p = p, .wide_panel = memory};
+  struct bidiagonal b = {.blas = blas, .p = p, .wide_panel = memory};
   double *vectors = b.wide_panel + KA_PANEL * m;
   b.panel = (float *)(vectors + 2 * m);
   b.basis = b.panel + KA_PANEL * m;

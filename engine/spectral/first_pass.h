@@ -4,11 +4,10 @@
 #ifndef KAPPA_ENGINE_SPECTRAL_FIRST_PASS_H
 #define KAPPA_ENGINE_SPECTRAL_FIRST_PASS_H
 
-#include "engine/spectral/panel.h"
-#include "kernels/dense.h"
+#include "kernels/panel.h"
 
 /* p scanned, finite, not zero, m > 1. *kappa_low >= 1 is true whatever float32 did. */
-ka_status ka_first_pass(struct ka_ctx *ctx, const struct ka_dense *dense, const struct ka_panels *p,
+ka_status ka_first_pass(struct ka_ctx *ctx, const struct ka_blas *blas, const struct ka_panels *p,
                         double *kappa_low);
 
 #endif

@@ -7,29 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-enum { LANES = 8, CHECK_EVERY = 6 };
-
-static double dot(const double *a, const double *b, int64_t n) {
-  double sum[LANES] = {0};
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES)
-    for (int l = 0; l < LANES; l++) sum[l] += a[i + l] * b[i + l];
-  for (int l = 0; i < n; i++, l++) sum[l] += a[i] * b[i];
-  double s = 0;
-  for (int l = 0; l < LANES; l++) s += sum[l];
-  return s;
-}
-
-static void add_scaled(double *y, double a, const double *x, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] += a * x[i];
-}
-
-static void normalise(double *x, double norm, int64_t n) {
-  for (int64_t i = 0; i < n; i++) x[i] /= norm;
-}
-
 /* One implicit QL sweep with Wilkinson's shift on the unreduced block [l, m]. */
-static void ql_sweep(int64_t k, int64_t l, int64_t m, double *d, double *e, double *z) {
+static void ql_sweep(int64_t k, int64_t l, int64_t m, double *d, double *e, double *z,
+                     int64_t n_rows) {
   double g = (d[l + 1] - d[l]) / (2 * e[l]), r = hypot(g, 1);
   g = d[m] - d[l] + e[l] / (g + (g >= 0 ? r : -r));
   double s = 1, c = 1, p = 0;
@@ -49,7 +29,7 @@ static void ql_sweep(int64_t k, int64_t l, int64_t m, double *d, double *e, doub
     p = s * r;
     d[i + 1] = g + p;
     g = c * r - b;
-    for (int64_t q = 0; q < k; q++) {
+    for (int64_t q = 0; q < n_rows; q++) {
       double *row = z + q * k;
       f = row[i + 1];
       row[i + 1] = s * row[i] + c * f;
@@ -61,7 +41,7 @@ static void ql_sweep(int64_t k, int64_t l, int64_t m, double *d, double *e, doub
   e[m] = 0;
 }
 
-static void sort_ascending(int64_t k, double *d, double *z) {
+static void sort_ascending(int64_t k, double *d, double *z, int64_t n_rows) {
   for (int64_t i = 0; i < k; i++) {
     int64_t low = i;
     for (int64_t j = i + 1; j < k; j++)
@@ -70,7 +50,7 @@ static void sort_ascending(int64_t k, double *d, double *z) {
     double t = d[i];
     d[i] = d[low];
     d[low] = t;
-    for (int64_t q = 0; q < k; q++) {
+    for (int64_t q = 0; q < n_rows; q++) {
       t = z[q * k + i];
       z[q * k + i] = z[q * k + low];
       z[q * k + low] = t;
@@ -78,9 +58,9 @@ static void sort_ascending(int64_t k, double *d, double *z) {
   }
 }
 
-bool ka_tridiagonal_eigen(int64_t k, double *d, double *e, double *z) {
-  memset(z, 0, (size_t)(k * k) * sizeof *z);
-  for (int64_t i = 0; i < k; i++) z[i * k + i] = 1;
+bool ka_tridiagonal_eigen(int64_t k, double *d, double *e, double *z, int64_t n_rows) {
+  memset(z, 0, (size_t)(n_rows * k) * sizeof *z);
+  for (int64_t q = 0; q < n_rows; q++) z[q * k + k - n_rows + q] = 1;
   e[k - 1] = 0;
   for (int64_t l = 0; l < k; l++)
     for (int sweep = 0;; sweep++) {
@@ -89,85 +69,122 @@ bool ka_tridiagonal_eigen(int64_t k, double *d, double *e, double *z) {
         if (fabs(e[m]) <= 1e-16 * (fabs(d[m]) + fabs(d[m + 1]))) break;
       if (m == l) break;
       if (sweep == 60) return false;
-      ql_sweep(k, l, m, d, e, z);
+      ql_sweep(k, l, m, d, e, z, n_rows);
     }
-  sort_ascending(k, d, z);
+  sort_ascending(k, d, z, n_rows);
   return true;
 }
+
+/* --- the process --------------------------------------------------------------------------------
+ */
 
 struct run {
-  int64_t m, k, max_k;
-  double *basis;              /* [max_k + 1, m] rows */
-  double *alpha, *beta;       /* [max_k] */
-  double *d, *e, *z, *coords; /* of the small problem */
+  const struct ka_lanczos *l;
+  struct ka_lane *lane;
+  const struct ka_dense *d;
+  double *seen;   /* [unit][2 max_steps] coefficients as last looked at: diagonal, off-diagonal */
+  double *coords; /* [unit][max_steps] of the vectors found */
+  double *small_d, *small_e, *small_z; /* of the small problem */
+  int64_t k;
+  int64_t steps[KA_BATCH]; /* that made the vector; 0: still looking */
 };
 
-/* Value, error estimate and coordinates of the top Ritz pair of the first k steps. */
-static bool ritz(struct run *r, double *value, double *err) {
-  int64_t k = r->k;
-  memcpy(r->d, r->alpha, (size_t)k * sizeof *r->d);
-  memcpy(r->e, r->beta, (size_t)k * sizeof *r->e);
-  if (!ka_tridiagonal_eigen(k, r->d, r->e, r->z)) return false;
-  *value = r->d[k - 1];
-  for (int64_t i = 0; i < k; i++) r->coords[i] = r->z[i * k + k - 1];
-  double residual = fabs(r->beta[k - 1] * r->coords[k - 1]);
-  double gap = k > 1 ? r->d[k - 1] - r->d[k - 2] : 0;
+static const double *off_diagonal(const struct run *r, int i) {
+  return r->seen + (2 * i + 1) * r->l->max_steps;
+}
+
+/* The eigenvalues of the first k steps of a member, and the last n_rows rows of eigenvectors. */
+static ka_status solve_small(struct run *r, int i, int64_t k, int64_t n_rows) {
+  struct ka_ctx *ctx = r->lane->ctx;
+  memcpy(r->small_d, r->seen + 2 * i * r->l->max_steps, (size_t)k * sizeof(double));
+  memcpy(r->small_e, off_diagonal(r, i), (size_t)k * sizeof(double));
+  if (ka_tridiagonal_eigen(k, r->small_d, r->small_e, r->small_z, n_rows)) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INTERNAL, "Lanczos: the tridiagonal eigenproblem did not converge");
+}
+
+/* Value and error estimate of the top Ritz pair of a member; its coordinates when it is done. */
+static ka_status look(struct run *r, int i, double rtol, double *value, double *err) {
+  struct ka_ctx *ctx = r->lane->ctx;
+  const double *beta = off_diagonal(r, i), *d = r->small_d;
+  int64_t k = 1;
+  while (k < r->k && beta[k - 1] > 0) k++;
+  KA_TRY(solve_small(r, i, k, 1));
+  *value = d[k - 1];
+  double residual = fabs(beta[k - 1] * r->small_z[k - 1]);
+  double gap = k > 1 ? d[k - 1] - d[k - 2] : 0;
   *err = gap > residual ? residual * residual / gap : residual;
-  return true;
-}
-
-/* Extends the basis by one; false when the space is exhausted. */
-static bool step(struct run *r, ka_operator op, void *user) {
-  int64_t m = r->m, k = r->k;
-  double *v = r->basis + k * m, *w = v + m;
-  op(user, v, w);
-  r->alpha[k] = dot(v, w, m);
-  double before = sqrt(dot(w, w, m));
-  for (int pass = 0; pass < 2; pass++)
-    for (int64_t j = k; j >= 0; j--)
-      add_scaled(w, -dot(r->basis + j * m, w, m), r->basis + j * m, m);
-  r->beta[k] = sqrt(dot(w, w, m));
-  r->k++;
-  if (!(r->beta[k] > 1e-15 * before)) {
-    r->beta[k] = 0;
-    return false;
-  }
-  normalise(w, r->beta[k], m);
-  return true;
-}
-
-static ka_status iterate(struct ka_ctx *ctx, struct run *r, ka_operator op, void *user, double rtol,
-                         double *vector, double *value, double *err) {
-  int64_t m = r->m;
-  for (int64_t i = 0; i < m; i++) r->basis[i] = ka_rng_normal(7, 0x1a2c, (uint64_t)i);
-  normalise(r->basis, sqrt(dot(r->basis, r->basis, m)), m);
-  for (bool more = true; more && r->k < r->max_k;) {
-    more = step(r, op, user);
-    if (more && r->k < r->max_k && r->k % CHECK_EVERY != 0) continue;
-    if (!ritz(r, value, err))
-      return ka_fail(ctx, KA_E_INTERNAL, "Lanczos: the tridiagonal eigenproblem did not converge");
-    if (*err <= rtol * *value) break;
-  }
-  memset(vector, 0, (size_t)m * sizeof *vector);
-  for (int64_t j = 0; j < r->k; j++) add_scaled(vector, r->coords[j], r->basis + j * m, m);
-  normalise(vector, sqrt(dot(vector, vector, m)), m);
+  bool exhausted = !(beta[k - 1] > 0);
+  if (*err > rtol * *value && !exhausted && r->k < r->l->max_steps) return KA_STATUS_OK;
+  KA_TRY(solve_small(r, i, k, k));
+  for (int64_t j = 0; j < k; j++) r->coords[i * r->l->max_steps + j] = r->small_z[j * k + k - 1];
+  r->steps[i] = k;
   return KA_STATUS_OK;
 }
 
-ka_status ka_lanczos_top(struct ka_ctx *ctx, int64_t m, ka_operator op, void *user, double rtol,
-                         int64_t max_steps, double *vector, double *value, double *err) {
-  struct run r = {.m = m, .max_k = max_steps < m ? max_steps : m};
-  int64_t k = r.max_k;
+/* Every member starts with the same unit vector; `vector` is scratch. */
+static ka_status begin(struct run *r, struct ka_set who, struct ka_vectors vector) {
+  struct ka_ctx *ctx = r->lane->ctx;
+  int64_t one_row[KA_BATCH];
+  double one[KA_BATCH];
   void *memory = NULL;
-  KA_TRY(ka_alloc_n(ctx, &memory, (k + 1) * m + 5 * (k + 1) + k * k, sizeof(double), "Lanczos"));
-  r.basis = memory;
-  r.alpha = r.basis + (k + 1) * m;
-  r.beta = r.alpha + k + 1;
-  r.d = r.beta + k + 1;
-  r.e = r.d + k + 1;
-  r.coords = r.e + k + 1;
-  r.z = r.coords + k + 1;
-  ka_status st = iterate(ctx, &r, op, user, rtol, vector, value, err);
+  KA_TRY(ka_alloc_n(ctx, &memory, r->l->m, sizeof(double), "Lanczos"));
+  double *x = memory;
+  for (int i = 0; i < KA_BATCH; i++) one[i] = (double)(one_row[i] = 1);
+  for (int64_t i = 0; i < r->l->m; i++) x[i] = ka_rng_normal(7, 0x1a2c, (uint64_t)i);
+  ka_status st = r->d->put(r->lane, who, r->l->m, x, vector);
+  ka_free(memory);
+  KA_TRY(st);
+  KA_TRY(r->d->combine(r->lane, who, r->l->m, one_row, vector, one, 1, r->l->basis));
+  return r->d->put(r->lane, who, 2 * r->l->max_steps, r->seen, r->l->coefficients);
+}
+
+/* Where memory is the host's, the end of the space is seen at once. */
+static bool ended(const struct run *r, struct ka_set who) {
+  const struct ka_vectors *c = &r->l->coefficients;
+  for (KA_EACH(i, who))
+    if (r->lane->engine.blas && !(c->at[i * c->stride + r->l->max_steps + r->k - 1] > 0))
+      return true;
+  return false;
+}
+
+static ka_status iterate(struct run *r, struct ka_set who, ka_operator op, void *user,
+                         const double *rtol, double *value, double *err) {
+  struct ka_ctx *ctx = r->lane->ctx;
+  const struct ka_lanczos *l = r->l;
+  while (who.n > 0 && r->k < l->max_steps) {
+    struct ka_vectors row = {l->basis.at + r->k * l->m, l->basis.stride};
+    struct ka_vectors next = {row.at + l->m, row.stride};
+    KA_TRY(op(user, who, row, next));
+    KA_TRY(r->d->orthogonalise(r->lane, who, l->m, r->k, l->basis, l->max_steps, l->coefficients));
+    r->k++;
+    if (r->k < l->max_steps && r->k % r->d->look_every != 0 && !ended(r, who)) continue;
+    struct ka_set left = {0};
+    KA_TRY(r->d->get(r->lane, who, 2 * l->max_steps, l->coefficients, r->seen));
+    for (KA_EACH(i, who)) {
+      KA_TRY(look(r, i, rtol[i], &value[i], &err[i]));
+      if (r->steps[i] == 0) ka_set_add(&left, i);
+    }
+    who = left;
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_lanczos_top(const struct ka_lanczos *l, struct ka_set who, ka_operator op, void *user,
+                         const double *rtol, struct ka_vectors vector, double *value, double *err) {
+  struct ka_ctx *ctx = l->lane->ctx;
+  struct run r = {.l = l, .lane = l->lane, .d = l->lane->engine.dense};
+  int64_t k = l->max_steps, n_units = who.at[who.n - 1] + 1;
+  void *memory = NULL;
+  KA_TRY(
+      ka_alloc_n(ctx, &memory, 3 * n_units * k + 2 * (k + 1) + k * k, sizeof(double), "Lanczos"));
+  r.seen = memory;
+  r.coords = r.seen + 2 * n_units * k;
+  r.small_d = r.coords + n_units * k;
+  r.small_e = r.small_d + k + 1;
+  r.small_z = r.small_e + k + 1;
+  ka_status st = begin(&r, who, vector);
+  if (ka_ok(st)) st = iterate(&r, who, op, user, rtol, value, err);
+  if (ka_ok(st)) st = r.d->combine(r.lane, who, l->m, r.steps, l->basis, r.coords, k, vector);
   ka_free(memory);
   return st;
 }

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Many units: which run side by side (OpenMP over units, the library single-threaded) and which
- * one after another with the library's own threads; memory, progress, cache, metrics. */
-#include "engine/spectral/spectral.h"
+ * Many units: in batches of one shape over the lanes of an engine, side by side (on the host, large
+ * ones one after another with the library's own threads); order, memory, progress. */
+#include "engine/spectral/batch.h"
 
 #include "base/log.h"
-#include "base/str.h"
 #include "engine/spectral/cache.h"
 #include "engine/spectral/ends.h"
 
 #include <math.h>
 #include <omp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,133 +37,12 @@ struct ka_unit ka_unit_of_tensor(const char *name, struct ka_tensor t) {
   return u;
 }
 
-struct batch {
-  struct ka_ctx *ctx;
-  struct ka_arena *arena;
-  struct ka_spectrum *results;
-  const struct ka_unit *units;
-  const struct ka_spectral_options *options;
-  const struct ka_dense *dense;
-  struct ka_cache *cache;
-  struct ka_spectral_phases *phases;
-  double *flops; /* of each unit, for the order and the progress */
-  int64_t *order;
-  int64_t n;
-  double done_flops, all_flops;
-};
-
-static double flops_of(const struct ka_unit *u, bool full) {
-  int64_t r = u->view.shape[0], c = u->view.shape[1];
-  return ka_ends_flops(r > c ? r : c, r > c ? c : r, full);
-}
-
-double ka_spectral_flops(const struct ka_unit *units, int64_t n,
-                         const struct ka_spectral_options *options) {
-  double all = 0;
-  for (int64_t i = 0; i < n; i++) all += flops_of(&units[i], options->full);
-  return all;
-}
-
-static int64_t short_side(const struct ka_unit *u) {
-  return u->view.shape[0] < u->view.shape[1] ? u->view.shape[0] : u->view.shape[1];
-}
-
-/* Strings and values of results are made under a lock: arenas are not shared between threads. */
-static ka_status set_error(struct batch *b, struct ka_spectrum *r, const char *text) {
-  ka_status st;
-#pragma omp critical(ka_spectral_arena)
-  st = ka_arena_str(b->arena, &r->error, text, strlen(text));
-  return st;
-}
-
-static ka_status alloc_values(struct batch *b, struct ka_spectrum *r, int64_t m) {
-  void *memory = NULL;
-  ka_status st;
-#pragma omp critical(ka_spectral_arena)
-  st = ka_arena_alloc_n(b->arena, &memory, m, sizeof(double), "singular values");
-  r->values = memory;
-  r->n_values = m;
-  return st;
-}
-
 void ka_spectrum_clear(struct ka_spectrum *r, const struct ka_unit *unit) {
   *r = (struct ka_spectrum){.unit = unit, .bad_index = -1};
   for (int i = 0; i < KA_N_METRICS; i++) r->metrics[i] = NAN;
   r->kappa_rel_bound = r->sigma_max_rel_bound = r->sigma_min_rel_bound = NAN;
   r->kappa_low = 1;
   r->kappa_high = INFINITY;
-}
-
-static double rel_bound(double value, double low, double high) {
-  return fmax(high / value - 1, 1 - low / value) * (1 + 1e-9) + 4.5e-16;
-}
-
-/* From the ends of the scaled matrix to the results. */
-static void fill(struct ka_spectrum *r, const struct ka_panels *p, const struct ka_ends *e) {
-  double m = (double)p->m, *x = r->metrics;
-  double fro = sqrt(e->frobenius2);
-  r->method = e->method;
-  r->singular = e->singular;
-  x[KA_METRIC_SIGMA_MAX] = ldexp(e->max, p->exponent);
-  x[KA_METRIC_SIGMA_MIN] = ldexp(e->min, p->exponent);
-  x[KA_METRIC_FROBENIUS] = ldexp(fro, p->exponent);
-  x[KA_METRIC_STABLE_RANK] = e->frobenius2 / (e->max * e->max);
-  r->sigma_max_rel_bound = rel_bound(e->max, e->max_low, e->max_high);
-  r->kappa_low = e->max_low / e->min_high * (1 - 4.5e-16);
-  if (e->singular) {
-    r->kappa_low = fmax(r->kappa_low, 0x1p24 * (1 - 1e-15));
-    return;
-  }
-  r->sigma_min_rel_bound = rel_bound(e->min, e->min_low, e->min_high);
-  r->kappa_high = e->min_low > 0 ? e->max_high / e->min_low * (1 + 4.5e-16) : INFINITY;
-  double kappa = e->max / e->min;
-  x[KA_METRIC_KAPPA] = kappa;
-  r->kappa_rel_bound = rel_bound(kappa, r->kappa_low, r->kappa_high);
-  x[KA_METRIC_KAPPA_MP] = kappa / ka_kappa_of_noise(p->n, p->m);
-  x[KA_METRIC_LOG_VOLUME] = e->log_volume + m * (double)p->exponent * M_LN2;
-  x[KA_METRIC_LOG_VOLUME_GAP] = fmax(0, m * log(fro / sqrt(m)) - e->log_volume);
-}
-
-/* One row or one column: the norm is the only singular value. */
-static void line_ends(const struct ka_panels *p, struct ka_ends *e) {
-  long double s = 0;
-  double x[KA_PANEL];
-  for (int64_t k = 0; k < p->n; k += KA_PANEL) {
-    int64_t kb = p->n - k < KA_PANEL ? p->n - k : KA_PANEL;
-    ka_panels_load(p, k, kb, x);
-    for (int64_t i = 0; i < kb; i++) s += (long double)x[i] * x[i];
-  }
-  double norm = (double)sqrtl(s), err = norm * 4e-16;
-  *e = (struct ka_ends){.max = norm,
-                        .min = norm,
-                        .frobenius2 = (double)s,
-                        .log_volume = log(norm),
-                        .method = KA_SPECTRAL_EXACT};
-  e->max_low = e->min_low = norm - err;
-  e->max_high = e->min_high = norm + err;
-}
-
-static void fill_zero(struct ka_spectrum *r) {
-  r->zero = r->singular = true;
-  r->method = KA_SPECTRAL_EXACT;
-  r->metrics[KA_METRIC_SIGMA_MAX] = r->metrics[KA_METRIC_SIGMA_MIN] = 0;
-  r->metrics[KA_METRIC_FROBENIUS] = 0;
-  r->sigma_max_rel_bound = 0;
-  r->kappa_low = INFINITY;
-}
-
-static ka_status all_values(struct batch *b, struct ka_spectrum *r, const struct ka_panels *p,
-                            struct ka_spectral_phases *phases) {
-  struct ka_ctx *ctx = b->ctx;
-  KA_TRY(alloc_values(b, r, p->m));
-  double start = ka_now_s();
-  KA_TRY(ka_ends_all_values(ctx, b->dense, p, r->values));
-  for (int64_t i = 0; i < p->m; i++) r->values[i] = ldexp(r->values[i], p->exponent);
-  r->values[0] = r->metrics[KA_METRIC_SIGMA_MAX]; /* the ends come from the certified route */
-  r->values[p->m - 1] = r->metrics[KA_METRIC_SIGMA_MIN];
-  ka_metrics_full(r->metrics, r->values, p->m, p->n);
-  phases->svd_s += ka_now_s() - start;
-  return KA_STATUS_OK;
 }
 
 void ka_spectral_phases_add(struct ka_spectral_phases *to, const struct ka_spectral_phases *from) {
@@ -182,147 +59,248 @@ void ka_spectral_phases_add(struct ka_spectral_phases *to, const struct ka_spect
   to->n_computed += from->n_computed;
 }
 
-static ka_status compute(struct batch *b, struct ka_spectrum *r) {
-  struct ka_ctx *ctx = b->ctx;
-  const struct ka_unit *u = r->unit;
-  struct ka_panels p;
-  struct ka_ends ends = {0};
-  struct ka_spectral_phases phases = {.n_computed = 1};
-  double start = ka_now_s();
-  ka_panels_scan(&p, u->view);
-  phases.read_s += ka_now_s() - start;
-  if (p.bad_index >= 0) {
-    char text[96];
-    int64_t cols = u->view.shape[1];
-    double bad = ka_load(u->view.data, u->view.dtype,
-                         p.bad_index / cols * u->view.row_stride + p.bad_index % cols);
-    snprintf(text, sizeof text, "%s at [%lld,%lld]", isnan(bad) ? "NaN" : "Inf",
-             (long long)(p.bad_index / cols), (long long)(p.bad_index % cols));
-    r->bad_index = p.bad_index;
-    return set_error(b, r, text);
-  }
-  if (p.max_abs == 0) {
-    fill_zero(r);
-  } else if (p.m == 1) {
-    line_ends(&p, &ends);
-    fill(r, &p, &ends);
-    r->metrics[KA_METRIC_KAPPA] = 1;
-    r->metrics[KA_METRIC_LOG_VOLUME_GAP] = 0;
-    r->kappa_rel_bound = 0;
-    r->kappa_low = r->kappa_high = 1;
-  } else {
-    struct ka_ends_goal goal = {.rtol = b->options->rtol, .precision = b->options->precision};
-    KA_TRY(ka_ends_of(ctx, b->dense, &p, goal, &phases, &ends));
-    fill(r, &p, &ends);
-  }
-  if (b->options->full && !r->zero) KA_TRY(all_values(b, r, &p, &phases));
-#pragma omp critical(ka_spectral_phases)
-  ka_spectral_phases_add(b->phases, &phases);
-  r->time_s = ka_now_s() - start;
-  return KA_STATUS_OK;
+static double flops_of(const struct ka_unit *u, bool full) {
+  int64_t r = u->view.shape[0], c = u->view.shape[1];
+  return ka_ends_flops(r > c ? r : c, r > c ? c : r, full);
 }
 
-static ka_status one(struct batch *b, int64_t i) {
-  struct ka_ctx *ctx = b->ctx;
-  struct ka_spectrum *r = &b->results[i];
-  const struct ka_unit *u = r->unit;
-  const struct ka_spectral_options *o = b->options;
-  int64_t rows = u->view.shape[0], cols = u->view.shape[1], m = short_side(u);
-  char text[128];
-  if (u->skip) return set_error(b, r, u->skip);
-  if (rows == 0 || cols == 0) return set_error(b, r, "no elements");
-  if (o->max_dim > 0 && (rows > o->max_dim || cols > o->max_dim)) {
-    snprintf(text, sizeof text, "skipped: a side above max_dim %lld", (long long)o->max_dim);
-    return set_error(b, r, text);
-  }
-  int64_t bytes = ka_ends_bytes(rows > cols ? rows : cols, m, o->full);
-  if (o->max_bytes > 0 && bytes > o->max_bytes) {
-    char need[32], have[32];
-    snprintf(text, sizeof text, "skipped: needs %s of workspace, the limit is %s",
-             ka_fmt_bytes((double)bytes, need), ka_fmt_bytes((double)o->max_bytes, have));
-    return set_error(b, r, text);
-  }
-  if (b->cache && ka_cache_get(b->cache, b->arena, r)) return KA_STATUS_OK;
-  KA_TRY(compute(b, r));
-  if (u->map) ka_map_forget(u->map, u->map_offset, u->map_bytes);
-  if (b->cache && !r->error) KA_TRY(ka_cache_put(b->cache, r));
-  return KA_STATUS_OK;
+double ka_spectral_flops(const struct ka_unit *units, int64_t n,
+                         const struct ka_spectral_options *options) {
+  double all = 0;
+  for (int64_t i = 0; i < n; i++) all += flops_of(&units[i], options->full);
+  return all;
 }
 
-static void report(struct batch *b, int64_t i) {
+/* --- many batches -------------------------------------------------------------------------------
+ */
+
+static void report(struct ka_analysis *a, int64_t i) {
 #pragma omp atomic
-  b->done_flops += b->flops[i];
-  if (omp_get_thread_num() == 0 && b->options->progress) {
+  a->done_flops += a->flops[i];
+  if (omp_get_thread_num() == 0 && a->options->progress) {
     double done;
 #pragma omp atomic read
-    done = b->done_flops;
-    b->options->progress(b->options->user, done, b->all_flops, b->units[i].name);
+    done = a->done_flops;
+    a->options->progress(a->options->user, done, a->all_flops, a->units[i].name);
   }
 }
 
 static bool interrupted(const struct ka_ctx *ctx) { return ctx->interrupted && *ctx->interrupted; }
 
+/* Most work first; equal shapes stand together. */
 static int by_flops(const void *x, const void *y, void *user) {
-  const double *flops = user;
+  const struct ka_analysis *a = user;
   int64_t i = *(const int64_t *)x, j = *(const int64_t *)y;
-  if (flops[i] != flops[j]) return flops[i] > flops[j] ? -1 : 1;
+  int64_t rows_i = a->units[i].view.shape[0], rows_j = a->units[j].view.shape[0];
+  if (a->flops[i] != a->flops[j]) return a->flops[i] > a->flops[j] ? -1 : 1;
+  int dtype_i = a->units[i].view.dtype, dtype_j = a->units[j].view.dtype;
+  if (rows_i != rows_j) return rows_i > rows_j ? -1 : 1;
+  if (dtype_i != dtype_j) return dtype_i < dtype_j ? -1 : 1;
   return i < j ? -1 : i > j;
 }
 
+/* Units order[0..n-1] by the lanes of one engine. */
+struct crew {
+  struct ka_engine engine;
+  struct ka_lane *lanes;
+  int n_lanes;
+  const int64_t *order;
+  int64_t *starts; /* [n_batches + 1] into order */
+  int64_t n_batches;
+  bool *left; /* by unit: there was no memory for it; NULL: that is a failure */
+};
+
+static bool alike(const struct ka_unit *x, const struct ka_unit *y) {
+  const struct ka_tensor *a = &x->view, *b = &y->view;
+  return a->dtype == b->dtype && a->shape[0] == b->shape[0] && a->shape[1] == b->shape[1];
+}
+
+static ka_status form_batches(struct ka_analysis *a, struct crew *c, struct ka_arena *tmp,
+                              int64_t n) {
+  struct ka_ctx *ctx = a->ctx;
+  void *memory = NULL;
+  KA_TRY(ka_arena_alloc_n(tmp, &memory, n + 1, sizeof *c->starts, "batches"));
+  c->starts = memory;
+  for (int64_t at = 0; at < n;) {
+    const struct ka_unit *u = &a->units[c->order[at]];
+    int most = ka_batch_size(a, c->engine.dense, u).units, got = 0;
+    c->starts[c->n_batches++] = at;
+    for (; at < n && got < most && alike(u, &a->units[c->order[at]]); at++) got++;
+  }
+  c->starts[c->n_batches] = n;
+  return KA_STATUS_OK;
+}
+
+static ka_status take_batch(struct ka_analysis *a, struct crew *c, struct ka_lane *lane,
+                            int64_t k) {
+  struct ka_ctx *ctx = a->ctx;
+  const int64_t *order = c->order + c->starts[k];
+  int n = (int)(c->starts[k + 1] - c->starts[k]);
+  ka_status st = ka_batch_run(a, lane, order, n);
+  if (st.code == KA_E_MEMORY && c->left) {
+#pragma omp critical(ka_spectral_error)
+    if (ctx->error.code == KA_E_MEMORY) ka_error_clear(ctx); /* else another lane's */
+    for (int i = 0; i < n; i++) c->left[order[i]] = true;
+    return KA_STATUS_OK;
+  }
+  KA_TRY(st);
+  for (int i = 0; i < n; i++) report(a, order[i]);
+  return KA_STATUS_OK;
+}
+
+/* Batches from `first` on, side by side. */
+static ka_status run_lanes(struct ka_analysis *a, struct crew *c, int64_t first) {
+  struct ka_ctx *ctx = a->ctx;
+  int failed = KA_OK;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(c->n_lanes)
+  for (int64_t k = first; k < c->n_batches; k++) {
+    int stop;
+#pragma omp atomic read
+    stop = failed;
+    if (stop || interrupted(ctx)) continue;
+    ka_status st = take_batch(a, c, &c->lanes[omp_get_thread_num()], k);
+    if (st.code != KA_OK) {
+#pragma omp atomic write
+      failed = st.code;
+    }
+  }
+  if (failed != KA_OK && ctx->error.code == KA_OK) /* cleared with another's */
+    return ka_fail(ctx, failed, "spectra: a lane failed while another was out of memory");
+  return (ka_status){failed};
+}
+
+static void close_lanes(struct crew *c) {
+  for (int i = 0; i < c->n_lanes; i++) c->engine.dense->close(&c->lanes[i]);
+  c->n_lanes = 0;
+}
+
+/* Up to n lanes for n_bytes each; fewer when memory for more is not there and `left` is. */
+static ka_status open_lanes(struct ka_analysis *a, struct crew *c, struct ka_arena *tmp, int n,
+                            int64_t n_bytes) {
+  struct ka_ctx *ctx = a->ctx;
+  void *memory = NULL;
+  KA_TRY(ka_arena_alloc_n(tmp, &memory, n, sizeof *c->lanes, "lanes"));
+  c->lanes = memory;
+  while (c->n_lanes < n) {
+    struct ka_lane *lane = &c->lanes[c->n_lanes];
+    *lane = (struct ka_lane){.ctx = ctx, .engine = c->engine};
+    ka_status st = c->engine.dense->open(lane, n_bytes);
+    if (ka_ok(st)) {
+      c->n_lanes++;
+      continue;
+    }
+    c->engine.dense->close(lane);
+    if (st.code != KA_E_MEMORY || !c->left) return st;
+    ka_error_clear(ctx);
+    break;
+  }
+  return KA_STATUS_OK;
+}
+
+/* --- the host's engine, and a device's ----------------------------------------------------------
+ */
+
 /* How many units may run side by side: no more than fit the memory limit together. */
-static int side_by_side(const struct batch *b, int64_t first, int n_threads) {
-  if (b->options->max_bytes <= 0 || first >= b->n) return n_threads;
-  const struct ka_unit *u = &b->units[b->order[first]];
-  int64_t m = short_side(u), n = ka_unit_elems(u) / (m ? m : 1);
-  int64_t fit = b->options->max_bytes / ka_ends_bytes(n, m, b->options->full);
+static int side_by_side(const struct ka_analysis *a, const int64_t *order, int64_t first, int64_t n,
+                        int n_threads) {
+  if (a->options->max_bytes <= 0 || first >= n) return n_threads;
+  struct ka_lane_size size = ka_batch_size(a, &ka_dense_host, &a->units[order[first]]);
+  int64_t fit = a->options->max_bytes / ka_dense_host.bytes(&size);
   return fit < 1 ? 1 : fit < n_threads ? (int)fit : n_threads;
 }
 
-static ka_status run(struct batch *b) {
-  struct ka_ctx *ctx = b->ctx;
-  int n_threads = b->options->n_threads > 0 ? b->options->n_threads : omp_get_max_threads();
+/* The large ones alone, with the library's threads; then side by side, the library single-threaded.
+ */
+static ka_status run_host(struct ka_analysis *a, struct ka_engine engine, const int64_t *order,
+                          int64_t n, struct ka_arena *tmp) {
+  struct ka_ctx *ctx = a->ctx;
+  struct crew c = {.engine = engine, .order = order};
+  int n_threads = a->options->n_threads > 0 ? a->options->n_threads : omp_get_max_threads();
   int64_t first = 0;
-  ka_status failed = KA_STATUS_OK;
-  b->dense->threads(n_threads);
-  for (; first < b->n && short_side(&b->units[b->order[first]]) >= BIG; first++) {
-    if (interrupted(ctx)) break;
-    KA_TRY(one(b, b->order[first]));
-    report(b, b->order[first]);
-  }
-  b->dense->threads(1);
-  int n_side = side_by_side(b, first, n_threads);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(n_side)
-  for (int64_t k = first; k < b->n; k++) {
-    int stop;
-#pragma omp atomic read
-    stop = failed.code;
-    if (stop || interrupted(ctx)) continue;
-    ka_status st = one(b, b->order[k]);
-    if (st.code != KA_OK) {
-#pragma omp atomic write
-      failed.code = st.code;
-    }
-    report(b, b->order[k]);
-  }
-  if (failed.code == KA_OK && interrupted(ctx))
-    return ka_fail(ctx, KA_E_INTERRUPTED, "analysis interrupted; finished tensors are cached");
-  return failed;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY(form_batches(a, &c, tmp, n));
+  while (first < n && ka_unit_short_side(&a->units[order[first]]) >= BIG) first++;
+  KA_TRY_GOTO(open_lanes(a, &c, tmp, side_by_side(a, order, first, n, n_threads), 0), out);
+  engine.blas->threads(n_threads);
+  for (int64_t k = 0; k < first && !interrupted(ctx); k++)
+    KA_TRY_GOTO(take_batch(a, &c, &c.lanes[0], k), out);
+  engine.blas->threads(1);
+  KA_TRY_GOTO(run_lanes(a, &c, first), out);
+out:
+  close_lanes(&c);
+  return st;
 }
 
-static ka_status prepare(struct batch *b, struct ka_arena *tmp) {
-  struct ka_ctx *ctx = b->ctx;
-  void *flops = NULL, *order = NULL;
-  KA_TRY(ka_arena_alloc_n(tmp, &flops, b->n + 1, sizeof(double), "order"));
-  KA_TRY(ka_arena_alloc_n(tmp, &order, b->n + 1, sizeof(int64_t), "order"));
-  b->flops = flops;
-  b->order = order;
-  for (int64_t i = 0; i < b->n; i++) {
-    ka_spectrum_clear(&b->results[i], &b->units[i]);
-    b->flops[i] = flops_of(&b->units[i], b->options->full);
-    b->order[i] = i;
-    b->all_flops += b->flops[i];
+/* What does not fit there is left. */
+static ka_status run_device(struct ka_analysis *a, bool *left, struct ka_arena *tmp) {
+  struct ka_ctx *ctx = a->ctx;
+  struct crew c = {.engine = a->engine, .order = a->order, .left = left};
+  const struct ka_dense *d = a->engine.dense;
+  int64_t room = 0, most = 0;
+  int n_lanes = 0;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY(d->room(ctx, &a->engine, &room, &n_lanes));
+  if (a->options->max_bytes > 0 && a->options->max_bytes < room) room = a->options->max_bytes;
+  if (a->options->full) room /= 2; /* what computes all values takes its own */
+  KA_TRY(form_batches(a, &c, tmp, a->n));
+  for (int64_t k = 0; k < c.n_batches; k++) {
+    struct ka_lane_size size = ka_batch_size(a, d, &a->units[a->order[c.starts[k]]]);
+    int64_t bytes = d->bytes(&size);
+    if (bytes <= room && bytes > most) most = bytes;
   }
-  qsort_r(b->order, (size_t)b->n, sizeof *b->order, by_flops, b->flops);
+  if (most > 0 && room / most < n_lanes) n_lanes = (int)(room / most);
+  if (c.n_batches < n_lanes) n_lanes = (int)c.n_batches;
+  KA_TRY_GOTO(open_lanes(a, &c, tmp, n_lanes, most), out);
+  if (c.n_lanes > 0) {
+    KA_TRY_GOTO(run_lanes(a, &c, 0), out);
+  } else {
+    for (int64_t i = 0; i < a->n; i++) left[i] = true;
+  }
+out:
+  close_lanes(&c);
+  return st;
+}
+
+static ka_status run(struct ka_analysis *a, struct ka_arena *tmp) {
+  struct ka_ctx *ctx = a->ctx;
+  if (a->engine.blas) {
+    KA_TRY(run_host(a, a->engine, a->order, a->n, tmp));
+  } else {
+    void *left = NULL, *order = NULL;
+    int64_t n = 0;
+    KA_TRY(ka_arena_alloc_n(tmp, &left, a->n, sizeof(bool), "left over"));
+    KA_TRY(ka_arena_alloc_n(tmp, &order, a->n, sizeof(int64_t), "left over"));
+    KA_TRY(run_device(a, left, tmp));
+    for (int64_t k = 0; k < a->n; k++) {
+      int64_t i = a->order[k];
+      if (!((bool *)left)[i]) continue;
+      ka_spectrum_clear(&a->results[i], &a->units[i]);
+      ((int64_t *)order)[n++] = i;
+    }
+    if (n > 0)
+      ka_info(ctx, "spectral", "%lld of %lld on the processor: no room for them on the device",
+              (long long)n, (long long)a->n);
+    KA_TRY(run_host(a, ka_engine_cpu(), order, n, tmp));
+  }
+  if (interrupted(ctx))
+    return ka_fail(ctx, KA_E_INTERRUPTED, "analysis interrupted; finished tensors are cached");
+  return KA_STATUS_OK;
+}
+
+static ka_status prepare(struct ka_analysis *a, struct ka_arena *tmp) {
+  struct ka_ctx *ctx = a->ctx;
+  void *flops = NULL, *order = NULL;
+  KA_TRY(ka_arena_alloc_n(tmp, &flops, a->n + 1, sizeof(double), "order"));
+  KA_TRY(ka_arena_alloc_n(tmp, &order, a->n + 1, sizeof(int64_t), "order"));
+  a->flops = flops;
+  a->order = order;
+  for (int64_t i = 0; i < a->n; i++) {
+    ka_spectrum_clear(&a->results[i], &a->units[i]);
+    a->flops[i] = flops_of(&a->units[i], a->options->full);
+    a->order[i] = i;
+    a->all_flops += a->flops[i];
+  }
+  qsort_r(a->order, (size_t)a->n, sizeof *a->order, by_flops, a);
   return KA_STATUS_OK;
 }
 
@@ -331,21 +309,21 @@ ka_status ka_spectral_analyze(struct ka_ctx *ctx, struct ka_arena *arena,
                               const struct ka_spectral_options *options,
                               struct ka_spectral_phases *phases) {
   struct ka_spectral_phases own = {0};
-  struct batch b = {.ctx = ctx, .arena = arena, .results = results, .units = units, .n = n};
-  b.options = options;
-  b.dense = options->dense ? options->dense : ka_dense_cpu();
-  b.phases = phases ? phases : &own;
-  *b.phases = own;
+  struct ka_analysis a = {.ctx = ctx, .arena = arena, .results = results, .units = units, .n = n};
+  a.options = options;
+  a.engine = options->engine.dense ? options->engine : ka_engine_cpu();
+  a.phases = phases ? phases : &own;
+  *a.phases = own;
   double start = ka_now_s();
   struct ka_arena tmp;
   ka_arena_init(&tmp, ctx, "spectral order");
   ka_status st = KA_STATUS_OK;
-  KA_TRY_GOTO(prepare(&b, &tmp), out);
-  if (options->cache) KA_TRY_GOTO(ka_cache_open(ctx, &b.cache, options), out);
-  st = run(&b);
-  if (b.cache) KA_TRY_KEEP(ka_cache_close(b.cache, b.phases));
+  KA_TRY_GOTO(prepare(&a, &tmp), out);
+  if (options->cache) KA_TRY_GOTO(ka_cache_open(ctx, &a.cache, options), out);
+  st = run(&a, &tmp);
+  if (a.cache) KA_TRY_KEEP(ka_cache_close(a.cache, a.phases));
 out:
   ka_arena_deinit(&tmp);
-  b.phases->total_s = ka_now_s() - start;
+  a.phases->total_s = ka_now_s() - start;
   return st;
 }

@@ -72,12 +72,13 @@ struct ka_spectrum {
 };
 
 struct ka_spectral_options {
-  const struct ka_dense *dense; /* NULL: ka_dense_cpu() */
-  bool full;                    /* all singular values */
+  struct ka_engine engine; /* zero: ka_engine_cpu() */
+  bool full;               /* all singular values */
   enum ka_precision precision;
   double rtol;       /* wanted relative bound of kappa; 0: see docs/spectra.md */
   int64_t max_dim;   /* units with a larger side are skipped; 0: none */
-  int64_t max_bytes; /* memory for workspaces; 0: no limit. A unit that needs more is skipped */
+  int64_t max_bytes; /* memory for workspaces; 0: no limit. A unit that needs more is skipped; one
+                      * that does not fit on a device goes to the host's engine */
   const char *cache; /* file of cached results; NULL: none */
   int n_threads;     /* 0: OpenMP's */
   /* Called from the calling thread as flops are done; may be NULL. */

@@ -85,7 +85,7 @@ static ka_status open_selection(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const char *file = NULL;
   if (r->checkpoint) KA_TRY(ka_path_join(&r->arena, &file, r->checkpoint, "selection.json"));
-  KA_TRY(ka_train_select(ctx, &r->selection, r->job, &r->model.files, file));
+  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model.files, file));
   return ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units);
 }
 

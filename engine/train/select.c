@@ -43,10 +43,11 @@ static void show(void *user, double done_flops, double all_flops, const char *un
   ka_progress_update(p, (int64_t)(done_flops / 1e6), unit ? unit : "");
 }
 
-static ka_status analyze(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_spectrum *results,
-                         const struct ka_unit *units, int64_t n, bool full) {
+static ka_status analyze(struct ka_ctx *ctx, struct ka_dev *dev, struct ka_arena *arena,
+                         struct ka_spectrum *results, const struct ka_unit *units, int64_t n) {
   struct ka_progress bar;
-  struct ka_spectral_options options = {.full = full, .progress = show, .user = &bar};
+  struct ka_spectral_options options = {.progress = show, .user = &bar};
+  KA_TRY(ka_engine_choose(ctx, dev, ka_spectral_flops(units, n, &options), &options.engine));
   ka_progress_begin(ctx, &bar, "analyze", 0, 1);
   ka_status st = ka_spectral_analyze(ctx, arena, results, units, n, &options, NULL);
   ka_progress_end(&bar);
@@ -54,7 +55,7 @@ static ka_status analyze(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_s
 }
 
 /* Spectra only as far as the choice needs them. */
-static ka_status choose(struct ka_ctx *ctx, struct ka_train_selection *s,
+static ka_status choose(struct ka_ctx *ctx, struct ka_train_selection *s, struct ka_dev *dev,
                         const struct ka_select_spec *spec) {
   void *mem = NULL;
   struct ka_progress bar;
@@ -62,6 +63,9 @@ static ka_status choose(struct ka_ctx *ctx, struct ka_train_selection *s,
       .precision = KA_PRECISION_AUTO, .progress = show, .user = &bar};
   KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->n_units, sizeof(struct ka_spectrum), "spectra"));
   KA_TRY(ka_cache_default_path(&s->arena, &options.cache));
+  if (ka_select_needs_spectra(spec))
+    KA_TRY(ka_engine_choose(ctx, dev, ka_spectral_flops(s->units, s->n_units, &options),
+                            &options.engine));
   ka_progress_begin(ctx, &bar, "analyze", 0, 1);
   ka_status st = ka_select_units(ctx, &s->arena, &s->chosen, mem, spec, s->units, s->n_units, false,
                                  &options, NULL);
@@ -101,7 +105,7 @@ static ka_status unit_of(struct ka_ctx *ctx, const struct ka_safetensors *files,
 
 /* kappa of the chosen matrices that do not tell it: of controls, and of files by hand. */
 static ka_status complete_kappa(struct ka_ctx *ctx, struct ka_train_selection *s,
-                                const struct ka_safetensors *files) {
+                                struct ka_dev *dev, const struct ka_safetensors *files) {
   void *units_mem = NULL, *results_mem = NULL, *owners_mem = NULL;
   int64_t n = 0, n_all = s->chosen.n_units;
   KA_TRY(ka_arena_alloc_n(&s->arena, &units_mem, n_all, sizeof(struct ka_unit), "units"));
@@ -116,7 +120,7 @@ static ka_status complete_kappa(struct ka_ctx *ctx, struct ka_train_selection *s
     KA_TRY(unit_of(ctx, files, u, &units[n]));
     if (units[n].n_dim >= 2) owners[n++] = u;
   }
-  if (n > 0) KA_TRY(analyze(ctx, &s->arena, results, units, n, false));
+  if (n > 0) KA_TRY(analyze(ctx, dev, &s->arena, results, units, n));
   for (int64_t i = 0; i < n; i++) {
     if (results[i].error)
       return ka_fail(ctx, KA_E_INPUT, "%s: %s", units[i].name, results[i].error);
@@ -168,7 +172,7 @@ static ka_status make_parts(struct ka_ctx *ctx, struct ka_train_selection *s) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s,
+ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, struct ka_dev *dev,
                           const struct ka_job *job, const struct ka_safetensors *files,
                           const char *file) {
   struct ka_select_spec spec;
@@ -181,14 +185,14 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s,
     KA_TRY(ka_selection_read(ctx, &s->arena, &s->chosen, file));
   } else {
     KA_TRY(list_units(ctx, s, job, files, &spec));
-    KA_TRY(choose(ctx, s, &spec));
+    KA_TRY(choose(ctx, s, dev, &spec));
   }
   s->chosen.base = job->base_model;
   if (s->chosen.n_units == 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: selects no unit; loosen include, exclude or the budget",
                    file ? file : ka_job_place(job, "selection"));
   bool by_kappa = strcmp(job->anchor.by, "kappa") == 0;
-  if (by_kappa) KA_TRY(complete_kappa(ctx, s, files));
+  if (by_kappa) KA_TRY(complete_kappa(ctx, s, dev, files));
   s->analysis_s = ka_now_s() - start_s;
   KA_TRY(make_parts(ctx, s));
   weigh(s, by_kappa);
@@ -239,7 +243,7 @@ ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool afte
     flops += flops_of(&before);
   }
   if (flops > 2e12) goto out;
-  KA_TRY_GOTO(analyze(ctx, &arena, results, units, n, false), out);
+  KA_TRY_GOTO(analyze(ctx, o->model->dev, &arena, results, units, n), out);
   for (int64_t i = 0, k = 0; i < o->n; i++) {
     if (o->model->params[o->model->slices[i].param].stored.n_dim < 2) continue;
     kappa[i] = results[k].error ? NAN : results[k].metrics[KA_METRIC_KAPPA];

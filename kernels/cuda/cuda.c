@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The cuda back end's table, opening, errors and scratch; the plug-in's one export. */
 #include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/lane.h"
 #include "kernels/cuda/tune.h"
 
 #include "base/log.h"
@@ -106,9 +107,8 @@ static ka_status find_device(struct ka_dev *dev) {
 static ka_status open_device(struct ka_dev *dev) {
   struct ka_ctx *ctx = dev->ctx;
   struct cuda_state *s = cuda_of(dev);
-  int device = 0;
-  CU_TRY(dev, cudaGetDevice(&device));
-  CU_TRY(dev, cudaGetDeviceProperties(&s->props, device));
+  CU_TRY(dev, cudaGetDevice(&s->device));
+  CU_TRY(dev, cudaGetDeviceProperties(&s->props, s->device));
   s->n_sm = s->props.multiProcessorCount;
   CU_TRY(dev, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
   CU_TRY(dev, cudaStreamCreateWithFlags(&s->copy, cudaStreamNonBlocking));
@@ -241,6 +241,7 @@ static const struct ka_backend backend = {
     .record_free = cuda_record_free,
     .choices_get = cuda_choices_get,
     .choices_set = cuda_choices_set,
+    .dense = &cuda_dense,
 };
 
 extern const struct ka_plugin ka_plugin;

@@ -41,7 +41,7 @@ struct cuda_stage {
 
 struct cuda_state {
   struct cudaDeviceProp props;
-  int n_sm;
+  int device, n_sm;
   cudaStream_t stream, copy;
   cudaEvent_t here, there; /* stream and copy wait for each other */
   struct cuda_stage stages[CUDA_STAGES];

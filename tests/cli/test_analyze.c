@@ -115,9 +115,38 @@ static void test_files(void **state) {
   ka_str_deinit(&second);
 }
 
+/* The path that was taken is said, and one that is not there is refused. */
+static void test_engine(void **state) {
+  (void)state;
+  bool device = strcmp(t_device(), "cuda") == 0;
+  const char *file = make_file(false);
+  struct ka_str out = {0}, err = {0};
+  json_t *root = analyze_json(file, "--full --device cpu", 0);
+  assert_string_equal(json_string_value(json_object_get(root, "device")), "cpu");
+  json_decref(root);
+  assert_int_equal(t_kappa(NULL, &err, "analyze %s --no-cache --device cpu --f64 device", file), 2);
+  assert_non_null(strstr(err.data, "--f64 device: got the device \"cpu\""));
+  if (device) {
+    root = analyze_json(file, "--full --device cuda --f64 device", 0);
+    assert_string_equal(json_string_value(json_object_get(root, "engine")), "cublas");
+    assert_string_equal(json_string_value(json_object_get(root, "device")), "cuda");
+    assert_true(fabs(json_number_value(json_object_get(tensor(root, "a.weight"), "kappa")) - 4) <
+                1e-8);
+    json_decref(root);
+    assert_int_equal(t_kappa(&out, NULL, "analyze %s --no-cache --device cuda --f64 device", file),
+                     0);
+    assert_non_null(strstr(out.data, " by cublas on cuda"));
+    ka_str_clear(&out);
+    assert_int_equal(t_kappa(&out, NULL, "analyze %s --no-cache --device cuda", file), 0);
+    assert_non_null(strstr(out.data, " on cpu")); /* too little to be worth the device */
+  }
+  ka_str_deinit(&out);
+  ka_str_deinit(&err);
+}
+
 int main(void) {
   ka_ctx_init(&the_ctx);
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_json), cmocka_unit_test(test_wrong_use),
-                                     cmocka_unit_test(test_files)};
+                                     cmocka_unit_test(test_files), cmocka_unit_test(test_engine)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,7 @@
  * Real files with known spectra: every expectation met, every true value inside its bound. */
 #include "base/json.h"
 #include "engine/spectral/units.h"
-#include "tests/support/test.h"
+#include "tests/spectral/engine.h"
 
 #include <math.h>
 #include <string.h>
@@ -27,7 +27,8 @@ static void load(struct loaded *l, const char *weights, const char *expected, bo
   void *memory = NULL;
   T_OK(ka_arena_alloc_n(&l->arena, &memory, l->n, sizeof *l->results, "results"));
   l->results = memory;
-  struct ka_spectral_options o = {.full = full, .precision = KA_PRECISION_F64};
+  struct ka_spectral_options o = {
+      .engine = t_engine(ctx), .full = full, .precision = KA_PRECISION_F64};
   T_OK(ka_spectral_analyze(ctx, &l->arena, l->results, l->units, l->n, &o, NULL));
 }
 

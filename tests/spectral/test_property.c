@@ -6,7 +6,7 @@
  * many, KAPPA_PROPERTY_SEED where they start. */
 #include "base/rng.h"
 #include "engine/spectral/spectral.h"
-#include "tests/support/test.h"
+#include "tests/spectral/engine.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -247,7 +247,9 @@ static uint64_t env_or(const char *name, uint64_t dflt) {
 static void test_property(void **state) {
   (void)state;
   struct ka_ctx *ctx = &the_ctx;
-  uint64_t n = env_or("KAPPA_PROPERTY_CASES", 1200), first = env_or("KAPPA_PROPERTY_SEED", 0);
+  struct ka_engine engine = t_engine(ctx);
+  uint64_t n = env_or("KAPPA_PROPERTY_CASES", engine.blas ? 1200 : 60);
+  uint64_t first = env_or("KAPPA_PROPERTY_SEED", 0);
   int counts[8] = {0};
   for (uint64_t i = first; i < first + n; i++) {
     static struct sample p;
@@ -257,7 +259,7 @@ static void test_property(void **state) {
     struct ka_arena arena;
     ka_arena_init(&arena, ctx, "test");
     struct ka_spectral_options o = {.precision = KA_PRECISION_F64,
-                                    .dense = i % 2 ? &ka_dense_ref : ka_dense_cpu()};
+                                    .engine = engine.blas && i % 2 ? ka_engine_ref() : engine};
     T_OK(ka_spectral_analyze(ctx, &arena, &r, &u, 1, &o, NULL));
     check(&p, &r, i);
     counts[r.method]++;

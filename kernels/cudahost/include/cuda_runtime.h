@@ -22,6 +22,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 /* Variables only. They lie in a section of their own, which tells them from the host's globals. */
 #define __constant__ __attribute__((section("cudahost_section"), used))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kernels/dense.h in plain C: textbook loops, one-sided Jacobi for singular values. */
-#include "kernels/dense.h"
+ * kernels/blas.h in plain C: textbook loops, one-sided Jacobi for singular values. */
+#include "kernels/blas.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -170,7 +170,7 @@ static ka_status svdvals(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, in
 
 static int64_t chain_potrf(int64_t m) { return m + 4; }
 
-const struct ka_dense ka_dense_ref = {
+const struct ka_blas ka_blas_ref = {
     .name = "plain C",
     .threads = no_threads,
     .syrk = syrk,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kernels/dense.h by BLAS and LAPACK (Fortran symbols: LAPACKE's row-major copies and NaN scans
+ * kernels/blas.h by BLAS and LAPACK (Fortran symbols: LAPACKE's row-major copies and NaN scans
  * are not wanted). The Cholesky factorisation is blocked here, over the library's level 3, because
  * its rounding chain is then block + number of blocks instead of the order of the matrix, which
  * tightens every certificate tenfold; it also runs faster than the library's own. */
-#include "kernels/dense.h"
+#include "kernels/blas.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -147,7 +147,7 @@ static ka_status svdvals(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, in
   return st;
 }
 
-static const struct ka_dense lapack = {
+static const struct ka_blas lapack = {
 #ifdef KAPPA_HAVE_OPENBLAS
     .name = "openblas",
 #else
@@ -168,15 +168,15 @@ static const struct ka_dense lapack = {
     .chain_potrf = chain_potrf,
 };
 
-const struct ka_dense *ka_dense_cpu(void) { return &lapack; }
+const struct ka_blas *ka_blas_cpu(void) { return &lapack; }
 
 #else
 
-const struct ka_dense *ka_dense_cpu(void) { return &ka_dense_ref; }
+const struct ka_blas *ka_blas_cpu(void) { return &ka_blas_ref; }
 
 #endif
 
-const char *ka_dense_slow_core(void) {
+const char *ka_blas_slow_core(void) {
 #if defined(KAPPA_HAVE_LAPACK) && defined(KAPPA_HAVE_OPENBLAS) && defined(__x86_64__)
   const char *pinned = getenv("OPENBLAS_CORETYPE");
   if (!pinned || !__builtin_cpu_supports("avx512f")) return NULL;

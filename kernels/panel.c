@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * See panel.h. */
-#include "engine/spectral/panel.h"
+#include "kernels/panel.h"
 
 #include <math.h>
 #include <string.h>
@@ -126,7 +126,7 @@ static void panel_times(const struct ka_panels *p, const double *panel, int64_t 
   memcpy(y, part[0], (size_t)kb * sizeof *y);
 }
 
-void ka_panels_norms(const struct ka_panels *p, const struct ka_dense *dense, const double *x,
+void ka_panels_norms(const struct ka_panels *p, const struct ka_blas *blas, const double *x,
                      int n_x, double *panel, double *norms) {
   double y[4 * KA_PANEL];
   long double sums[4] = {0};
@@ -134,7 +134,7 @@ void ka_panels_norms(const struct ka_panels *p, const struct ka_dense *dense, co
     int64_t kb = p->n - k0 < KA_PANEL ? p->n - k0 : KA_PANEL;
     ka_panels_load(p, k0, kb, panel);
     if (p->m > LONG_ROW)
-      dense->gemm(!p->wide, false, kb, n_x, p->m, panel, p->wide ? kb : p->m, x, p->m, 0, y, kb);
+      blas->gemm(!p->wide, false, kb, n_x, p->m, panel, p->wide ? kb : p->m, x, p->m, 0, y, kb);
     else
       for (int j = 0; j < n_x; j++) panel_times(p, panel, kb, x + j * p->m, y + j * kb);
     for (int j = 0; j < n_x; j++)

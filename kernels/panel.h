@@ -3,10 +3,10 @@
  * A stored matrix seen as a tall one, n x m with m <= n, scaled by a power of two so that its
  * largest element is in [1/2, 1), and read a panel of rows at a time as float64. Nothing larger
  * than a panel is ever converted. */
-#ifndef KAPPA_ENGINE_SPECTRAL_PANEL_H
-#define KAPPA_ENGINE_SPECTRAL_PANEL_H
+#ifndef KAPPA_KERNELS_PANEL_H
+#define KAPPA_KERNELS_PANEL_H
 
-#include "kernels/dense.h"
+#include "kernels/blas.h"
 #include "kernels/tensor.h"
 
 enum {
@@ -33,7 +33,7 @@ void ka_panels_load(const struct ka_panels *p, int64_t k0, int64_t kb, double *o
 /* norms[j] = ||A x_j|| of n_x <= 4 vectors x [m, n_x], A the scaled matrix. The products carry a
  * rounding error of at most gamma(ka_panels_norm_chain(m)) ||A||_F ||x_j||, the norm itself one of
  * 2u. `panel` is scratch of KA_PANEL * m doubles. */
-void ka_panels_norms(const struct ka_panels *p, const struct ka_dense *dense, const double *x,
+void ka_panels_norms(const struct ka_panels *p, const struct ka_blas *blas, const double *x,
                      int n_x, double *panel, double *norms);
 int64_t ka_panels_norm_chain(int64_t m);
 
