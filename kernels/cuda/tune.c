@@ -133,6 +133,7 @@ static ka_status write_cache(struct ka_dev *dev, const char *dir, const char *pa
   struct ka_str text = {0};
   ka_status st = KA_STATUS_OK;
   if (!path) return KA_STATUS_OK;
+  KA_TRY(read_cache(dev, path)); /* who came first stays, so that runs repeat */
   KA_TRY_GOTO(cuda_choices_get(dev, &text), out);
   KA_TRY_GOTO(ka_make_dirs(ctx, dir), out);
   KA_TRY_GOTO(ka_write_file(ctx, path, text.data, text.len), out);
