@@ -29,8 +29,7 @@ static int64_t rows_from(const struct ka_panels *p, int64_t k0) {
   return p->n - k0 < KA_PANEL ? p->n - k0 : KA_PANEL;
 }
 
-/* --- lanes --------------------------------------------------------------------------------------
- */
+/* --- lanes ------------------------------------------------------------------------------------ */
 
 static int one_unit(int64_t n, int64_t m) {
   (void)n, (void)m;
@@ -113,8 +112,7 @@ static ka_status rate(struct ka_ctx *ctx, const struct ka_engine *e, int64_t m, 
   return KA_STATUS_OK;
 }
 
-/* --- stored matrices ----------------------------------------------------------------------------
- */
+/* --- stored matrices -------------------------------------------------------------------------- */
 
 static ka_status hold(struct ka_lane *lane, int n_units, const struct ka_tensor *views,
                       struct ka_panels *p) {
@@ -265,8 +263,7 @@ static ka_status values(struct ka_lane *lane, struct ka_set who, const struct ka
   return KA_STATUS_OK;
 }
 
-/* --- matrices -----------------------------------------------------------------------------------
- */
+/* --- matrices --------------------------------------------------------------------------------- */
 
 static ka_status shift(struct ka_lane *lane, struct ka_set who, int64_t m, int sign,
                        const double *a_all, const double *add, double *out_all) {
@@ -391,8 +388,7 @@ static ka_status normal(struct ka_lane *lane, struct ka_set who, int64_t m, cons
   return KA_STATUS_OK;
 }
 
-/* --- vectors ------------------------------------------------------------------------------------
- */
+/* --- vectors ---------------------------------------------------------------------------------- */
 
 static double dot(const double *a, const double *b, int64_t n) {
   double part[LANES] = {0};
@@ -465,8 +461,7 @@ static ka_status combine(struct ka_lane *lane, struct ka_set who, int64_t m, con
   return KA_STATUS_OK;
 }
 
-/* --- chains -------------------------------------------------------------------------------------
- */
+/* --- chains ----------------------------------------------------------------------------------- */
 
 static int64_t chain_sum(int64_t n, int64_t block) {
   return n <= block ? n + 1 : block + (n + block - 1) / block + 1;

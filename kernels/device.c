@@ -11,8 +11,7 @@
 /* Conversions on the way to or from a separate device go through so much of its memory. */
 enum { BOUNCE_BYTES = 4 << 20 };
 
-/* --- opening -------------------------------------------------------------------------------------
- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static ka_status alloc_in(struct ka_dev *dev, enum ka_place place, void **out, size_t n_bytes,
                           const char *name) {
@@ -128,8 +127,7 @@ const struct ka_memory *ka_dev_memory(struct ka_dev *dev, enum ka_place place) {
   return dev->backend->separate ? &dev->memory[place] : NULL;
 }
 
-/* --- copies --------------------------------------------------------------------------------------
- */
+/* --- copies ----------------------------------------------------------------------------------- */
 
 ka_status ka_dev_upload(struct ka_dev *dev, void *to, const void *from, size_t n_bytes) {
   if (n_bytes == 0) return KA_STATUS_OK;
@@ -199,8 +197,7 @@ ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_ten
   return ka_copy(dev, &(struct ka_copy_args){.out = to_host, .in = from});
 }
 
-/* --- replays -------------------------------------------------------------------------------------
- */
+/* --- replays ---------------------------------------------------------------------------------- */
 
 ka_status ka_replay_begin(struct ka_dev *dev, struct ka_replay *r, bool *run) {
   struct ka_ctx *ctx = dev->ctx;

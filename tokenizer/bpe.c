@@ -94,8 +94,7 @@ static const struct ka_merge *find_merge(const struct ka_bpe *b, uint32_t x, uin
   }
 }
 
-/* --- characters to symbols
- * ----------------------------------------------------------------------*/
+/* --- characters to symbols ------------------------------------------------------------------- */
 
 static ka_status add_symbol(struct ka_ctx *ctx, struct ka_bpe_work *w, int32_t id, size_t len) {
   if (w->n_symbols == w->symbols_cap) {
@@ -195,8 +194,7 @@ static ka_status symbols_of_chars(struct ka_ctx *ctx, const struct ka_bpe *b, st
   return flush_unknown(ctx, b, w, &u);
 }
 
-/* --- merging
- * ------------------------------------------------------------------------------------*/
+/* --- merging --------------------------------------------------------------------------------- */
 
 static void merge_by_scan(const struct ka_bpe *b, struct ka_bpe_work *w) {
   uint32_t rank[SCAN_MAX], id[SCAN_MAX];
@@ -295,8 +293,7 @@ static ka_status merge_by_heap(struct ka_ctx *ctx, const struct ka_bpe *b, struc
   return KA_STATUS_OK;
 }
 
-/* --- output
- * -------------------------------------------------------------------------------------*/
+/* --- output ---------------------------------------------------------------------------------- */
 
 static ka_status reserve(struct ka_ctx *ctx, struct ka_tokens *out, int64_t n) {
   if (out->n + n > out->cap) {
@@ -355,8 +352,7 @@ static ka_status encode_uncached(struct ka_ctx *ctx, const struct ka_bpe *b, str
   return KA_STATUS_OK;
 }
 
-/* --- the cache
- * ----------------------------------------------------------------------------------*/
+/* --- the cache ------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t a, uint64_t b) {
   __uint128_t p = (__uint128_t)(a ^ 0x9E3779B97F4A7C15ull) * (b ^ 0xD1B54A32D192ED03ull);
@@ -400,8 +396,7 @@ static ka_status encode_word(struct ka_ctx *ctx, const struct ka_bpe *b, struct 
   return KA_STATUS_OK;
 }
 
-/* --- cuts
- * ---------------------------------------------------------------------------------------*/
+/* --- cuts ------------------------------------------------------------------------------------ */
 
 static bool may_join(const struct ka_bpe *b, uint32_t x, uint32_t y) {
   uint64_t bit = ka_joined_bit(x, y);

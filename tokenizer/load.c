@@ -61,8 +61,7 @@ static ka_status load_any(struct loader *l, const json_t *v, const char *where) 
                  near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
-/* --- members
- * ------------------------------------------------------------------------------------*/
+/* --- members --------------------------------------------------------------------------------- */
 
 static ka_status need_text(struct loader *l, const json_t *v, const char *key, const char *where,
                            const char **out, size_t *n) {
@@ -146,8 +145,7 @@ static ka_status need_behavior(struct ka_ctx *ctx, const json_t *v, const char *
   return KA_STATUS_OK;
 }
 
-/* --- normalizers
- * --------------------------------------------------------------------------------*/
+/* --- normalizers ----------------------------------------------------------------------------- */
 
 static int map_lowercase(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
   (void)u;
@@ -302,8 +300,7 @@ static const struct reader normalizers[] = {
     {NULL, NULL, NULL},
 };
 
-/* --- pre-tokenizers
- * -----------------------------------------------------------------------------*/
+/* --- pre-tokenizers -------------------------------------------------------------------------- */
 
 static const char gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -440,8 +437,7 @@ static const struct reader pretokenizers[] = {
     {NULL, NULL, NULL},
 };
 
-/* --- decoders
- * -----------------------------------------------------------------------------------*/
+/* --- decoders -------------------------------------------------------------------------------- */
 
 static ka_status read_dec_bytes(struct loader *l, const json_t *v, const char *where) {
   (void)v, (void)where;

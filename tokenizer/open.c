@@ -9,8 +9,7 @@
 
 #include <string.h>
 
-/* --- added tokens
- * -------------------------------------------------------------------------------*/
+/* --- added tokens ---------------------------------------------------------------------------- */
 
 /* The library ignores the file's ids: a content that the vocabulary has keeps its id there, others
  * are numbered from the vocabulary's size on. */
@@ -85,8 +84,7 @@ static ka_status finish_added(struct ka_tokenizer *t, const char *what) {
   return ka_added_build(ctx, &t->added, what);
 }
 
-/* --- post-processor
- * -----------------------------------------------------------------------------*/
+/* --- post-processor -------------------------------------------------------------------------- */
 
 static ka_status insert_id(struct ka_tokenizer *t, bool front, int64_t at, int64_t id,
                            const char *where) {
@@ -185,8 +183,7 @@ static ka_status load_processor(struct ka_tokenizer *t, const json_t *v, const c
   return KA_STATUS_OK;
 }
 
-/* --- the whole file
- * -----------------------------------------------------------------------------*/
+/* --- the whole file -------------------------------------------------------------------------- */
 
 static ka_status check_model(struct ka_ctx *ctx, const json_t *root, const char *what) {
   const json_t *model = json_object_get(root, "model");

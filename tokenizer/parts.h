@@ -75,8 +75,7 @@ struct ka_parts {
   int64_t n, cap;
 };
 
-/* --- text with its way back to the original
- * -----------------------------------------------------*/
+/* --- text with its way back to the original -------------------------------------------------- */
 
 /* Bytes that stand for a range of the original text: byte i for [begin[i], end[i]), or, where begin
  * is NULL, the bytes are the original from `base` on. */
@@ -160,8 +159,7 @@ size_t ka_scan_cl100k(const struct ka_unicode *u, const char *s, size_t n, int m
 /* The scanner whose language `pattern` is, if there is one: fills find and returns true. */
 bool ka_scan_known(const char *pattern, size_t n, struct ka_find *find);
 
-/* --- decoding
- * -----------------------------------------------------------------------------------*/
+/* --- decoding -------------------------------------------------------------------------------- */
 
 /* Tokens as one text and the end of each. */
 struct ka_pieces {
@@ -175,8 +173,7 @@ ka_status ka_decode_parts(struct ka_ctx *ctx, const struct ka_unicode *u,
                           const struct ka_parts *parts, struct ka_rx_scan *scan,
                           struct ka_pieces *in, struct ka_pieces *other, struct ka_pieces **result);
 
-/* --- loading
- * ------------------------------------------------------------------------------------*/
+/* --- loading --------------------------------------------------------------------------------- */
 
 /* JSON values (NULL or null: no parts) into rows appended to parts; text lives in a. Compiled
  * expressions belong to the rows: ka_parts_deinit frees them. */

@@ -96,8 +96,7 @@ ka_status ka_text_copy(struct ka_ctx *ctx, struct ka_text *t, const struct ka_vi
   return ka_str_append(ctx, &t->bytes, v->s + from, to - from);
 }
 
-/* --- searching
- * ----------------------------------------------------------------------------------*/
+/* --- searching ------------------------------------------------------------------------------- */
 
 void ka_find_begin(struct ka_finder *f, const struct ka_find *find, const struct ka_unicode *u,
                    struct ka_rx_scan *scan, const char *s, size_t n) {

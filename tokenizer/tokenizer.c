@@ -31,8 +31,7 @@ static ka_status push_token(struct ka_ctx *ctx, struct ka_tokens *out, int32_t i
   return KA_STATUS_OK;
 }
 
-/* --- work spaces
- * --------------------------------------------------------------------------------*/
+/* --- work spaces ----------------------------------------------------------------------------- */
 
 void ka_work_free(struct ka_work *w) {
   if (!w) return;
@@ -76,8 +75,7 @@ void ka_work_give(const struct ka_tokenizer *t, struct ka_work *w) {
   pthread_mutex_unlock(&t->pool->lock);
 }
 
-/* --- encode
- * -------------------------------------------------------------------------------------*/
+/* --- encode ---------------------------------------------------------------------------------- */
 
 /* Normalized text without added tokens. */
 static ka_status encode_words(struct ka_ctx *ctx, const struct ka_tokenizer *t, struct ka_work *w,
@@ -153,8 +151,7 @@ out:
   return st;
 }
 
-/* --- decode
- * -------------------------------------------------------------------------------------*/
+/* --- decode ---------------------------------------------------------------------------------- */
 
 static void pieces_deinit(struct ka_pieces *p) {
   ka_str_deinit(&p->text);
@@ -229,8 +226,7 @@ void ka_decode_stream_deinit(struct ka_decode_stream *s) {
   *s = (struct ka_decode_stream){0};
 }
 
-/* --- questions
- * ----------------------------------------------------------------------------------*/
+/* --- questions ------------------------------------------------------------------------------- */
 
 int64_t ka_tokenizer_vocab_size(const struct ka_tokenizer *t) { return t->bpe.n_ids; }
 

@@ -96,9 +96,7 @@ static double peak_bytes(void) {
   return kib * 1024;
 }
 
-/* --- what is trained
- * -------------------------------------------------------------------------------
- */
+/* --- what is trained ------------------------------------------------------------------------- */
 
 static double kappa_of(const struct ka_param *p) {
   int64_t r = p->stored.shape[0], c = p->stored.shape[1];
@@ -168,9 +166,7 @@ static double model_flops(const struct bench *b, const struct ka_model *m) {
                    attention * (L + 2 * back));
 }
 
-/* --- running
- * ---------------------------------------------------------------------------------------
- */
+/* --- running --------------------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
@@ -260,9 +256,7 @@ out:
   return st;
 }
 
-/* --- the command
- * -----------------------------------------------------------------------------------
- */
+/* --- the command ----------------------------------------------------------------------------- */
 
 static ka_status write_json(struct bench *b, const struct figures *f, int n, const char *path) {
   json_t *rows = json_array();

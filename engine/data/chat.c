@@ -20,8 +20,7 @@ struct ka_chat {
   const char *where; /* for messages */
 };
 
-/* --- loading ------------------------------------------------------------------------------------
- */
+/* --- loading ---------------------------------------------------------------------------------- */
 
 static ka_status add_template(struct ka_ctx *ctx, struct ka_chat *chat, const char *name,
                               const char *where, const char *text, size_t n) {
@@ -214,8 +213,7 @@ void ka_chat_destroy(struct ka_chat *chat) {
   ka_free(chat);
 }
 
-/* --- asking -------------------------------------------------------------------------------------
- */
+/* --- asking ----------------------------------------------------------------------------------- */
 
 bool ka_chat_has_template(const struct ka_chat *chat) { return chat->n > 0; }
 
@@ -257,8 +255,7 @@ ka_status ka_chat_template(struct ka_ctx *ctx, const struct ka_chat *chat, const
   return st;
 }
 
-/* --- rendering ----------------------------------------------------------------------------------
- */
+/* --- rendering -------------------------------------------------------------------------------- */
 
 /* The first of the three names under which messages carry reasoning. */
 static json_t *reasoning_of(const json_t *message) {

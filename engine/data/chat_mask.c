@@ -39,8 +39,7 @@ struct mask {
   struct ka_str header; /* what it adds for it; empty = not known */
 };
 
-/* --- the conversation
- * ----------------------------------------------------------------------------- */
+/* --- the conversation ------------------------------------------------------------------------ */
 
 static ka_status no_memory(struct ka_ctx *ctx) { return ka_fail(ctx, KA_E_MEMORY, "conversation"); }
 
@@ -140,8 +139,7 @@ static ka_status render_some(struct mask *m, int64_t n, int64_t changed, json_t 
   return KA_STATUS_OK;
 }
 
-/* --- turns by prefixes
- * ----------------------------------------------------------------------------- */
+/* --- turns by prefixes ----------------------------------------------------------------------- */
 
 static bool is_prefix(const struct ka_str *part, const struct ka_str *whole) {
   return part->len <= whole->len &&
@@ -173,8 +171,7 @@ static ka_status learn_header(struct mask *m, int64_t n, const struct ka_str *pr
   return st;
 }
 
-/* --- turns by differing content
- * ---------------------------------------------------------------------- */
+/* --- turns by differing content -------------------------------------------------------------- */
 
 /* A private-use character that the text does not hold. */
 static const char *stand_in(const struct ka_str *text) {
@@ -229,8 +226,7 @@ out:
   return st;
 }
 
-/* --- tokens
- * ------------------------------------------------------------------------------------------ */
+/* --- tokens ---------------------------------------------------------------------------------- */
 
 /* First token that begins at byte `at` or behind it. */
 static int64_t token_at(const struct ka_tokens *t, size_t at) {
@@ -287,8 +283,7 @@ static void find_near_end(struct mask *m, struct turn *turn, size_t limit) {
   }
 }
 
-/* --- finding all turns
- * --------------------------------------------------------------------------------- */
+/* --- finding all turns ----------------------------------------------------------------------- */
 
 /* Where turn i ends when the messages up to it, rendered alone, differ from the whole in nothing
  * but the special token that ends them (an <|end|> that is <|return|> in the last place). */
@@ -383,8 +378,7 @@ static ka_status find_turns(struct mask *m) {
   return KA_STATUS_OK;
 }
 
-/* --- labels
- * ---------------------------------------------------------------------------------------- */
+/* --- labels ---------------------------------------------------------------------------------- */
 
 static void label_bytes(struct mask *m, size_t begin, size_t end, bool train) {
   const struct ka_tokens *t = &m->out->tokens;
@@ -460,8 +454,7 @@ static ka_status label_generation(struct mask *m, const struct ka_jinja_spans *s
   return KA_STATUS_OK;
 }
 
-/* --- all of it
- * --------------------------------------------------------------------------------------- */
+/* --- all of it ------------------------------------------------------------------------------- */
 
 static bool usual_options(const struct ka_chat_mask_options *o) {
   bool only_assistant =

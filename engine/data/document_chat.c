@@ -19,8 +19,7 @@ static const char *const role_names[][2] = {{"human", "user"},
                                             {"observation", "tool"},
                                             {"function_call", "assistant"}};
 
-/* --- the row's messages as templates know them --------------------------------------------------
- */
+/* --- the row's messages as templates know them ------------------------------------------------ */
 
 static ka_status add_message(struct ka_ctx *ctx, struct chat_row *c, const json_t *message,
                              size_t i) {
@@ -89,8 +88,7 @@ static ka_status read_messages(struct ka_ctx *ctx, struct chat_row *c, const jso
   return read_tools(ctx, c, row);
 }
 
-/* --- labels ------------------------------------------------------------------------------------
- */
+/* --- labels ----------------------------------------------------------------------------------- */
 
 static enum ka_train_on_eos eos_rule(const char *word) {
   static const char *const words[] = {

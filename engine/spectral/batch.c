@@ -33,8 +33,7 @@ static ka_status alloc_values(struct ka_analysis *a, struct ka_spectrum *r, int6
   return st;
 }
 
-/* --- results ------------------------------------------------------------------------------------
- */
+/* --- results ---------------------------------------------------------------------------------- */
 
 static double rel_bound(double value, double low, double high) {
   return fmax(high / value - 1, 1 - low / value) * (1 + 1e-9) + 4.5e-16;
@@ -116,8 +115,7 @@ static ka_status all_values(struct ka_analysis *a, struct ka_lane *lane, struct 
   return st;
 }
 
-/* --- a batch of one shape -----------------------------------------------------------------------
- */
+/* --- a batch of one shape --------------------------------------------------------------------- */
 
 /* The first element that is not finite. */
 static ka_status report_bad(struct ka_analysis *a, struct ka_spectrum *r, int64_t index) {

@@ -74,8 +74,7 @@ static double per_metric(const struct choice *c, int64_t i) {
   return mp ? 1 / ka_kappa_of_noise(u->view.shape[0], u->view.shape[1]) : 1;
 }
 
-/* --- the first pass -----------------------------------------------------------------------------
- */
+/* --- the first pass --------------------------------------------------------------------------- */
 
 static ka_status first_pass_of(struct choice *c, int64_t i, const struct ka_blas *blas,
                                struct ka_cache *cache) {
@@ -173,8 +172,7 @@ static ka_status analyse_lowest(struct choice *c) {
   return KA_STATUS_OK;
 }
 
-/* --- the edge of the choice ---------------------------------------------------------------------
- */
+/* --- the edge of the choice ------------------------------------------------------------------- */
 
 /* Half-width that separates two values: its proven bound, and what KA_PRECISION_F64 may differ. */
 static double reach(const struct ka_spectrum *r) {

@@ -39,8 +39,7 @@ static struct ka_set members(struct ka_set a, const bool *are) {
   return set;
 }
 
-/* --- operators for Lanczos ----------------------------------------------------------------------
- */
+/* --- operators for Lanczos -------------------------------------------------------------------- */
 
 static ka_status op_gram(void *user, struct ka_set who, struct ka_vectors x, struct ka_vectors y) {
   struct ladder *w = user;
@@ -73,8 +72,7 @@ ka_status ladder_lanczos(struct ladder *w, struct ka_set who, ka_operator op, co
   return KA_STATUS_OK;
 }
 
-/* --- proofs by Cholesky factorisations ----------------------------------------------------------
- */
+/* --- proofs by Cholesky factorisations -------------------------------------------------------- */
 
 ka_status ladder_factorise(struct ladder *w, struct ka_set who, double *a, struct ka_set *done) {
   struct ka_ctx *ctx = w->ctx;
@@ -173,8 +171,7 @@ ka_status ladder_tighten_above(struct ladder *w, struct ka_set who, const double
   return KA_STATUS_OK;
 }
 
-/* --- gram ---------------------------------------------------------------------------------------
- */
+/* --- gram ------------------------------------------------------------------------------------- */
 
 static ka_status make_gram(struct ladder *w, struct ka_set who) {
   struct ka_ctx *ctx = w->ctx;
@@ -306,8 +303,7 @@ static ka_status try_min_gram(struct ladder *w, struct ka_set who, struct ka_set
   return KA_STATUS_OK;
 }
 
-/* --- svd ----------------------------------------------------------------------------------------
- */
+/* --- svd -------------------------------------------------------------------------------------- */
 
 static ka_status prove_by_svd(struct ladder *w, int i) {
   struct ka_ctx *ctx = w->ctx;
@@ -334,8 +330,7 @@ static ka_status prove_by_svd(struct ladder *w, int i) {
   return st;
 }
 
-/* --- the ladder ---------------------------------------------------------------------------------
- */
+/* --- the ladder ------------------------------------------------------------------------------- */
 
 static bool settle_singular(struct ka_ends *o) {
   if (!(o->min_high <= SINGULAR * o->max_low)) return false;
@@ -425,8 +420,7 @@ static ka_status climb(struct ladder *w, struct ka_set who) {
   return KA_STATUS_OK;
 }
 
-/* --- the entry ----------------------------------------------------------------------------------
- */
+/* --- the entry -------------------------------------------------------------------------------- */
 
 static int64_t max_steps(int64_t m) { return m < MAX_STEPS ? m : MAX_STEPS; }
 

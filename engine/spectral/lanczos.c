@@ -75,8 +75,7 @@ bool ka_tridiagonal_eigen(int64_t k, double *d, double *e, double *z, int64_t n_
   return true;
 }
 
-/* --- the process --------------------------------------------------------------------------------
- */
+/* --- the process ------------------------------------------------------------------------------ */
 
 struct run {
   const struct ka_lanczos *l;

@@ -38,8 +38,7 @@ bool ka_select_needs_full(const struct ka_select_spec *spec) {
   return ka_metric_parse(spec->metric, &m) && ka_metric_info(m)->needs_full;
 }
 
-/* --- patterns -----------------------------------------------------------------------------------
- */
+/* --- patterns --------------------------------------------------------------------------------- */
 
 struct patterns {
   pcre2_code **codes;
@@ -96,8 +95,7 @@ static ka_status compile_both(struct ka_ctx *ctx, const struct ka_select_spec *s
   return compile(ctx, exclude, "exclude", default_exclude, is(s, "all") ? 0 : 2);
 }
 
-/* --- the spec -----------------------------------------------------------------------------------
- */
+/* --- the spec --------------------------------------------------------------------------------- */
 
 static ka_status check_metric(struct ka_ctx *ctx, const struct ka_select_spec *s) {
   if (ka_select_needs_spectra(s)) return KA_STATUS_OK;
@@ -176,8 +174,7 @@ out:
   return st;
 }
 
-/* --- order and budget ---------------------------------------------------------------------------
- */
+/* --- order and budget ------------------------------------------------------------------------- */
 
 struct ranked {
   const struct ka_spectrum *r;

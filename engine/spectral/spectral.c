@@ -71,8 +71,7 @@ double ka_spectral_flops(const struct ka_unit *units, int64_t n,
   return all;
 }
 
-/* --- many batches -------------------------------------------------------------------------------
- */
+/* --- many batches ----------------------------------------------------------------------------- */
 
 static void report(struct ka_analysis *a, int64_t i) {
 #pragma omp atomic
@@ -197,8 +196,7 @@ static ka_status open_lanes(struct ka_analysis *a, struct crew *c, struct ka_are
   return KA_STATUS_OK;
 }
 
-/* --- the host's engine, and a device's ----------------------------------------------------------
- */
+/* --- the host's engine, and a device's -------------------------------------------------------- */
 
 /* How many units may run side by side: no more than fit the memory limit together. */
 static int side_by_side(const struct ka_analysis *a, const int64_t *order, int64_t first, int64_t n,

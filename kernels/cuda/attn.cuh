@@ -30,8 +30,7 @@ enum {
 
 static const float LOG2_E = 1.44269504088896341f, LN_2 = 0.69314718055994531f;
 
-/* --- the problem ---------------------------------------------------------------------------------
- */
+/* --- the problem ------------------------------------------------------------------------------ */
 
 struct attention {
   const int32_t *doc_start; /* [B,T] or NULL */
@@ -95,8 +94,7 @@ static __device__ __forceinline__ int64_t lse_at(const attention &a, int head, i
   return ((int64_t)head * a.group + r % a.group) * a.n_tok + r / a.group;
 }
 
-/* --- masks ---------------------------------------------------------------------------------------
- */
+/* --- masks ------------------------------------------------------------------------------------ */
 
 struct key_range {
   int lo, hi; /* both inclusive */
@@ -143,8 +141,7 @@ template <int THREADS> __device__ __forceinline__ tile_range tile_keys(key_range
   return t;
 }
 
-/* --- scores --------------------------------------------------------------------------------------
- */
+/* --- scores ----------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ float tanh_of(float x, float) { return tanhf(x); }
 /* Off by 2^-22 of 1: small against what bf16 has lost in the product. */
@@ -166,8 +163,7 @@ template <typename T> __device__ __forceinline__ float score(const attention &a,
   return score<T>(a, product, &slope);
 }
 
-/* --- tiles ---------------------------------------------------------------------------------------
- */
+/* --- tiles ------------------------------------------------------------------------------------ */
 
 /* The element at which pack c of row r begins. */
 template <typename T, int D> __device__ __forceinline__ int place(int r, int c) {
@@ -242,8 +238,7 @@ __device__ __forceinline__ void store_tile(const R &rows, int first, const T *ti
   });
 }
 
-/* --- launching -----------------------------------------------------------------------------------
- */
+/* --- launching -------------------------------------------------------------------------------- */
 
 static inline bool whole_packs(const struct ka_tensor &t) {
   return (uintptr_t)t.data % 16 == 0 && t.shape[3] * (int64_t)ka_dtype_bytes(t.dtype) % 16 == 0;

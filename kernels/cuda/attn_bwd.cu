@@ -17,8 +17,7 @@
 
 namespace {
 
-/* --- rows ----------------------------------------------------------------------------------------
- */
+/* --- rows ------------------------------------------------------------------------------------- */
 
 /* delta by the products that give dP: a query that sees one key has out = v and dS = 0. */
 template <typename T, int D> struct rows_shape {
@@ -76,8 +75,7 @@ __device__ __forceinline__ void gradients(const attention &a, fragment<M, N> &s,
   });
 }
 
-/* --- keys ----------------------------------------------------------------------------------------
- */
+/* --- keys ------------------------------------------------------------------------------------- */
 
 enum { OF_K = 1, OF_V = 2, OF_BOTH = 3 };
 
@@ -185,8 +183,7 @@ __global__ void __launch_bounds__(keys_shape<T, DQ, DV, WHAT>::THREADS,
   }
 }
 
-/* --- queries -------------------------------------------------------------------------------------
- */
+/* --- queries ---------------------------------------------------------------------------------- */
 
 template <typename T, int DQ, int DV> struct queries_shape {
   static const int ROW = DQ * (int)sizeof(T); /* bytes */
@@ -263,8 +260,7 @@ __global__ void __launch_bounds__(queries_shape<T, DQ, DV>::THREADS,
     plain_dq<THREADS>(f, head, r);
 }
 
-/* --- heads wider than the tiles: a block a row or key --------------------------------------------
- */
+/* --- heads wider than the tiles: a block a row or key ----------------------------------------- */
 
 enum { PLAIN = 128 };
 
@@ -279,8 +275,7 @@ template <typename T> __global__ void __launch_bounds__(PLAIN) k_attn_bwd_plain(
   }
 }
 
-/* --- launching -----------------------------------------------------------------------------------
- */
+/* --- launching -------------------------------------------------------------------------------- */
 
 template <typename T> struct launch {
   struct ka_dev *dev;

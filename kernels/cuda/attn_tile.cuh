@@ -46,8 +46,7 @@ template <typename T> __device__ __forceinline__ int sum_column(int n) {
   return sizeof(T) == 2 ? 8 * n + lane() % 4 * 2 : n / 2 * 16 + lane() % 4 * 4 + n % 2 * 2;
 }
 
-/* --- bf16 ----------------------------------------------------------------------------------------
- */
+/* --- bf16 ------------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ unsigned two(float low, float high) {
   __nv_bfloat162 x = __floats2bfloat162_rn(low, high);
@@ -106,8 +105,7 @@ __device__ __forceinline__ void weigh(fragment<M, D / 8> &o, const fragment<M, N
   }
 }
 
-/* --- f32 -----------------------------------------------------------------------------------------
- */
+/* --- f32 -------------------------------------------------------------------------------------- */
 
 /* Each thread its own elements, packs of 4 numbers of 2 M rows of a and 2 N rows of b at a time.
  * The sum over D is in order, whatever M and N: equal rows give equal bits. */
@@ -157,8 +155,7 @@ __device__ __forceinline__ void weigh(fragment<M, D / 8> &o, const fragment<M, N
   }
 }
 
-/* --- both ----------------------------------------------------------------------------------------
- */
+/* --- both ------------------------------------------------------------------------------------- */
 
 /* o to the warp's 16 M rows of a tile. */
 template <int D, int M, typename T>

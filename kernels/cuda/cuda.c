@@ -13,8 +13,7 @@
 
 #include <plugin_api.h> /* made by CMake from the headers that program and plug-in share */
 
-/* --- errors --------------------------------------------------------------------------------------
- */
+/* --- errors ----------------------------------------------------------------------------------- */
 
 /* Errors after which the device answers nothing but that error. */
 static bool sticky(cudaError_t e) {
@@ -71,8 +70,7 @@ ka_status cuda_scratch(struct ka_dev *dev, size_t n_bytes, void **out) {
   return KA_STATUS_OK;
 }
 
-/* --- opening -------------------------------------------------------------------------------------
- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 /* "13.0" of 13000 */
 static const char *version(int v, char text[16]) {

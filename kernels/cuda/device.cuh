@@ -77,8 +77,7 @@ static __device__ __forceinline__ void gelu_tanh(float g, float *y, float *slope
   *slope = 0.5f * (1.0f + t) + 0.5f * g * (1.0f - t * t) * c * (1.0f + 3.0f * d * g * g);
 }
 
-/* --- launching -----------------------------------------------------------------------------------
- */
+/* --- launching -------------------------------------------------------------------------------- */
 
 /* Can packs of n numbers be moved from and to t? Rows must keep the alignment. */
 static inline bool in_packs(const struct ka_tensor &t, int n) {

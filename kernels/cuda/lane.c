@@ -10,8 +10,7 @@
 
 enum { ALIGN = 256 };
 
-/* --- errors -------------------------------------------------------------------------------------
- */
+/* --- errors ----------------------------------------------------------------------------------- */
 
 ka_status cuda_lane_fail(struct ka_lane *lane, cudaError_t e, const char *what) {
   const struct cuda_lane *c = cuda_lane_of(lane);
@@ -40,8 +39,7 @@ ka_status cuda_lane_sync(struct ka_lane *lane) {
   return KA_STATUS_OK;
 }
 
-/* --- memory -------------------------------------------------------------------------------------
- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 static int64_t padded(int64_t n_bytes) { return (n_bytes + ALIGN - 1) / ALIGN * ALIGN; }
 
@@ -165,8 +163,7 @@ ka_status cuda_lane_take(struct ka_lane *lane, const struct ka_lane_size *size, 
 
 void cuda_lane_give(struct ka_lane *lane, double *workspace) { (void)lane, (void)workspace; }
 
-/* --- stored matrices ----------------------------------------------------------------------------
- */
+/* --- stored matrices -------------------------------------------------------------------------- */
 
 /* The next stage, no longer in use. */
 static ka_status take_stage(struct ka_lane *lane, int *out) {

@@ -11,8 +11,7 @@ enum { COLUMNS = 1024 };
 
 #define LAUNCHED(what, call) cuda_lane_launched(lane, what, call)
 
-/* --- products -----------------------------------------------------------------------------------
- */
+/* --- products --------------------------------------------------------------------------------- */
 
 /* c [m,n] = op(a) op(b)^T + beta c; trans: a is [k,m] and b [k,n], stored with those leading
  * dimensions. */
@@ -148,8 +147,7 @@ static ka_status gram_of_product(struct ka_lane *lane, int i, const struct ka_pa
   return LAUNCHED("mirror", lane_mirror(c->stream, one, m, z_all));
 }
 
-/* --- matrices -----------------------------------------------------------------------------------
- */
+/* --- matrices --------------------------------------------------------------------------------- */
 
 static struct lane_numbers numbers(struct ka_set who, const double *from) {
   struct lane_numbers n = {{0}};
@@ -242,8 +240,7 @@ static ka_status normal(struct ka_lane *lane, struct ka_set who, int64_t m, cons
                   lane_column_dots(c->stream, who, m, w, LANE_FROM_DIAGONAL, middle, y));
 }
 
-/* --- vectors ------------------------------------------------------------------------------------
- */
+/* --- vectors ---------------------------------------------------------------------------------- */
 
 /* By way of the first panel: nothing of that is kept between slots. */
 static ka_status put(struct ka_lane *lane, struct ka_set who, int64_t n, const double *from,
@@ -301,8 +298,7 @@ static ka_status combine(struct ka_lane *lane, struct ka_set who, int64_t m, con
   return LAUNCHED("combine", lane_combine(c->stream, who, m, &counts, basis, dots, x));
 }
 
-/* --- rate, chains -------------------------------------------------------------------------------
- */
+/* --- rate, chains ----------------------------------------------------------------------------- */
 
 /* a [m,m]: 2^60 in the first column, 1 elsewhere; b: 0 in the first row, 1 elsewhere. Their product
  * is m - 1 everywhere in IEEE arithmetic, and is not where rows are cut to a common exponent, as

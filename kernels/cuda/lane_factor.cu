@@ -18,8 +18,7 @@ namespace {
 
 enum { BLOCK = LANE_BLOCK, TILE = 64, DEPTH = 16, SIDE = 16, THREADS = SIDE * SIDE };
 
-/* --- products of tiles ---------------------------------------------------------------------------
- */
+/* --- products of tiles ------------------------------------------------------------------------ */
 
 /* Which terms of an operand are not zero: by its inner index k and its outer one. */
 enum extent { ANY, K_TO, K_FROM }; /* all; k <= outer; k >= outer */
@@ -103,8 +102,7 @@ cudaError_t multiply(cudaStream_t s, const struct ka_set &who, const product &p,
                    THREADS, 0, s, who, p, tiles_j);
 }
 
-/* --- blocks on the diagonal ----------------------------------------------------------------------
- */
+/* --- blocks on the diagonal ------------------------------------------------------------------- */
 
 /* The Cholesky factor of the block at (j, j). failed[unit]: its first pivot that is not positive
  * and finite, from 1; then nothing more is done for that member. */

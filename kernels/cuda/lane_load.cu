@@ -76,8 +76,7 @@ __global__ void __launch_bounds__(THREADS)
     out[unit * stride + i] = scaled(raws.of[unit], raws.wide ? i : i % n * m + i / n);
 }
 
-/* --- A x -----------------------------------------------------------------------------------------
- */
+/* --- A x -------------------------------------------------------------------------------------- */
 
 /* Rows lie side by side: a warp a row; the chain is m / 32 and five sums of pairs. */
 __global__ void __launch_bounds__(THREADS)
@@ -162,8 +161,7 @@ __global__ void __launch_bounds__(THREADS)
   back[8 * unit + 2 * j + 1] = part[0].low;
 }
 
-/* --- cutting -------------------------------------------------------------------------------------
- */
+/* --- cutting ---------------------------------------------------------------------------------- */
 
 /* Exact: round to nearest in the sum with 1.5 * 2^52 quantum. */
 __device__ __forceinline__ void cut(double *x, double *low, double quantum) {

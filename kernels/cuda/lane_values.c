@@ -39,8 +39,7 @@ struct lane_solver {
   gesvdjInfo_t jacobi;
 };
 
-/* --- the library --------------------------------------------------------------------------------
- */
+/* --- the library ------------------------------------------------------------------------------ */
 
 #ifdef KAPPA_CUDAHOST
 static ka_status find_calls(struct ka_lane *lane, struct lane_solver *s) {
@@ -106,8 +105,7 @@ void cuda_lane_solver_close(struct cuda_lane *c) {
   c->solver = NULL;
 }
 
-/* --- memory of a call ---------------------------------------------------------------------------
- */
+/* --- memory of a call ------------------------------------------------------------------------- */
 
 /* Device and host memory that `release` frees. */
 struct loan {
@@ -157,8 +155,7 @@ static ka_status fetch(struct ka_lane *lane, double *to, const void *from, int64
   return check_info(lane, info, n_info, what);
 }
 
-/* --- the three ways -----------------------------------------------------------------------------
- */
+/* --- the three ways --------------------------------------------------------------------------- */
 
 static ka_status small_values(struct ka_lane *lane, struct loan *l, struct ka_set who, double *to) {
   struct ka_ctx *ctx = lane->ctx;

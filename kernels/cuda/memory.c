@@ -142,8 +142,7 @@ ka_status cuda_sync(struct ka_dev *dev) {
   return KA_STATUS_OK;
 }
 
-/* --- recordings ----------------------------------------------------------------------------------
- */
+/* --- recordings ------------------------------------------------------------------------------- */
 
 ka_status cuda_record_begin(struct ka_dev *dev) {
   struct cuda_state *s = cuda_of(dev);

@@ -4,16 +4,19 @@
  * kernels/cuda is written in PTX. All of them exist from sm_80 on. With the host compiler the same
  * functions are twins of the instructions (kernels/cudahost/include/cudahost_ptx.h).
  *
- *   mma_bf16_16816(d, a, b)    d[4] f32 += a[4] b[2]; a 16 x 16 and b 16 x 8 bf16, two to a
- * register mma_f16_16816(d, a, b)     the same with f16 mma_tf32_1688(d, a, b)     d[4] f32 += a[4]
- * b[2]; a 16 x 8 and b 8 x 8 tf32 (low 13 bits ignored) tf32(x)                    x rounded to
- * tf32, as a register ldmatrix_x1/_x2/_x4(r, row)        1, 2, 4 matrices of 8 x 8 16-bit elements
- * from shared memory; ldmatrix_x1/_x2/_x4_trans(r, row)  lane 8 i + j names row j of matrix i (16
- * bytes, aligned) movmatrix_trans(r)         one such matrix, transposed across the warp
- *   cp_async_16/_8/_4(shared, global, n)  n of 16, 8, 4 bytes, zeros after them; n = 0 reads
- * nothing cp_async_commit()          ends a group of them cp_async_wait<N>()         all but the
- * last N groups have arrived (for this thread's own copies) exp2_approx(x) log2_approx(x)
- * rcp_approx(x) rsqrt_approx(x) tanh_approx(x)
+ *   mma_bf16_16816(d, a, b)      d[4] f32 += a[4] b[2]; a 16 x 16 and b 16 x 8 bf16, two to a
+ *                                register
+ *   mma_f16_16816(d, a, b)       the same with f16
+ *   mma_tf32_1688(d, a, b)       d[4] f32 += a[4] b[2]; a 16 x 8 and b 8 x 8 tf32 (low 13 bits
+ *                                ignored)
+ *   tf32(x)                      x rounded to tf32, as a register
+ *   ldmatrix_x1/_x2/_x4(r, row)  1, 2, 4 matrices of 8 x 8 16-bit elements from shared memory;
+ *   ldmatrix_..._trans(r, row)   lane 8 i + j names row j of matrix i (16 bytes, aligned)
+ *   movmatrix_trans(r)           one such matrix, transposed across the warp
+ *   cp_async_16/_8/_4(shared, global, n)  n of 16, 8, 4 bytes, zeros after; n = 0 reads nothing
+ *   cp_async_commit()            ends a group of them
+ *   cp_async_wait<N>()           all but the last N groups have arrived (for this thread's own)
+ *   exp2_approx(x) log2_approx(x) rcp_approx(x) rsqrt_approx(x) tanh_approx(x)
  *
  * Who holds what, for lane = 4 g + t (g = 0..7, t = 0..3):
  *   16816: a[0] = A[g][2t, 2t+1]      a[1] = A[g+8][2t, 2t+1]    b[0] = B[2t, 2t+1][g]

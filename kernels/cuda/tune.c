@@ -46,9 +46,7 @@ static ka_status remember(struct ka_dev *dev, const struct choice *c) {
   return KA_STATUS_OK;
 }
 
-/* --- text: the key's and the algorithm's bytes in hexadecimal
- * --------------------------------------
- */
+/* --- text: the key's and the algorithm's bytes in hexadecimal -------------------------------- */
 
 static ka_status put_hex(struct ka_ctx *ctx, struct ka_str *text, const void *bytes, size_t n) {
   for (size_t i = 0; i < n; i++)
@@ -95,9 +93,7 @@ ka_status cuda_choices_set(struct ka_dev *dev, const char *text) {
   return KA_STATUS_OK;
 }
 
-/* --- disk
- * ------------------------------------------------------------------------------------------
- */
+/* --- disk ------------------------------------------------------------------------------------ */
 
 /* ~/.cache/kappa/matmul-VERSION-LIBRARY-DEVICE.txt; NULL without a home. */
 static ka_status cache_path(struct ka_dev *dev, struct ka_arena *a, const char **dir,
@@ -158,9 +154,7 @@ static void with_cache(struct ka_dev *dev, bool write) {
   ka_arena_deinit(&a);
 }
 
-/* --- choosing
- * --------------------------------------------------------------------------------------
- */
+/* --- choosing -------------------------------------------------------------------------------- */
 
 ka_status cuda_tuner_open(struct ka_dev *dev) {
   struct ka_ctx *ctx = dev->ctx;

@@ -50,9 +50,7 @@ cublasStatus_t cublasSetMathMode(cublasHandle_t handle, cublasMath_t mode) {
   return CUBLAS_STATUS_SUCCESS;
 }
 
-/* --- the product
- * ----------------------------------------------------------------------------------
- */
+/* --- the product ----------------------------------------------------------------------------- */
 
 struct product {
   bool ta, tb;

@@ -164,9 +164,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
   return CUBLAS_STATUS_SUCCESS;
 }
 
-/* --- the product
- * ----------------------------------------------------------------------------------
- */
+/* --- the product ----------------------------------------------------------------------------- */
 
 struct product {
   struct matmul op;

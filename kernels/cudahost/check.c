@@ -21,8 +21,7 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-/* --- what else device code may read: the launch's arguments, constants, read-only data
- * -------------- */
+/* --- what else device code may read: the launch's arguments, constants, read-only data ------- */
 static struct { uintptr_t begin, end; } constants[64];
 static int n_constants;
 
@@ -282,8 +281,7 @@ ATOMICS(16, uint16_t)
 ATOMICS(32, uint32_t)
 ATOMICS(64, uint64_t)
 
-/* --- -fsanitize=alignment,bounds
- * ------------------------------------------------------------------ */
+/* --- -fsanitize=alignment,bounds ------------------------------------------------------------- */
 struct source_location {
   const char *file;
   uint32_t line, column;

@@ -37,8 +37,7 @@ cusolverStatus_t cusolverDnDestroyParams(cusolverDnParams_t params) { return des
 cusolverStatus_t cusolverDnCreateGesvdjInfo(gesvdjInfo_t *info) { return create((void **)info); }
 cusolverStatus_t cusolverDnDestroyGesvdjInfo(gesvdjInfo_t info) { return destroy(info); }
 
-/* --- the algorithms -----------------------------------------------------------------------------
- */
+/* --- the algorithms --------------------------------------------------------------------------- */
 
 #ifdef KAPPA_HAVE_LAPACK
 void dsyev_(const char *, const char *, const int *, double *, const int *, double *, double *,
@@ -140,8 +139,7 @@ static int factorise(int m, int n, double *a, int lda, double *tau) {
 }
 #endif
 
-/* --- in stream order ----------------------------------------------------------------------------
- */
+/* --- in stream order -------------------------------------------------------------------------- */
 
 struct problem {
   enum { EIGENVALUES, SINGULAR_VALUES, TRIANGLE } kind;

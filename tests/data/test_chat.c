@@ -153,8 +153,7 @@ static void messages_are_prepared_as_transformers_does(void **state) {
   ka_str_deinit(&out);
 }
 
-/* --- goldens ------------------------------------------------------------------------------------
- */
+/* --- goldens ---------------------------------------------------------------------------------- */
 
 static void one_golden(struct ka_ctx *ctx, const struct ka_chat *chat, const char *name,
                        json_t *vars, const json_t *expected) {

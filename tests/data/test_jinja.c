@@ -121,8 +121,7 @@ static void errors_say_where(void **state) {
   json_decref(vars);
 }
 
-/* --- hostile templates --------------------------------------------------------------------------
- */
+/* --- hostile templates ------------------------------------------------------------------------ */
 
 static char *repeated(const char *part, int times, const char *end) {
   size_t n = strlen(part);
@@ -196,8 +195,7 @@ static void hostile_templates_end_with_a_message(void **state) {
   json_decref(vars);
 }
 
-/* --- spans, questions
- * ----------------------------------------------------------------------------- */
+/* --- spans, questions ------------------------------------------------------------------------ */
 
 static void generation_blocks_are_marked(void **state) {
   (void)state;

@@ -17,8 +17,7 @@
 enum { BWD = CUDNN_ATTN_BACKWARD, WIN = CUDNN_ATTN_WINDOW, CAP = CUDNN_ATTN_SOFTCAP };
 static const int64_t LIMIT = 512 << 20;
 
-/* --- the tables compute the op -------------------------------------------------------------------
- */
+/* --- the tables compute the op ---------------------------------------------------------------- */
 
 static double *numbers(struct ka_arena *a, int64_t n, unsigned seed) {
   struct ka_ctx *ctx = a->ctx;
@@ -131,8 +130,7 @@ static void test_rows(void **state) {
   assert_int_equal(cudnn_attn_rows(&a, LIMIT), 0);
 }
 
-/* --- cuDNN takes them ----------------------------------------------------------------------------
- */
+/* --- cuDNN takes them ------------------------------------------------------------------------- */
 
 /* What cuDNN 9.19 asks of a device; the last three lines are 9.27's. */
 static const char *properties(int sm) {
@@ -255,8 +253,7 @@ static void test_describe(void **state) {
   cudnn_close(&c);
 }
 
-/* --- what is not theirs --------------------------------------------------------------------------
- */
+/* --- what is not theirs ----------------------------------------------------------------------- */
 
 static void test_refused(void **state) {
   (void)state;

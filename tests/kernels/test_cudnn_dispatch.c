@@ -13,8 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- the rest of the back end --------------------------------------------------------------------
- */
+/* --- the rest of the back end ----------------------------------------------------------------- */
 
 static int n_launched, n_allocated;
 
@@ -42,8 +41,7 @@ cudaError_t cudaFree(void *p) {
   return cudaSuccess;
 }
 
-/* --- calls ---------------------------------------------------------------------------------------
- */
+/* --- calls ------------------------------------------------------------------------------------ */
 
 static struct fake_cudnn *fake;
 
@@ -133,8 +131,7 @@ static bool run_backward(struct bed *b, struct ka_attn_bwd_args a) {
 
 static const struct fake_run *newest(void) { return &fake->runs[(fake->n_runs - 1) % FAKE_RUNS]; }
 
-/* --- tests ---------------------------------------------------------------------------------------
- */
+/* --- tests ------------------------------------------------------------------------------------ */
 
 static void test_forward(void **state) {
   (void)state;

@@ -28,8 +28,7 @@ static double uniform(void) { return ka_rng_uniform(seed, 1, drawn++); }
 static double normal(void) { return ka_rng_normal(seed, 2, drawn++); }
 static int64_t below(int64_t n) { return (int64_t)(uniform() * (double)n); }
 
-/* --- the oracle ---------------------------------------------------------------------------------
- */
+/* --- the oracle ------------------------------------------------------------------------------- */
 
 static bool turn(int64_t n, long double *x, long double *y) {
   long double a = 0, b = 0, c = 0;
@@ -75,8 +74,7 @@ static void oracle(const struct sample *s, long double *max, long double *min) {
   }
 }
 
-/* --- samples ------------------------------------------------------------------------------------
- */
+/* --- samples ---------------------------------------------------------------------------------- */
 
 /* Reflects the columns (or rows) of a by random Householder vectors: an orthogonal mix. */
 static void mix(double *a, int64_t rows, int64_t cols, bool left) {
@@ -195,8 +193,7 @@ static void draw(struct sample *p, uint64_t n) {
   }
 }
 
-/* --- the property -------------------------------------------------------------------------------
- */
+/* --- the property ----------------------------------------------------------------------------- */
 
 static double promised(double kappa, int64_t n, double stable_rank) {
   if (kappa <= 1e4) return 1e-8;

@@ -142,8 +142,7 @@ ka_status j_getpath(struct jrun *J, struct jv obj, struct jv path, struct jv *ou
   return KA_STATUS_OK;
 }
 
-/* --- slices -------------------------------------------------------------------------------------
- */
+/* --- slices ----------------------------------------------------------------------------------- */
 
 static ka_status slice_bound(struct jrun *J, struct jv v, int64_t dflt, int64_t *out) {
   *out = dflt;
@@ -210,8 +209,7 @@ ka_status j_slice(struct jrun *J, struct jv obj, const struct jv bounds[3], stru
   return take(J, obj, start, stop, step, count, out);
 }
 
-/* --- calls --------------------------------------------------------------------------------------
- */
+/* --- calls ------------------------------------------------------------------------------------ */
 
 static ka_status add_pos(struct jrun *J, struct jargs *args, struct jv v) {
   void *p = args->pos;
@@ -324,8 +322,7 @@ ka_status j_call(struct jrun *J, struct jv callee, const struct jargs *args, str
   }
 }
 
-/* --- scopes -------------------------------------------------------------------------------------
- */
+/* --- scopes ----------------------------------------------------------------------------------- */
 
 ka_status j_scope(struct jrun *J, struct jscope *parent, struct jscope **out) {
   void *p;

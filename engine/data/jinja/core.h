@@ -20,8 +20,7 @@
     if (try_.code != KA_OK) return ka_trace(J->ctx, try_, __FILE__, __LINE__);                     \
   } while (0)
 
-/* --- values ------------------------------------------------------------------------------------
- */
+/* --- values ----------------------------------------------------------------------------------- */
 
 enum jv_type {
   JV_MISSING, /* an argument that was not given; never seen by templates */
@@ -101,8 +100,7 @@ struct jjoiner {
   bool used;
 };
 
-/* --- the syntax tree ----------------------------------------------------------------------------
- */
+/* --- the syntax tree -------------------------------------------------------------------------- */
 
 enum jkind {
   /* expressions */
@@ -182,8 +180,7 @@ struct jnode {
   struct jnode *next; /* in the list that this node is in */
 };
 
-/* --- memory and run state -----------------------------------------------------------------------
- */
+/* --- memory and run state --------------------------------------------------------------------- */
 
 struct jmem {
   struct ka_arena arena;
@@ -280,8 +277,7 @@ struct jfunc {
 typedef ka_status j_function(struct jrun *J, struct jv *out, struct jv self, const struct jv *a,
                              const struct jargs *args);
 
-/* --- mem.c: memory, messages, buffers ------------------------------------------------------
- */
+/* --- mem.c: memory, messages, buffers --------------------------------------------------------- */
 
 ka_status jm_alloc(struct ka_ctx *ctx, struct jmem *m, void **out,
                    size_t n); /* zeroed, 16-aligned */
@@ -302,8 +298,7 @@ ka_status jb_cp(struct jrun *J, struct jbuf *b, uint32_t cp);
 ka_status jb_printf(struct jrun *J, struct jbuf *b, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* --- parse.c, expr.c, lex.c
- * ----------------------------------------------------- */
+/* --- parse.c, expr.c, lex.c ------------------------------------------------------------------ */
 
 enum jtok_type { /* below 0x10000: operators by their characters */
                  JT_EOF = 0x10000,
@@ -354,8 +349,7 @@ ka_status jp_target(struct jparser *J, struct jnode **out, bool with_ns, const c
 ka_status jp_filters(struct jparser *J, struct jnode **node, bool start_inline);
 const char *jp_describe(const struct jtok *k, char buf[48]);
 
-/* --- value.c -----------------------------------------------------------------------------
- */
+/* --- value.c ---------------------------------------------------------------------------------- */
 
 static inline struct jv jv_none(void) { return (struct jv){.t = JV_NONE}; }
 static inline struct jv jv_bool(bool b) { return (struct jv){.t = JV_BOOL, .b = b}; }
@@ -405,8 +399,7 @@ ka_status j_items(struct jrun *J, struct jv v, struct jv *out);
 ka_status j_binary(struct jrun *J, int op, struct jv a, struct jv b, struct jv *out);
 ka_status j_from_json(struct jrun *J, const json_t *j, struct jv *out);
 
-/* --- text.c: values as text
- * ----------------------------------------------------------------- */
+/* --- text.c: values as text ------------------------------------------------------------------ */
 
 ka_status j_put_str(struct jrun *J, struct jbuf *b, struct jv v);  /* str(v) */
 ka_status j_put_repr(struct jrun *J, struct jbuf *b, struct jv v); /* repr(v) */
@@ -418,8 +411,7 @@ ka_status j_escape(struct jrun *J, struct jv v, struct jv *out); /* &amp; &lt; .
 ka_status j_percent(struct jrun *J, struct jv fmt, struct jv args, struct jv *out);
 ka_status j_format(struct jrun *J, struct jv fmt, const struct jargs *args, struct jv *out);
 
-/* --- unicode.c
- * -------------------------------------------------------------------------------- */
+/* --- unicode.c ------------------------------------------------------------------------------- */
 
 bool ju_space(uint32_t cp);     /* str.isspace, and \s */
 bool ju_printable(uint32_t cp); /* str.isprintable */
@@ -431,8 +423,7 @@ bool ju_is(char what, const char *p, size_t n);
 /* Ends of the text without leading / trailing white space, or without the characters of set. */
 void ju_strip(const char **p, size_t *n, const struct jstr *set, bool left, bool right);
 
-/* --- call.c, eval.c, exec.c
- * ------------------------------------------------------ */
+/* --- call.c, eval.c, exec.c ------------------------------------------------------------------ */
 
 ka_status j_eval(struct jrun *J, const struct jnode *n, struct jscope *sc, struct jv *out);
 /* TASK: undefined, and not by an inline if without an else. */
@@ -454,8 +445,7 @@ ka_status j_loop_attr(struct jrun *J, struct jloop *l, const char *name, struct 
 ka_status j_loop_call(struct jrun *J, struct jloop *l, struct jv iterable, struct jv *out);
 ka_status j_exec_body(struct jrun *J, const struct jnode *body, struct jscope *sc);
 
-/* --- tables ------------------------------------------------------------------------------------
- */
+/* --- tables ----------------------------------------------------------------------------------- */
 
 /* NULL when there is none of that name. */
 const struct jfunc *j_find_filter(const struct ka_jinja *t, const char *name, size_t n);

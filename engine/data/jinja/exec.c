@@ -30,8 +30,7 @@ static ka_status capture(struct jrun *J, const struct jnode *body, struct jscope
   return j_str_buf(J, out, &text);
 }
 
-/* --- assignment ---------------------------------------------------------------------------------
- */
+/* --- assignment ------------------------------------------------------------------------------- */
 
 static ka_status assign(struct jrun *J, const struct jnode *target, struct jscope *sc,
                         struct jv v) {
@@ -87,8 +86,7 @@ static ka_status exec_with(struct jrun *J, const struct jnode *n, struct jscope 
   return exec_list(J, n->list, inner, flow);
 }
 
-/* --- loops --------------------------------------------------------------------------------------
- */
+/* --- loops ------------------------------------------------------------------------------------ */
 
 /* The next item that the loop's filter lets through. */
 static ka_status fetch(struct jrun *J, struct jloop *l, struct jv *out) {
@@ -251,8 +249,7 @@ ka_status j_loop_call(struct jrun *J, struct jloop *l, struct jv iterable, struc
   return j_str_buf(J, out, &text);
 }
 
-/* --- macros -------------------------------------------------------------------------------------
- */
+/* --- macros ----------------------------------------------------------------------------------- */
 
 /* Takes the keyword argument of that name; MISSING when it is not there. */
 static struct jv take_keyword(const struct jargs *args, bool *used, const char *name) {
@@ -369,8 +366,7 @@ static ka_status exec_generation(struct jrun *J, const struct jnode *n, struct j
   return KA_STATUS_OK;
 }
 
-/* --- statements ---------------------------------------------------------------------------------
- */
+/* --- statements ------------------------------------------------------------------------------- */
 
 static ka_status exec_if(struct jrun *J, const struct jnode *n, struct jscope *sc,
                          enum flow *flow) {
@@ -438,8 +434,7 @@ static ka_status exec_list(struct jrun *J, const struct jnode *body, struct jsco
   return KA_STATUS_OK;
 }
 
-/* --- rendering ----------------------------------------------------------------------------------
- */
+/* --- rendering -------------------------------------------------------------------------------- */
 
 /* The variables and functions that the template mentions, by name id. */
 static ka_status load_globals(struct jrun *J, const json_t *vars) {

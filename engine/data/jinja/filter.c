@@ -146,8 +146,7 @@ FILTER(f_length) {
   return KA_STATUS_OK;
 }
 
-/* --- numbers ------------------------------------------------------------------------------------
- */
+/* --- numbers ---------------------------------------------------------------------------------- */
 
 /* text without blanks around it and without underscores between digits, in buf; false if it
  * cannot be a number. */
@@ -314,8 +313,7 @@ FILTER(f_round) {
   return KA_STATUS_OK;
 }
 
-/* --- lines and words ----------------------------------------------------------------------------
- */
+/* --- lines and words -------------------------------------------------------------------------- */
 
 FILTER(f_indent) {
   UNUSED(args);

@@ -122,8 +122,7 @@ static bool digits_at(const char *p, size_t n, size_t *i, int64_t *out) {
   return *i > start;
 }
 
-/* --- "%" ----------------------------------------------------------------------------------------
- */
+/* --- "%" -------------------------------------------------------------------------------------- */
 
 static ka_status percent_value(struct jrun *J, struct jbuf *b, struct spec *s, struct jv v) {
   char align = s->align == '<' ? '<' : '>';
@@ -229,8 +228,7 @@ ka_status j_percent(struct jrun *J, struct jv fmt, struct jv args, struct jv *ou
   return j_str_buf(J, out, &b);
 }
 
-/* --- "{}" ---------------------------------------------------------------------------------------
- */
+/* --- "{}" ------------------------------------------------------------------------------------- */
 
 static ka_status parse_spec(struct jrun *J, const char *p, size_t n, struct spec *s) {
   *s = (struct spec){.fill = " ", .n_fill = 1, .precision = -1};

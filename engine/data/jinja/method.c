@@ -143,8 +143,7 @@ METHOD(m_isascii) {
   return j_steps(J, self.s->n);
 }
 
-/* --- searching ----------------------------------------------------------------------------------
- */
+/* --- searching -------------------------------------------------------------------------------- */
 
 /* First occurrence of w at or behind byte `from`, before byte `to`; -1 if there is none. */
 static int64_t find_bytes(const struct jstr *s, const struct jstr *w, size_t from, size_t to) {
@@ -307,8 +306,7 @@ METHOD(m_replace) {
   return result(J, out, self, &b);
 }
 
-/* --- splitting and joining
- * ------------------------------------------------------------------------ */
+/* --- splitting and joining ------------------------------------------------------------------- */
 
 static ka_status add_piece(struct jrun *J, struct jv list, const struct jstr *s, size_t from,
                            size_t to) {
@@ -512,8 +510,7 @@ METHOD(m_format) {
   return j_format(J, self, args, out);
 }
 
-/* --- containers ---------------------------------------------------------------------------------
- */
+/* --- containers ------------------------------------------------------------------------------- */
 
 static ka_status view(struct jrun *J, struct jv *out, struct jv self, const char *kind) {
   J_TRY(j_seq(J, out, JV_VIEW, self.d->n));
@@ -637,8 +634,7 @@ METHOD(m_is_integer) {
   return KA_STATUS_OK;
 }
 
-/* --- tables -------------------------------------------------------------------------------------
- */
+/* --- tables ----------------------------------------------------------------------------------- */
 
 /* n_required -1: hidden by the sandbox, so undefined. No function: an error. */
 static const struct jfunc str_methods[] = {{"upper", m_upper, "/", 0},

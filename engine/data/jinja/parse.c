@@ -6,8 +6,7 @@
 
 enum { MAX_SOURCE_BYTES = 4 << 20, MAX_PARSE_DEPTH = 150, PARSE_MEMORY_BYTES = 1 << 28 };
 
-/* --- helpers ------------------------------------------------------------------------------------
- */
+/* --- helpers ---------------------------------------------------------------------------------- */
 
 ka_status jp_node(struct jparser *J, struct jnode **out, enum jkind kind, uint32_t at) {
   void *p;
@@ -120,8 +119,7 @@ ka_status jp_enter(struct jparser *J) {
   return KA_STATUS_OK;
 }
 
-/* --- statements ---------------------------------------------------------------------------------
- */
+/* --- statements ------------------------------------------------------------------------------- */
 
 static ka_status parse_body(struct jparser *J, struct jnode **out, const char *const *ends);
 
@@ -355,8 +353,7 @@ static ka_status parse_body(struct jparser *J, struct jnode **out, const char *c
   return KA_STATUS_OK;
 }
 
-/* --- the template -------------------------------------------------------------------------------
- */
+/* --- the template ----------------------------------------------------------------------------- */
 
 /* Copies text with \r\n and \r as \n; of a chat template without one newline at the end. */
 static ka_status copy_source(struct ka_ctx *ctx, struct ka_jinja *t, const char *text, size_t n) {

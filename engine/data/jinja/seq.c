@@ -99,8 +99,7 @@ FILTER(f_reverse) {
   return KA_STATUS_OK;
 }
 
-/* --- sorting ------------------------------------------------------------------------------------
- */
+/* --- sorting ---------------------------------------------------------------------------------- */
 
 struct keyed {
   struct jv key, item;
@@ -343,8 +342,7 @@ FILTER(f_slice) {
   return KA_STATUS_OK;
 }
 
-/* --- map and select
- * ------------------------------------------------------------------------------- */
+/* --- map and select -------------------------------------------------------------------------- */
 
 /* The arguments behind the first `skip`. */
 static struct jargs rest_of(const struct jargs *args, int64_t skip) {

@@ -170,8 +170,7 @@ ka_status j_escape(struct jrun *J, struct jv v, struct jv *out) {
   return KA_STATUS_OK;
 }
 
-/* --- JSON ---------------------------------------------------------------------------------------
- */
+/* --- JSON ------------------------------------------------------------------------------------- */
 
 struct json_style {
   bool ascii, sort, lines; /* lines: one member a line */

@@ -13,8 +13,7 @@ const char *jv_type_name(struct jv v) {
   return names[v.t];
 }
 
-/* --- strings ------------------------------------------------------------------------------------
- */
+/* --- strings ---------------------------------------------------------------------------------- */
 
 ka_status j_str_view(struct jrun *J, struct jv *out, const char *p, size_t n) {
   void *s;
@@ -48,8 +47,7 @@ size_t j_char_offset(struct jstr *s, int64_t i) {
   return k;
 }
 
-/* --- containers ---------------------------------------------------------------------------------
- */
+/* --- containers ------------------------------------------------------------------------------- */
 
 ka_status j_seq(struct jrun *J, struct jv *out, enum jv_type type, int64_t cap) {
   void *q, *items = NULL;
@@ -133,8 +131,7 @@ ka_status j_dict_set(struct jrun *J, struct jdict *d, struct jv key, struct jv v
   return KA_STATUS_OK;
 }
 
-/* --- truth and comparison -----------------------------------------------------------------------
- */
+/* --- truth and comparison --------------------------------------------------------------------- */
 
 bool j_truth(struct jv v) {
   switch (v.t) {
@@ -348,8 +345,7 @@ ka_status j_len(struct jrun *J, struct jv v, int64_t *out) {
   }
 }
 
-/* --- iteration ----------------------------------------------------------------------------------
- */
+/* --- iteration -------------------------------------------------------------------------------- */
 
 bool j_iterable(struct jv v) {
   return v.t == JV_UNDEF || (v.t >= JV_STR && v.t <= JV_RANGE) || v.t == JV_LOOP;
@@ -395,8 +391,7 @@ ka_status j_items(struct jrun *J, struct jv v, struct jv *out) {
   return KA_STATUS_OK;
 }
 
-/* --- from JSON ----------------------------------------------------------------------------------
- */
+/* --- from JSON -------------------------------------------------------------------------------- */
 
 ka_status j_from_json(struct jrun *J, const json_t *j, struct jv *out) {
   *out = jv_none();

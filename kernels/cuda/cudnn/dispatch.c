@@ -32,8 +32,7 @@ struct cuda_cudnn {
   int64_t n, cap;
 };
 
-/* --- opening -------------------------------------------------------------------------------------
- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 /* Blackwell's gradients repeat only with settings of the engine that nothing here makes. */
 static bool gradients_repeat(const struct cuda_state *s) { return s->props.major <= 9; }
@@ -89,8 +88,7 @@ void cuda_cudnn_describe(struct ka_dev *dev, char *text, size_t n) {
            d->c.version / 10000, d->c.version % 10000 / 100, forward, backward);
 }
 
-/* --- calls ---------------------------------------------------------------------------------------
- */
+/* --- calls ------------------------------------------------------------------------------------ */
 
 struct call {
   const char *op;

@@ -25,8 +25,7 @@ struct build {
   int n_nodes;
 };
 
-/* --- descriptors ---------------------------------------------------------------------------------
- */
+/* --- descriptors ------------------------------------------------------------------------------ */
 
 static bool create(struct build *b, cudnnBackendDescriptorType_t type, descriptor *out) {
   struct cudnn_plan *p = b->p;
@@ -64,8 +63,7 @@ static bool get(struct build *b, descriptor of, cudnnBackendAttributeName_t name
   return cudnn_good(b->c, b->c->BackendGetAttribute(of, name, type, n, got, out), "graph");
 }
 
-/* --- tensors -------------------------------------------------------------------------------------
- */
+/* --- tensors ---------------------------------------------------------------------------------- */
 
 void cudnn_tensor_shape(const struct cudnn_tensor *t, const int64_t *sizes, int64_t dims[4],
                         int64_t strides[4]) {
@@ -106,8 +104,7 @@ static const descriptor *tensor(struct build *b, int i) {
   return &b->tensors[i];
 }
 
-/* --- nodes ---------------------------------------------------------------------------------------
- */
+/* --- nodes ------------------------------------------------------------------------------------ */
 
 /* What a node is made of. */
 struct parts {
@@ -207,8 +204,7 @@ static bool graph(struct build *b, struct cudnn *c, struct cudnn_plan *p,
               {CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, c->handle ? 1 : 0, &c->handle});
 }
 
-/* --- plans ---------------------------------------------------------------------------------------
- */
+/* --- plans ------------------------------------------------------------------------------------ */
 
 /* The engine configurations of which cuDNN says that they take the graph, the best first. */
 static int configs_of(struct build *b, cudnnBackendHeurMode_t mode, descriptor configs[CONFIGS]) {
