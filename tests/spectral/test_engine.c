@@ -3,10 +3,9 @@
  * fail; asked of the stand-in, which can be told to fail. Skipped on a real device. */
 #include "base/rng.h"
 #include "engine/spectral/choose.h"
-#include "kernels/cudahost/cudahost.h"
 #include "tests/spectral/engine.h"
+#include "tests/support/host.h"
 
-#include <dlfcn.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,22 +13,6 @@
 enum { N = 20, ROWS = 24, COLS = 40 };
 
 static struct ka_ctx context, *ctx = &context;
-
-static struct {
-  bool (*set)(const char *name, const char *value);
-  void (*reset)(void);
-  void (*count)(struct cudahost_counters *counters);
-} host;
-
-static bool find_host(void) {
-  const char *path = getenv("KAPPA_CUDA");
-  void *library = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
-  if (!library || strcmp(t_device(), "cuda") != 0) return false;
-  *(void **)&host.set = dlsym(library, "cudahost_set");
-  *(void **)&host.reset = dlsym(library, "cudahost_reset");
-  *(void **)&host.count = dlsym(library, "cudahost_count");
-  return host.set && host.reset && host.count;
-}
 
 static int fresh(void **state) {
   (void)state;

@@ -2,32 +2,14 @@
  * What a step on a device of its own may not do, and what happens when the device fails: asked of
  * the stand-in's counters and planted failures. Skipped on a real device. */
 #include "engine/train/loop.h"
-#include "kernels/cudahost/cudahost.h"
 #include "tests/model/tiny.h"
+#include "tests/support/host.h"
 
-#include <dlfcn.h>
 #include <math.h>
 
 enum { B = 2, T = 12, ACCUMULATION = 3 };
 
 static struct ka_ctx context, *ctx = &context;
-
-/* The stand-in's control functions, in the plug-in that the devices are opened from. */
-static struct {
-  bool (*set)(const char *name, const char *value);
-  void (*reset)(void);
-  void (*count)(struct cudahost_counters *counters);
-} host;
-
-static bool find_host(void) {
-  const char *path = getenv("KAPPA_CUDA");
-  void *library = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
-  if (!library || strcmp(t_device(), "cuda") != 0) return false;
-  *(void **)&host.set = dlsym(library, "cudahost_set");
-  *(void **)&host.reset = dlsym(library, "cudahost_reset");
-  *(void **)&host.count = dlsym(library, "cudahost_count");
-  return host.set && host.reset && host.count;
-}
 
 static int fresh(void **state) {
   (void)state;
