@@ -113,6 +113,25 @@ static void killed_and_resumed(void **state) {
   }
 }
 
+/* Steps of a fifth of what bf16 can tell apart: rounded to nearest nothing would move. Rounded
+ * stochastically the loss falls as with f32 masters, and a resumed run draws the same bits. */
+static void state_in_bf16(void **state) {
+  struct home *h = *state;
+  const char *words = "bf16=true learning_rate=1e-4 lr_scheduler=constant max_steps=30 "
+                      "selection.metric=all save_steps=12";
+  assert_int_equal(train(h, "start", t_str("%s max_steps=1", words)), 0);
+  assert_int_equal(train(h, "f32-state", words), 0);
+  words = t_str("%s optimizer_dtype=bf16", words);
+  assert_int_equal(train(h, "bf16-state", words), 0);
+  double first = last_loss(h, "start"), f32 = last_loss(h, "f32-state");
+  double bf16 = last_loss(h, "bf16-state"), gained = first - f32;
+  if (!(gained > 0 && fabs(bf16 - f32) < 0.05 * gained))
+    fail_msg("loss %g at first; at last %g with f32 state, %g with bf16", first, f32, bf16);
+  train_and_signal(h, "bf16-kill", t_str("%s --resume", words), 14, "KILL");
+  assert_int_equal(train(h, "bf16-kill", t_str("%s --resume", words)), 0);
+  assert_true(same_file(h, "bf16-state/model.safetensors", "bf16-kill/model.safetensors"));
+}
+
 /* With a high learning rate the spectra move, so units enter and leave. */
 static void selects_again(void **state) {
   struct home *h = *state;
@@ -229,6 +248,7 @@ int main(void) {
       cmocka_unit_test(trains_slices_alone),
       cmocka_unit_test(trains_heads_by_kappa),
       cmocka_unit_test(killed_and_resumed),
+      cmocka_unit_test(state_in_bf16),
       cmocka_unit_test(term_saves_and_exits_4),
       cmocka_unit_test(old_checkpoints_leave),
       cmocka_unit_test(selects_again),
