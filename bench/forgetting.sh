@@ -7,9 +7,11 @@ kappa=$(realpath "$1") data=$(realpath "$2") out=$3 python=${4:-}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out" && cd "$out"
 text=$data/text
-head -c 1003854 "$text/tinyshakespeare.txt" > new.txt        # the first nine tenths
-head -c 1043854 "$text/tinyshakespeare.txt" | tail -c 40000 > new-test.txt
-head -c 60000 "$text/tinystories_197k.txt" > old-test.txt    # what the base was trained on
+if [ ! -s old-test.txt ]; then # files that stay: a finished run is known by their times too
+  head -c 1003854 "$text/tinyshakespeare.txt" > new.txt # the first nine tenths
+  head -c 1033854 "$text/tinyshakespeare.txt" | tail -c 30000 > new-test.txt
+  head -c 40000 "$text/tinystories_197k.txt" > old-test.txt # what the base was trained on
+fi
 cat > stories.yaml <<YAML
 base_model: $data/weights/stories260K-hf
 datasets: [{path: new.txt}]
@@ -19,15 +21,15 @@ held_out:
 sequence_len: 128
 micro_batch_size: 16
 gradient_accumulation_steps: 1
-max_steps: 100
+max_steps: 60
 warmup_steps: 5
-learning_rate: 3e-3
+learning_rate: 4e-3
 val_set_size: 0
 save_steps: 0
 bf16: false
 report_to: none
 selection: {metric: kappa, fraction: 0.25}
-forgetting: {every: 50}
+forgetting: {every: 20}
 output_dir: stories
 YAML
 also=()
@@ -35,5 +37,5 @@ if [ -n "$python" ]; then
   [ -s lora.jsonl ] || "$python" "$here/peers/lora_forgetting.py" "$data/weights/stories260K-hf" new.txt lora
   also=(--also lora.jsonl)
 fi
-exec "$kappa" forget stories.yaml --seeds 3 --draws 4 --learning-rates 1e-3,3e-3,1e-2 \
+exec "$kappa" forget stories.yaml --seeds 3 --draws 4 --learning-rates 1e-3,4e-3,1.6e-2 \
   --methods kappa_lowest,kappa_highest,kappa_mp,random,last_n,full "${also[@]}"
