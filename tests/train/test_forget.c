@@ -20,11 +20,12 @@ static void put(const char *name, const char *text) {
 
 #define JOB "base_model: base\ndatasets: [{path: new.txt}]\n" REST
 #define REST                                                                                       \
+  REST_OF "held_out: [{name: new, path: new.txt, role: new}, {name: old, path: old.txt}]\n"
+#define REST_OF                                                                                    \
   "sequence_len: 32\nmicro_batch_size: 2\n"                                                        \
   "gradient_accumulation_steps: 1\nmax_steps: 6\nlearning_rate: 1e-2\nval_set_size: 0\n"           \
   "save_steps: 3\nlogging_steps: 1\nbf16: false\nthreads: 1\nreport_to: none\n"                    \
-  "selection: {metric: kappa, fraction: 0.3}\n"                                                    \
-  "held_out: [{name: new, path: new.txt, role: new}, {name: old, path: old.txt}]\n"
+  "selection: {metric: kappa, fraction: 0.3}\n"
 
 static int set_up(void **state) {
   (void)state;
@@ -198,6 +199,24 @@ static void tasks_are_measures(void **state) {
   json_decref(r);
 }
 
+/* The paper's setting in small: a classification is learned, a text may be forgotten. */
+static void classification_is_learned(void **state) {
+  (void)state;
+  put("rows.jsonl",
+      "{\"segments\": [{\"label\": false, \"text\": \"ab\"}, {\"label\": true, \"text\": \"c\"}]}\n"
+      "{\"segments\": [{\"label\": false, \"text\": \"bc\"}, {\"label\": true, \"text\": "
+      "\"a\"}]}\n");
+  put("classify.yaml", "base_model: base\ndatasets: [{path: rows.jsonl, type: input_output}]\n"
+                       "sample_packing: false\nheld_out: [{name: text, path: old.txt}]\n"
+                       "forgetting: {new_tasks: [qa.yaml], every: 10, keep: best}\n" REST_OF);
+  train(0, "qa", "classify.yaml", "classified", "max_steps=30");
+  json_t *r = load("classified/report.json"), *m;
+  m = json_array_get(json_object_get(r, "measures"), 1);
+  assert_string_equal(json_string_value(json_object_get(m, "role")), "new");
+  assert_true(json_number_value(json_object_get(m, "value")) == 1); /* of two questions, both */
+  json_decref(r);
+}
+
 static void wrong_keys(void **state) {
   (void)state;
   train(2, "two measures have the name \"old\"", "job.yaml", "x", "held_out.0.name=old");
@@ -345,6 +364,7 @@ int main(void) {
       cmocka_unit_test(resumes_the_same),
       cmocka_unit_test(tasks_are_measures),
       cmocka_unit_test(wrong_keys),
+      cmocka_unit_test(classification_is_learned),
       cmocka_unit_test(compares_methods),
       cmocka_unit_test(divergence_is_a_result),
       cmocka_unit_test(models_tuned_elsewhere_join),
