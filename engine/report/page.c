@@ -31,8 +31,9 @@ static const char style[] =
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;min-width:50%}\n"
     "th{font-weight:500;color:var(--dim);text-align:left;border-bottom:1px solid var(--rule);"
     "vertical-align:bottom}\n"
-    "td,th{padding:4px 16px 4px "
-    "0}td.word{white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap}\n"
+    "td,th{padding:4px 16px 4px 0;"
+    "overflow-wrap:anywhere}th{overflow-wrap:normal}td.word{white-space:nowrap}"
+    "td.n,th.n{text-align:right;white-space:nowrap}\n"
     "td.good{color:var(--good)}td.bad{color:var(--bad)}td.dim{color:var(--dim)}\n"
     "td.name{font-family:ui-monospace,monospace;font-size:13px;white-space:nowrap}\n"
     "td.here{background:var(--here)}\n"
@@ -158,7 +159,8 @@ void ka_page_code(struct ka_page *p, const char *text) {
 void ka_page_table(struct ka_page *p, const char *columns) {
   p->n_columns = p->column = 0;
   p->numbers = 0;
-  html(p, "<div class=\"card\"><table>\n<tr>");
+  bool headed = strspn(columns, "|") < strlen(columns);
+  html(p, headed ? "<div class=\"card\"><table>\n<tr>" : "<div class=\"card\"><table>\n");
   md(p, "\n|");
   for (const char *c = columns; ok(p); p->n_columns++) {
     size_t n = strcspn(c, "|");
@@ -166,16 +168,16 @@ void ka_page_table(struct ka_page *p, const char *columns) {
     if (number) p->numbers |= UINT64_C(1) << p->n_columns;
     ka_str_clear(&p->text);
     p->st = ka_str_append(p->ctx, &p->text, c + number, n - number);
-    html(p, number ? "<th class=\"n\">" : "<th>");
+    if (headed) html(p, number ? "<th class=\"n\">" : "<th>");
     md(p, " ");
     if (ok(p)) both(p, p->text.data);
-    html(p, "</th>");
+    if (headed) html(p, "</th>");
     md(p, " |");
     if (!c[n]) break;
     c += n + 1;
   }
   p->n_columns++;
-  html(p, "</tr>\n");
+  if (headed) html(p, "</tr>\n");
   md(p, "\n|");
   for (int i = 0; i < p->n_columns; i++) md(p, p->numbers >> i & 1 ? "---:|" : "---|");
   md(p, "\n");

@@ -35,11 +35,12 @@ static ka_status open_measures(struct ka_scoring *s) {
 static ka_status score(struct ka_scoring *s, struct ka_model *m, double *values) {
   struct ka_ctx *ctx = s->ctx;
   double validation = NAN;
-  int64_t n_targets;
+  int64_t n_targets = 0;
   m->max_position = positions_of(s);
   KA_TRY(ka_model_prepare(m, s->B, s->T, false));
   if (s->spec.measures.validation)
     KA_TRY(ka_source_loss(m, &s->data.validation, &validation, &n_targets));
+  if (s->spec.measures.validation) s->measures.items[0].n = n_targets;
   return ka_measures_score(&s->measures, m, s->B, s->T, validation, values);
 }
 

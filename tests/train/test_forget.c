@@ -283,6 +283,46 @@ static void compares_methods(void **state) {
   kappa(2, "holds a run with other keys", benchmark("bench", t_str("max_steps=5 %s", words)));
 }
 
+/* Each row of methods.def is a job that runs. */
+static void every_method_trains(void **state) {
+  (void)state;
+  struct ka_str names = {0}, list = {0};
+  t_kappa(&names, NULL, "forget --methods list");
+  int64_t n = 0;
+  for (char *line = strtok(names.data, "\n"); line; line = strtok(NULL, "\n"), n++)
+    T_OK(ka_str_printf(ctx, &list, "%s%.*s", n ? "," : "", (int)strcspn(line + 2, " "), line + 2));
+  assert_true(n >= 11);
+  kappa(
+      0, "random selection",
+      benchmark("every", t_str("--methods %s --seeds 1 --draws 1 --learning-rates 1e-3 max_steps=1",
+                               list.data)));
+  json_t *r = load("every/report.json");
+  assert_int_equal(json_array_size(json_object_get(r, "runs")), n);
+  json_decref(r);
+  ka_str_deinit(&names);
+  ka_str_deinit(&list);
+}
+
+/* A signal reaches the runs once: each saves a checkpoint and the same command goes on. */
+static void interrupted_and_continued(void **state) {
+  (void)state;
+  const char *bin = getenv("KAPPA_BIN"), *words, *count = t_str("%s/count", dir);
+  words =
+      benchmark("long", "--methods kappa_lowest,full --seeds 1 --learning-rates 1e-3 --parallel 2 "
+                        "forgetting.every=1000000 max_steps=4000 save_steps=0");
+  struct ka_str text = {0};
+  int rc =
+      system(t_str("%s %s >/dev/null 2>&1 & p=$!; until [ $(find %s/long -name train_log.jsonl "
+                   "-size +0 2>/dev/null | wc -l) = 2 ]; do sleep 0.05; done; kill -TERM $p; "
+                   "wait $p; echo $? $(find %s/long -name 'checkpoint-*' | wc -l) > %s",
+                   bin ? bin : "build/kappa", words, dir, dir, count));
+  assert_int_equal(rc, 0);
+  T_OK(ka_read_file(ctx, count, 0, &text));
+  assert_string_equal(text.data, "4 2\n");
+  ka_str_deinit(&text);
+  kappa(0, "no verdict", words);
+}
+
 /* A learning rate that makes the loss infinite is a result. */
 static void divergence_is_a_result(void **state) {
   (void)state;
@@ -366,6 +406,8 @@ int main(void) {
       cmocka_unit_test(wrong_keys),
       cmocka_unit_test(classification_is_learned),
       cmocka_unit_test(compares_methods),
+      cmocka_unit_test(every_method_trains),
+      cmocka_unit_test(interrupted_and_continued),
       cmocka_unit_test(divergence_is_a_result),
       cmocka_unit_test(models_tuned_elsewhere_join),
       cmocka_unit_test(wrong_use_of_forget),
