@@ -257,7 +257,7 @@ static ka_status compare(struct ka_comparison *c, const json_t *runs, json_t *ou
   void *mem;
   KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n + 1, sizeof *c->points, "points"));
   c->points = mem;
-  KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n + 1, sizeof(double), "values"));
+  KA_TRY(ka_arena_alloc_n(&c->arena, &mem, KA_N_TESTS * n + 1, sizeof(double), "values"));
   c->scratch = mem;
   KA_TRY(count(c, runs));
   KA_TRY(fill(c, runs));

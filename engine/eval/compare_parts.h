@@ -21,6 +21,9 @@ enum ka_figure {
 };
 extern const char *const ka_figure_names[KA_N_FIGURES];
 
+/* Tested differences between two series. */
+enum { KA_TEST_LEARNED, KA_TEST_FORGOT, KA_TEST_AREA, KA_N_TESTS };
+
 struct ka_cell {       /* a learning rate */
   double lr;           /* NaN: unknown */
   const json_t **runs; /* [n_draws, n_seeds] of its series */
@@ -48,7 +51,7 @@ struct ka_comparison {
   struct ka_series *series;
   struct ka_point reference;
   struct ka_point *points; /* scratch, [n_runs + 1] */
-  double *scratch;         /* likewise */
+  double *scratch;         /* [KA_N_TESTS * n_runs + 1] */
 };
 
 double ka_json_number(const json_t *v); /* NaN when it is none */

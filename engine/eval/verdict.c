@@ -21,24 +21,22 @@ static const char rule[] =
     "opposite; if they are opposite, the area decides; in every other case it is no better than "
     "%s.";
 
-/* Tested differences from the control; the order is that of the table below. */
-enum { LEARNED, FORGOT, AREA, N_TESTS };
-static const struct {
+static const struct { /* by KA_TEST_... */
   const char *name;
   int good; /* the sign that is better */
-} tests[N_TESTS] = {{"learned", 1}, {"forgot", -1}, {"area", 1}};
+} tests[KA_N_TESTS] = {{"learned", 1}, {"forgot", -1}, {"area", 1}};
 
 struct pairing {
   const struct ka_series *a, *b;
-  json_t *out;                     /* of a, in the list of series */
-  struct ka_difference d[N_TESTS]; /* a - b */
-  double p[N_TESTS];               /* adjusted */
+  json_t *out;                        /* of a, in the list of series */
+  struct ka_difference d[KA_N_TESTS]; /* a - b */
+  double p[KA_N_TESTS];               /* adjusted */
 };
 
 static double figure_of(const struct ka_series *s, int test, int64_t run) {
-  if (test == AREA) return s->areas[run];
+  if (test == KA_TEST_AREA) return s->areas[run];
   return ka_run_figure(s->cells[s->best].runs[run],
-                       test == LEARNED ? KA_FIGURE_LEARNED : KA_FIGURE_FORGOT);
+                       test == KA_TEST_LEARNED ? KA_FIGURE_LEARNED : KA_FIGURE_FORGOT);
 }
 
 static double mean_over_draws(const struct ka_series *s, int test, int64_t seed) {
@@ -74,8 +72,9 @@ static int sign_of(const struct ka_comparison *c, const struct pairing *x, int t
 }
 
 static const char *word_of(const struct ka_comparison *c, const struct pairing *x) {
-  if (isnan(x->d[LEARNED].se) || isnan(x->d[FORGOT].se)) return "unknown";
-  int l = sign_of(c, x, LEARNED), f = sign_of(c, x, FORGOT), area = sign_of(c, x, AREA);
+  if (isnan(x->d[KA_TEST_LEARNED].se) || isnan(x->d[KA_TEST_FORGOT].se)) return "unknown";
+  int l = sign_of(c, x, KA_TEST_LEARNED), f = sign_of(c, x, KA_TEST_FORGOT),
+      area = sign_of(c, x, KA_TEST_AREA);
   bool opposite = l * f < 0;
   int better = opposite ? area : l + f;
   if (opposite) return better > 0 ? "better front" : better < 0 ? "worse front" : "trade";
@@ -101,7 +100,7 @@ static const struct {
 
 static ka_status sentence(struct ka_ctx *ctx, struct ka_str *out, const struct pairing *x,
                           const char *word, const char *control) {
-  const struct ka_difference *l = &x->d[LEARNED], *f = &x->d[FORGOT];
+  const struct ka_difference *l = &x->d[KA_TEST_LEARNED], *f = &x->d[KA_TEST_FORGOT];
   KA_TRY(ka_str_printf(ctx, out, "%s (%.1f %% of the parameters) ", x->a->method,
                        100 * x->a->trained / x->a->params));
   for (size_t i = 0; i < sizeof meanings / sizeof *meanings; i++)
@@ -144,7 +143,7 @@ static int64_t pair_up(struct ka_comparison *c, json_t *list, struct pairing *x)
     const struct ka_series *b = series_of(c, c->options->control, a->budget, false);
     if (!b || a == b || a->best < 0 || b->best < 0) continue;
     x[n] = (struct pairing){.a = a, .b = b, .out = json_array_get(list, (size_t)i)};
-    for (int t = 0; t < N_TESTS; t++) x[n].d[t] = difference(c, a, b, t);
+    for (int t = 0; t < KA_N_TESTS; t++) x[n].d[t] = difference(c, a, b, t);
     n++;
   }
   return n;
@@ -157,11 +156,11 @@ static void adjust(struct ka_comparison *c, struct pairing *x, int64_t n) {
     while (first < i && x[first].b != x[i].b) first++;
     if (first < i) continue; /* of a budget that is done */
     for (int64_t k = i; k < n; k++)
-      for (int t = 0; t < N_TESTS && x[k].b == x[i].b; t++) c->scratch[m++] = x[k].d[t].p;
+      for (int t = 0; t < KA_N_TESTS && x[k].b == x[i].b; t++) c->scratch[m++] = x[k].d[t].p;
     ka_holm(c->scratch, m);
     m = 0;
     for (int64_t k = i; k < n; k++)
-      for (int t = 0; t < N_TESTS && x[k].b == x[i].b; t++) x[k].p[t] = c->scratch[m++];
+      for (int t = 0; t < KA_N_TESTS && x[k].b == x[i].b; t++) x[k].p[t] = c->scratch[m++];
   }
 }
 
@@ -173,7 +172,7 @@ static ka_status against_control(struct ka_comparison *c, json_t *list, json_t *
   for (int64_t i = 0; i < n; i++) {
     const char *word = word_of(c, &x[i]);
     json_t *row = json_pack("{s:s}", "word", word);
-    for (int t = 0; t < N_TESTS; t++)
+    for (int t = 0; t < KA_N_TESTS; t++)
       json_object_set_new(row, tests[t].name, difference_json(&x[i].d[t], x[i].p[t]));
     if (json_object_set_new(x[i].out, "against_control", row) != 0)
       return ka_fail(ctx, KA_E_MEMORY, "verdict: out of memory");
@@ -199,8 +198,8 @@ static ka_status against_baseline(struct ka_comparison *c, json_t *list, json_t 
     const struct ka_series *a = &c->series[i];
     if (a == b || a->best < 0) continue;
     json_t *row = json_object();
-    struct ka_difference d[N_TESTS];
-    for (int t = 0; t < N_TESTS; t++) {
+    struct ka_difference d[KA_N_TESTS];
+    for (int t = 0; t < KA_N_TESTS; t++) {
       d[t] = difference(c, a, b, t);
       json_object_set_new(row, tests[t].name, difference_json(&d[t], d[t].p));
     }
@@ -211,11 +210,13 @@ static ka_status against_baseline(struct ka_comparison *c, json_t *list, json_t 
         ctx, text,
         "Against %s: %s learned %.2f points %s and forgot %.2f points %s; the area "
         "below its front is %s by %.1f square points",
-        b->method, a->method, 100 * fabs(d[LEARNED].mean), d[LEARNED].mean < 0 ? "less" : "more",
-        100 * fabs(d[FORGOT].mean), d[FORGOT].mean < 0 ? "less" : "more",
-        d[AREA].mean < 0 ? "smaller" : "larger", fabs(d[AREA].mean)));
-    if (!isnan(d[AREA].se))
-      KA_TRY(ka_str_printf(ctx, text, " [%+.4f, %+.4f]", d[AREA].low, d[AREA].high));
+        b->method, a->method, 100 * fabs(d[KA_TEST_LEARNED].mean),
+        d[KA_TEST_LEARNED].mean < 0 ? "less" : "more", 100 * fabs(d[KA_TEST_FORGOT].mean),
+        d[KA_TEST_FORGOT].mean < 0 ? "less" : "more",
+        d[KA_TEST_AREA].mean < 0 ? "smaller" : "larger", 1e4 * fabs(d[KA_TEST_AREA].mean)));
+    if (!isnan(d[KA_TEST_AREA].se))
+      KA_TRY(ka_str_printf(ctx, text, " [%+.1f, %+.1f]", 1e4 * d[KA_TEST_AREA].low,
+                           1e4 * d[KA_TEST_AREA].high));
     KA_TRY(ka_str_puts(ctx, text, "."));
     KA_TRY(append(ctx, verdict, text));
   }
