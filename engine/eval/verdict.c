@@ -65,20 +65,25 @@ static json_t *difference_json(const struct ka_difference *d, double p) {
                    ka_number_json(d->p), "p_adjusted", ka_number_json(p));
 }
 
-/* +1: significantly better, -1: worse, 0: neither. */
-static int sign_of(const struct ka_comparison *c, const struct pairing *x, int test) {
-  if (!(x->p[test] < c->options->level)) return 0;
+/* +1: significantly better, -1: worse, 0: neither; by p-values that are adjusted or not. */
+static int sign_of(const struct ka_comparison *c, const struct pairing *x, int test, double p) {
+  if (!(p < c->options->level)) return 0;
   return (x->d[test].mean > 0 ? 1 : -1) * tests[test].good;
 }
 
+/* What is gained must stand after correction; that nothing was paid for it, already before. */
 static const char *word_of(const struct ka_comparison *c, const struct pairing *x) {
   if (isnan(x->d[KA_TEST_LEARNED].se) || isnan(x->d[KA_TEST_FORGOT].se)) return "unknown";
-  int l = sign_of(c, x, KA_TEST_LEARNED), f = sign_of(c, x, KA_TEST_FORGOT),
-      area = sign_of(c, x, KA_TEST_AREA);
-  bool opposite = l * f < 0;
-  int better = opposite ? area : l + f;
-  if (opposite) return better > 0 ? "better front" : better < 0 ? "worse front" : "trade";
-  return better > 0 ? "better" : better < 0 ? "worse" : "no better";
+  int sure[KA_N_TESTS], seems[KA_N_TESTS];
+  for (int t = 0; t < KA_N_TESTS; t++) {
+    sure[t] = sign_of(c, x, t, x->p[t]);
+    seems[t] = sign_of(c, x, t, x->d[t].p);
+  }
+  int any = sure[KA_TEST_LEARNED] + sure[KA_TEST_FORGOT], area = sure[KA_TEST_AREA];
+  bool sign = sure[KA_TEST_LEARNED] || sure[KA_TEST_FORGOT];
+  if (sign && seems[KA_TEST_LEARNED] * seems[KA_TEST_FORGOT] < 0)
+    return area > 0 ? "better front" : area < 0 ? "worse front" : "trade";
+  return any > 0 ? "better" : any < 0 ? "worse" : "no better";
 }
 
 /* --- sentences --------------------------------------------------------------- */

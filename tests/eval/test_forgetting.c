@@ -200,6 +200,25 @@ static void verdicts(void **state) {
   verdict_is(0.01, 0.2, "worse front", "at equal learning is worse");
 }
 
+/* Less forgetting does not count as free when less learning is only lost in the correction. */
+static void what_is_paid_counts(void **state) {
+  (void)state;
+  json_t *runs = json_array(), *out = NULL;
+  for (int s = 0; s < 3; s++) {
+    add(runs, "kappa_lowest", 10, 1e-3, s, 1, 0.19, 0.1);
+    add(runs, "other", 10, 1e-3, s, 1, 0.215, 0.5);
+    for (int d = 1; d <= 4; d++) add(runs, "random", 10, 1e-3, s, d, 0.19 + 0.01 * d, 0.5);
+  }
+  T_OK(ka_compare(ctx, runs, &rules, &out));
+  const json_t *against = json_object_get(series(out, 0), "against_control");
+  const json_t *learned = json_object_get(against, "learned");
+  assert_true(json_number_value(json_object_get(learned, "p")) < 0.05);
+  assert_true(json_number_value(json_object_get(learned, "p_adjusted")) > 0.05);
+  assert_string_equal(json_string_value(json_object_get(against, "word")), "better front");
+  json_decref(out);
+  json_decref(runs);
+}
+
 static void runs_that_do_not_compare(void **state) {
   (void)state;
   json_t *runs = json_array(), *out = NULL;
@@ -249,6 +268,7 @@ int main(void) {
       cmocka_unit_test_setup(scores, fresh),
       cmocka_unit_test_setup(divergence_of_rows, fresh),
       cmocka_unit_test_setup(verdicts, fresh),
+      cmocka_unit_test_setup(what_is_paid_counts, fresh),
       cmocka_unit_test_setup(runs_that_do_not_compare, fresh),
       cmocka_unit_test_setup(one_run_each, fresh),
   };
