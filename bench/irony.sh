@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # The setting of the KappaTune paper: a model learns to tell irony in tweets (TweetEval's task
 # "irony"); what of its English is left? Accuracy and word perplexity before and after.
-#   bash bench/irony.sh KAPPA MODEL DATA OUT [key=value ...]
+#   bash bench/irony.sh KAPPA MODEL DATA OUT --seeds 3 --draws 4 \
+#     --methods kappa_lowest,kappa_highest,kappa_mp,random,last_n,full
 # MODEL: a Hugging Face directory. DATA: {train,test}_text.txt and {train,test}_labels.txt of
 # datasets/irony in github.com/cardiffnlp/tweeteval, and wikitext.txt, any text of the old skill
-# (WikiText-2's test split, for the paper's figure). key=value words go to the job.
+# (WikiText-2's test split, for the paper's figure). What follows OUT goes to `kappa forget`: options,
+# key=value words for the job.
 set -euo pipefail
 kappa=$(realpath "$1") model=$(realpath "$2") data=$(realpath "$3") out=$4
 shift 4
@@ -48,5 +50,4 @@ val_set_size: 0
 save_steps: 0
 output_dir: irony
 YAML
-exec "$kappa" forget job.yaml "$@" --seeds 3 --draws 4 \
-  --methods kappa_lowest,kappa_highest,kappa_mp,random,last_n,full
+exec "$kappa" forget job.yaml "$@"

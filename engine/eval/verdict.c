@@ -16,10 +16,9 @@ static const char rule[] =
     "seed "
     "and over all draws of %s (seeds and draws both random, Satterthwaite's degrees of freedom), "
     "with Holm's correction over all of them at the level %g. A method is better (worse) if one of "
-    "learning and forgetting is significantly better (worse) and the other is not significantly "
-    "the "
-    "opposite; if they are opposite, the area decides; in every other case it is no better than "
-    "%s.";
+    "learning and forgetting is significantly better (worse) and the other is not the opposite at "
+    "that level even before the correction; if they are opposite, the area decides; in every other "
+    "case it is no better than %s.";
 
 static const struct { /* by KA_TEST_... */
   const char *name;
