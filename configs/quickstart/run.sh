@@ -19,7 +19,7 @@ build/kappa analyze "$out/base" --select "kappa lowest 20%"
 build/kappa train configs/quickstart/new.yaml "$@"
 build/kappa generate "$out/new" --prompt '#define ' --max-tokens 120
 echo
-build/kappa forget configs/quickstart/new.yaml max_steps=150 "$@" output_dir="$out/forget" \
-  --methods kappa_lowest,random,full --seeds 2 --draws 2 --learning-rates 1e-3,3e-3
+build/kappa forget configs/quickstart/new.yaml max_steps=80 "$@" output_dir="$out/forget" \
+  --methods kappa_lowest,random,full --seeds 2 --draws 2 --learning-rates 1e-3
 echo
 echo "The tuned model is $out/new, with its own report.html. The comparison: $out/forget/report.html"
