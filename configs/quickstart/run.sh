@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # The main job on this machine, with nothing downloaded but Debian packages: installs what is
 # missing, builds, makes a small Llama, teaches it the English of the licences (the old skill), then
-# C headers (the new one), once training the units with the lowest condition numbers and once
-# training everything, and prints what each learned and forgot. Words are passed on to the second
-# job:  bash configs/quickstart/run.sh max_steps=300 selection.fraction=0.1
+# C headers (the new one) by training the units with the lowest condition numbers; at last compares
+# that with random units and with training everything, in a report. Words are passed on to the job
+# of the new skill:  bash configs/quickstart/run.sh max_steps=300 selection.fraction=0.1
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bash docs/install-debian.sh
@@ -16,7 +16,10 @@ rm -rf "$out"
 build/kappa init --config configs/quickstart/config.json --out "$out/fresh" --tokenizer bytes
 build/kappa train configs/quickstart/old.yaml
 build/kappa analyze "$out/base" --select "kappa lowest 20%"
-build/kappa forget configs/quickstart/new.yaml "$@"
+build/kappa train configs/quickstart/new.yaml "$@"
+build/kappa generate "$out/new" --prompt '#define ' --max-tokens 120
 echo
-echo "The tuned models are in $out/new/kappa and $out/new/all; each has a report.html."
-build/kappa generate "$out/new/kappa" --prompt '#define ' --max-tokens 120
+build/kappa forget configs/quickstart/new.yaml max_steps=80 "$@" output_dir="$out/forget" \
+  --methods kappa_lowest,random,full --seeds 2 --draws 2 --learning-rates 1e-3
+echo
+echo "The tuned model is $out/new, with its own report.html. The comparison: $out/forget/report.html"

@@ -46,6 +46,7 @@ struct ka_cli {
     double f;
   } values[MAX_OPTIONS];
   int n_values;
+  struct ka_str line;
 };
 
 static const struct value *find(const struct ka_cli *cli, const char *name) {
@@ -60,6 +61,7 @@ static const struct value *known(const struct ka_cli *cli, const char *name) {
   return v;
 }
 
+const char *ka_cli_line(const struct ka_cli *cli) { return cli->line.data; }
 int ka_cli_n_args(const struct ka_cli *cli) { return cli->n_args; }
 const char *ka_cli_arg(const struct ka_cli *cli, int i) {
   return i < cli->n_args ? cli->args[i] : NULL;
@@ -198,8 +200,24 @@ static ka_status parse(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **
   return KA_STATUS_OK;
 }
 
+/* The line as it may be given to a shell again. */
+static ka_status remember_line(struct ka_ctx *ctx, struct ka_str *out, int argc, char **argv) {
+  KA_TRY(ka_str_puts(ctx, out, "kappa"));
+  for (int i = 1; i < argc; i++) {
+    size_t plain = strspn(argv[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                   "-_./=:,+@%");
+    bool quote = argv[i][plain] || !*argv[i];
+    KA_TRY(ka_str_puts(ctx, out, quote ? " '" : " "));
+    for (const char *p = argv[i]; *p; p++)
+      KA_TRY(*p == '\'' ? ka_str_puts(ctx, out, "'\\''") : ka_str_append(ctx, out, p, 1));
+    if (quote) KA_TRY(ka_str_puts(ctx, out, "'"));
+  }
+  return KA_STATUS_OK;
+}
+
 static ka_status run(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **argv) {
   KA_TRY(parse(ctx, cli, argc, argv));
+  KA_TRY(remember_line(ctx, &cli->line, argc, argv));
   const struct ka_command *c = cli->command;
   if (ka_cli_flag(cli, "help")) {
     print_help(c);
@@ -242,5 +260,6 @@ ka_status ka_cli_main(struct ka_ctx *ctx, int argc, char **argv) {
   ka_status st = run(ctx, &cli, argc, argv);
   for (int i = 0; i < cli.n_values; i++) ka_free(cli.values[i].words);
   ka_free(cli.args);
+  ka_str_deinit(&cli.line);
   return st;
 }

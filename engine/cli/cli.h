@@ -41,6 +41,8 @@ struct ka_command {
   ka_status (*run)(struct ka_ctx *ctx, const struct ka_cli *cli);
 };
 
+/* The whole line, quoted for a shell: "kappa train job.yaml 'a b'". */
+const char *ka_cli_line(const struct ka_cli *cli);
 int ka_cli_n_args(const struct ka_cli *cli);
 const char *ka_cli_arg(const struct ka_cli *cli, int i);
 /* Name must be in the command's table (or a common one); asserts otherwise. */

@@ -3,6 +3,7 @@
  * line is found out by asking: library versions from the libraries, support by running the op's
  * smallest test case. */
 #include "base/json.h"
+#include "base/machine.h"
 #include "engine/cli/cli.h"
 #include "kernels/blas.h"
 #include "kernels/op_cases.h"
@@ -13,7 +14,6 @@
 #include <pcre2.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 #include <utf8proc.h>
 #include <xxhash.h>
 #ifdef KAPPA_HAVE_ZSTD
@@ -75,20 +75,12 @@ static ka_status processor(struct ka_ctx *ctx, json_t *out) {
   HAS("avx512bf16")
 #undef HAS
 #endif
-  char line[256], name[256] = "unknown";
-  FILE *f = fopen("/proc/cpuinfo", "r");
-  while (f && fgets(line, sizeof line, f))
-    if (strncmp(line, "model name", 10) == 0 && strchr(line, ':')) {
-      snprintf(name, sizeof name, "%s", strchr(line, ':') + 2);
-      name[strcspn(name, "\n")] = 0;
-      break;
-    }
-  if (f) fclose(f);
-  KA_TRY(set_text(ctx, out, "name", name));
+  struct ka_machine machine;
+  ka_machine_look(&machine);
+  KA_TRY(set_text(ctx, out, "name", machine.processor));
   KA_TRY(set_text(ctx, out, "features", features));
   KA_TRY(set(ctx, out, "threads", json_integer(omp_get_max_threads())));
-  double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-  return set(ctx, out, "memory_bytes", json_integer((json_int_t)memory));
+  return set(ctx, out, "memory_bytes", json_integer((json_int_t)machine.memory_bytes));
 }
 
 /* "own", "ref" (by the reference kernel) or "none", by running the op's first case. */

@@ -1,155 +1,185 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kappa forget: what each way of selecting units learned and forgot, on the same job. Every method
- * is a whole `train` run under output_dir/METHOD; the table compares their held_out losses. */
-#include "base/json.h"
-#include "base/log.h"
+ * kappa forget: what was learned and what was forgotten, of models that are there (BASE TUNED...)
+ * or of one job by many methods (JOB.yaml). */
 #include "engine/cli/cli.h"
-#include "engine/cli/job_words.h"
-#include "engine/train/run.h"
+#include "engine/train/benchmark.h"
 
-#include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_METHODS = 16 };
+enum { MAX_WORDS = 256 };
 
-struct method {
-  const char *name;
-  double trained_elems;
-  json_t *held_out; /* the run's held_out.json */
-};
+/* --- JOB.yaml ---------------------------------------------------------------- */
 
-struct forget {
+static ka_status run_benchmark(struct ka_ctx *ctx, const struct ka_cli *cli, json_t **report) {
+  const char *words[MAX_WORDS];
+  struct ka_benchmark_options o = {
+      .job = ka_cli_arg(cli, 0),
+      .words = words,
+      .methods = ka_cli_str(cli, "methods"),
+      .learning_rates = ka_cli_str(cli, "learning-rates"),
+      .budgets = ka_cli_str(cli, "budgets"),
+      .also = ka_cli_str(cli, "also"),
+      .n_seeds = ka_cli_int(cli, "seeds"),
+      .n_draws = ka_cli_int(cli, "draws"),
+      .n_parallel = ka_cli_int(cli, "parallel"),
+      .device = ka_cli_given(cli, "device") ? ka_cli_str(cli, "device") : NULL,
+      .command = ka_cli_line(cli),
+  };
+  for (int i = 1; i < ka_cli_n_args(cli); i++) {
+    if (i > MAX_WORDS)
+      return ka_fail(ctx, KA_E_USAGE, "more than %d key=value words; put them into the job file",
+                     MAX_WORDS);
+    words[o.n_words++] = ka_cli_arg(cli, i);
+  }
+  return ka_benchmark(ctx, &o, report);
+}
+
+/* --- BASE TUNED... ----------------------------------------------------------- */
+
+struct models {
   struct ka_arena arena;
-  const char *output_dir;
-  double n_elems;
-  int n;
-  struct method methods[MAX_METHODS];
+  struct ka_scoring_spec spec;
+  struct ka_job_held_out texts[MAX_WORDS];
+  const char *tasks[2][MAX_WORDS]; /* old, new */
+  const char *labels[MAX_WORDS], *paths[MAX_WORDS];
+  int64_t n;
 };
 
-static ka_status split_methods(struct ka_ctx *ctx, struct forget *f, const char *list) {
-  for (const char *p = list; *p;) {
+static ka_status read_tasks(struct ka_ctx *ctx, struct models *m, const struct ka_cli *cli,
+                            const char *option, const char **list, struct ka_texts *out) {
+  const char *words = ka_cli_str(cli, option);
+  *out = (struct ka_texts){list, 0};
+  for (const char *p = words ? words : ""; *p;) {
     size_t n = strcspn(p, ",");
-    if (n == 0 || f->n == MAX_METHODS)
-      return ka_fail(ctx, KA_E_USAGE,
-                     "--methods: got \"%s\", expected 1 to %d metrics with commas between", list,
-                     MAX_METHODS);
-    KA_TRY(ka_arena_str(&f->arena, &f->methods[f->n++].name, p, n));
+    if (out->n == MAX_WORDS)
+      return ka_fail(ctx, KA_E_USAGE, "--%s: more than %d", option, MAX_WORDS);
+    if (n > 0) KA_TRY(ka_arena_str(&m->arena, &list[out->n++], p, n));
     p += n + (p[n] == ',');
   }
   return KA_STATUS_OK;
 }
 
-static ka_status read_held_out(struct ka_ctx *ctx, struct forget *f, struct method *m) {
-  const char *path;
-  KA_TRY(ka_arena_printf(&f->arena, &path, "%s/%s/held_out.json", f->output_dir, m->name));
-  return ka_json_load(ctx, path, &m->held_out);
-}
-
-/* The job again, with this method and a directory of its own. */
-static ka_status run_method(struct ka_ctx *ctx, struct forget *f, struct method *m,
-                            const struct ka_cli *cli) {
-  const char *extra[2];
-  struct ka_job job;
-  struct ka_run run;
-  KA_TRY(ka_arena_printf(&f->arena, &extra[0], "selection.metric=%s", m->name));
-  KA_TRY(ka_arena_printf(&f->arena, &extra[1], "output_dir=%s/%s", f->output_dir, m->name));
-  struct ka_run_options options = {
-      .device = ka_cli_given(cli, "device") ? ka_cli_str(cli, "device") : NULL,
-      .resume = ka_cli_flag(cli, "resume"),
-  };
-  ka_status st = ka_cli_job(ctx, &job, cli, extra, 2);
-  if (ka_ok(st)) {
-    ka_info(ctx, "forget", "method %s", m->name);
-    st = ka_run_open(ctx, &run, &job, &options);
-    if (ka_ok(st)) st = ka_run_train(&run);
-    if (ka_ok(st)) {
-      f->n_elems = (double)ka_model_n_elems(&run.model);
-      for (int64_t i = 0; i < run.model.n_slices; i++)
-        m->trained_elems += (double)(run.model.slices[i].n_rows * run.model.slices[i].n_cols);
-    }
-    ka_run_close(&run);
+/* A text's name in tables is that of its file. */
+static ka_status read_texts(struct ka_ctx *ctx, struct models *m, const struct ka_cli *cli,
+                            const char *option, const char *role) {
+  const char *const *files;
+  int n = ka_cli_list(cli, option, &files);
+  for (int i = 0; i < n; i++) {
+    if (m->spec.measures.n_texts == MAX_WORDS)
+      return ka_fail(ctx, KA_E_USAGE, "--%s: more than %d texts", option, MAX_WORDS);
+    m->texts[m->spec.measures.n_texts++] =
+        (struct ka_job_held_out){.name = ka_path_base(files[i]),
+                                 .path = {(const char **)(uintptr_t)&files[i], 1},
+                                 .role = role,
+                                 .split = "train",
+                                 .field = "text"};
   }
-  ka_job_close(&job);
-  return ka_ok(st) ? read_held_out(ctx, f, m) : st;
+  return KA_STATUS_OK;
 }
 
-static double loss_of(const json_t *held_out, size_t i, const char *key) {
-  const json_t *v = json_object_get(json_array_get(held_out, i), key);
-  return json_is_number(v) ? json_number_value(v) : NAN;
-}
-
-static void print_table(const struct forget *f) {
-  size_t n_texts = json_array_size(f->methods[0].held_out);
-  printf("\n%-14s %9s", "method", "trained");
-  for (size_t t = 0; t < n_texts; t++)
-    printf("   %-26.26s",
-           json_string_value(json_object_get(json_array_get(f->methods[0].held_out, t), "name")));
-  printf("\n%-14s %9s", "", "");
-  for (size_t t = 0; t < n_texts; t++) printf("   %8s %8s %8s", "before", "after", "change");
-  putchar('\n');
-  for (int i = 0; i < f->n; i++) {
-    const struct method *m = &f->methods[i];
-    printf("%-14s %7.1f %%", m->name, 100 * m->trained_elems / f->n_elems);
-    for (size_t t = 0; t < n_texts; t++) {
-      double before = loss_of(m->held_out, t, "loss_before"),
-             after = loss_of(m->held_out, t, "loss_after");
-      printf("   %8.4f %8.4f %+8.4f", before, after, after - before);
-    }
-    putchar('\n');
+/* NAME=PATH, or PATH. */
+static ka_status read_models(struct ka_ctx *ctx, struct models *m, const struct ka_cli *cli) {
+  for (int i = 1; i < ka_cli_n_args(cli); i++) {
+    const char *arg = ka_cli_arg(cli, i), *equals = strchr(arg, '=');
+    size_t n = equals ? (size_t)(equals - arg) : 0;
+    if (m->n == MAX_WORDS) return ka_fail(ctx, KA_E_USAGE, "more than %d models", MAX_WORDS);
+    bool named = n > 0 && !memchr(arg, '/', n);
+    m->paths[m->n] = named ? equals + 1 : arg;
+    KA_TRY(ka_arena_str(&m->arena, &m->labels[m->n], arg, named ? n : strlen(arg)));
+    m->n++;
   }
+  return KA_STATUS_OK;
 }
 
-static ka_status write_json(struct ka_ctx *ctx, const struct forget *f, const char *path) {
-  json_t *root = json_object();
-  for (int i = 0; i < f->n; i++)
-    json_object_set_new(root, f->methods[i].name,
-                        json_pack("{s:f, s:f, s:O}", "trained_params", f->methods[i].trained_elems,
-                                  "params", f->n_elems, "held_out", f->methods[i].held_out));
-  ka_status st = ka_json_write(ctx, root, path);
-  json_decref(root);
+static ka_status read_all(struct ka_ctx *ctx, struct models *m, const struct ka_cli *cli) {
+  struct ka_measures_spec *s = &m->spec.measures;
+  m->spec.base = ka_cli_arg(cli, 0);
+  m->spec.device = ka_cli_str(cli, "device");
+  m->spec.weight = ka_cli_float(cli, "weight");
+  s->texts = m->texts;
+  s->limit = ka_cli_float(cli, "limit");
+  if (!(s->limit >= 0) || !(m->spec.weight >= 0))
+    return ka_fail(ctx, KA_E_USAGE, "--limit, --weight: expected 0 or more");
+  if (ka_cli_n_args(cli) < 2)
+    return ka_fail(ctx, KA_E_USAGE, "forget: a JOB.yaml, or BASE and one TUNED model or more");
+  KA_TRY(read_tasks(ctx, m, cli, "tasks", m->tasks[0], &s->old_tasks));
+  KA_TRY(read_tasks(ctx, m, cli, "new-tasks", m->tasks[1], &s->new_tasks));
+  KA_TRY(read_texts(ctx, m, cli, "new-text", "new"));
+  KA_TRY(read_texts(ctx, m, cli, "text", "old"));
+  return read_models(ctx, m, cli);
+}
+
+static ka_status compare_models(struct ka_ctx *ctx, const struct ka_cli *cli, json_t **report) {
+  void *mem;
+  KA_TRY(ka_alloc_n(ctx, &mem, 1, sizeof(struct models), "models"));
+  struct models *m = mem;
+  ka_arena_init(&m->arena, ctx, "forget");
+  ka_status st = read_all(ctx, m, cli);
+  if (ka_ok(st))
+    st = ka_compare_models(ctx, &m->spec, m->labels, m->paths, m->n, ka_cli_str(cli, "report"),
+                           ka_cli_line(cli), report);
+  ka_arena_deinit(&m->arena);
+  ka_free(m);
   return st;
 }
 
-static ka_status compare(struct ka_ctx *ctx, struct forget *f, const struct ka_cli *cli) {
-  struct ka_job job;
-  ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
-  if (ka_ok(st) && job.held_out.n == 0)
-    st = ka_fail(ctx, KA_E_INPUT,
-                 "%s: held_out: missing; name the texts whose losses are to be compared",
-                 ka_job_place(&job, "held_out"));
-  if (ka_ok(st))
-    st = ka_arena_str(&f->arena, &f->output_dir, job.output_dir, strlen(job.output_dir));
-  ka_job_close(&job);
-  KA_TRY(st);
-  KA_TRY(split_methods(ctx, f, ka_cli_str(cli, "methods")));
-  for (int i = 0; i < f->n; i++) KA_TRY(run_method(ctx, f, &f->methods[i], cli));
-  const char *json = ka_cli_str(cli, "json");
-  if (!json || strcmp(json, "-") != 0) print_table(f);
-  return json ? write_json(ctx, f, json) : KA_STATUS_OK;
+/* --- both -------------------------------------------------------------------- */
+
+static ka_status print_methods(struct ka_ctx *ctx) {
+  struct ka_str text = {0};
+  ka_status st = ka_benchmark_methods(ctx, &text);
+  if (ka_ok(st)) fputs(text.data, stdout);
+  ka_str_deinit(&text);
+  return st;
 }
 
 static ka_status forget_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
-  struct forget f = {0};
-  ka_arena_init(&f.arena, ctx, "forget");
-  ka_status st = compare(ctx, &f, cli);
-  for (int i = 0; i < f.n; i++) json_decref(f.methods[i].held_out);
-  ka_arena_deinit(&f.arena);
+  const char *json = ka_cli_str(cli, "json"), *what = ka_cli_arg(cli, 0);
+  json_t *report = NULL;
+  if (strcmp(ka_cli_str(cli, "methods"), "list") == 0) return print_methods(ctx);
+  if (!what) return ka_fail(ctx, KA_E_USAGE, "forget: a JOB.yaml, or BASE and TUNED models");
+  bool job = ka_ends_with(what, ".yaml") || ka_ends_with(what, ".yml");
+  KA_TRY(job ? run_benchmark(ctx, cli, &report) : compare_models(ctx, cli, &report));
+  ka_status st = json ? ka_json_write(ctx, report, json) : KA_STATUS_OK;
+  if (!json || strcmp(json, "-") != 0) ka_benchmark_print(report);
+  json_decref(report);
   return st;
 }
 
 const struct ka_command ka_command_forget = {
     .name = "forget",
-    .args = "JOB.yaml [key=value ...]",
-    .summary = "one job by several selections: what each learned, what each forgot",
-    .min_args = 1,
+    .args = "JOB.yaml [key=value ...] | BASE [NAME=]TUNED...",
+    .summary = "what was learned and what was forgotten: one job by many methods, or tuned models",
+    .min_args = 0,
     .max_args = -1,
     .options =
         (const struct ka_option[]){
-            {"methods", KA_OPT_STR, "A,B,...", "kappa,all",
-             "values of selection.metric; each trains into output_dir/METHOD"},
-            {"resume", KA_OPT_FLAG, NULL, NULL, "continue each from its newest checkpoint"},
-            {"json", KA_OPT_STR, "FILE", NULL, "write the table as JSON (- for stdout)"},
+            {"methods", KA_OPT_STR, "A,B,...", "kappa_lowest,kappa_highest,random,last_n,full",
+             "of a job: what is compared; \"list\" names all"},
+            {"learning-rates", KA_OPT_STR, "A,B,...", NULL,
+             "of a job: each method's sweep (default: the job's, a third and three times it)"},
+            {"budgets", KA_OPT_STR, "A,B,...", NULL,
+             "of a job: values of its selection.fraction or selection.params"},
+            {"seeds", KA_OPT_INT, "N", "3",
+             "of a job: runs of each, differing in the data's order"},
+            {"draws", KA_OPT_INT, "N", "4", "of a job: selections of method random"},
+            {"parallel", KA_OPT_INT, "N", "0",
+             "of a job: runs at once; 0: as cores and memory allow"},
+            {"also", KA_OPT_STR, "FILE.jsonl", NULL,
+             "of a job: models tuned elsewhere, measured too: {\"method\", \"learning_rate\", "
+             "\"seed\", \"model\"} a line"},
+            {"tasks", KA_OPT_STR, "A.yaml,...", NULL, "of models: tasks of old skills"},
+            {"new-tasks", KA_OPT_STR, "A.yaml,...", NULL, "of models: tasks of the new skill"},
+            {"text", KA_OPT_LIST, "FILE", NULL, "of models: texts of old skills"},
+            {"new-text", KA_OPT_LIST, "FILE", NULL, "of models: texts of the new skill"},
+            {"limit", KA_OPT_FLOAT, "N", "0",
+             "of models: documents of a task; below 1 that part; 0 all"},
+            {"weight", KA_OPT_FLOAT, "W", "1", "of models: of forgetting in the score"},
+            {"report", KA_OPT_STR, "DIR", NULL,
+             "of models: where report.html, .md and .json go (a job's: its output_dir)"},
+            {"json", KA_OPT_STR, "FILE", NULL, "write the report as JSON (- for stdout)"},
             {0}},
     .run = forget_run,
 };

@@ -13,6 +13,7 @@ static ka_status train_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
       .device = ka_cli_given(cli, "device") ? ka_cli_str(cli, "device") : NULL,
       .resume = ka_cli_flag(cli, "resume"),
       .plan = dry,
+      .command = ka_cli_line(cli),
   };
   ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
   if (ka_ok(st)) {

@@ -3,6 +3,7 @@
 #include "engine/eval/text_loss.h"
 
 #include "base/file.h"
+#include "engine/eval/divergence.h"
 
 #include <math.h>
 #include <string.h>
@@ -84,6 +85,7 @@ ka_status ka_text_scorer_finish(struct ka_text_scorer *s) {
   KA_TRY(ka_model_eval(s->model, &batch, &loss_sum, NULL));
   s->total.loss_sum += loss_sum;
   s->total.n_tokens += s->n_targets;
+  if (s->base) KA_TRY(ka_divergence(ctx, s->base, s->model, &batch, &s->kl_sum));
   if (s->on_batch) s->on_batch(s->user, s->n_targets);
   s->n_rows = s->n_targets = 0;
   return KA_STATUS_OK;

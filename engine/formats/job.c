@@ -213,3 +213,10 @@ void ka_job_close(struct ka_job *job) {
   ka_key_file_close(&job->file);
   *job = (struct ka_job){0};
 }
+
+ka_status ka_job_json(struct ka_ctx *ctx, const struct ka_job *job, json_t **out) {
+  *out = ka_key_json(&ka_job_table, KA_SCOPE_JOB, job);
+  if (*out) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INPUT, "%s: a text is not valid UTF-8, or memory is out",
+                 job->file.path);
+}

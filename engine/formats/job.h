@@ -82,6 +82,9 @@ ka_status ka_job_parse(struct ka_ctx *ctx, struct ka_job *job, const char *text,
                        const char *path, const char *dir, const char *const *overrides, int64_t n);
 void ka_job_close(struct ka_job *job);
 
+/* Every key with its value, as it holds (new reference). KA_E_INPUT: a text that is not UTF-8. */
+ka_status ka_job_json(struct ka_ctx *ctx, const struct ka_job *job, json_t **out);
+
 /* Where a key was given, for messages about its value; see ka_key_place. */
 static inline const char *ka_job_place(const struct ka_job *job, const char *key) {
   return ka_key_place(&job->file, key);

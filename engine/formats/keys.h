@@ -8,6 +8,7 @@
 #define KAPPA_ENGINE_FORMATS_KEYS_H
 
 #include "base/file.h"
+#include "base/json.h"
 
 struct ka_texts {
   const char **items;
@@ -91,6 +92,10 @@ const struct ka_key *ka_key_find(const struct ka_key_table *t, int scope, const 
 bool ka_key_is_later(const struct ka_key_table *t, const struct ka_key *key);
 /* Is `name` one of the words of a space-separated list? */
 bool ka_key_in_words(const char *words, const char *name);
+
+/* The keys of a scope with their values, defaults included, in the table's order; its keys must not
+ * be of type ANY. A new reference; NULL: no memory (or a text that is not UTF-8). */
+json_t *ka_key_json(const struct ka_key_table *t, int scope, const void *object);
 
 /* One Markdown table of a scope's keys, appended to out. */
 ka_status ka_key_doc(struct ka_ctx *ctx, struct ka_str *out, const struct ka_key_table *t,

@@ -31,8 +31,8 @@ static const struct {
              {"training_args.bin", KA_FILE_RUN},
              {"trainer_state.json", KA_FILE_RUN},
              {"train_log.jsonl", KA_FILE_RUN},
-             {"held_out.json", KA_FILE_RUN},
-             {"report.html", KA_FILE_RUN},
+             {"job.json", KA_FILE_RUN},
+             {"report.*", KA_FILE_RUN},
              {"events.out.tfevents.*", KA_FILE_RUN},
              {"*.tmp.*", KA_FILE_RUN}};
 

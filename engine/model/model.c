@@ -381,3 +381,7 @@ ka_status ka_model_forward(struct ka_model *m, const struct ka_batch *batch, flo
   KA_TRY(ka_trunk_fwd(m, hidden, NULL));
   return ka_head_logits(m, 0, batch->B * batch->T, hidden ? hidden[m->recipe.L] : NULL, logits);
 }
+
+ka_status ka_model_logits(struct ka_model *m, int64_t first, int64_t n, float *logits) {
+  return ka_head_logits(m, first, n, NULL, logits);
+}

@@ -144,5 +144,8 @@ ka_status ka_model_weights_changed(struct ka_model *m);
  */
 ka_status ka_model_forward(struct ka_model *m, const struct ka_batch *batch, float *logits,
                            float **hidden);
+/* Of the last such pass, which may have skipped them: the logits of rows [first, first + n) of
+ * [B*T], logits [n,V] f32. */
+ka_status ka_model_logits(struct ka_model *m, int64_t first, int64_t n, float *logits);
 
 #endif

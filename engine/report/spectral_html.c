@@ -4,7 +4,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "engine/report/svg_chart.h"
+#include "engine/report/page.h"
 
 #include <math.h>
 #include <string.h>

@@ -105,6 +105,70 @@ out:
   return st;
 }
 
+ka_status ka_ckpt_write_slices(struct ka_ctx *ctx, const char *out_dir, const char *name,
+                               const struct ka_optim *o) {
+  struct ka_arena a;
+  const char *tmp = NULL, *final;
+  ka_arena_init(&a, ctx, "trained slices");
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_arena_printf(&a, &tmp, "%s/.checkpoint-%s.tmp", out_dir, name), out);
+  KA_TRY_GOTO(ka_path_join(&a, &final, out_dir, name), out);
+  KA_TRY_GOTO(ka_remove_tree(ctx, tmp), out);
+  KA_TRY_GOTO(ka_make_dirs(ctx, tmp), out);
+  KA_TRY_GOTO(write_tensors(ctx, &a, tmp, o), out);
+  if (ka_path_exists(final)) KA_TRY_GOTO(discard(ctx, &a, out_dir, name), out);
+  KA_TRY_GOTO(ka_rename(ctx, tmp, final), out);
+  tmp = NULL;
+out:
+  if (!ka_ok(st) && tmp) (void)!ka_ok(ka_remove_tree(ctx, tmp));
+  ka_arena_deinit(&a);
+  return st;
+}
+
+/* Does a checkpoint name this directory? */
+static ka_status named(struct ka_arena *a, const char *out_dir, const char *const *names, int64_t n,
+                       const char *key, const char *dir, bool *out) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *path;
+  *out = false;
+  for (int64_t i = 0; i < n && !*out; i++) {
+    json_t *state = NULL;
+    if (step_of(names[i]) < 0) continue;
+    KA_TRY(ka_path_join(a, &path, out_dir, names[i]));
+    KA_TRY(ka_ckpt_state(ctx, path, &state));
+    const json_t *v = json_object_get(json_object_get(state, "run"), key);
+    *out = json_is_string(v) && strcmp(json_string_value(v), dir) == 0;
+    json_decref(state);
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status sweep_named(struct ka_arena *a, const char *out_dir, const char *prefix,
+                             const char *key, const char *keep) {
+  struct ka_ctx *ctx = a->ctx;
+  const char **names, *path;
+  int64_t n = 0;
+  KA_TRY(ka_list_dir(a, out_dir, &names, &n));
+  for (int64_t i = 0; i < n; i++) {
+    bool needed = keep && strcmp(names[i], keep) == 0;
+    if (needed || !ka_starts_with(names[i], prefix)) continue;
+    KA_TRY(named(a, out_dir, names, n, key, names[i], &needed));
+    if (needed) continue;
+    KA_TRY(ka_path_join(a, &path, out_dir, names[i]));
+    KA_TRY(ka_remove_tree(ctx, path));
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_ckpt_sweep_named(struct ka_ctx *ctx, const char *out_dir, const char *prefix,
+                              const char *key, const char *keep) {
+  struct ka_arena a;
+  ka_arena_init(&a, ctx, "checkpoint sweep");
+  ka_status st = sweep_named(&a, out_dir, prefix, key, keep);
+  ka_arena_deinit(&a);
+  return st;
+}
+
 ka_status ka_ckpt_newest(struct ka_arena *a, const char *out_dir, const char **dir, int64_t *step) {
   struct ka_ctx *ctx = a->ctx;
   const char **names;

@@ -29,6 +29,16 @@ ka_status ka_ckpt_state(struct ka_ctx *ctx, const char *dir, json_t **state);
  * when the checkpoint's slices are not exactly the optimizer's. */
 ka_status ka_ckpt_load(struct ka_ctx *ctx, const char *dir, struct ka_optim *o);
 
+/* Writes OUT/NAME/trained.safetensors alone, for ka_ckpt_load; by rename, in place of an older one.
+ */
+ka_status ka_ckpt_write_slices(struct ka_ctx *ctx, const char *out_dir, const char *name,
+                               const struct ka_optim *o);
+
+/* Removes the directories OUT/PREFIX* but `keep` (NULL: none) and those that a checkpoint's "run"
+ * names: in member `key` of it. */
+ka_status ka_ckpt_sweep_named(struct ka_ctx *ctx, const char *out_dir, const char *prefix,
+                              const char *key, const char *keep);
+
 /* Removes what a killed run left half-written: OUT/.checkpoint-*.tmp. */
 ka_status ka_ckpt_sweep(struct ka_ctx *ctx, const char *out_dir);
 

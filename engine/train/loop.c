@@ -96,16 +96,17 @@ ka_status ka_loop_step(struct ka_loop *l, struct ka_loop_step *out) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_loop_validate(struct ka_loop *l, double *loss, int64_t *n_targets) {
-  struct ka_ctx *ctx = l->ctx;
+ka_status ka_source_loss(struct ka_model *m, const struct ka_batch_source *source, double *loss,
+                         int64_t *n_targets) {
+  struct ka_ctx *ctx = m->ctx;
   double sum = 0;
   *n_targets = 0;
-  for (int64_t i = 0; i < l->validation.n; i++) {
+  for (int64_t i = 0; i < source->n; i++) {
     struct ka_batch batch;
     double part = 0;
-    KA_TRY(l->validation.get(l->validation.user, i, &batch));
+    KA_TRY(source->get(source->user, i, &batch));
     if (batch.n_targets == 0) continue;
-    KA_TRY(ka_model_eval(l->model, &batch, &part, NULL));
+    KA_TRY(ka_model_eval(m, &batch, &part, NULL));
     sum += part;
     *n_targets += batch.n_targets;
   }
@@ -117,7 +118,11 @@ static double epoch_of(const struct ka_loop *l) {
   return l->train.n > 0 ? (double)(l->step * l->config.accumulation) / (double)l->train.n : 0;
 }
 
-static double seconds(const struct ka_loop *l) { return l->time_s + ka_now_s() - l->start_s; }
+double ka_loop_seconds(const struct ka_loop *l) { return l->time_s + ka_now_s() - l->start_s; }
+
+json_t *ka_loop_row(const struct ka_loop *l) {
+  return json_pack("{s:I, s:f}", "step", (json_int_t)l->step, "epoch", epoch_of(l));
+}
 
 static ka_status log_step(struct ka_loop *l, double norm) {
   struct ka_ctx *ctx = l->ctx;
@@ -128,7 +133,7 @@ static ka_status log_step(struct ka_loop *l, double norm) {
   bool anchored = l->model->kl_weight > 0;
   json_t *row = json_pack("{s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:f}", "step", (json_int_t)l->step,
                           "epoch", epoch_of(l), "loss", loss, "grad_norm", norm, "lr", lr, "tok",
-                          (json_int_t)l->n_tok, "tok_per_s", rate, "time_s", seconds(l));
+                          (json_int_t)l->n_tok, "tok_per_s", rate, "time_s", ka_loop_seconds(l));
   if (anchored) json_object_set_new(row, "kl", json_real(kl));
   KA_TRY(ka_jsonl_row(ctx, l->log, row));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/loss", l->step, loss));
@@ -149,7 +154,7 @@ static ka_status log_validation(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   double loss = 0, before = ka_now_s();
   int64_t n_targets = 0;
-  KA_TRY(ka_loop_validate(l, &loss, &n_targets));
+  KA_TRY(ka_source_loss(l->model, &l->validation, &loss, &n_targets));
   if (!isfinite(loss))
     return ka_fail(ctx, KA_E_CHECK, "step %lld: the validation loss is %g", (long long)l->step,
                    loss);
@@ -160,7 +165,7 @@ static ka_status log_validation(struct ka_loop *l) {
   KA_TRY(ka_jsonl_row(ctx, l->log,
                       json_pack("{s:I, s:f, s:f, s:I, s:f}", "step", (json_int_t)l->step, "epoch",
                                 epoch_of(l), "eval_loss", loss, "eval_tok", (json_int_t)n_targets,
-                                "time_s", seconds(l))));
+                                "time_s", ka_loop_seconds(l))));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "eval/loss", l->step, loss));
   return ka_tb_flush(ctx, l->tensorboard);
 }
@@ -185,9 +190,10 @@ ka_status ka_loop_save(struct ka_loop *l) {
   for (int64_t i = 0; i < l->optim->n; i++)
     json_array_append_new(t, json_integer((json_int_t)l->optim->slices[i].t));
   json_t *state = json_pack(
-      "{s:i, s:I, s:I, s:f, s:f, s:f, s:I, s:o, s:o, s:o, s:O}", "version", 1, "step",
-      (json_int_t)l->step, "tok", (json_int_t)l->n_tok, "time_s", seconds(l), "row_loss",
-      l->row_loss, "row_kl", l->row_kl, "row_targets", (json_int_t)l->row_targets, "eval_loss",
+      "{s:i, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:I, s:o, s:o, s:o, s:O}", "version", 1, "step",
+      (json_int_t)l->step, "watched", (json_int_t)l->watched_step, "stopped", l->stopped, "tok",
+      (json_int_t)l->n_tok, "time_s", ka_loop_seconds(l), "row_loss", l->row_loss, "row_kl",
+      l->row_kl, "row_targets", (json_int_t)l->row_targets, "eval_loss",
       isfinite(l->last_eval_loss) ? json_real(l->last_eval_loss) : json_null(), "t", t,
       "device_choices", choices, "run", l->carried);
   if (!state) return ka_fail(ctx, KA_E_MEMORY, "checkpoint state: out of memory");
@@ -203,6 +209,8 @@ static ka_status read_counters(struct ka_loop *l, const char *dir, const json_t 
   KA_TRY(ka_json_i64(ctx, dir, state, "step", &l->step));
   KA_TRY(ka_json_i64(ctx, dir, state, "tok", &l->n_tok));
   KA_TRY(ka_json_i64(ctx, dir, state, "row_targets", &l->row_targets));
+  KA_TRY(ka_json_i64_or(ctx, dir, state, "watched", -1, &l->watched_step));
+  KA_TRY(ka_json_bool_or(ctx, dir, state, "stopped", false, &l->stopped));
   KA_TRY(ka_json_f64_or(ctx, dir, state, "row_loss", 0, &l->row_loss));
   KA_TRY(ka_json_f64_or(ctx, dir, state, "row_kl", 0, &l->row_kl));
   KA_TRY(ka_json_f64_or(ctx, dir, state, "time_s", 0, &l->time_s));
@@ -219,6 +227,7 @@ static ka_status read_counters(struct ka_loop *l, const char *dir, const json_t 
 ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir) {
   struct ka_ctx *ctx = l->ctx;
   l->last_eval_loss = NAN;
+  l->watched_step = -1;
   if (checkpoint_dir) {
     json_t *state = NULL;
     KA_TRY(ka_ckpt_load(ctx, checkpoint_dir, l->optim));
@@ -239,20 +248,50 @@ static void note(struct ka_loop *l, double loss, double first_tok) {
   snprintf(l->note, sizeof l->note, "loss %.4f  %s tok/s", loss, rate);
 }
 
+bool ka_loop_done(const struct ka_loop *l) {
+  return l->stopped || l->step >= l->config.schedule.n_steps;
+}
+
+static ka_status save_and_leave(struct ka_loop *l) {
+  struct ka_ctx *ctx = l->ctx;
+  KA_TRY(ka_loop_save(l));
+  return ka_fail(ctx, KA_E_INTERRUPTED,
+                 "interrupted; saved %s/checkpoint-%lld, continue with --resume", l->config.out_dir,
+                 (long long)l->step);
+}
+
+static bool look_due(const struct ka_loop *l) {
+  return l->watch && l->watched_step != l->step &&
+         (l->step == 0 || due(l->step, l->config.watch_steps, l->config.schedule.n_steps));
+}
+
+/* One that is interrupted is made up for when the run is resumed. */
+static ka_status look(struct ka_loop *l) {
+  struct ka_ctx *ctx = l->ctx;
+  double before = ka_now_s();
+  ka_status st = l->watch(l->watch_user, l);
+  l->row_start_s += ka_now_s() - before;
+  if (ka_ok(st)) l->watched_step = l->step;
+  if (st.code != KA_E_INTERRUPTED) return st;
+  ka_error_clear(ctx);
+  return save_and_leave(l);
+}
+
 static ka_status after_step(struct ka_loop *l, double norm) {
   struct ka_ctx *ctx = l->ctx;
   const struct ka_loop_config *c = &l->config;
   int64_t n_steps = c->schedule.n_steps;
-  if (due(l->step, c->logging_steps, n_steps)) KA_TRY(log_step(l, norm));
-  if (l->validation.n > 0 && due(l->step, c->eval_steps, n_steps)) KA_TRY(log_validation(l));
-  bool stop = interrupted(l) && l->step < n_steps;
-  bool save = c->save_steps > 0 && due(l->step, c->save_steps, n_steps);
-  if (stop || save) KA_TRY(ka_loop_save(l));
-  if (stop)
-    return ka_fail(ctx, KA_E_INTERRUPTED,
-                   "interrupted; saved %s/checkpoint-%lld, continue with --resume", c->out_dir,
-                   (long long)l->step);
-  return KA_STATUS_OK;
+  bool row = due(l->step, c->logging_steps, n_steps);
+  bool watch = look_due(l);
+  if (row) KA_TRY(log_step(l, norm));
+  if (l->validation.n > 0 && (watch || due(l->step, c->eval_steps, n_steps)))
+    KA_TRY(log_validation(l));
+  if (watch) KA_TRY(look(l));
+  if (l->stopped && !row) KA_TRY(log_step(l, norm));
+  bool stop = interrupted(l) && !ka_loop_done(l);
+  bool save = c->save_steps > 0 && (l->stopped || due(l->step, c->save_steps, n_steps));
+  if (stop) return save_and_leave(l);
+  return save ? ka_loop_save(l) : KA_STATUS_OK;
 }
 
 ka_status ka_loop_run(struct ka_loop *l) {
@@ -260,8 +299,10 @@ ka_status ka_loop_run(struct ka_loop *l) {
   ka_status st = KA_STATUS_OK;
   double first_tok = (double)l->n_tok;
   ka_progress_begin(ctx, &l->progress, "train", l->step, l->config.schedule.n_steps);
-  if (l->step == 0 && l->validation.n > 0) KA_TRY_GOTO(log_validation(l), out);
-  while (l->step < l->config.schedule.n_steps) {
+  if (l->step == 0 && l->validation.n > 0 && isnan(l->last_eval_loss))
+    KA_TRY_GOTO(log_validation(l), out);
+  if (look_due(l)) KA_TRY_GOTO(look(l), out);
+  while (!ka_loop_done(l)) {
     struct ka_loop_step s;
     KA_TRY_GOTO(ka_loop_step(l, &s), out);
     l->row_loss += s.loss;

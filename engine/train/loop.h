@@ -29,6 +29,7 @@ struct ka_loop_config {
   int64_t logging_steps, eval_steps; /* and the last step; 0: that alone */
   int64_t save_steps;                /* and the last step; 0: only when interrupted */
   int64_t save_total_limit;          /* 0: keep all */
+  int64_t watch_steps;   /* watch before the first step, after every so many and after the last */
   int64_t refresh_steps; /* the loop returns after every so many steps; 0: at the end alone */
   const char *out_dir;
   const char *selection_path; /* copied into checkpoints; may be NULL */
@@ -43,6 +44,10 @@ struct ka_loop {
   struct ka_jsonl *log;
   struct ka_tensorboard *tensorboard;
   json_t *carried; /* kept in every checkpoint as "run"; borrowed */
+  /* Looks at the model between two steps, the validation of which is done; may set `stopped`, which
+   * makes this step the last one. What it must remember goes into `carried`. NULL: nobody looks. */
+  ka_status (*watch)(void *user, struct ka_loop *l);
+  void *watch_user;
 
   /* State, in checkpoints. */
   int64_t step;            /* steps done */
@@ -51,6 +56,8 @@ struct ka_loop {
   double row_loss, row_kl; /* since the last log row: sums over its targets */
   int64_t row_targets;
   double last_eval_loss; /* NaN: none yet */
+  int64_t watched_step;  /* of the last look; -1: none yet */
+  bool stopped;
 
   /* Of this session. */
   struct ka_progress progress;
@@ -67,13 +74,22 @@ ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir);
 /* Writes the checkpoint of the step at hand. */
 ka_status ka_loop_save(struct ka_loop *l);
 
-/* Runs to the end of the schedule, or to the next multiple of refresh_steps; writes checkpoints.
+/* No step is left: the schedule's end, or stopped. */
+bool ka_loop_done(const struct ka_loop *l);
+
+/* Runs until it is done, or to the next multiple of refresh_steps; writes checkpoints.
  * KA_E_INTERRUPTED after a signal (checkpoint written), KA_E_CHECK when loss or gradient stop being
  * finite (nothing written). */
 ka_status ka_loop_run(struct ka_loop *l);
 
-/* Mean loss over the validation source's targets. */
-ka_status ka_loop_validate(struct ka_loop *l, double *loss, int64_t *n_targets);
+/* Mean loss over all targets of a source; NaN when it has none. */
+ka_status ka_source_loss(struct ka_model *m, const struct ka_batch_source *source, double *loss,
+                         int64_t *n_targets);
+
+/* What every row of the log starts with: {"step", "epoch"}; a new reference. Seconds of training so
+ * far. */
+json_t *ka_loop_row(const struct ka_loop *l);
+double ka_loop_seconds(const struct ka_loop *l);
 
 /* What a step saw: sums over its targets, and the gradient norm before clipping. */
 struct ka_loop_step {

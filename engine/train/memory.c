@@ -3,9 +3,8 @@
 #include "engine/train/memory.h"
 
 #include "base/log.h"
+#include "base/machine.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 struct ka_optim_config ka_run_optim_config(const struct ka_run *r) {
@@ -22,17 +21,6 @@ struct ka_optim_config ka_run_optim_config(const struct ka_run *r) {
       .pull = strcmp(job->anchor.kind, "l2") == 0 ? job->anchor.weight : 0,
       .parts = r->selection.optim_parts,
   };
-}
-
-/* Free memory as Linux counts it; 0: unknown. */
-static double host_free_bytes(void) {
-  char line[256];
-  double kib = 0;
-  FILE *f = fopen("/proc/meminfo", "r");
-  while (f && fgets(line, sizeof line, f))
-    if (strncmp(line, "MemAvailable:", 13) == 0) kib = strtod(line + 13, NULL);
-  if (f) fclose(f);
-  return kib * 1024;
 }
 
 static ka_status measure(struct ka_run *r, struct ka_run_memory *out, struct ka_optim *optim) {
@@ -120,7 +108,9 @@ ka_status ka_run_choose_recompute(struct ka_run *r) {
   bool separate = r->dev.backend->separate;
   int64_t L = r->model.recipe.L, low = 0, high = L;
   struct ka_run_memory need;
-  double budget = separate ? (double)r->dev.free_bytes : 0.8 * host_free_bytes();
+  struct ka_machine machine;
+  ka_machine_look(&machine);
+  double budget = separate ? (double)r->dev.free_bytes : 0.8 * machine.free_bytes;
   r->model.recompute = strcmp(mode, "block") == 0 ? L : 0;
   KA_TRY(ka_run_measure(r, &need));
   if (strcmp(mode, "auto") == 0 && budget > 0 && (double)need.all_bytes > budget) {

@@ -145,36 +145,7 @@ out:
   return st;
 }
 
-static ka_status needed(struct ka_run *r, const char *dir, bool *out) {
-  struct ka_ctx *ctx = r->ctx;
-  const char **names, *path;
-  int64_t n = 0;
-  *out = r->weights_from && strcmp(dir, r->weights_from) == 0;
-  KA_TRY(ka_list_dir(&r->arena, r->job->output_dir, &names, &n));
-  for (int64_t i = 0; i < n && !*out; i++) {
-    if (!ka_starts_with(names[i], "checkpoint-")) continue;
-    json_t *state = NULL;
-    KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, names[i]));
-    KA_TRY(ka_ckpt_state(ctx, path, &state));
-    const json_t *from = json_object_get(json_object_get(state, "run"), "weights_from");
-    *out = json_is_string(from) && strcmp(json_string_value(from), dir) == 0;
-    json_decref(state);
-  }
-  return KA_STATUS_OK;
-}
-
 ka_status ka_refresh_sweep(struct ka_run *r) {
-  struct ka_ctx *ctx = r->ctx;
-  const char **names, *path;
-  int64_t n = 0;
-  KA_TRY(ka_list_dir(&r->arena, r->job->output_dir, &names, &n));
-  for (int64_t i = 0; i < n; i++) {
-    bool keep = true;
-    if (!ka_starts_with(names[i], "refresh-")) continue;
-    KA_TRY(needed(r, names[i], &keep));
-    if (keep) continue;
-    KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, names[i]));
-    KA_TRY(ka_remove_tree(ctx, path));
-  }
-  return KA_STATUS_OK;
+  return ka_ckpt_sweep_named(r->ctx, r->job->output_dir, "refresh-", "weights_from",
+                             r->weights_from);
 }

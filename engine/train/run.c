@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/memory.h"
+#include "engine/train/watch.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -34,10 +35,9 @@ static ka_status check_output_dir(struct ka_run *r) {
   return ka_ckpt_state(ctx, r->checkpoint, &r->state);
 }
 
-static enum ka_dtype compute_dtype(const struct ka_run *r) {
-  const char *bf16 = r->job->bf16;
-  if (strcmp(bf16, "auto") == 0) return r->dev.has_bf16 ? KA_BF16 : KA_F32;
-  return strcmp(bf16, "true") == 0 ? KA_BF16 : KA_F32;
+enum ka_dtype ka_run_dtype(const struct ka_job *job, const struct ka_dev *dev) {
+  if (strcmp(job->bf16, "auto") == 0) return dev->has_bf16 ? KA_BF16 : KA_F32;
+  return strcmp(job->bf16, "true") == 0 ? KA_BF16 : KA_F32;
 }
 
 ka_status ka_run_open_model(struct ka_run *r, const char *dir, enum ka_dtype compute) {
@@ -71,11 +71,13 @@ static ka_status open_model(struct ka_run *r) {
   r->refreshed_at = json_integer_value(json_object_get(run, "refreshed_at"));
   if (r->weights_from) KA_TRY(ka_path_join(&r->arena, &dir, r->job->output_dir, r->weights_from));
   r->has_model = true;
-  return ka_run_open_model(r, dir, compute_dtype(r));
+  return ka_run_open_model(r, dir, ka_run_dtype(r->job, &r->dev));
 }
 
 ka_status ka_run_prepare_model(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
+  int64_t positions = ka_measures_positions(&r->measures), T = r->job->sequence_len;
+  r->model.max_position = positions > T ? positions : T;
   KA_TRY(ka_run_choose_recompute(r));
   return ka_model_prepare(&r->model, r->job->micro_batch_size, r->job->sequence_len,
                           r->options.plan);
@@ -149,6 +151,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   r->has_data = true;
   KA_TRY(ka_train_data_open(ctx, &r->data, job, r->tokenizer, r->model.recipe.V));
   KA_TRY(fill_loop_config(r));
+  KA_TRY(ka_watch_open(r));
   KA_TRY(open_selection(r));
   KA_TRY(ka_run_prepare_model(r));
   return open_optim(r);
@@ -156,6 +159,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
 
 void ka_run_close(struct ka_run *r) {
   if (r->has_optim) ka_optim_deinit(&r->optim);
+  ka_measures_close(&r->measures);
   if (r->has_data) ka_train_data_close(&r->data);
   ka_train_selection_close(&r->selection);
   if (r->tokenizer) ka_tokenizer_close(r->tokenizer);

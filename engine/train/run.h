@@ -5,6 +5,7 @@
 #ifndef KAPPA_ENGINE_TRAIN_RUN_H
 #define KAPPA_ENGINE_TRAIN_RUN_H
 
+#include "engine/eval/measures.h"
 #include "engine/train/data.h"
 #include "engine/train/loop.h"
 #include "engine/train/select.h"
@@ -12,7 +13,8 @@
 struct ka_run_options {
   const char *device; /* overrides the job's; NULL: the job's */
   bool resume;
-  bool plan; /* open for looking only: measuring arenas, nothing written */
+  bool plan;           /* open for looking only: measuring arenas, nothing written */
+  const char *command; /* the line that repeats the run, for its report; may be NULL */
 };
 
 struct ka_run {
@@ -27,6 +29,7 @@ struct ka_run {
   struct ka_train_data data;
   struct ka_optim optim;
   struct ka_loop_config loop;
+  struct ka_measures measures; /* what is watched; n 0: nothing, see watch.h */
   bool has_dev, has_model, has_data, has_optim;
   const char *checkpoint; /* to resume from; NULL: from the start */
   int64_t checkpoint_step;
@@ -53,5 +56,8 @@ ka_status ka_run_prepare_model(struct ka_run *r);
 
 /* Trains to the end and writes the output directory. */
 ka_status ka_run_train(struct ka_run *r);
+
+/* What the job computes in on this device. */
+enum ka_dtype ka_run_dtype(const struct ka_job *job, const struct ka_dev *dev);
 
 #endif

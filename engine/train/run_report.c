@@ -1,119 +1,206 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The end of a run in words; see run_report.h. */
+ * See run_report.h. */
 #include "engine/train/run_report.h"
 
-#include "engine/train/held_out.h"
+#include "base/log.h"
+#include "base/machine.h"
+#include "engine/report/report.h"
+#include "engine/train/identity.h"
+#include "engine/train/run_units.h"
+#include "engine/train/watch.h"
 
 #include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
 
-enum { MAX_FACTS = 16 };
+enum { CURVE_POINTS = 400 }; /* of a curve, the last one always */
 
-static double kappa_of(const json_t *kappa, const char *slice) {
-  const json_t *v = json_object_get(kappa, slice);
-  return json_is_number(v) ? json_number_value(v) : NAN;
+static ka_status set(struct ka_ctx *ctx, json_t *object, const char *key, json_t *value) {
+  if (json_object_set_new(object, key, value) == 0) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_MEMORY, "report: out of memory (%s)", key);
 }
 
-static ka_status make_units(struct ka_run *r, const json_t *before, const json_t *after,
-                            struct ka_report_unit **out) {
-  struct ka_ctx *ctx = r->ctx;
-  void *mem = NULL;
-  KA_TRY(ka_arena_alloc_n(&r->arena, &mem, r->optim.n, sizeof **out, "report units"));
-  *out = mem;
-  for (int64_t i = 0; i < r->optim.n; i++) {
-    const struct ka_slice *s = &r->model.slices[i];
-    struct ka_report_unit *u = &(*out)[i];
-    const char *slice;
-    KA_TRY(ka_optim_slice_name(&r->arena, &r->optim, i, &slice));
-    *u = (struct ka_report_unit){.name = r->optim.slices[i].tensor,
-                                 .part = "",
-                                 .n_elems = s->n_rows * s->n_cols,
-                                 .lr_scale = r->optim.slices[i].part.lr_scale,
-                                 .kappa_before = kappa_of(before, slice),
-                                 .kappa_after = kappa_of(after, slice)};
-    if (!r->optim.slices[i].whole)
-      KA_TRY(ka_arena_printf(&r->arena, &u->part, "rows %lld to %lld, columns %lld to %lld",
-                             (long long)s->row, (long long)(s->row + s->n_rows), (long long)s->col,
-                             (long long)(s->col + s->n_cols)));
-  }
-  return KA_STATUS_OK;
+/* --- facts ------------------------------------------------------------------- */
+
+ka_status ka_report_fact(struct ka_ctx *ctx, json_t *list, const char *name, const char *fmt, ...) {
+  char buf[1024];
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(buf, sizeof buf, fmt, args);
+  va_end(args);
+  return json_array_append_new(list, json_pack("[s, s]", name, buf)) == 0
+             ? KA_STATUS_OK
+             : ka_fail(ctx, KA_E_MEMORY, "report: out of memory (%s)", name);
 }
 
-static ka_status make_facts(struct ka_run *r, const struct ka_loop *loop,
-                            struct ka_report_fact facts[MAX_FACTS], int64_t *n) {
+ka_status ka_report_machine(struct ka_ctx *ctx, struct ka_dev *dev, json_t **out) {
+  struct ka_machine m;
+  char memory[32], text[256] = "";
+  ka_machine_look(&m);
+  *out = json_array();
+  if (!*out) return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
+  KA_TRY(ka_report_fact(ctx, *out, "processor", "%s", m.processor));
+  KA_TRY(ka_report_fact(ctx, *out, "cores, threads", "%d, %d", m.n_cores, omp_get_max_threads()));
+  KA_TRY(ka_report_fact(ctx, *out, "memory", "%s", ka_fmt_bytes(m.memory_bytes, memory)));
+  if (!dev) return KA_STATUS_OK;
+  if (dev->backend->describe) dev->backend->describe(dev, text, sizeof text);
+  return ka_report_fact(ctx, *out, "device", "%s%s%s", dev->backend->name, *text ? ": " : "", text);
+}
+
+static double n_trained(const struct ka_run *r) {
+  double n = 0;
+  for (int64_t i = 0; i < r->model.n_slices; i++)
+    n += (double)(r->model.slices[i].n_rows * r->model.slices[i].n_cols);
+  return n;
+}
+
+static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *list) {
   struct ka_ctx *ctx = r->ctx;
+  const char *anchor;
   const struct ka_selection *s = &r->selection.chosen;
   const struct ka_job *job = r->job;
   char a[32], b[32];
-  double trained = 0, all = (double)ka_model_n_elems(&r->model);
-  int64_t i = 0;
-  for (int64_t k = 0; k < r->model.n_slices; k++)
-    trained += (double)(r->model.slices[k].n_rows * r->model.slices[k].n_cols);
-  facts[i++] = (struct ka_report_fact){"job", job->file.path};
-  facts[i++] = (struct ka_report_fact){"base model", job->base_model};
-  facts[i].name = "selection";
-  KA_TRY(ka_arena_printf(&r->arena, &facts[i++].value, "%lld units by %s, %s first",
-                         (long long)s->n_units, s->metric ? s->metric : "file",
-                         s->highest ? "highest" : "lowest"));
-  facts[i].name = "trained parameters";
-  KA_TRY(ka_arena_printf(&r->arena, &facts[i++].value, "%s of %s (%.2f %%)",
-                         ka_fmt_count(trained, a), ka_fmt_count(all, b), 100 * trained / all));
-  facts[i].name = "steps";
-  KA_TRY(ka_arena_printf(&r->arena, &facts[i++].value, "%lld, %s tokens, %lld x %lld a micro-batch",
-                         (long long)loop->step, ka_fmt_count((double)loop->n_tok, a),
-                         (long long)job->micro_batch_size, (long long)job->sequence_len));
-  facts[i].name = "AdamW";
-  KA_TRY(ka_arena_printf(&r->arena, &facts[i++].value,
-                         "learning rate %g (%s), betas %g and %g, weight decay %g, clipped at %g",
-                         job->learning_rate, job->lr_scheduler, job->adam_beta1, job->adam_beta2,
-                         job->weight_decay, job->max_grad_norm));
-  facts[i].name = "anchor";
-  KA_TRY(ka_run_anchor_text(r, &facts[i++].value));
-  facts[i++] = (struct ka_report_fact){"computed in", ka_dtype_name(r->model.compute)};
-  facts[i].name = "seed";
-  KA_TRY(ka_arena_printf(&r->arena, &facts[i++].value, "%lld", (long long)job->seed));
-  *n = i;
+  double trained = n_trained(r), all = (double)ka_model_n_elems(&r->model);
+  KA_TRY(ka_report_fact(ctx, list, "job", "%s", job->file.path));
+  KA_TRY(
+      ka_report_fact(ctx, list, "base model", "%s (%s)", job->base_model, r->model.family->name));
+  KA_TRY(ka_report_fact(ctx, list, "selection", "%lld units by %s, %s first", (long long)s->n_units,
+                        s->metric ? s->metric : "file", s->highest ? "highest" : "lowest"));
+  KA_TRY(ka_report_fact(ctx, list, "trained parameters", "%s of %s (%.2f %%)",
+                        ka_fmt_count(trained, a), ka_fmt_count(all, b), 100 * trained / all));
+  KA_TRY(ka_report_fact(ctx, list, "steps", "%lld, %s tokens, %lld x %lld a micro-batch%s",
+                        (long long)loop->step, ka_fmt_count((double)loop->n_tok, a),
+                        (long long)job->micro_batch_size, (long long)job->sequence_len,
+                        loop->stopped ? "; ended by forgetting.stop_when" : ""));
+  if (json_object_get(loop->carried, "kept_step"))
+    KA_TRY(
+        ka_report_fact(ctx, list, "kept", "the state of step %lld, the best by score",
+                       (long long)json_integer_value(json_object_get(loop->carried, "kept_step"))));
+  KA_TRY(ka_report_fact(ctx, list, "AdamW",
+                        "learning rate %g (%s), betas %g and %g, weight decay %g, clipped at %g",
+                        job->learning_rate, job->lr_scheduler, job->adam_beta1, job->adam_beta2,
+                        job->weight_decay, job->max_grad_norm));
+  KA_TRY(ka_run_anchor_text(r, &anchor));
+  KA_TRY(ka_report_fact(ctx, list, "anchor", "%s", anchor));
+  KA_TRY(ka_report_fact(ctx, list, "computed in", "%s", ka_dtype_name(r->model.compute)));
+  return ka_report_fact(ctx, list, "seed", "%lld", (long long)job->seed);
+}
+
+/* --- curves ------------------------------------------------------------------ */
+
+/* [[step, value]] of the log's rows that have the number, thinned evenly. */
+static ka_status curve(struct ka_ctx *ctx, const json_t *log, const char *key, json_t *curves) {
+  json_t *points = json_array(), *row;
+  size_t i, n = 0, k = 0;
+  json_array_foreach(log, i, row) n += json_is_number(json_object_get(row, key));
+  size_t every = (n + CURVE_POINTS - 1) / CURVE_POINTS;
+  json_array_foreach(log, i, row) {
+    json_t *v = json_object_get(row, key), *step = json_object_get(row, "step");
+    if (!json_is_number(v) || !json_is_number(step)) continue;
+    if (k % every == 0 || k == n - 1) json_array_append_new(points, json_pack("[O, O]", step, v));
+    k++;
+  }
+  if (json_array_size(points) > 0) return set(ctx, curves, key, points);
+  json_decref(points);
   return KA_STATUS_OK;
 }
 
-static ka_status write_held_out(struct ka_run *r, const struct ka_report_held_out *rows,
-                                int64_t n) {
+static ka_status curves(struct ka_run *r, const struct ka_loop *loop, json_t *root) {
   struct ka_ctx *ctx = r->ctx;
-  const char *path;
-  if (n == 0) return KA_STATUS_OK;
-  json_t *all = json_array();
-  for (int64_t i = 0; i < n; i++)
-    json_array_append_new(all, json_pack("{s:s, s:f, s:f, s:f, s:I}", "name", rows[i].name,
-                                         "loss_before", rows[i].before, "loss_after", rows[i].after,
-                                         "change", rows[i].after - rows[i].before, "tokens",
-                                         (json_int_t)rows[i].n_tokens));
-  ka_status st = ka_path_join(&r->arena, &path, r->job->output_dir, "held_out.json");
-  if (ka_ok(st)) st = ka_json_write(ctx, all, path);
-  json_decref(all);
-  return st;
+  static const char *const keys[] = {"loss", "eval_loss", "kl", "learned", "forgot"};
+  json_t *log = NULL, *out = json_object();
+  ka_status st = ka_jsonl_read(ctx, loop->log->path, &log);
+  for (size_t i = 0; i < sizeof keys / sizeof *keys && ka_ok(st); i++)
+    st = curve(ctx, log, keys[i], out);
+  json_decref(log);
+  ka_status kept = set(ctx, root, "curves", out);
+  return ka_ok(st) ? kept : st;
 }
 
-ka_status ka_run_report(struct ka_run *r, const struct ka_loop *loop, const json_t *held_out,
-                        const json_t *kappa) {
+/* --- measures ---------------------------------------------------------------- */
+
+/* KL of the old texts from the base, which is opened beside the model. Where there is no room for
+ * both, the report does without. */
+static ka_status divergence(struct ka_run *r, double *kl) {
   struct ka_ctx *ctx = r->ctx;
-  struct ka_report_fact facts[MAX_FACTS];
-  struct ka_report report = {.subtitle = r->job->output_dir, .facts = facts, .n_units = r->optim.n};
-  struct ka_report_held_out *rows = NULL;
-  struct ka_report_unit *units = NULL;
-  const char *path;
-  json_t *log = NULL;
-  KA_TRY(ka_arena_printf(&r->arena, &report.title, "kappa: %s", ka_path_base(r->job->file.path)));
-  KA_TRY(ka_held_out_rows(&r->arena, json_object_get(loop->carried, "held_out"), held_out, &rows,
-                          &report.n_held_out));
-  report.held_out = rows;
-  KA_TRY(make_units(r, json_object_get(loop->carried, "kappa_before"), kappa, &units));
-  report.units = units;
-  KA_TRY(make_facts(r, loop, facts, &report.n_facts));
-  KA_TRY(write_held_out(r, rows, report.n_held_out));
-  ka_held_out_print(rows, report.n_held_out);
-  KA_TRY(ka_jsonl_read(ctx, loop->log->path, &log));
-  report.log = log;
-  ka_status st = ka_path_join(&r->arena, &path, r->job->output_dir, "report.html");
-  if (ka_ok(st)) st = ka_report_write(ctx, &report, path);
-  json_decref(log);
+  struct ka_model base;
+  int64_t B = r->job->micro_batch_size, T = r->job->sequence_len, n_old = 0;
+  for (int64_t i = 0; i < r->measures.n; i++) kl[i] = NAN;
+  for (int64_t i = 0; i < r->job->held_out.n; i++)
+    n_old += strcmp(r->job->held_out.items[i].role, "old") == 0;
+  if (n_old == 0) return KA_STATUS_OK;
+  ka_status st = ka_model_open(ctx, &base, &r->dev, r->job->base_model, r->model.compute);
+  if (ka_ok(st)) st = ka_model_prepare(&base, B, T, false);
+  if (ka_ok(st)) st = ka_measures_divergence(&r->measures, &base, &r->model, B, T, kl);
+  ka_model_close(&base);
+  if (st.code != KA_E_MEMORY) return st;
+  ka_warn(ctx, "train", "no memory for the base beside the model: no KL in the report (%s)",
+          ctx->error.message);
+  ka_error_clear(ctx);
+  return KA_STATUS_OK;
+}
+
+static ka_status measures(struct ka_run *r, const struct ka_loop *loop, json_t *root) {
+  struct ka_ctx *ctx = r->ctx;
+  int64_t n = r->measures.n, n_stages = ka_watch_kept(loop->carried) + 1;
+  void *mem;
+  if (n == 0 || n_stages < 1) return KA_STATUS_OK;
+  KA_TRY(ka_arena_alloc_n(&r->arena, &mem, (n_stages + 1) * n, sizeof(double), "measures"));
+  double *stages = mem, *kl = stages + n_stages * n;
+  for (int64_t i = 0; i < n_stages; i++) ka_watch_values(loop->carried, i, stages + i * n, n);
+  KA_TRY(divergence(r, kl));
+  KA_TRY(ka_measures_report(&r->measures, stages, n_stages, kl, r->job->forgetting.weight, root));
+  ka_measures_print(&r->measures, stages, stages + (n_stages - 1) * n);
+  return KA_STATUS_OK;
+}
+
+/* --- all of it --------------------------------------------------------------- */
+
+static ka_status head(struct ka_run *r, const struct ka_loop *loop, json_t *root) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_selection *s = &r->selection.chosen;
+  char identity[KA_IDENTITY_TEXT];
+  KA_TRY(ka_job_identity(ctx, r->job, identity));
+  KA_TRY(set(ctx, root, "kappa", json_string(KAPPA_VERSION)));
+  KA_TRY(set(ctx, root, "kind", json_string("run")));
+  KA_TRY(set(ctx, root, "identity", json_string(identity)));
+  KA_TRY(set(ctx, root, "title", json_string(ka_path_base(r->job->file.path))));
+  KA_TRY(set(ctx, root, "subtitle", json_string(r->job->output_dir)));
+  KA_TRY(set(ctx, root, "params", json_integer((json_int_t)ka_model_n_elems(&r->model))));
+  KA_TRY(set(ctx, root, "trained_params", json_integer((json_int_t)n_trained(r))));
+  KA_TRY(set(ctx, root, "metric", json_string(s->metric ? s->metric : "file")));
+  KA_TRY(set(ctx, root, "learning_rate", json_real(r->job->learning_rate)));
+  KA_TRY(set(ctx, root, "seed", json_integer((json_int_t)r->job->seed)));
+  KA_TRY(set(ctx, root, "steps", json_integer((json_int_t)loop->step)));
+  KA_TRY(set(ctx, root, "stopped", json_boolean(loop->stopped)));
+  KA_TRY(set(ctx, root, "tokens", json_integer((json_int_t)loop->n_tok)));
+  return set(ctx, root, "seconds", json_real(ka_loop_seconds(loop)));
+}
+
+static ka_status fill(struct ka_run *r, const struct ka_loop *loop, const json_t *kappa,
+                      json_t *root) {
+  struct ka_ctx *ctx = r->ctx;
+  json_t *facts = json_array(), *machine, *units;
+  KA_TRY(set(ctx, root, "settings", facts));
+  KA_TRY(head(r, loop, root));
+  KA_TRY(settings(r, loop, facts));
+  KA_TRY(measures(r, loop, root));
+  KA_TRY(curves(r, loop, root));
+  KA_TRY(ka_run_units(r, json_object_get(loop->carried, "kappa_before"), kappa, &units));
+  KA_TRY(set(ctx, root, "units", units));
+  KA_TRY(ka_report_machine(ctx, &r->dev, &machine));
+  KA_TRY(set(ctx, root, "machine", machine));
+  json_t *commands = json_array();
+  if (r->options.command) json_array_append_new(commands, json_string(r->options.command));
+  return set(ctx, root, "commands", commands);
+}
+
+ka_status ka_run_report(struct ka_run *r, const struct ka_loop *loop, const json_t *kappa) {
+  json_t *root = json_object();
+  if (!root) return ka_fail(r->ctx, KA_E_MEMORY, "report: out of memory");
+  ka_status st = fill(r, loop, kappa, root);
+  if (ka_ok(st)) st = ka_report_write(r->ctx, root, r->job->output_dir);
+  json_decref(root);
   return st;
 }

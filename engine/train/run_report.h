@@ -1,12 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The end of a run in words: the held-out table on stdout, held_out.json and report.html. */
+ * The end of a run in words and numbers: the table on stdout, report.json and its two views. */
 #ifndef KAPPA_ENGINE_TRAIN_RUN_REPORT_H
 #define KAPPA_ENGINE_TRAIN_RUN_REPORT_H
 
 #include "engine/train/run.h"
 
-/* held_out and kappa are of the trained model; those of the untrained one are in loop->carried. */
-ka_status ka_run_report(struct ka_run *r, const struct ka_loop *loop, const json_t *held_out,
-                        const json_t *kappa);
+/* After the last step, of the state that the output gets; kappa: of its slices, {slice: kappa}.
+ * What was before is in loop->carried. docs/forgetting.md says what report.json holds. */
+ka_status ka_run_report(struct ka_run *r, const struct ka_loop *loop, const json_t *kappa);
+
+/* [["processor", "..."], ...]: where a report's figures come from; a new reference. dev may be
+ * NULL.
+ */
+ka_status ka_report_machine(struct ka_ctx *ctx, struct ka_dev *dev, json_t **out);
+
+/* Appends [name, text] to such a list. */
+ka_status ka_report_fact(struct ka_ctx *ctx, json_t *list, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 
 #endif

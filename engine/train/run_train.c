@@ -4,10 +4,11 @@
 #include "base/log.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/fingerprint.h"
-#include "engine/train/held_out.h"
+#include "engine/train/identity.h"
 #include "engine/train/output.h"
 #include "engine/train/refresh.h"
 #include "engine/train/run_report.h"
+#include "engine/train/watch.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -20,24 +21,21 @@ static ka_status kappa_json(struct ka_run *r, bool after, json_t **out) {
 }
 
 /* "run" of a fresh run: what the untrained model is. */
-static ka_status measure_before(struct ka_run *r, json_t **carried) {
+static ka_status begin_carried(struct ka_run *r, json_t **carried) {
   struct ka_ctx *ctx = r->ctx;
-  json_t *held_out = NULL, *kappa = NULL;
-  ka_status st = ka_held_out_measure(r, &held_out);
-  if (ka_ok(st)) st = kappa_json(r, false, &kappa);
+  json_t *kappa = NULL;
+  ka_status st = kappa_json(r, false, &kappa);
   if (ka_ok(st)) {
-    *carried = json_pack("{s:o, s:O, s:O}", "job", ka_fingerprint(r), "held_out", held_out,
-                         "kappa_before", kappa);
+    *carried = json_pack("{s:o, s:O}", "job", ka_fingerprint(r), "kappa_before", kappa);
     if (!*carried) st = ka_fail(ctx, KA_E_MEMORY, "run: out of memory");
   }
-  json_decref(held_out);
   json_decref(kappa);
   return st;
 }
 
 static ka_status carried_of(struct ka_run *r, json_t **carried) {
   struct ka_ctx *ctx = r->ctx;
-  if (!r->checkpoint) return measure_before(r, carried);
+  if (!r->checkpoint) return begin_carried(r, carried);
   json_t *saved = json_object_get(r->state, "run");
   if (!json_is_object(saved))
     return ka_fail(ctx, KA_E_INPUT, "%s/state.json: \"run\" is missing", r->checkpoint);
@@ -51,7 +49,10 @@ static ka_status carried_of(struct ka_run *r, json_t **carried) {
 static ka_status prepare_output(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   KA_TRY(ka_make_dirs(ctx, r->job->output_dir));
+  const char *path;
   KA_TRY(ka_ckpt_sweep(ctx, r->job->output_dir));
+  KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, "job.json"));
+  KA_TRY(ka_job_record(ctx, r->job, path));
   return ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path);
 }
 
@@ -90,15 +91,16 @@ static void say_start(const struct ka_run *r) {
 
 static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   struct ka_ctx *ctx = r->ctx;
-  json_t *held_out = NULL, *kappa = NULL;
+  json_t *kappa = NULL;
   ka_status st = KA_STATUS_OK;
-  KA_TRY_GOTO(ka_held_out_measure(r, &held_out), out);
+  KA_TRY_GOTO(ka_watch_finish(r, loop), out);
   KA_TRY_GOTO(kappa_json(r, true, &kappa), out);
-  KA_TRY_GOTO(ka_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir), out);
-  KA_TRY_GOTO(ka_run_report(r, loop, held_out, kappa), out);
-  ka_info(ctx, "train", "%s is ready: it loads in transformers as it is", r->job->output_dir);
+  if (r->job->save_model)
+    KA_TRY_GOTO(ka_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir), out);
+  KA_TRY_GOTO(ka_run_report(r, loop, kappa), out);
+  ka_info(ctx, "train", "%s is ready%s", r->job->output_dir,
+          r->job->save_model ? ": it loads in transformers as it is" : "; save_model is false");
 out:
-  json_decref(held_out);
   json_decref(kappa);
   return st;
 }
@@ -108,13 +110,13 @@ out:
 static ka_status run_loop(struct ka_run *r, struct ka_loop *loop) {
   struct ka_ctx *ctx = r->ctx;
   for (;;) {
-    if (ka_refresh_due(r, loop->step)) {
+    if (ka_refresh_due(r, loop->step) && !loop->stopped) {
       KA_TRY(ka_refresh(r, loop));
       KA_TRY(ka_loop_save(loop));
       KA_TRY(ka_refresh_sweep(r));
     }
-    if (loop->step >= loop->config.schedule.n_steps) return ka_refresh_sweep(r);
     KA_TRY(ka_loop_run(loop));
+    if (ka_loop_done(loop)) return ka_refresh_sweep(r);
   }
 }
 
@@ -129,12 +131,15 @@ ka_status ka_run_train(struct ka_run *r) {
                          .train = r->data.train,
                          .validation = r->data.validation,
                          .log = &log,
-                         .tensorboard = &tb};
+                         .tensorboard = &tb,
+                         .watch = r->measures.n > 0 ? ka_watch_look : NULL,
+                         .watch_user = r};
   json_t *carried = NULL;
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(prepare_output(r), out);
   say_start(r);
   KA_TRY_GOTO(carried_of(r, &carried), out);
+  KA_TRY_GOTO(ka_watch_start(r, carried), out);
   loop.carried = carried;
   KA_TRY_GOTO(open_logs(r, &log, &tb), out);
   KA_TRY_GOTO(ka_loop_start(&loop, r->checkpoint), out);

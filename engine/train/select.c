@@ -30,7 +30,7 @@ ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job
   out->n_exclude = s->exclude.n;
   out->max_dim = s->max_dim;
   out->min_layer = s->min_layer;
-  out->seed = (uint64_t)job->seed;
+  out->seed = (uint64_t)(ka_job_given(job, "selection.seed") ? s->seed : job->seed);
   out->soft = strcmp(s->mode, "soft") == 0;
   out->power = s->power;
   KA_TRY(ka_select_quotas(ctx, arena, s->quotas.items, s->quotas.n, out));

@@ -79,7 +79,8 @@ static void wrong_values_say_where_and_what(void **state) {
   } cases[] = {
       {"learing_rate: 1", "job.yaml:3:1: unknown key learing_rate, did you mean learning_rate?"},
       {"metric: kappa", "unknown key metric; metric belongs under selection"},
-      {"selection: {seed: 1}", "job.yaml:3:13: unknown key selection.seed; seed stands at the top"},
+      {"selection: {max_steps: 1}",
+       "job.yaml:3:13: unknown key selection.max_steps; max_steps stands at the top"},
       {"selection: {fractoin: 0.1}", "did you mean fraction?"},
       {"num_train_epochs: 3", "num_train_epochs is not a key of kappa: the key is num_epochs"},
       {"lora_alpha: 3", "there are no adapters"},
@@ -131,7 +132,7 @@ static void wrong_values_say_where_and_what(void **state) {
       {"anchor: {kind: ewc}", "got ewc, expected one of none, kl, l2"},
       {"anchor: {kind: kl, by: kappa}", "job.yaml:3:20: anchor.by: kappa goes with kind: l2"},
       {"anchor: {kind: l2, by: kappa, weight: 10}", "NONE"},
-      {"forgetting: {tasks: [a.yaml]}", "forgetting: not supported yet"},
+      {"forgetting: {keep: best, stop_when: 0}", "forgetting.stop_when: got 0, expected a number"},
       {"seed: !date 4", "the tag !date means nothing here"},
       {"3: 4", "unknown key 3"},
   };

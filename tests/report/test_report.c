@@ -5,8 +5,7 @@
 
 #include "engine/report/jsonl.h"
 #include "engine/report/progress.h"
-#include "engine/report/report_html.h"
-#include "engine/report/svg_chart.h"
+#include "engine/report/report.h"
 #include "engine/report/tensorboard.h"
 
 #include <math.h>
@@ -157,45 +156,96 @@ static void bar_fills(void **state) {
   assert_int_equal(ka_progress_bar(buf, 5, 1, 4), 3); /* no half characters */
 }
 
-static void page_escapes_and_charts(void **state) {
+static json_t *parsed(struct ka_ctx *ctx, const char *text) {
+  json_t *root = NULL;
+  T_OK(ka_json_parse(ctx, text, strlen(text), "report", &root));
+  return root;
+}
+
+/* Writes a report, gives its page and its Markdown. */
+static void written(struct ka_ctx *ctx, const char *text, struct ka_str *page, struct ka_str *md) {
+  const char *dir = t_temp_dir();
+  json_t *root = parsed(ctx, text), *back = NULL;
+  T_OK(ka_report_write(ctx, root, dir));
+  T_OK(ka_read_file(ctx, t_str("%s/report.html", dir), 0, page));
+  T_OK(ka_read_file(ctx, t_str("%s/report.md", dir), 0, md));
+  T_OK(ka_json_load(ctx, t_str("%s/report.json", dir), &back));
+  assert_true(json_equal(root, back));
+  json_decref(root);
+  json_decref(back);
+  assert_null(strstr(page->data, "nan"));
+  assert_null(strstr(page->data, "http"));
+  assert_null(strstr(page->data, "<script"));
+  assert_null(strstr(md->data, "nan"));
+}
+
+static void has(const struct ka_str *text, const char *part) {
+  if (!strstr(text->data, part)) fail_msg("no \"%s\" in:\n%s", part, text->data);
+}
+
+static void report_of_a_run(void **state) {
   (void)state;
   struct ka_ctx c, *ctx = &c;
+  struct ka_str page = {0}, md = {0};
   ka_ctx_init(ctx);
-  json_t *log = json_pack("[{s:i,s:f},{s:i,s:f},{s:i,s:f}]", "step", 1, "loss", 2.0, "step", 2,
-                          "loss", 1.5, "step", 2, "eval_loss", 1.75);
-  struct ka_report r = {
-      .title = "a < b & \"c\"",
-      .subtitle = "",
-      .facts = &(struct ka_report_fact){"base", "<dir>"},
-      .n_facts = 1,
-      .log = log,
-      .held_out = &(struct ka_report_held_out){"old", 1.0, 1.25, 10},
-      .n_held_out = 1,
-      .units = (struct ka_report_unit[]){{"x.weight", "", 64, 1, 10, 11},
-                                         {"y", "rows 0 to 2", 4, 0.5, NAN, NAN}},
-      .n_units = 2,
-  };
-  const char *path = t_str("%s/report.html", t_temp_dir());
-  T_OK(ka_report_write(ctx, &r, path));
-  struct ka_str page = {0};
-  T_OK(ka_read_file(ctx, path, 0, &page));
-  assert_non_null(strstr(page.data, "a &lt; b &amp; &quot;c&quot;"));
-  assert_non_null(strstr(page.data, "&lt;dir&gt;"));
-  assert_non_null(strstr(page.data, "<polyline"));
-  assert_non_null(strstr(page.data, "+0.2500"));
-  assert_non_null(strstr(page.data, "+10.00 %"));
-  assert_non_null(strstr(page.data, "x 0.5<"));
-  assert_null(strstr(page.data, "nan"));
-  assert_null(strstr(page.data, "http"));
+  written(
+      ctx,
+      "{\"title\": \"a < b & \\\"c\\\"\", \"subtitle\": \"x|y\", \"params\": 200,"
+      " \"trained_params\": 50, \"settings\": [[\"base\", \"<dir>\"]],"
+      " \"measures\": [{\"name\": \"wiki\", \"role\": \"old\", \"metric\": \"loss\", \"base\": 1.0,"
+      "  \"value\": 1.25, \"gain\": -0.25, \"chance\": null, \"kl\": 0.5, \"n\": 10,"
+      "  \"unit\": \"tokens\"}],"
+      " \"scores\": {\"learned\": null, \"forgot\": 0.25},"
+      " \"curves\": {\"loss\": [[1, 2.0], [2, 1.5]], \"eval_loss\": [[2, 1.75]]},"
+      " \"units\": [{\"name\": \"x.q\", \"role\": \"q\", \"layer\": 0, \"params\": 64,"
+      "   \"trained\": 1.0, \"kappa_before\": 10, \"kappa_after\": 11},"
+      "  {\"name\": \"x.k\", \"role\": \"k\", \"layer\": 1, \"params\": 64, \"trained\": 0.0,"
+      "   \"kappa_before\": 2462.4, \"kappa_after\": null},"
+      "  {\"name\": \"norm\", \"role\": \"?\", \"layer\": 1, \"params\": 4, \"trained\": 1.0,"
+      "   \"kappa_before\": null, \"kappa_after\": null}],"
+      " \"commands\": [\"kappa train 'a b'\"], \"unknown\": {}}",
+      &page, &md);
+  has(&page, "<h1>a &lt; b &amp; &quot;c&quot;</h1>");
+  has(&page, "&lt;dir&gt;");
+  has(&page, "<polyline");
+  has(&page, "Trained 25.00 % of the parameters, forgot +25.00 %.");
+  has(&page, "<td class=\"bad n\">-25.00 %</td>");
+  has(&page, "+10.00 %");
+  has(&page, ">2462</text>"); /* in the heat map */
+  assert_null(strstr(page.data, "NaN"));
+  has(&md, "# a \\< b & \"c\"\n\nx\\|y\n");
+  has(&md, "| wiki | old | loss | 1.0000 | 1.2500 | -25.00 % |");
+  has(&md, "```\nkappa train 'a b'\n```");
+  assert_null(strstr(md.data, "<svg"));
   ka_str_deinit(&page);
-  json_decref(log);
+  ka_str_deinit(&md);
+}
+
+/* Nothing but a title; then members of the wrong types. */
+static void report_of_nothing(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  struct ka_str page = {0}, md = {0};
+  ka_ctx_init(ctx);
+  written(ctx, "{\"title\": \"empty\"}", &page, &md);
+  assert_null(strstr(page.data, "<h2>"));
+  ka_str_clear(&page);
+  ka_str_clear(&md);
+  written(ctx,
+          "{\"title\": 3, \"measures\": [1, {}], \"curves\": {\"loss\": [1, [2], [\"a\", 2]]},"
+          " \"units\": [null, {\"layer\": 0}], \"settings\": [[], 4], \"commands\": [5],"
+          " \"comparison\": {\"series\": [{}, 7], \"verdict\": [1]}, \"curves_of\": {\"m\": 1}}",
+          &page, &md);
+  has(&page, "Methods");
+  ka_str_deinit(&page);
+  ka_str_deinit(&md);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(crc_known_values),        cmocka_unit_test(tensorboard_reads_back),
-      cmocka_unit_test(log_rows_are_cut),        cmocka_unit_test(bar_fills),
-      cmocka_unit_test(page_escapes_and_charts),
+      cmocka_unit_test(crc_known_values), cmocka_unit_test(tensorboard_reads_back),
+      cmocka_unit_test(log_rows_are_cut), cmocka_unit_test(bar_fills),
+      cmocka_unit_test(report_of_a_run),  cmocka_unit_test(report_of_nothing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How far a tuned model's next-token distributions are from its base's: KL(base || tuned), the
+ * expected surprise in nats at the tuned model of one who believes the base. */
+#ifndef KAPPA_ENGINE_EVAL_DIVERGENCE_H
+#define KAPPA_ENGINE_EVAL_DIVERGENCE_H
+
+#include "engine/model/model.h"
+
+/* *kl += the sum over the batch's targets of KL(base || tuned) of the distribution that predicts
+ * each. Both models prepared for the batch. The logits of a few rows at a time are all that is
+ * held, in f32; sums are in double. KA_E_INPUT: vocabularies of different sizes. */
+ka_status ka_divergence(struct ka_ctx *ctx, struct ka_model *base, struct ka_model *tuned,
+                        const struct ka_batch *batch, double *kl);
+
+/* KL(p || q) of the softmaxes of two rows of logits. */
+double ka_divergence_row(const float *p, const float *q, int64_t V);
+
+#endif

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * See measures.h. */
+#include "engine/eval/measures.h"
+
+#include "base/log.h"
+#include "engine/data/rows.h"
+#include "engine/eval/task_set.h"
+#include "engine/eval/text_loss.h"
+
+#include <math.h>
+#include <string.h>
+
+struct ka_measures_spec ka_measures_spec_of_job(const struct ka_job *job, bool validation) {
+  return (struct ka_measures_spec){
+      .validation = validation,
+      .texts = job->held_out.items,
+      .n_texts = job->held_out.n,
+      .old_tasks = job->forgetting.tasks,
+      .new_tasks = job->forgetting.new_tasks,
+      .limit = job->forgetting.limit,
+  };
+}
+
+/* --- what is measured -------------------------------------------------------- */
+
+static ka_status add(struct ka_measures *ms, int64_t *cap, const struct ka_measure *m) {
+  struct ka_ctx *ctx = ms->ctx;
+  void *items = ms->items;
+  for (int64_t i = 0; i < ms->n; i++)
+    if (strcmp(ms->items[i].name, m->name) == 0)
+      return ka_fail(ctx, KA_E_INPUT, "held_out and forgetting: two measures have the name \"%s\"",
+                     m->name);
+  KA_TRY(ka_grow(ctx, &items, cap, ms->n + 1, sizeof *ms->items, "measures"));
+  ms->items = items;
+  ms->items[ms->n++] = *m;
+  return KA_STATUS_OK;
+}
+
+/* Of a group's metric: as its tasks have it. */
+static bool higher_is_better(const struct ka_tasks *t, const char *metric) {
+  for (int64_t i = 0; i < t->n_tasks; i++)
+    for (int64_t k = 0; k < t->tasks[i]->n_metrics; k++)
+      if (strcmp(t->tasks[i]->metrics[k].metric->name, metric) == 0)
+        return t->tasks[i]->metrics[k].higher_is_better;
+  return true;
+}
+
+static ka_status add_set_measures(struct ka_measures *ms, int64_t *cap, struct ka_measure_set *set,
+                                  bool is_new) {
+  struct ka_ctx *ctx = ms->ctx;
+  const struct ka_tasks *t = set->tasks;
+  const struct ka_group *g = t->n_groups > 0 ? t->groups[t->n_groups - 1] : NULL;
+  struct ka_measure m = {.is_new = is_new, .chance = NAN, .unit = "documents"};
+  bool whole = g && g->config.aggregate_metric_list.n > 0;
+  set->first = ms->n;
+  set->n = whole ? 1 : t->n_tasks;
+  for (int64_t i = 0; i < set->n; i++) {
+    m.name = whole ? g->name : t->tasks[i]->name;
+    m.metric = whole ? g->config.aggregate_metric_list.items[0].metric
+                     : t->tasks[i]->metrics[0].metric->name;
+    m.higher_is_better = higher_is_better(t, m.metric);
+    KA_TRY(add(ms, cap, &m));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status add_tasks(struct ka_measures *ms, int64_t *cap, const struct ka_texts *paths,
+                           bool is_new, int64_t max_length) {
+  struct ka_ctx *ctx = ms->ctx;
+  struct ka_tasks_options options = KA_TASKS_DEFAULTS;
+  const struct ka_encode_options encoding = {
+      .max_length = max_length, .prefix_token = -1, .add_bos = -1};
+  options.limit = ms->spec.limit;
+  for (int64_t i = 0; i < paths->n; i++) {
+    struct ka_measure_set *set = &ms->sets[ms->n_sets++];
+    KA_TRY(ka_tasks_load(ctx, &set->tasks, &paths->items[i], 1, &options));
+    KA_TRY(ka_tasks_encode(ctx, set->tasks, ms->tokenizer, &encoding));
+    KA_TRY(add_set_measures(ms, cap, set, is_new));
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_measures_open(struct ka_ctx *ctx, struct ka_measures *ms,
+                           const struct ka_measures_spec *spec,
+                           const struct ka_tokenizer *tokenizer, int64_t max_length) {
+  int64_t n_sets = spec->old_tasks.n + spec->new_tasks.n, cap = 0;
+  void *sets;
+  *ms = (struct ka_measures){.ctx = ctx, .spec = *spec, .tokenizer = tokenizer};
+  ka_arena_init(&ms->arena, ctx, "measures");
+  KA_TRY(ka_arena_alloc_n(&ms->arena, &sets, n_sets, sizeof *ms->sets, "task files"));
+  ms->sets = sets;
+  if (!tokenizer && n_sets + spec->n_texts > 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "held_out and forgetting: the model has no tokenizer.json to read text with");
+  struct ka_measure m = {
+      .name = "validation", .metric = "loss", .is_new = true, .chance = NAN, .unit = "tokens"};
+  if (spec->validation) KA_TRY(add(ms, &cap, &m));
+  for (int64_t i = 0; i < spec->n_texts; i++) {
+    m.name = spec->texts[i].name;
+    m.is_new = strcmp(spec->texts[i].role, "new") == 0;
+    KA_TRY(add(ms, &cap, &m));
+  }
+  KA_TRY(add_tasks(ms, &cap, &spec->new_tasks, true, max_length));
+  return add_tasks(ms, &cap, &spec->old_tasks, false, max_length);
+}
+
+void ka_measures_close(struct ka_measures *ms) {
+  for (int64_t i = 0; i < ms->n_sets; i++) ka_tasks_close(ms->sets[i].tasks);
+  ka_free(ms->items);
+  ka_arena_deinit(&ms->arena);
+  *ms = (struct ka_measures){0};
+}
+
+int64_t ka_measures_positions(const struct ka_measures *ms) {
+  int64_t most = 0;
+  for (int64_t i = 0; i < ms->n_sets; i++) {
+    int64_t n = ka_tasks_positions(ms->sets[i].tasks);
+    if (n > most) most = n;
+  }
+  return most;
+}
+
+int64_t ka_measures_count(const struct ka_measures *ms, bool is_new) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < ms->n; i++) n += ms->items[i].is_new == is_new;
+  return n;
+}
+
+/* --- texts ------------------------------------------------------------------- */
+
+/* A row is a document: a whole text file, or the text of a JSON or CSV row. */
+static ka_status score_row(struct ka_text_scorer *s, const struct ka_job_held_out *h,
+                           const struct ka_row *row) {
+  struct ka_ctx *ctx = s->ctx;
+  if (ka_row_is_text(row)) {
+    size_t bad = ka_utf8_check(row->bytes, row->n);
+    if (bad == row->n) return ka_text_scorer_document(s, row->bytes, row->n);
+    if (!ka_row_named(row)) return KA_STATUS_OK; /* only a directory or glob found it */
+    return ka_fail(ctx, KA_E_INPUT, "%s: byte %zu is not valid UTF-8", ka_row_path(row), bad);
+  }
+  json_t *object = NULL;
+  KA_TRY(ka_row_parse(ctx, row, &object));
+  const json_t *text = json_object_get(object, h->field);
+  ka_status st = KA_STATUS_OK;
+  if (json_is_string(text))
+    st = ka_text_scorer_document(s, json_string_value(text), json_string_length(text));
+  else
+    st = ka_fail(ctx, KA_E_INPUT, "%s:%lld: \"%s\": a string is expected", ka_row_path(row),
+                 (long long)row->line, h->field);
+  json_decref(object);
+  return st;
+}
+
+static ka_status score_files(struct ka_text_scorer *s, const struct ka_job_held_out *h,
+                             struct ka_arena *arena) {
+  struct ka_ctx *ctx = s->ctx;
+  struct ka_data_files files;
+  struct ka_rows rows;
+  struct ka_row batch[KA_ROWS_BATCH];
+  int n = 0;
+  KA_TRY(ka_data_files(arena, &h->path, &h->data_files, &h->exclude_files, &files));
+  KA_TRY(ka_rows_init(&rows, ctx, &files, "auto", h->split, "held_out: split"));
+  ka_status st = KA_STATUS_OK;
+  do {
+    KA_TRY_GOTO(ka_rows_next(&rows, batch, &n), out);
+    for (int i = 0; i < n; i++) KA_TRY_GOTO(score_row(s, h, &batch[i]), out);
+  } while (n > 0);
+  KA_TRY_GOTO(ka_text_scorer_finish(s), out);
+out:
+  ka_rows_deinit(&rows);
+  return st;
+}
+
+/* s->total and, with a base, s->kl_sum of one text. */
+static ka_status score_text(struct ka_measures *ms, int64_t i, struct ka_model *base,
+                            struct ka_model *m, int64_t B, int64_t T, struct ka_text_scorer *s) {
+  struct ka_arena arena;
+  ka_arena_init(&arena, ms->ctx, "held-out files");
+  ka_status st = ka_text_scorer_init(ms->ctx, s, m, ms->tokenizer, B, T);
+  s->base = base;
+  if (ka_ok(st)) st = score_files(s, &ms->spec.texts[i], &arena);
+  ka_text_scorer_deinit(s);
+  ka_arena_deinit(&arena);
+  return st;
+}
+
+static ka_status score_texts(struct ka_measures *ms, struct ka_model *m, int64_t B, int64_t T,
+                             double *values) {
+  struct ka_ctx *ctx = ms->ctx;
+  for (int64_t i = 0; i < ms->spec.n_texts; i++) {
+    struct ka_text_scorer s = {0};
+    int64_t at = ms->spec.validation + i;
+    KA_TRY(score_text(ms, i, NULL, m, B, T, &s));
+    values[at] = ka_text_loss_per_token(&s.total);
+    ms->items[at].n = s.total.n_tokens;
+    if (!isfinite(values[at]))
+      return ka_fail(ctx, KA_E_CHECK, "held_out %s: the loss is %g over %lld tokens",
+                     ms->items[at].name, values[at], (long long)s.total.n_tokens);
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_measures_divergence(struct ka_measures *ms, struct ka_model *base, struct ka_model *m,
+                                 int64_t B, int64_t T, double *kl) {
+  struct ka_ctx *ctx = ms->ctx;
+  for (int64_t i = 0; i < ms->n; i++) kl[i] = NAN;
+  for (int64_t i = 0; i < ms->spec.n_texts; i++) {
+    struct ka_text_scorer s = {0};
+    int64_t at = ms->spec.validation + i;
+    if (ms->items[at].is_new) continue;
+    KA_TRY(score_text(ms, i, base, m, B, T, &s));
+    kl[at] = s.kl_sum / (double)s.total.n_tokens;
+  }
+  return KA_STATUS_OK;
+}
+
+/* --- tasks ------------------------------------------------------------------- */
+
+static ka_status score_set(struct ka_measures *ms, const struct ka_measure_set *set,
+                           struct ka_model *m, double *values) {
+  struct ka_ctx *ctx = ms->ctx;
+  struct ka_results r = {0};
+  struct ka_score_options options = KA_SCORE_DEFAULTS;
+  options.bootstrap_iters = 0;
+  ka_status st = ka_tasks_score(ctx, set->tasks, m, &options, &r);
+  for (int64_t i = set->first; ka_ok(st) && i < set->first + set->n; i++) {
+    struct ka_measure *to = &ms->items[i];
+    const struct ka_task_value *v = ka_results_find(&r, to->name, to->metric, NULL);
+    if (!v || !isfinite(v->value)) {
+      st = ka_fail(ctx, KA_E_CHECK, "task %s: %s is %g", to->name, to->metric, v ? v->value : NAN);
+      continue;
+    }
+    values[i] = v->value;
+    to->chance = v->chance;
+    to->n = v->n_docs;
+  }
+  ka_results_close(&r);
+  return st;
+}
+
+ka_status ka_measures_score(struct ka_measures *ms, struct ka_model *m, int64_t B, int64_t T,
+                            double validation, double *values) {
+  struct ka_ctx *ctx = ms->ctx;
+  if (ms->spec.validation) values[0] = validation;
+  KA_TRY(score_texts(ms, m, B, T, values));
+  for (int64_t i = 0; i < ms->n_sets; i++) KA_TRY(score_set(ms, &ms->sets[i], m, values));
+  return KA_STATUS_OK;
+}

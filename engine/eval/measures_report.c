@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Measures and what comes of them, as a report's JSON and as a table; see measures.h. */
+#include "engine/eval/measures.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+
+/* Of one measure on the way to the last stage, the value of the least gain. */
+static double worst_of(const struct ka_measures *ms, const double *stages, int64_t n_stages,
+                       int64_t i) {
+  double worst = stages[i], least = 0;
+  for (int64_t s = 1; s < n_stages; s++) {
+    double value = stages[s * ms->n + i], gain = ka_gain(&ms->items[i], stages[i], value);
+    if (!(gain < least)) continue;
+    least = gain;
+    worst = value;
+  }
+  return worst;
+}
+
+static int measure(const struct ka_measures *ms, const double *stages, int64_t n_stages,
+                   const double *kl, int64_t i, json_t *list) {
+  double base = stages[i], now = stages[(n_stages - 1) * ms->n + i];
+  json_t *row = ka_measure_json(&ms->items[i]);
+  int failed = json_array_append_new(list, row);
+  failed |= json_object_set_new(row, "base", number(base));
+  failed |= json_object_set_new(row, "value", number(now));
+  failed |= json_object_set_new(row, "worst", number(worst_of(ms, stages, n_stages, i)));
+  failed |= json_object_set_new(row, "gain", number(ka_gain(&ms->items[i], base, now)));
+  failed |= json_object_set_new(row, "kl", number(kl ? kl[i] : NAN));
+  return failed;
+}
+
+static double mean_of(const double *x, int64_t n) {
+  double sum = 0;
+  int64_t k = 0;
+  for (int64_t i = 0; x && i < n; i++)
+    if (!isnan(x[i])) sum += x[i], k++;
+  return k > 0 ? sum / (double)k : NAN;
+}
+
+ka_status ka_measures_report(const struct ka_measures *ms, const double *stages, int64_t n_stages,
+                             const double *kl, double weight, json_t *root) {
+  const struct ka_measure *m = ms->items;
+  int64_t n = ms->n;
+  struct ka_scores s = ka_scores_of(m, n, stages, stages + (n_stages - 1) * n, weight);
+  json_t *list = json_array();
+  int failed = json_object_set_new(root, "measures", list);
+  for (int64_t i = 0; i < n && !failed; i++) failed |= measure(ms, stages, n_stages, kl, i, list);
+  failed |= json_object_set_new(
+      root, "scores",
+      json_pack("{s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o}", "learned", number(s.learned), "forgot",
+                number(s.forgot), "score", number(s.score), "weight", weight, "beyond_chance",
+                number(s.beyond_chance), "backward_transfer",
+                number(ka_backward_transfer(m, n, stages, n_stages)), "average_forgetting",
+                number(ka_average_forgetting(m, n, stages, n_stages)), "kl",
+                number(mean_of(kl, n))));
+  return failed ? ka_fail(ms->ctx, KA_E_MEMORY, "report: out of memory") : KA_STATUS_OK;
+}
+
+void ka_measures_print(const struct ka_measures *ms, const double *base, const double *now) {
+  struct ka_scores s = ka_scores_of(ms->items, ms->n, base, now, 1);
+  int width = 8;
+  for (int64_t i = 0; i < ms->n; i++)
+    if ((int)strlen(ms->items[i].name) > width) width = (int)strlen(ms->items[i].name);
+  printf("%-*s  %4s  %-12s %9s %9s %9s\n", width, "measure", "", "metric", "before", "after",
+         "change");
+  for (int64_t i = 0; i < ms->n; i++) {
+    const struct ka_measure *m = &ms->items[i];
+    printf("%-*s  %4s  %-12s %9.4f %9.4f %+9.4f\n", width, m->name, m->is_new ? "new" : "old",
+           m->metric, base[i], now[i], now[i] - base[i]);
+  }
+  if (!isnan(s.learned)) printf("learned %+.2f %%  ", 100 * s.learned);
+  if (!isnan(s.forgot)) printf("forgot %+.2f %%  ", 100 * s.forgot);
+  puts("(relative to the base, docs/forgetting.md)");
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The sections of a comparison of methods: verdict, fronts, tables. A series is a method at a
+ * budget, a cell of it a learning rate (engine/eval/compare.h). */
+#include "base/arena.h"
+#include "engine/report/report_parts.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_SERIES = 64 };
+
+static const json_t *series_of(const json_t *root) {
+  return json_object_get(json_object_get(root, "comparison"), "series");
+}
+
+static const json_t *best_of(const json_t *series) {
+  const json_t *best = json_object_get(series, "best");
+  return json_array_get(json_object_get(series, "cells"), (size_t)json_integer_value(best));
+}
+
+static double mean_of(const json_t *cell, const char *figure) {
+  return ka_report_number(json_object_get(cell, figure), "mean");
+}
+static double se_of(const json_t *cell, const char *figure) {
+  return ka_report_number(json_object_get(cell, figure), "se");
+}
+
+/* "12.3 ± 0.4" */
+static void cell(struct ka_page *p, const char *mark, int digits, double mean, double se) {
+  if (isnan(mean))
+    ka_page_cell(p, "dim", "–");
+  else if (isnan(se))
+    ka_page_cell(p, mark, "%.*f", digits, mean);
+  else
+    ka_page_cell(p, mark, "%.*f ± %.*f", digits, mean, digits, se);
+}
+
+static void figure_cell(struct ka_page *p, const json_t *from, const char *figure, int digits,
+                        double scale) {
+  cell(p, "", digits, scale * mean_of(from, figure), scale * se_of(from, figure));
+}
+
+/* The method, with its budget where the method has several. */
+static const char *label_of(const json_t *root, const json_t *series, char buf[96]) {
+  size_t i, n = 0;
+  const json_t *s;
+  const char *method = ka_report_text(series, "method");
+  json_array_foreach(series_of(root), i, s) n += strcmp(ka_report_text(s, "method"), method) == 0;
+  double part = ka_report_number(series, "trained_params") / ka_report_number(series, "params");
+  if (n > 1 && !isnan(part))
+    snprintf(buf, 96, "%s, %.3g %%", method, 100 * part);
+  else
+    snprintf(buf, 96, "%s", method);
+  return buf;
+}
+
+void ka_report_verdict(struct ka_page *p, const json_t *root) {
+  const json_t *comparison = json_object_get(root, "comparison"), *line;
+  const json_t *verdict = json_object_get(comparison, "verdict");
+  size_t i;
+  if (!comparison) return;
+  ka_page_section(p, "Verdict");
+  json_array_foreach(verdict, i, line) if (json_is_string(line))
+      ka_page_text(p, i == 0 ? "lead" : "", "%s", json_string_value(line));
+  ka_page_text(p, "note", "%s", ka_report_text(comparison, "rule"));
+}
+
+/* --- the plot ---------------------------------------------------------------- */
+
+struct plot {
+  struct ka_chart_series series[2 * MAX_SERIES]; /* the fronts, then the dots */
+  struct ka_chart_point *points[2 * MAX_SERIES];
+  char names[MAX_SERIES][96];
+  const char *legend[MAX_SERIES];
+  int n;
+};
+
+static struct ka_chart_point point_of(const json_t *from) {
+  double ex = 100 * se_of(from, "learned"), ey = 100 * se_of(from, "forgot");
+  return (struct ka_chart_point){100 * mean_of(from, "learned"),
+                                 100 - 100 * mean_of(from, "forgot"), isnan(ex) ? 0 : ex,
+                                 isnan(ey) ? 0 : ey};
+}
+
+/* Points of the cells, in the given order of indices (NULL: all, the best one first). */
+static void add(struct ka_page *p, struct plot *plot, int at, const json_t *series,
+                const json_t *order, enum ka_chart_style style, int colour) {
+  const json_t *cells = json_object_get(series, "cells");
+  size_t n = order ? json_array_size(order) : json_array_size(cells);
+  size_t best = (size_t)json_integer_value(json_object_get(series, "best"));
+  void *mem = NULL;
+  int64_t k = 0;
+  if (ka_ok(p->st) && n > 0)
+    p->st = ka_alloc_n(p->ctx, &mem, (int64_t)n, sizeof(struct ka_chart_point), "front");
+  plot->points[at] = mem;
+  for (size_t i = 0; i < n && mem; i++) {
+    size_t which = order       ? (size_t)json_integer_value(json_array_get(order, i))
+                   : i == 0    ? best
+                   : i <= best ? i - 1
+                               : i;
+    struct ka_chart_point point = point_of(json_array_get(cells, which));
+    if (!isnan(point.x) && !isnan(point.y)) plot->points[at][k++] = point;
+  }
+  plot->series[at] = (struct ka_chart_series){.name = plot->legend[colour],
+                                              .points = plot->points[at],
+                                              .n = k,
+                                              .style = style,
+                                              .colour = colour,
+                                              .n_large = n > 1 && !order};
+}
+
+void ka_report_fronts(struct ka_page *p, const json_t *root) {
+  const json_t *all = series_of(root), *s;
+  struct ka_str svg = {0};
+  struct plot *plot = NULL;
+  void *mem = NULL;
+  size_t i;
+  if (json_array_size(all) == 0 || !ka_ok(p->st)) return;
+  p->st = ka_alloc_n(p->ctx, &mem, 1, sizeof *plot, "plot");
+  if (!ka_ok(p->st)) return;
+  plot = mem;
+  plot->n = (int)fmin((double)json_array_size(all), MAX_SERIES);
+  json_array_foreach(all, i, s) {
+    if ((int)i == plot->n) break;
+    plot->legend[i] = label_of(root, s, plot->names[i]);
+    add(p, plot, (int)i, s, json_object_get(s, "front"), KA_CHART_STAIR, (int)i);
+    add(p, plot, plot->n + (int)i, s, NULL, KA_CHART_DOTS, (int)i);
+  }
+  if (ka_ok(p->st))
+    p->st = ka_chart_svg(p->ctx, &svg, "learned, % of the base's value", "kept of the old skill, %",
+                         plot->series, 2 * plot->n);
+  ka_page_section(p, "Fronts");
+  ka_page_figure(p, "Up and to the right is better", &svg, plot->legend, plot->n);
+  ka_page_text(
+      p, "note",
+      "A dot is a learning rate: the mean over seeds and draws with its standard error; the "
+      "large one is where the method learned most. Lines are Pareto fronts.");
+  for (int k = 0; k < 2 * plot->n; k++) ka_free(plot->points[k]);
+  ka_free(plot);
+  ka_str_deinit(&svg);
+}
+
+/* --- curves ------------------------------------------------------------------ */
+
+/* One figure: what `key` was on the way, a line a method. */
+static void curve(struct ka_page *p, const json_t *curves_of, const char *key, const char *title) {
+  struct ka_chart_series series[MAX_SERIES];
+  struct ka_chart_point *points[MAX_SERIES];
+  const char *names[MAX_SERIES], *name;
+  const json_t *curves;
+  struct ka_str svg = {0};
+  int n = 0;
+  json_object_foreach((json_t *)(uintptr_t)curves_of, name, curves) {
+    if (n == MAX_SERIES) break;
+    int64_t n_points = ka_report_points(p, json_object_get(curves, key), 100, &points[n]);
+    names[n] = name;
+    series[n] = (struct ka_chart_series){
+        .name = name, .points = points[n], .n = n_points, .style = KA_CHART_MARKS, .colour = n};
+    n++;
+  }
+  if (ka_ok(p->st)) p->st = ka_chart_svg(p->ctx, &svg, "step", "% of the base's value", series, n);
+  ka_page_figure(p, title, &svg, names, n);
+  for (int i = 0; i < n; i++) ka_free(points[i]);
+  ka_str_deinit(&svg);
+}
+
+void ka_report_method_curves(struct ka_page *p, const json_t *root) {
+  const json_t *curves_of = json_object_get(root, "curves_of");
+  if (json_object_size(curves_of) == 0) return;
+  ka_page_section(p, "On the way");
+  ka_page_figures(p);
+  curve(p, curves_of, "learned", "Learned");
+  curve(p, curves_of, "forgot", "Forgot");
+  ka_page_figures_end(p);
+  ka_page_text(p, "note", "One run of each method, at the learning rate at which it learned most.");
+}
+
+/* --- tables ------------------------------------------------------------------ */
+
+static void main_table(struct ka_page *p, const json_t *root) {
+  const json_t *s, *comparison = json_object_get(root, "comparison");
+  char name[96], columns[256];
+  size_t i;
+  snprintf(columns, sizeof columns,
+           "method|>trained|>learning rate|>learned, %%|>forgot, %%|>score, %%|>area|>less that of "
+           "%s|against %s",
+           ka_report_text(comparison, "baseline"), ka_report_text(comparison, "control"));
+  ka_page_table(p, columns);
+  json_array_foreach(series_of(root), i, s) {
+    const json_t *best = best_of(s), *control = json_object_get(s, "against_control");
+    const json_t *area = json_object_get(json_object_get(s, "against_baseline"), "area");
+    const char *word = ka_report_text(control, "word");
+    ka_page_cell(p, "name", "%s", label_of(root, s, name));
+    ka_report_cell(p, "", "%.1f %%",
+                   100 * ka_report_number(s, "trained_params") / ka_report_number(s, "params"));
+    ka_report_cell(p, "", "%g", ka_report_number(best, "learning_rate"));
+    figure_cell(p, best, "learned", 2, 100);
+    figure_cell(p, best, "forgot", 2, 100);
+    figure_cell(p, best, "score", 2, 100);
+    figure_cell(p, s, "area", 1, 1e4);
+    cell(p, "", 1, 1e4 * ka_report_number(area, "mean"), 1e4 * ka_report_number(area, "se"));
+    ka_page_cell(p,
+                 strncmp(word, "better", 6) == 0  ? "good word"
+                 : strncmp(word, "worse", 5) == 0 ? "bad word"
+                                                  : "dim word",
+                 "%s", *word ? word : "–");
+  }
+  ka_page_table_end(p);
+  ka_page_text(p, "note",
+               "At the learning rate at which each learned most. Learned and forgot: the mean "
+               "relative change of the new and the old measures. Area: below the front over all "
+               "learning rates, in square points (hundredths by hundredths). ± is the standard "
+               "error over seeds and "
+               "draws.");
+}
+
+static void values_table(struct ka_page *p, const json_t *root) {
+  const json_t *measures = json_object_get(root, "measures"), *m, *s;
+  struct ka_str columns = {0};
+  char name[96];
+  size_t i, k;
+  if (ka_ok(p->st)) p->st = ka_str_puts(p->ctx, &columns, "method");
+  json_array_foreach(measures, k, m) if (ka_ok(p->st)) p->st =
+      ka_str_printf(p->ctx, &columns, "|>%s (%s), %s", ka_report_text(m, "name"),
+                    ka_report_text(m, "role"), ka_report_text(m, "metric"));
+  if (ka_ok(p->st))
+    p->st =
+        ka_str_puts(p->ctx, &columns,
+                    "|>KL|>backward transfer|>average forgetting|>gone beyond chance, %|>seconds");
+  if (!ka_ok(p->st)) return;
+  ka_page_table(p, columns.data);
+  ka_str_deinit(&columns);
+  ka_page_cell(p, "dim", "the base");
+  json_array_foreach(measures, k, m) ka_report_cell(p, "", "%.4f", ka_report_number(m, "base"));
+  for (int c = 0; c < 5; c++) ka_page_cell(p, "dim", "–");
+  json_array_foreach(series_of(root), i, s) {
+    const json_t *best = best_of(s), *values = json_object_get(best, "values");
+    ka_page_cell(p, "name", "%s", label_of(root, s, name));
+    json_array_foreach(measures, k, m) {
+      const json_t *v = json_array_get(values, k);
+      cell(p, "", 4, ka_report_number(v, "mean"), ka_report_number(v, "se"));
+    }
+    figure_cell(p, best, "kl", 4, 1);
+    figure_cell(p, best, "backward_transfer", 4, 1);
+    figure_cell(p, best, "average_forgetting", 4, 1);
+    figure_cell(p, best, "beyond_chance", 1, 100);
+    figure_cell(p, best, "seconds", 1, 1);
+  }
+  ka_page_table_end(p);
+}
+
+static void sweep_table(struct ka_page *p, const json_t *root) {
+  const json_t *s, *c;
+  char name[96];
+  size_t i, k;
+  ka_page_section(p, "Every learning rate");
+  ka_page_table(p, "method|>learning rate|>learned, %|>forgot, %|>score, %|>KL|>runs|>diverged");
+  json_array_foreach(series_of(root), i, s) {
+    json_array_foreach(json_object_get(s, "cells"), k, c) {
+      const char *mark = c == best_of(s) ? "here" : "";
+      ka_page_cell(p, k == 0 ? "name" : "", "%s", k == 0 ? label_of(root, s, name) : "");
+      ka_report_cell(p, mark, "%g", ka_report_number(c, "learning_rate"));
+      figure_cell(p, c, "learned", 2, 100);
+      figure_cell(p, c, "forgot", 2, 100);
+      figure_cell(p, c, "score", 2, 100);
+      figure_cell(p, c, "kl", 4, 1);
+      ka_report_cell(p, "", "%.0f", ka_report_number(c, "runs"));
+      ka_report_cell(p, ka_report_number(c, "failed") > 0 ? "bad" : "dim", "%.0f",
+                     ka_report_number(c, "failed"));
+    }
+  }
+  ka_page_table_end(p);
+}
+
+void ka_report_methods(struct ka_page *p, const json_t *root) {
+  if (json_array_size(series_of(root)) == 0) return;
+  ka_page_section(p, "Methods");
+  main_table(p, root);
+  values_table(p, root);
+  sweep_table(p, root);
+}

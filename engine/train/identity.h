@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Whether a finished run may stand for one that is asked for: the same keys, the same input files.
+ * Not to be confused with fingerprint.h, which says whether a checkpoint may be continued. */
+#ifndef KAPPA_ENGINE_TRAIN_IDENTITY_H
+#define KAPPA_ENGINE_TRAIN_IDENTITY_H
+
+#include "base/json.h"
+#include "engine/formats/job.h"
+
+enum { KA_IDENTITY_TEXT = 33 };
+
+/* A hash, as hex text, of kappa's version, of every key that can change a result (not of where
+ * things are written, how often, with how many threads), and of the name, size and modification
+ * time of the files of base_model, datasets, test_datasets, held_out and the task files; data that
+ * a task file names are not looked at. */
+ka_status ka_job_identity(struct ka_ctx *ctx, const struct ka_job *job, char out[KA_IDENTITY_TEXT]);
+
+/* job.json: {"kappa", "identity", "job": every key}. */
+ka_status ka_job_record(struct ka_ctx *ctx, const struct ka_job *job, const char *path);
+
+/* The identity in a file that has one at its top (job.json, report.json); "" when the file or the
+ * member is not there. */
+ka_status ka_recorded_identity(struct ka_ctx *ctx, const char *path, char out[KA_IDENTITY_TEXT]);
+
+/* Of a tuned model (a directory or file) that is measured as the job says. */
+ka_status ka_model_identity(struct ka_ctx *ctx, const struct ka_job *job, const char *model,
+                            char out[KA_IDENTITY_TEXT]);
+
+#endif

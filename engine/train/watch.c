@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * See watch.h. */
+#include "engine/train/watch.h"
+
+#include "base/log.h"
+#include "engine/train/checkpoint.h"
+
+#include <math.h>
+#include <string.h>
+
+static bool keeps_best(const struct ka_job *job) {
+  return strcmp(job->forgetting.keep, "best") == 0;
+}
+
+static ka_status check_keys(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_job *job = r->job;
+  if (job->forgetting.stop_when > 0 && ka_measures_count(&r->measures, false) == 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: forgetting.stop_when: nothing old is measured; name forgetting.tasks or "
+                   "held_out texts",
+                   ka_job_place(job, "forgetting.stop_when"));
+  if (!keeps_best(job)) return KA_STATUS_OK;
+  if (ka_measures_count(&r->measures, true) == 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: forgetting.keep: best needs a measure of what is learned: validation data, "
+                   "held_out texts with role: new, or forgetting.new_tasks",
+                   ka_job_place(job, "forgetting.keep"));
+  if (job->selection.refresh_steps > 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: forgetting.keep: best and selection.refresh_steps exclude each other: the "
+                   "best state may have trained other units than the last",
+                   ka_job_place(job, "forgetting.keep"));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_watch_open(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_job *job = r->job;
+  const struct ka_job_forgetting *f = &job->forgetting;
+  bool scheduled = f->tasks.n > 0 || f->new_tasks.n > 0 || f->stop_when > 0 || keeps_best(job) ||
+                   ka_job_given(job, "forgetting.every");
+  r->loop.watch_steps = scheduled ? f->every : 0;
+  if (!scheduled && job->held_out.n == 0) return KA_STATUS_OK;
+  struct ka_measures_spec spec = ka_measures_spec_of_job(job, r->data.validation.n > 0);
+  KA_TRY(ka_measures_open(ctx, &r->measures, &spec, r->tokenizer, r->model.recipe.max_positions));
+  if (spec.validation)
+    r->measures.items[0].n = ka_data_get_stats(r->data.data)->part[KA_DATA_VALIDATION].n_targets;
+  return check_keys(r);
+}
+
+/* --- looks in "run" ---------------------------------------------------------- */
+
+static json_t *look_at(const json_t *carried, int64_t i) {
+  return json_array_get(json_object_get(carried, "watch"), (size_t)i);
+}
+
+int64_t ka_watch_n_looks(const json_t *carried) {
+  return (int64_t)json_array_size(json_object_get(carried, "watch"));
+}
+
+int64_t ka_watch_step(const json_t *carried, int64_t i) {
+  return json_integer_value(json_object_get(look_at(carried, i), "step"));
+}
+
+void ka_watch_values(const json_t *carried, int64_t i, double *out, int64_t n) {
+  const json_t *values = json_object_get(look_at(carried, i), "values");
+  for (int64_t k = 0; k < n; k++) out[k] = json_number_value(json_array_get(values, (size_t)k));
+}
+
+int64_t ka_watch_kept(const json_t *carried) {
+  const json_t *kept = json_object_get(carried, "kept_step");
+  int64_t n = ka_watch_n_looks(carried);
+  for (int64_t i = 0; i < n && json_is_integer(kept); i++)
+    if (ka_watch_step(carried, i) == json_integer_value(kept)) return i;
+  return n - 1;
+}
+
+/* What the measures are, for whoever reads the state, and how much they were measured on. */
+static ka_status remember_measures(struct ka_run *r, json_t *carried) {
+  json_t *list = json_array();
+  int failed = 0;
+  for (int64_t i = 0; i < r->measures.n; i++)
+    failed |= json_array_append_new(list, ka_measure_json(&r->measures.items[i]));
+  failed |= json_object_set_new(carried, "measures", list);
+  return failed ? ka_fail(r->ctx, KA_E_MEMORY, "measures: out of memory") : KA_STATUS_OK;
+}
+
+ka_status ka_watch_start(struct ka_run *r, json_t *carried) {
+  struct ka_ctx *ctx = r->ctx;
+  const json_t *saved = json_object_get(carried, "measures");
+  bool same = saved ? (int64_t)json_array_size(saved) == r->measures.n
+                    : r->measures.n == 0 || r->checkpoint_step == 0;
+  for (int64_t i = 0; i < r->measures.n && same && saved; i++)
+    same = ka_measure_recall(&r->measures.items[i], json_array_get(saved, (size_t)i));
+  if (!same)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: the job does not continue this run: it measures other texts and tasks",
+                   r->checkpoint);
+  if (json_object_get(carried, "watch")) return KA_STATUS_OK;
+  return json_object_set_new(carried, "watch", json_array()) == 0
+             ? KA_STATUS_OK
+             : ka_fail(ctx, KA_E_MEMORY, "run: out of memory");
+}
+
+/* --- a look ------------------------------------------------------------------ */
+
+static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+
+/* The row without what the log's rows start with. */
+static json_t *scores_json(const struct ka_scores *s) {
+  return json_pack("{s:o, s:o, s:o}", "learned", number(s->learned), "forgot", number(s->forgot),
+                   "score", number(s->score));
+}
+
+static ka_status remember(struct ka_run *r, struct ka_loop *l, const double *values,
+                          const struct ka_scores *s) {
+  json_t *look = scores_json(s), *list = json_array();
+  int failed = 0;
+  for (int64_t i = 0; i < r->measures.n; i++)
+    failed |= json_array_append_new(list, number(values[i]));
+  failed |= json_object_set_new(look, "step", json_integer((json_int_t)l->step));
+  failed |= json_object_set_new(look, "values", list);
+  failed |= json_array_append_new(json_object_get(l->carried, "watch"), look);
+  return failed ? ka_fail(r->ctx, KA_E_MEMORY, "looks of the run: out of memory") : KA_STATUS_OK;
+}
+
+static ka_status log_look(struct ka_run *r, struct ka_loop *l, const double *values,
+                          const struct ka_scores *s) {
+  struct ka_ctx *ctx = r->ctx;
+  json_t *row = ka_loop_row(l), *scores = scores_json(s), *measures = json_object();
+  const char *tag;
+  for (int64_t i = 0; i < r->measures.n; i++) {
+    const struct ka_measure *m = &r->measures.items[i];
+    json_object_set_new(measures, m->name, number(values[i]));
+    KA_TRY(ka_arena_printf(&r->arena, &tag, "%s/%s", m->is_new ? "learn" : "forget", m->name));
+    KA_TRY(ka_tb_scalar(ctx, l->tensorboard, tag, l->step, values[i]));
+  }
+  json_object_update(row, scores);
+  json_decref(scores);
+  json_object_set_new(row, "measures", measures);
+  json_object_set_new(row, "time_s", json_real(ka_loop_seconds(l)));
+  KA_TRY(ka_jsonl_row(ctx, l->log, row));
+  if (!isnan(s->learned))
+    KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "watch/learned", l->step, s->learned));
+  if (!isnan(s->forgot))
+    KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "watch/forgot", l->step, s->forgot));
+  KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "watch/score", l->step, s->score));
+  return ka_tb_flush(ctx, l->tensorboard);
+}
+
+static void say(const struct ka_run *r, const struct ka_loop *l, const struct ka_scores *s) {
+  char learned[40] = "", forgot[40] = "";
+  if (l->step == 0) return;
+  if (!isnan(s->learned)) snprintf(learned, sizeof learned, "learned %+.2f %%", 100 * s->learned);
+  if (!isnan(s->forgot)) snprintf(forgot, sizeof forgot, "forgot %+.2f %%", 100 * s->forgot);
+  ka_info(r->ctx, "train", "step %lld: %s%s%s", (long long)l->step, learned,
+          *learned && *forgot ? ", " : "", forgot);
+}
+
+/* Writes the state where it is the best so far. */
+static ka_status keep(struct ka_run *r, struct ka_loop *l, const struct ka_scores *s) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *name;
+  double bound = r->job->forgetting.stop_when;
+  const json_t *best = json_object_get(l->carried, "best_score");
+  if (!keeps_best(r->job) || l->step == 0 || (bound > 0 && s->forgot > bound)) return KA_STATUS_OK;
+  if (json_is_number(best) && !(s->score > json_number_value(best))) return KA_STATUS_OK;
+  KA_TRY(ka_arena_printf(&r->arena, &name, "best-%lld", (long long)l->step));
+  KA_TRY(ka_ckpt_write_slices(ctx, r->job->output_dir, name, l->optim));
+  int failed = json_object_set_new(l->carried, "best", json_string(name));
+  failed |= json_object_set_new(l->carried, "best_step", json_integer((json_int_t)l->step));
+  failed |= json_object_set_new(l->carried, "best_score", number(s->score));
+  if (failed) return ka_fail(ctx, KA_E_MEMORY, "best state: out of memory");
+  return ka_ckpt_sweep_named(ctx, r->job->output_dir, "best-", "best", name);
+}
+
+static void stop(struct ka_run *r, struct ka_loop *l, const struct ka_scores *s) {
+  double bound = r->job->forgetting.stop_when;
+  if (l->step == 0 || !(bound > 0 && s->forgot > bound)) return;
+  l->stopped = true;
+  ka_info(r->ctx, "train", "step %lld: %.2f %% forgotten, more than stop_when: %g; the run ends",
+          (long long)l->step, 100 * s->forgot, bound);
+}
+
+static void warn_of_unknown(struct ka_run *r, const double *base) {
+  for (int64_t i = 0; i < r->measures.n; i++)
+    if (isnan(ka_gain(&r->measures.items[i], base[i], base[i])))
+      ka_warn(r->ctx, "train", "%s: %s of the base is %g: no change can be told relative to it",
+              r->measures.items[i].name, r->measures.items[i].metric, base[i]);
+}
+
+ka_status ka_watch_look(void *run, struct ka_loop *l) {
+  struct ka_run *r = run;
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_measures *ms = &r->measures;
+  void *mem;
+  KA_TRY(ka_alloc_n(ctx, &mem, 2 * ms->n, sizeof(double), "measures"));
+  double *values = mem, *base = values + ms->n;
+  ka_status st = ka_measures_score(ms, l->model, r->job->micro_batch_size, r->job->sequence_len,
+                                   l->last_eval_loss, values);
+  if (l->step == 0)
+    memcpy(base, values, (size_t)ms->n * sizeof *base);
+  else
+    ka_watch_values(l->carried, 0, base, ms->n);
+  struct ka_scores s = {0};
+  if (ka_ok(st)) s = ka_scores_of(ms->items, ms->n, base, values, r->job->forgetting.weight);
+  if (ka_ok(st) && l->step == 0) warn_of_unknown(r, base);
+  if (ka_ok(st) && l->step == 0) st = remember_measures(r, l->carried);
+  if (ka_ok(st)) st = remember(r, l, values, &s);
+  if (ka_ok(st)) st = log_look(r, l, values, &s);
+  if (ka_ok(st)) st = keep(r, l, &s);
+  if (ka_ok(st)) say(r, l, &s);
+  if (ka_ok(st)) stop(r, l, &s);
+  ka_free(mem);
+  return st;
+}
+
+/* --- the end ----------------------------------------------------------------- */
+
+ka_status ka_watch_finish(struct ka_run *r, struct ka_loop *l) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *best = json_string_value(json_object_get(l->carried, "best")), *dir;
+  const json_t *step = json_object_get(l->carried, "best_step");
+  if (!keeps_best(r->job)) return KA_STATUS_OK;
+  if (!best) {
+    ka_warn(ctx, "train",
+            "keep: best: no state was within stop_when: %g; the output is the last one, of step "
+            "%lld",
+            r->job->forgetting.stop_when, (long long)l->step);
+    return KA_STATUS_OK;
+  }
+  if (json_number_value(json_object_get(l->carried, "best_score")) < 0)
+    ka_warn(ctx, "train", "keep: best: the best score is %.4f: by it the base itself is better",
+            json_number_value(json_object_get(l->carried, "best_score")));
+  ka_info(ctx, "train", "keep: best: the output is the state of step %lld",
+          (long long)json_integer_value(step));
+  if (json_object_set(l->carried, "kept_step", (json_t *)(uintptr_t)step) != 0)
+    return ka_fail(ctx, KA_E_MEMORY, "best state: out of memory");
+  if (json_integer_value(step) == l->step) return KA_STATUS_OK;
+  KA_TRY(ka_path_join(&r->arena, &dir, r->job->output_dir, best));
+  return ka_ckpt_load(ctx, dir, l->optim);
+}
