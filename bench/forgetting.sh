@@ -38,4 +38,4 @@ if [ -n "$python" ]; then
   also=(--also lora.jsonl)
 fi
 exec "$kappa" forget stories.yaml --seeds 3 --draws 4 --learning-rates 1e-3,4e-3,1.6e-2 \
-  --methods kappa_lowest,kappa_highest,kappa_mp,random,last_n,full "${also[@]}"
+  --methods kappa_lowest,kappa_highest,kappa_mp,random,last_n,kappa_kl,kappa_l2,kappa_soft,full,full_kl,full_l2 "${also[@]}"
