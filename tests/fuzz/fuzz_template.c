@@ -50,7 +50,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
   ka_ctx_init(&ctx);
   if (!ka_ok(ka_json_parse(&ctx, vars_json, sizeof vars_json - 1, "vars", &vars))) abort();
   for (int dialect = KA_JINJA_CHAT; dialect <= KA_JINJA_TASK; dialect++) {
-    ka_status st = ka_jinja_parse(&ctx, &t, dialect, "t", (const char *)data, n);
+    ka_status st =
+        ka_jinja_parse(&ctx, &t, (enum ka_jinja_dialect)dialect, "t", (const char *)data, n);
     if (ka_ok(st))
       render(&ctx, t, vars);
     else if (st.code != KA_E_INPUT || strncmp(ctx.error.message, "t:", 2) != 0)
