@@ -172,7 +172,9 @@ static ka_status read_job(struct ka_ctx *ctx, struct ka_job *job, const char *te
                             .file = &job->file,
                             .required_later = true,
                             .dir = dir,
-                            .check_paths = check_paths};
+                            .check_paths = check_paths,
+                            .overrides = overrides,
+                            .n_overrides = n};
   struct ka_yaml *root;
   KA_TRY(ka_key_set_defaults(&r, KA_SCOPE_JOB, job));
   KA_TRY(ka_yaml_parse(ctx, &job->file.arena, text, len, job->file.path, &root));
@@ -182,6 +184,7 @@ static ka_status read_job(struct ka_ctx *ctx, struct ka_job *job, const char *te
     KA_TRY(ka_key_problem(&r, root, "expected a mapping of keys, as in base_model: path"));
   struct ka_key_reader words = r;
   words.words = true;
+  words.n_overrides = 0;
   words.dir = "";
   for (int64_t i = 0; i < n; i++) KA_TRY(read_override(&words, job, overrides[i]));
   KA_TRY(finish(&r, job));

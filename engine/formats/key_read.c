@@ -197,6 +197,15 @@ static bool exists(const char *path, bool globs) {
   return found;
 }
 
+/* Will a word give this key, or what it stands in? */
+static bool overridden(const struct ka_key_reader *r, const char *path) {
+  for (int64_t i = 0; i < r->n_overrides; i++) {
+    size_t n = strcspn(r->overrides[i], "=");
+    if (strncmp(path, r->overrides[i], n) == 0 && (path[n] == 0 || path[n] == '.')) return true;
+  }
+  return false;
+}
+
 static ka_status read_text(struct ka_key_reader *r, const struct ka_key *key,
                            const struct ka_yaml *v, const char **field, const char *path) {
   struct ka_ctx *ctx = r->ctx;
@@ -207,7 +216,7 @@ static ka_status read_text(struct ka_key_reader *r, const struct ka_key *key,
   if (key->kind != KA_KEY_PATH)
     return ka_arena_str(&r->file->arena, field, v->text, strlen(v->text));
   KA_TRY(ka_path_join(&r->file->arena, field, r->dir, v->text));
-  if (r->check_paths && key->must_exist && !exists(*field, key->list))
+  if (r->check_paths && key->must_exist && !overridden(r, path) && !exists(*field, key->list))
     return ka_key_problem(r, v, "%s: %s: %s", path, *field,
                           key->list ? "no such file or directory, and no file matches"
                                     : "no such file or directory");

@@ -14,6 +14,8 @@ struct ka_key_reader {
   bool required_later; /* at the top: words may still give them */
   const char *dir;     /* what relative paths start at; "" the current directory */
   bool check_paths;
+  const char *const *overrides; /* "key=value" words that win over what is read */
+  int64_t n_overrides;
   int64_t n_values; /* read so far; bounded */
 };
 
