@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -128,6 +129,16 @@ ka_status ka_make_dirs(struct ka_ctx *ctx, const char *path) {
     st = ka_fail(ctx, KA_E_IO, "%s: exists and is not a directory", path);
   free(copy);
   return st;
+}
+
+ka_status ka_lock_dir(struct ka_ctx *ctx, const char *dir, int *fd) {
+  *fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (*fd < 0) return ka_fail(ctx, KA_E_IO, "%s: cannot open: %s", dir, strerror(errno));
+  if (flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return KA_STATUS_OK;
+  close(*fd);
+  *fd = -1;
+  return ka_fail(ctx, KA_E_INPUT, "%s: another process is writing here; wait for it, or end it",
+                 dir);
 }
 
 static int by_name(const void *a, const void *b) {

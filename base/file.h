@@ -35,6 +35,9 @@ void ka_map_forget(const struct ka_map *m, size_t offset, size_t len);
 
 /* mkdir -p. */
 ka_status ka_make_dirs(struct ka_ctx *ctx, const char *path);
+/* Keeps other processes out of a directory (those that ask) until *fd is closed or this one ends.
+ * KA_E_INPUT when another one is in; where a file system has no locks nobody is kept out. */
+ka_status ka_lock_dir(struct ka_ctx *ctx, const char *dir, int *fd);
 /* Names (no path) of regular files and directories in dir, sorted, without . and ..; out from a. */
 ka_status ka_list_dir(struct ka_arena *a, const char *dir, const char ***names, int64_t *n);
 /* Removes a directory and everything under it; a missing one is fine. */

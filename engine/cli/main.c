@@ -10,7 +10,7 @@
 
 static volatile int interrupted;
 
-/* The first SIGINT or SIGTERM asks for a clean stop (long commands save and exit 4); the second is
+/* The first SIGINT, SIGTERM or SIGHUP asks for a clean stop (long commands save and exit 4); the second is
  * the system's default. */
 static void on_signal(int sig) {
   interrupted = sig;
@@ -22,6 +22,8 @@ int main(int argc, char **argv) {
   struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);
+  sigaction(SIGHUP, &action, NULL);
+  signal(SIGCHLD, SIG_DFL); /* ignored by some parents; then nobody could be waited for */
   signal(SIGPIPE, SIG_IGN);
 
   struct ka_ctx ctx;

@@ -141,6 +141,8 @@ ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_part
     int64_t length = row_length(p, row_at(d, p, epoch, first + b));
     if (length > T) T = length;
   }
+  T = (T + d->length_unit - 1) / d->length_unit * d->length_unit;
+  if (T > p->T) T = p->T;
   int32_t *ids = p->buffer, *labels = ids + n * T, *position = labels + n * T,
           *doc_start = position + n * T;
   *out = (struct ka_batch){.B = n,

@@ -49,11 +49,15 @@ void ka_data_close(struct ka_data *d); /* NULL is fine */
 
 const struct ka_data_stats *ka_data_get_stats(const struct ka_data *d);
 
+/* Unpacked micro-batches are as long as a multiple of `unit` (1 without this call), the longest row
+ * at most: for devices to which each length is a shape of its own. */
+void ka_data_round_lengths(struct ka_data *d, int64_t unit);
+
 /* Micro-batches of one epoch; 0 for a validation part that is empty. */
 int64_t ka_data_n_batches(const struct ka_data *d, enum ka_data_part part);
 
 /* Micro-batch `index` of the whole run: index / n_batches is the epoch. B <= micro_batch_size,
- * T <= sequence_len (the longest row of the batch). The validation part is in file order, the same
+ * T <= sequence_len (the longest row of the batch, rounded up). The validation part is in file order, the same
  * in each epoch. Valid until the next call for that part. */
 ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_part part,
                         int64_t index, struct ka_batch *out);

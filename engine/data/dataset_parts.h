@@ -33,6 +33,7 @@ struct ka_data {
   struct ka_pieces *entry_pieces; /* [datasets] */
   struct ka_part parts[2];
   struct ka_data_stats stats;
+  int64_t length_unit; /* of micro-batches of unpacked rows */
 };
 
 /* Orders, packs and counts a part's pieces. */

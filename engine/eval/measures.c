@@ -193,6 +193,9 @@ static ka_status score_texts(struct ka_measures *ms, struct ka_model *m, int64_t
     KA_TRY(score_text(ms, i, NULL, m, B, T, &s));
     values[at] = ka_text_loss_per_token(&s.total);
     ms->items[at].n = s.total.n_tokens;
+    if (s.total.n_tokens == 0)
+      return ka_fail(ctx, KA_E_INPUT, "held_out %s: no token to measure; its files are empty",
+                     ms->items[at].name);
     if (!isfinite(values[at]))
       return ka_fail(ctx, KA_E_CHECK, "held_out %s: the loss is %g over %lld tokens",
                      ms->items[at].name, values[at], (long long)s.total.n_tokens);

@@ -175,9 +175,21 @@ static void add_leaf(struct scorer *x, struct pass *p, const struct leaf *l) {
   p->n_sequences += l->n_riders;
 }
 
+/* A separate device measures and remembers each shape: there a pass is filled up to a few lengths
+ * with tokens that see only themselves. */
+static void fill_up(struct scorer *x, struct pass *p) {
+  int64_t unit = x->rows / 32 > 64 ? x->rows / 32 : 64, T = (p->T + unit - 1) / unit * unit;
+  if (!x->m->dev->backend->separate) return;
+  for (; p->T < T && p->T < x->rows; p->T++) {
+    x->ids[p->T] = x->position[p->T] = 0;
+    x->start[p->T] = (int32_t)p->T;
+  }
+}
+
 static ka_status run_pass(struct scorer *x, struct pass *p) {
   struct ka_ctx *ctx = x->ctx;
   if (p->n_leaves == 0) return KA_STATUS_OK;
+  fill_up(x, p);
   struct ka_batch batch = {.B = 1,
                            .T = p->T,
                            .input_ids = x->ids,

@@ -135,13 +135,23 @@ static ka_status check_push(struct ka_decoder *d, const int32_t *ids, int64_t n)
   return KA_STATUS_OK;
 }
 
+/* Tokens of the next chunk. A separate device measures and remembers each shape, so there prompts
+ * go in powers of two. */
+static int64_t chunk_of(const struct ka_decoder *d, int64_t left) {
+  int64_t n = 1;
+  if (left >= d->chunk) return d->chunk;
+  if (!d->m->dev->backend->separate) return left;
+  while (2 * n <= left) n *= 2;
+  return n;
+}
+
 ka_status ka_decoder_push(struct ka_decoder *d, const int32_t *ids, int64_t n, float *logits,
                           int32_t *best) {
   struct ka_ctx *ctx = d->m->ctx;
   struct ka_batch batch;
   KA_TRY(check_push(d, ids, n));
-  for (int64_t i = 0; i < n; i += d->chunk) {
-    int64_t take = n - i < d->chunk ? n - i : d->chunk;
+  for (int64_t i = 0, take; i < n; i += take) {
+    take = chunk_of(d, n - i);
     struct ka_pairs last = {.row = d->row, .target = d->target};
     if (best && i + take == n) last.n = d->B;
     for (int64_t b = 0; b < last.n; b++) d->row[b] = (int32_t)(b * take + take - 1);
@@ -164,8 +174,8 @@ ka_status ka_decoder_score(struct ka_decoder *d, const int32_t *ids, int64_t n,
   KA_NEVER(ctx, d->B != 1);
   KA_TRY(check_push(d, ids, n));
   int64_t done = 0;
-  for (int64_t i = 0; i < n; i += d->chunk) {
-    int64_t take = n - i < d->chunk ? n - i : d->chunk;
+  for (int64_t i = 0, take; i < n; i += take) {
+    take = chunk_of(d, n - i);
     struct ka_pairs part = {.row = d->row, .target = pairs->target + done};
     for (; done + part.n < pairs->n && pairs->row[done + part.n] < i + take; part.n++) {
       KA_NEVER(ctx, part.n == ka_model_rows(d->m));

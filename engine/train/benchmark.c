@@ -34,7 +34,7 @@ static ka_status split(struct ka_bench *b, const char *option, const char *list,
                        int64_t *n) {
   struct ka_ctx *ctx = b->ctx;
   *n = 0;
-  for (const char *p = list; *p;) {
+  for (const char *p = list; *p || *n == 0;) {
     size_t len = strcspn(p, ",");
     if (len == 0 || *n == KA_BENCH_LIST)
       return ka_fail(ctx, KA_E_USAGE, "--%s: got \"%s\", expected 1 to %d entries, commas between",
@@ -102,11 +102,35 @@ static ka_status find_budgets(struct ka_bench *b) {
   return KA_STATUS_OK;
 }
 
+/* Strictly: a line that is lost is a model that is not compared. */
+static ka_status read_also(struct ka_bench *b) {
+  struct ka_ctx *ctx = b->ctx;
+  struct ka_str text = {0};
+  const char *file = b->o->also, *place;
+  int64_t line = 1;
+  if (!file) return KA_STATUS_OK;
+  b->also = json_array();
+  if (!b->also) return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", file);
+  ka_status st = ka_read_file(ctx, file, 0, &text);
+  for (const char *p = text.data; ka_ok(st) && p && *p; line++) {
+    size_t n = strcspn(p, "\n");
+    json_t *row = NULL;
+    st = ka_arena_printf(&b->arena, &place, "%s:%lld", file, (long long)line);
+    if (ka_ok(st) && strspn(p, " \t\r") < n) st = ka_json_parse(ctx, p, n, place, &row);
+    if (row && json_array_append_new(b->also, row) != 0)
+      st = ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", file);
+    p += n + (p[n] == '\n');
+  }
+  ka_str_deinit(&text);
+  return st;
+}
+
 static ka_status read_options(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   const struct ka_benchmark_options *o = b->o;
   KA_TRY(ka_job_load(ctx, &b->job, o->job, o->words, o->n_words));
   KA_TRY(find_methods(b));
+  KA_TRY(read_also(b));
   KA_TRY(find_budgets(b));
   if (o->learning_rates)
     KA_TRY(numbers(b, "learning-rates", o->learning_rates, b->rates, &b->n_rates));
@@ -149,7 +173,11 @@ static ka_status words_of(struct ka_bench *b, struct ka_bench_run *run,
   KA_TRY(word(b, words, &n, "learning_rate=%.15g", run->rate));
   KA_TRY(word(b, words, &n, "seed=%lld", (long long)run->seed));
   KA_TRY(word(b, words, &n, "save_model=false"));
-  KA_TRY(word(b, words, &n, "output_dir=%s", run->dir));
+  struct ka_str quoted = {0}; /* a path may be anything, the word's value is YAML */
+  ka_status st = ka_json_quote(ctx, &quoted, run->dir, strlen(run->dir));
+  if (ka_ok(st)) st = ka_arena_printf(&b->arena, &words[n++], "output_dir=%s", quoted.data);
+  ka_str_deinit(&quoted);
+  KA_TRY(st);
   run->words = words;
   run->n_words = n;
   return KA_STATUS_OK;
@@ -162,10 +190,10 @@ static ka_status add_run(struct ka_bench *b, const struct ka_bench_method *m, do
   char part[64] = "", drawn[32] = "";
   *run = (struct ka_bench_run){
       .method = m->name, .budget = budget, .rate = rate, .seed = seed, .draw = draw};
-  if (m->budget) snprintf(part, sizeof part, "-%g", budget);
+  if (m->budget) snprintf(part, sizeof part, "-%.15g", budget);
   if (strcmp(m->name, control) == 0) snprintf(drawn, sizeof drawn, "-draw-%lld", (long long)draw);
-  KA_TRY(ka_arena_printf(&b->arena, &run->dir, "%s/runs/%s%s/lr-%g-seed-%lld%s", b->job.output_dir,
-                         m->name, part, rate, (long long)seed, drawn));
+  KA_TRY(ka_arena_printf(&b->arena, &run->dir, "%s/runs/%s%s/lr-%.15g-seed-%lld%s",
+                         b->job.output_dir, m->name, part, rate, (long long)seed, drawn));
   return words_of(b, run, m);
 }
 
@@ -257,7 +285,7 @@ static ka_status look_at_runs(struct ka_bench *b) {
   for (int64_t i = 0; i < b->n && n_done < b->n; i++) {
     const struct ka_bench_run *run = &b->runs[i];
     bool same = strcmp(run->method, method) == 0 && (run->budget == budget || isnan(run->budget));
-    if (same || run->done || run->seed != b->job.seed) continue;
+    if (same || run->done) continue;
     KA_TRY(try_run(b, run));
     method = run->method;
     budget = run->budget;
@@ -302,6 +330,7 @@ ka_status ka_benchmark(struct ka_ctx *ctx, const struct ka_benchmark_options *o,
   KA_TRY_GOTO(ka_bench_report(&b, report), out);
 out:
   ka_job_close(&b.job);
+  json_decref(b.also);
   ka_arena_deinit(&b.arena);
   return st;
 }

@@ -36,6 +36,7 @@ struct ka_bench {
   const char *budget_key;
   struct ka_bench_run *runs;
   int64_t n;
+  json_t *also;     /* the lines of --also, or NULL */
   double run_bytes; /* the most that a run takes of the host's memory */
 };
 

@@ -47,13 +47,36 @@ static ka_status load_report(struct ka_arena *a, const char *dir, json_t **out) 
   return ka_json_load(ctx, path, out);
 }
 
+/* All runs are measured on the same: a base that is worth something else says that data changed
+ * behind the keys. */
+static ka_status same_base(struct ka_ctx *ctx, const json_t *kept, const json_t *measures,
+                           const char *dir) {
+  size_t i;
+  const json_t *m;
+  json_array_foreach(kept, i, m) {
+    const json_t *other = json_array_get(measures, i);
+    double a = json_number_value(json_object_get(m, "base"));
+    double b = json_number_value(json_object_get(other, "base"));
+    if (!json_equal(json_object_get(m, "n"), json_object_get(other, "n")) ||
+        !(fabs(a - b) <= 1e-4 * fabs(a)))
+      return ka_fail(ctx, KA_E_INPUT,
+                     "%s: %s of the base is %g here and %g in an earlier run: the data changed; "
+                     "choose another output_dir, or remove the runs of before",
+                     dir, json_string_value(json_object_get(m, "name")), b, a);
+  }
+  return KA_STATUS_OK;
+}
+
 /* Measures with the base's values alone, once. */
-static ka_status keep_measures(struct ka_ctx *ctx, json_t *root, const json_t *report) {
+static ka_status keep_measures(struct ka_ctx *ctx, json_t *root, const json_t *report,
+                               const char *dir) {
   static const char *const of_the_run[] = {"value", "worst", "gain", "kl"};
   const json_t *measures = json_object_get(report, "measures");
   size_t i;
   json_t *m, *copy;
-  if (!measures || json_object_get(root, "measures")) return KA_STATUS_OK;
+  if (!measures) return KA_STATUS_OK;
+  if (json_object_get(root, "measures"))
+    return same_base(ctx, json_object_get(root, "measures"), measures, dir);
   copy = json_deep_copy(measures);
   json_array_foreach(copy, i, m) for (size_t k = 0; k < sizeof of_the_run / sizeof *of_the_run; k++)
       json_object_del(m, of_the_run[k]);
@@ -68,7 +91,7 @@ static ka_status collect(struct ka_bench *b, json_t *root, json_t *rows) {
     const struct ka_bench_run *run = &b->runs[i];
     json_t *report = NULL;
     KA_TRY(load_report(&b->arena, run->dir, &report));
-    ka_status st = keep_measures(ctx, root, report);
+    ka_status st = keep_measures(ctx, root, report, run->dir);
     if (ka_ok(st))
       st = add_row(ctx, rows, report, run->method, run->budget, run->rate, run->seed, run->draw,
                    run->dir);
@@ -105,14 +128,22 @@ static ka_status read_other(struct ka_bench *b, const json_t *line, struct other
   return ka_path_join(&b->arena, &x->model, dir, model);
 }
 
+/* A model that computes no numbers is a result, as a run that diverged. */
+static ka_status failed_report(struct ka_ctx *ctx, ka_status st, const char *model,
+                               json_t **report) {
+  if (st.code != KA_E_CHECK) return st;
+  ka_warn(ctx, "forget", "%s: %s", model, ctx->error.message);
+  *report = json_pack("{s:s}", "failed", ctx->error.message);
+  ka_error_clear(ctx);
+  return *report ? KA_STATUS_OK : ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
+}
+
 /* Scores the model, unless that was done before: OUT/also/... keeps the result. */
-static ka_status score_other(struct ka_bench *b, struct ka_scoring *s, bool *opened,
-                             const struct other *x, const json_t *line, json_t **report) {
+static ka_status measure_other(struct ka_bench *b, struct ka_scoring *s, bool *opened,
+                               const struct other *x, json_t **report) {
   struct ka_ctx *ctx = b->ctx;
   const char *dir, *path;
   char wanted[KA_IDENTITY_TEXT], recorded[KA_IDENTITY_TEXT];
-  json_t *trained = json_object_get(line, "trained_params"),
-         *seconds = json_object_get(line, "seconds");
   KA_TRY(ka_arena_printf(&b->arena, &dir, "%s/also/%s/lr-%g-seed-%lld-draw-%lld", b->job.output_dir,
                          x->method, x->rate, (long long)x->seed, (long long)x->draw));
   KA_TRY(ka_path_join(&b->arena, &path, dir, "report.json"));
@@ -126,13 +157,25 @@ static ka_status score_other(struct ka_bench *b, struct ka_scoring *s, bool *ope
     *opened = true;
     KA_TRY(ka_scoring_open(ctx, s, &spec));
   }
-  KA_TRY(ka_scoring_model(s, x->model, report));
-  int failed = json_object_set_new(*report, "identity", json_string(wanted));
-  if (trained) failed |= json_object_set(*report, "trained_params", trained);
-  if (seconds) failed |= json_object_set(*report, "seconds", seconds);
-  if (failed) return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
+  KA_TRY(failed_report(ctx, ka_scoring_model(s, x->model, report), x->model, report));
+  if (json_object_set_new(*report, "identity", json_string(wanted)) != 0)
+    return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
   KA_TRY(ka_make_dirs(ctx, dir));
   return ka_json_write(ctx, *report, path);
+}
+
+/* What the line says wins. */
+static ka_status score_other(struct ka_bench *b, struct ka_scoring *s, bool *opened,
+                             const struct other *x, const json_t *line, json_t **report) {
+  struct ka_ctx *ctx = b->ctx;
+  static const char *const told[] = {"trained_params", "seconds"};
+  int failed = 0;
+  KA_TRY(measure_other(b, s, opened, x, report));
+  for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+    json_t *value = json_object_get(line, told[i]);
+    if (value) failed |= json_object_set(*report, told[i], value);
+  }
+  return failed ? ka_fail(ctx, KA_E_MEMORY, "report: out of memory") : KA_STATUS_OK;
 }
 
 static ka_status add_other(struct ka_bench *b, struct ka_scoring *s, bool *opened,
@@ -154,18 +197,13 @@ static ka_status add_other(struct ka_bench *b, struct ka_scoring *s, bool *opene
 }
 
 static ka_status add_others(struct ka_bench *b, json_t *rows) {
-  struct ka_ctx *ctx = b->ctx;
   struct ka_scoring s = {0};
-  json_t *lines = NULL;
   const json_t *line;
   bool opened = false;
   size_t i;
-  if (!b->o->also) return KA_STATUS_OK;
-  KA_TRY(ka_jsonl_read(ctx, b->o->also, &lines));
   ka_status st = KA_STATUS_OK;
-  json_array_foreach(lines, i, line) if (ka_ok(st)) st = add_other(b, &s, &opened, line, rows);
+  json_array_foreach(b->also, i, line) if (ka_ok(st)) st = add_other(b, &s, &opened, line, rows);
   if (opened) ka_scoring_close(&s);
-  json_decref(lines);
   return st;
 }
 
@@ -312,7 +350,7 @@ static ka_status score_models(struct ka_scoring *s, const char *const *labels,
     int64_t seed = 1;
     for (int64_t k = 0; k < i; k++) seed += strcmp(labels[k], labels[i]) == 0;
     KA_TRY(ka_scoring_model(s, models[i], &report));
-    ka_status st = keep_measures(ctx, root, report);
+    ka_status st = keep_measures(ctx, root, report, models[i]);
     if (ka_ok(st)) st = add_row(ctx, rows, report, labels[i], NAN, NAN, seed, 1, models[i]);
     json_decref(report);
     KA_TRY(st);

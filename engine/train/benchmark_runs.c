@@ -96,7 +96,8 @@ static ka_status ended(struct execution *e, struct ka_bench_run *run, int how) {
   const char *words;
   run->pid = 0;
   e->n_running--;
-  if (code == ka_exit_code(KA_E_INTERRUPTED) && e->stopping) return KA_STATUS_OK;
+  bool cut_off = code == ka_exit_code(KA_E_INTERRUPTED) || WIFSIGNALED(how);
+  if (cut_off && e->stopping) return KA_STATUS_OK;
   if (code == ka_exit_code(KA_E_CHECK)) KA_TRY(record_failure(e, run));
   if (code == 0 || code == ka_exit_code(KA_E_CHECK)) {
     run->done = true;

@@ -12,6 +12,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static ka_status kappa_json(struct ka_run *r, bool after, json_t **out) {
   struct ka_ctx *ctx = r->ctx;
@@ -46,9 +47,10 @@ static ka_status carried_of(struct ka_run *r, json_t **carried) {
              : ka_fail(ctx, KA_E_MEMORY, "run: out of memory");
 }
 
-static ka_status prepare_output(struct ka_run *r) {
+static ka_status prepare_output(struct ka_run *r, int *lock) {
   struct ka_ctx *ctx = r->ctx;
   KA_TRY(ka_make_dirs(ctx, r->job->output_dir));
+  KA_TRY(ka_lock_dir(ctx, r->job->output_dir, lock));
   const char *path;
   KA_TRY(ka_ckpt_sweep(ctx, r->job->output_dir));
   KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, "job.json"));
@@ -135,8 +137,9 @@ ka_status ka_run_train(struct ka_run *r) {
                          .watch = r->measures.n > 0 ? ka_watch_look : NULL,
                          .watch_user = r};
   json_t *carried = NULL;
+  int lock = -1;
   ka_status st = KA_STATUS_OK;
-  KA_TRY_GOTO(prepare_output(r), out);
+  KA_TRY_GOTO(prepare_output(r, &lock), out);
   say_start(r);
   KA_TRY_GOTO(carried_of(r, &carried), out);
   KA_TRY_GOTO(ka_watch_start(r, carried), out);
@@ -149,5 +152,6 @@ out:
   ka_jsonl_close(&log);
   ka_tb_close(&tb);
   json_decref(carried);
+  if (lock >= 0) close(lock);
   return st;
 }

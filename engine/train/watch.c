@@ -199,6 +199,8 @@ ka_status ka_watch_look(void *run, struct ka_loop *l) {
   double *values = mem, *base = values + ms->n;
   ka_status st = ka_measures_score(ms, l->model, r->job->micro_batch_size, r->job->sequence_len,
                                    l->last_eval_loss, values);
+  if (st.code == KA_E_CHECK && l->step == 0) /* nothing was trained: it is the base or the data */
+    st.code = ctx->error.code = KA_E_INPUT;
   if (l->step == 0)
     memcpy(base, values, (size_t)ms->n * sizeof *base);
   else

@@ -322,7 +322,8 @@ static void paths_are_checked_when_loaded(void **state) {
   assert_non_null(strstr(j.file.problems.items[0], ":1:13: base_model: /no/model: no such file"));
   assert_non_null(strstr(j.file.problems.items[1], "no file matches"));
   ka_job_close(&j);
-  const char *words[] = {t_str("base_model=%s/model", dir), t_str("datasets.0.path=%s/a.jsonl", dir),
+  const char *words[] = {t_str("base_model=%s/model", dir),
+                         t_str("datasets.0.path=%s/a.jsonl", dir),
                          "selection.file=", "selection.count=1"};
   T_OK(ka_job_load(ctx, &j, path, words, 4)); /* what words replace need not exist */
   assert_string_equal(j.base_model, t_str("%s/model", dir));

@@ -352,8 +352,51 @@ static void models_tuned_elsewhere_join(void **state) {
   assert_true(json_number_value(json_object_get(row, "trained_params")) == 7);
   json_decref(report);
   json_decref(r);
+  /* A last line without its end counts, and what it says now wins over what was kept. */
+  put("also.jsonl", "{\"method\": \"mine\", \"learning_rate\": 0.01, \"seed\": 42, \"model\": "
+                    "\"watched\", \"trained_params\": 8}");
+  kappa(0, "mine", benchmark("also", words));
+  r = load("also/report.json");
+  row = json_array_get(json_object_get(r, "runs"), 1);
+  assert_true(json_number_value(json_object_get(row, "trained_params")) == 8);
+  json_decref(r);
   put("also.jsonl", "{\"method\": \"mine\"}\n");
   kappa(2, "without \"method\" or \"model\"", benchmark("also", words));
+  put("also.jsonl", "\n{\"method\": ");
+  kappa(2, "also.jsonl:2", benchmark("none", words));
+  kappa(2, "none.jsonl: No such file", benchmark("none", "--methods full --also none.jsonl"));
+  assert_false(ka_path_exists(t_str("%s/none/runs", dir))); /* told before anything ran */
+}
+
+/* All seeds are validated on the same text, and data that changes between runs is told. */
+static void all_runs_are_measured_on_the_same(void **state) {
+  (void)state;
+  struct ka_str lines = {0};
+  for (int i = 0; i < 20; i++) T_OK(ka_str_printf(ctx, &lines, "{\"text\": \"abc %d\"}\n", i * i));
+  put("lines.jsonl", lines.data);
+  ka_str_deinit(&lines);
+  put("split.yaml", "base_model: base\ndatasets: [{path: lines.jsonl}]\n" REST_OF
+                    "forgetting: {tasks: [qa.yaml]}\n");
+  const char *words = "--methods full --learning-rates 1e-3 max_steps=1 val_set_size=5 --seeds";
+  const char *command =
+      t_str("forget %s/split.yaml 'output_dir=\"%s/a split, of #1: so\"' %s", dir, dir, words);
+  kappa(0, "no verdict", t_str("%s 2", command));
+  json_t *r = load("a split, of #1: so/report.json");
+  assert_int_equal(json_array_size(json_object_get(r, "runs")), 2);
+  json_decref(r);
+  put("qa.jsonl", "{\"q\": \"ab\", \"c\": [\"c\", \"x\"], \"g\": 0}\n");
+  kappa(2, "the data changed", t_str("%s 3", command));
+}
+
+/* Of two runs in one directory the second is refused. */
+static void one_run_a_directory(void **state) {
+  (void)state;
+  int rc =
+      system(t_str("mkdir -p %s/busy && flock -x %s/busy sleep 20 & echo $! > %s/pid; sleep 0.3",
+                   dir, dir, dir));
+  assert_int_equal(rc, 0);
+  train(2, "another process is writing here", "plain.yaml", "busy", "");
+  (void)!system(t_str("kill $(cat %s/pid); pkill -P $(cat %s/pid) 2>/dev/null", dir, dir));
 }
 
 static void wrong_use_of_forget(void **state) {
@@ -364,6 +407,7 @@ static void wrong_use_of_forget(void **state) {
   kappa(2, "equal numbers of parameters", benchmark("x", "selection.fraction=~ selection.count=3"));
   kappa(2, "need measures of both", benchmark("x", "held_out.1.role=new --methods full"));
   kappa(2, "expected 1 or more", benchmark("x", "--seeds 0"));
+  kappa(2, "expected 1 to 64 entries", benchmark("x", "--methods ''"));
   kappa(2, "a JOB.yaml, or BASE", "forget");
   kappa(2, "one TUNED model or more", t_str("forget %s/base", dir));
   kappa(2, "nothing to measure", t_str("forget %s/base %s/base", dir, dir));
@@ -412,6 +456,8 @@ int main(void) {
       cmocka_unit_test(models_tuned_elsewhere_join),
       cmocka_unit_test(wrong_use_of_forget),
       cmocka_unit_test(compares_models),
+      cmocka_unit_test(all_runs_are_measured_on_the_same),
+      cmocka_unit_test(one_run_a_directory),
   };
   return cmocka_run_group_tests(tests, set_up, NULL);
 }
