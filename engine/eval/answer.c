@@ -70,6 +70,23 @@ static ka_status score_sequences(struct run *x) {
   return st;
 }
 
+/* A model that computes NaN has answered nothing. */
+static ka_status check_likelihoods(const struct run *x) {
+  for (int64_t i = 0; i < x->t->n_tasks; i++) {
+    const struct ka_task *task = x->t->tasks[i];
+    for (int64_t d = 0; d < task->n_items; d++)
+      for (int64_t k = 0; k < task->items[d].n_requests; k++) {
+        double ll = x->r->answers[i][task->items[d].first + k].ll;
+        if (!isfinite(ll))
+          return ka_fail(x->ctx, KA_E_CHECK,
+                         "task %s, document %lld: the log-likelihood is %g, expected a finite "
+                         "number; the model's weights are damaged or too large for its arithmetic",
+                         task->name, (long long)d, ll);
+      }
+  }
+  return KA_STATUS_OK;
+}
+
 /* --- texts ------------------------------------------------------------------- */
 
 static ka_status generate(struct run *x, int64_t i) {
@@ -280,6 +297,7 @@ ka_status ka_tasks_score(struct ka_ctx *ctx, const struct ka_tasks *t, struct ka
   KA_NEVER(ctx, !t->tokenizer || ka_model_positions(m) < ka_tasks_positions(t));
   KA_TRY(make_room(&x));
   KA_TRY(score_sequences(&x));
+  KA_TRY(check_likelihoods(&x));
   for (int64_t i = 0; i < t->n_tasks; i++)
     if (t->tasks[i]->output == KA_OUT_GENERATE) KA_TRY(generate(&x, i));
   for (int64_t i = 0; i < t->n_tasks; i++) KA_TRY(judge_task(&x, i));

@@ -196,6 +196,7 @@ static ka_status reduce(struct ka_comparison *c, struct ka_series *s) {
   void *mem;
   KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n, sizeof(double), "areas"));
   s->areas = mem;
+  if (s->n_trained == 0) s->trained = NAN;
   for (int64_t l = 0; l < s->n_cells; l++) {
     struct ka_cell *cell = &s->cells[l];
     for (int f = 0; f < KA_N_FIGURES; f++) cell->figures[f] = mean_of(c, s, cell, figure, f);

@@ -34,7 +34,7 @@ struct ka_cell {       /* a learning rate */
 struct ka_series {
   const char *method;
   double budget;          /* NaN: everything */
-  double trained, params; /* trained: mean of the n_trained runs that say it */
+  double trained, params; /* trained: mean of the n_trained runs that say it; NaN: unknown */
   int64_t n_trained;
   int64_t n_seeds, n_draws, *seeds, *draws;
   int64_t n_cells, best; /* best: the cell that learned most; -1: none is without failures */

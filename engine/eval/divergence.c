@@ -18,10 +18,10 @@ static double log_sum_exp(const float *x, int64_t n) {
 double ka_divergence_row(const float *p, const float *q, int64_t V) {
   double zp = log_sum_exp(p, V), zq = log_sum_exp(q, V), kl = 0;
   for (int64_t i = 0; i < V; i++) {
-    double lp = (double)p[i] - zp;
-    kl += exp(lp) * (lp - ((double)q[i] - zq));
+    double lp = (double)p[i] - zp, weight = exp(lp);
+    kl += weight == 0 ? 0 : weight * (lp - ((double)q[i] - zq));
   }
-  return fmax(0, kl); /* rounding alone can make it negative */
+  return isnan(kl) ? NAN : fmax(0, kl); /* rounding alone can make it negative */
 }
 
 /* Does the row predict a target? */

@@ -13,7 +13,7 @@
 ka_status ka_divergence(struct ka_ctx *ctx, struct ka_model *base, struct ka_model *tuned,
                         const struct ka_batch *batch, double *kl);
 
-/* KL(p || q) of the softmaxes of two rows of logits. */
+/* KL(p || q) of the softmaxes of two rows of logits; NaN when a logit is. */
 double ka_divergence_row(const float *p, const float *q, int64_t V);
 
 #endif

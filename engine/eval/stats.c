@@ -114,12 +114,14 @@ struct ka_difference ka_difference_of(const double *d, int64_t n_draws, int64_t 
                       ? share(draw, R - 1) + share(seed, S - 1) + share(rest, (R - 1) * (S - 1))
                   : draw >= seed ? share(draw, R - 1)
                                  : share(seed, S - 1);
+  double rounding = 1e-12 * q.mean; /* values that are all the same say nothing of their spread */
+  if (q.mean != 0 && ms <= rounding * rounding) return out;
   out.se = sqrt(ms / (R * S));
   out.df = shares > 0 ? ms * ms / shares : fmax(R, S) - 1;
   double t = ka_student_quantile(0.975, out.df);
   out.low = out.mean - t * out.se;
   out.high = out.mean + t * out.se;
-  out.p = out.se > 0 ? 2 * ka_student_cdf(-fabs(out.mean) / out.se, out.df) : out.mean != 0 ? 0 : 1;
+  out.p = out.se > 0 ? 2 * ka_student_cdf(-fabs(out.mean) / out.se, out.df) : 1;
   return out;
 }
 

@@ -22,7 +22,7 @@ double ka_student_quantile(double p, double df);
 
 struct ka_difference {
   double mean;
-  double se, df;    /* NaN: nothing was repeated, so nothing is known */
+  double se, df;    /* NaN: nothing was repeated or all is the same, so nothing is known */
   double low, high; /* the 95 % interval, mean -+ t(0.975, df) se; NaN with se */
   double p;         /* two-sided, of "the true mean is 0"; NaN with se */
 };
@@ -32,7 +32,8 @@ struct ka_difference {
  * draw + seed + rest, all three random. With the mean squares of the two-way analysis of variance
  * the variance of the mean is (MS_draw + MS_seed - MS_rest) / (n_draws n_seeds), here at least the
  * larger of the first two; its degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946,
- * p. 110). With one draw (or one seed) this is the ordinary paired t-test. */
+ * p. 110). With one draw (or one seed) this is the ordinary paired t-test. Values that agree to
+ * rounding are one value measured often, unless they are 0: no difference at all, p = 1. */
 struct ka_difference ka_difference_of(const double *d, int64_t n_draws, int64_t n_seeds);
 
 /* Holm's step-down adjustment of n p-values (Scandinavian Journal of Statistics 6, 1979, p. 65), in

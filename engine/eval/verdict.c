@@ -44,15 +44,24 @@ static double mean_over_draws(const struct ka_series *s, int test, int64_t seed)
   return sum / (double)s->n_draws;
 }
 
-/* a - b over the seeds that both have and the draws of b; a's own draws are averaged. */
+/* a - b over the seeds that both have and the draws of b, or of a when b has but one; the other's
+ * draws are averaged. */
 static struct ka_difference difference(struct ka_comparison *c, const struct ka_series *a,
                                        const struct ka_series *b, int test) {
+  double sign = 1;
   int64_t n = 0;
+  if (b->n_draws == 1) {
+    const struct ka_series *swap = a;
+    a = b;
+    b = swap;
+    sign = -1;
+  }
   for (int64_t r = 0; r < b->n_draws; r++)
     for (int64_t s = 0; s < a->n_seeds; s++)
       for (int64_t t = 0; t < b->n_seeds; t++)
         if (a->seeds[s] == b->seeds[t])
-          c->scratch[n++] = mean_over_draws(a, test, s) - figure_of(b, test, r * b->n_seeds + t);
+          c->scratch[n++] =
+              sign * (mean_over_draws(a, test, s) - figure_of(b, test, r * b->n_seeds + t));
   if (n == 0) return (struct ka_difference){NAN, NAN, NAN, NAN, NAN, NAN};
   return ka_difference_of(c->scratch, b->n_draws, n / b->n_draws);
 }
@@ -99,25 +108,43 @@ static const struct {
                     "selection"},
     {"trade", "is no better than %s selection: it trades learning for forgetting along the same "
               "front"},
-    {"unknown", "cannot be told from %s selection: one run of each says nothing of the spread"},
+    {"unknown", "cannot be told from %s selection: "},
 };
+
+static const char *why_unknown(const struct pairing *x) {
+  if (isnan(x->d[KA_TEST_LEARNED].mean)) return "they have no seed in common";
+  if (isnan(x->d[KA_TEST_FORGOT].mean)) return "what was forgotten was not measured";
+  return "the runs are too few or too alike to tell the spread";
+}
+
+/* "learned 1.20 points more"; nothing of what is not known. */
+static ka_status clause(struct ka_ctx *ctx, struct ka_str *out, const char *before,
+                        const struct ka_difference *d) {
+  if (isnan(d->mean)) return KA_STATUS_OK;
+  return ka_str_printf(ctx, out, "%s %.2f points %s", before, 100 * fabs(d->mean),
+                       d->mean < 0 ? "less" : "more");
+}
+
+static ka_status interval(struct ka_ctx *ctx, struct ka_str *out, const struct ka_difference *d) {
+  if (isnan(d->se)) return KA_STATUS_OK;
+  return ka_str_printf(ctx, out, " [%+.2f, %+.2f]", 100 * d->low, 100 * d->high);
+}
 
 static ka_status sentence(struct ka_ctx *ctx, struct ka_str *out, const struct pairing *x,
                           const char *word, const char *control) {
   const struct ka_difference *l = &x->d[KA_TEST_LEARNED], *f = &x->d[KA_TEST_FORGOT];
-  KA_TRY(ka_str_printf(ctx, out, "%s (%.1f %% of the parameters) ", x->a->method,
-                       100 * x->a->trained / x->a->params));
+  double part = x->a->trained / x->a->params;
+  KA_TRY(ka_str_puts(ctx, out, x->a->method));
+  if (isfinite(part)) KA_TRY(ka_str_printf(ctx, out, " (%.1f %% of the parameters)", 100 * part));
+  KA_TRY(ka_str_puts(ctx, out, " "));
   for (size_t i = 0; i < sizeof meanings / sizeof *meanings; i++)
     if (strcmp(meanings[i].word, word) == 0)
       KA_TRY(ka_str_printf(ctx, out, meanings[i].text, control));
-  KA_TRY(ka_str_printf(ctx, out, ". It learned %.2f points %s", 100 * fabs(l->mean),
-                       l->mean < 0 ? "less" : "more"));
-  if (!isnan(l->se))
-    KA_TRY(ka_str_printf(ctx, out, " [%+.2f, %+.2f]", 100 * l->low, 100 * l->high));
-  KA_TRY(ka_str_printf(ctx, out, " and forgot %.2f points %s", 100 * fabs(f->mean),
-                       f->mean < 0 ? "less" : "more"));
-  if (!isnan(f->se))
-    KA_TRY(ka_str_printf(ctx, out, " [%+.2f, %+.2f]", 100 * f->low, 100 * f->high));
+  if (strcmp(word, "unknown") == 0) KA_TRY(ka_str_puts(ctx, out, why_unknown(x)));
+  KA_TRY(clause(ctx, out, ". It learned", l));
+  KA_TRY(interval(ctx, out, l));
+  KA_TRY(clause(ctx, out, " and forgot", f));
+  KA_TRY(interval(ctx, out, f));
   return ka_str_puts(ctx, out, ".");
 }
 
@@ -194,6 +221,22 @@ static ka_status against_control(struct ka_comparison *c, json_t *list, json_t *
 
 /* --- against the baseline ---------------------------------------------------- */
 
+static ka_status baseline_sentence(struct ka_ctx *ctx, struct ka_str *out, const char *baseline,
+                                   const char *method, const struct ka_difference d[KA_N_TESTS]) {
+  const struct ka_difference *l = &d[KA_TEST_LEARNED], *f = &d[KA_TEST_FORGOT];
+  const struct ka_difference *area = &d[KA_TEST_AREA];
+  KA_TRY(ka_str_printf(ctx, out, "Against %s: %s", baseline, method));
+  if (isnan(l->mean)) return ka_str_puts(ctx, out, " has no seed in common with it.");
+  KA_TRY(clause(ctx, out, " learned", l));
+  KA_TRY(clause(ctx, out, " and forgot", f));
+  if (!isnan(f->mean))
+    KA_TRY(ka_str_printf(ctx, out, "; the area below its front is %s by %.1f square points",
+                         area->mean < 0 ? "smaller" : "larger", 1e4 * fabs(area->mean)));
+  if (!isnan(f->mean) && !isnan(area->se))
+    KA_TRY(ka_str_printf(ctx, out, " [%+.1f, %+.1f]", 1e4 * area->low, 1e4 * area->high));
+  return ka_str_puts(ctx, out, ".");
+}
+
 static ka_status against_baseline(struct ka_comparison *c, json_t *list, json_t *verdict,
                                   struct ka_str *text) {
   struct ka_ctx *ctx = c->arena.ctx;
@@ -210,18 +253,7 @@ static ka_status against_baseline(struct ka_comparison *c, json_t *list, json_t 
     if (json_object_set_new(json_array_get(list, (size_t)i), "against_baseline", row) != 0)
       return ka_fail(ctx, KA_E_MEMORY, "verdict: out of memory");
     if (i > 0) continue; /* in words: the first method alone */
-    KA_TRY(ka_str_printf(
-        ctx, text,
-        "Against %s: %s learned %.2f points %s and forgot %.2f points %s; the area "
-        "below its front is %s by %.1f square points",
-        b->method, a->method, 100 * fabs(d[KA_TEST_LEARNED].mean),
-        d[KA_TEST_LEARNED].mean < 0 ? "less" : "more", 100 * fabs(d[KA_TEST_FORGOT].mean),
-        d[KA_TEST_FORGOT].mean < 0 ? "less" : "more",
-        d[KA_TEST_AREA].mean < 0 ? "smaller" : "larger", 1e4 * fabs(d[KA_TEST_AREA].mean)));
-    if (!isnan(d[KA_TEST_AREA].se))
-      KA_TRY(ka_str_printf(ctx, text, " [%+.1f, %+.1f]", 1e4 * d[KA_TEST_AREA].low,
-                           1e4 * d[KA_TEST_AREA].high));
-    KA_TRY(ka_str_puts(ctx, text, "."));
+    KA_TRY(baseline_sentence(ctx, text, b->method, a->method, d));
     KA_TRY(append(ctx, verdict, text));
   }
   return KA_STATUS_OK;

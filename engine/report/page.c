@@ -156,6 +156,10 @@ void ka_page_code(struct ka_page *p, const char *text) {
   md(p, "\n```\n");
 }
 
+static bool is_number(const struct ka_page *p, int column) {
+  return column < 64 && p->numbers >> column & 1;
+}
+
 void ka_page_table(struct ka_page *p, const char *columns) {
   p->n_columns = p->column = 0;
   p->numbers = 0;
@@ -165,7 +169,7 @@ void ka_page_table(struct ka_page *p, const char *columns) {
   for (const char *c = columns; ok(p); p->n_columns++) {
     size_t n = strcspn(c, "|");
     bool number = *c == '>';
-    if (number) p->numbers |= UINT64_C(1) << p->n_columns;
+    if (number && p->n_columns < 64) p->numbers |= UINT64_C(1) << p->n_columns;
     ka_str_clear(&p->text);
     p->st = ka_str_append(p->ctx, &p->text, c + number, n - number);
     if (headed) html(p, number ? "<th class=\"n\">" : "<th>");
@@ -179,7 +183,7 @@ void ka_page_table(struct ka_page *p, const char *columns) {
   p->n_columns++;
   if (headed) html(p, "</tr>\n");
   md(p, "\n|");
-  for (int i = 0; i < p->n_columns; i++) md(p, p->numbers >> i & 1 ? "---:|" : "---|");
+  for (int i = 0; i < p->n_columns; i++) md(p, is_number(p, i) ? "---:|" : "---|");
   md(p, "\n");
 }
 
@@ -190,7 +194,7 @@ void ka_page_cell(struct ka_page *p, const char *mark, const char *fmt, ...) {
   va_end(args);
   html(p, p->column == 0 ? "<tr><td class=\"" : "<td class=\"");
   html(p, mark);
-  html(p, p->numbers >> p->column & 1 ? " n\">" : "\">");
+  html(p, is_number(p, p->column) ? " n\">" : "\">");
   md(p, p->column == 0 ? "| " : " ");
   if (ok(p)) both(p, p->text.data);
   html(p, "</td>");

@@ -15,7 +15,7 @@ struct ka_page {
   ka_status st;
   struct ka_str html, md, text;
   int n_columns, column; /* of the open table */
-  uint64_t numbers;      /* columns whose cells are aligned to the right */
+  uint64_t numbers;      /* of the first 64 columns, those whose cells are aligned to the right */
 };
 
 void ka_page_begin(struct ka_ctx *ctx, struct ka_page *p, const char *title, const char *subtitle);

@@ -16,7 +16,9 @@ static const json_t *series_of(const json_t *root) {
 
 static const json_t *best_of(const json_t *series) {
   const json_t *best = json_object_get(series, "best");
-  return json_array_get(json_object_get(series, "cells"), (size_t)json_integer_value(best));
+  return json_is_integer(best)
+             ? json_array_get(json_object_get(series, "cells"), (size_t)json_integer_value(best))
+             : NULL;
 }
 
 static double mean_of(const json_t *cell, const char *figure) {
@@ -107,7 +109,7 @@ static void add(struct ka_page *p, struct plot *plot, int at, const json_t *seri
                                               .n = k,
                                               .style = style,
                                               .colour = colour,
-                                              .n_large = n > 1 && !order};
+                                              .n_large = n > 1 && !order && best_of(series)};
 }
 
 void ka_report_fronts(struct ka_page *p, const json_t *root) {
@@ -178,15 +180,25 @@ void ka_report_method_curves(struct ka_page *p, const json_t *root) {
 
 /* --- tables ------------------------------------------------------------------ */
 
+/* Adds before + name to headings, where a | in the name would begin another. */
+static void heading(struct ka_page *p, struct ka_str *columns, const char *before,
+                    const char *name) {
+  if (ka_ok(p->st)) p->st = ka_str_puts(p->ctx, columns, before);
+  for (; *name && ka_ok(p->st); name++)
+    p->st = ka_str_append(p->ctx, columns, *name == '|' ? "/" : name, 1);
+}
+
 static void main_table(struct ka_page *p, const json_t *root) {
   const json_t *s, *comparison = json_object_get(root, "comparison");
-  char name[96], columns[256];
+  struct ka_str columns = {0};
+  char name[96];
   size_t i;
-  snprintf(columns, sizeof columns,
-           "method|>trained|>learning rate|>learned, %%|>forgot, %%|>score, %%|>area|>less that of "
-           "%s|against %s",
-           ka_report_text(comparison, "baseline"), ka_report_text(comparison, "control"));
-  ka_page_table(p, columns);
+  heading(p, &columns,
+          "method|>trained|>learning rate|>learned, %|>forgot, %|>score, %|>area|>less that of ",
+          ka_report_text(comparison, "baseline"));
+  heading(p, &columns, "|against ", ka_report_text(comparison, "control"));
+  if (ka_ok(p->st)) ka_page_table(p, columns.data);
+  ka_str_deinit(&columns);
   json_array_foreach(series_of(root), i, s) {
     const json_t *best = best_of(s), *control = json_object_get(s, "against_control");
     const json_t *area = json_object_get(json_object_get(s, "against_baseline"), "area");
@@ -220,16 +232,15 @@ static void values_table(struct ka_page *p, const json_t *root) {
   struct ka_str columns = {0};
   char name[96];
   size_t i, k;
-  if (ka_ok(p->st)) p->st = ka_str_puts(p->ctx, &columns, "method");
-  json_array_foreach(measures, k, m) if (ka_ok(p->st)) p->st =
-      ka_str_printf(p->ctx, &columns, "|>%s (%s), %s", ka_report_text(m, "name"),
-                    ka_report_text(m, "role"), ka_report_text(m, "metric"));
-  if (ka_ok(p->st))
-    p->st =
-        ka_str_puts(p->ctx, &columns,
-                    "|>KL|>backward transfer|>average forgetting|>gone beyond chance, %|>seconds");
-  if (!ka_ok(p->st)) return;
-  ka_page_table(p, columns.data);
+  heading(p, &columns, "method", "");
+  json_array_foreach(measures, k, m) {
+    heading(p, &columns, "|>", ka_report_text(m, "name"));
+    heading(p, &columns, " (", ka_report_text(m, "role"));
+    heading(p, &columns, "), ", ka_report_text(m, "metric"));
+  }
+  heading(p, &columns,
+          "|>KL|>backward transfer|>average forgetting|>gone beyond chance, %|>seconds", "");
+  if (ka_ok(p->st)) ka_page_table(p, columns.data);
   ka_str_deinit(&columns);
   ka_page_cell(p, "dim", "the base");
   json_array_foreach(measures, k, m) ka_report_cell(p, "", "%.4f", ka_report_number(m, "base"));

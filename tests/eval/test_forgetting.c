@@ -52,10 +52,13 @@ static void differences(void **state) {
   near(d.mean, 3, 1e-15);
   near(d.se, sqrt(7.0 / 3), 1e-12); /* of 1, 2, 6 */
   near(d.df, 2, 1e-12);
-  /* Nothing repeated, nothing known; nothing different, certain. */
+  /* Nothing repeated or all the same to rounding: nothing known. No difference at all: p is 1. */
   d = ka_difference_of((double[]){1}, 1, 1);
   assert_true(isnan(d.se) && isnan(d.p));
-  near(ka_difference_of((double[]){2, 2}, 1, 2).p, 0, 0);
+  d = ka_difference_of((double[]){.1, .1, .1, .1, .1, .1, .1, .1, .1, .1, .1, .1}, 4, 3);
+  near(d.mean, 0.1, 1e-15);
+  assert_true(isnan(d.se) && isnan(d.df) && isnan(d.low) && isnan(d.high) && isnan(d.p));
+  assert_true(isnan(ka_difference_of((double[]){2, 2}, 1, 2).p));
   near(ka_difference_of((double[]){0, 0}, 1, 2).p, 1, 0);
   assert_true(isnan(ka_difference_of((double[]){NAN, 1}, 1, 2).mean));
 }
@@ -136,6 +139,10 @@ static void divergence_of_rows(void **state) {
   near(ka_divergence_row(p, q, 4), 500 - log(2), 1e-9);
   const float a[] = {0, logf(3)}, b[] = {5, 5};
   near(ka_divergence_row(a, b, 2), 0.25 * log(0.5) + 0.75 * log(1.5), 1e-7);
+  /* What p excludes costs nothing; what is no number is not 0. */
+  const float never[] = {-INFINITY, 0}, broken[] = {NAN, 0};
+  near(ka_divergence_row(never, b, 2), log(2), 1e-12);
+  assert_true(isnan(ka_divergence_row(broken, b, 2)) && isnan(ka_divergence_row(b, broken, 2)));
 }
 
 /* --- comparisons ------------------------------------------------------------- */
@@ -205,7 +212,7 @@ static void what_is_paid_counts(void **state) {
   (void)state;
   json_t *runs = json_array(), *out = NULL;
   for (int s = 0; s < 3; s++) {
-    add(runs, "kappa_lowest", 10, 1e-3, s, 1, 0.19, 0.1);
+    add(runs, "kappa_lowest", 10, 1e-3, s, 1, 0.19, 0.1 + noise(1, s));
     add(runs, "other", 10, 1e-3, s, 1, 0.215, 0.5);
     for (int d = 1; d <= 4; d++) add(runs, "random", 10, 1e-3, s, d, 0.19 + 0.01 * d, 0.5);
   }
@@ -258,6 +265,62 @@ static void one_run_each(void **state) {
   json_decref(runs);
 }
 
+/* A baseline of one draw against a method of three: the draws are what was sampled. */
+static void draws_count_against_the_baseline(void **state) {
+  (void)state;
+  static const double of_draw[] = {0.1, 0.2, 0.6};
+  json_t *runs = json_array(), *out = NULL;
+  for (int s = 0; s < 3; s++) {
+    add(runs, "full", NAN, 1e-3, s, 1, 0, 0.5);
+    for (int d = 0; d < 3; d++) add(runs, "random", 10, 1e-3, s, d, of_draw[d], 0.5);
+  }
+  T_OK(ka_compare(ctx, runs, &rules, &out));
+  const json_t *d = json_object_get(json_object_get(series(out, 1), "against_baseline"), "learned");
+  near(json_number_value(json_object_get(d, "mean")), 0.3, 1e-12);
+  near(json_number_value(json_object_get(d, "se")), 0.1 * sqrt(7.0 / 3), 1e-12);
+  assert_true(json_number_value(json_object_get(d, "low")) < 0.3);
+  assert_true(json_number_value(json_object_get(d, "high")) > 0.3);
+  json_decref(out);
+  json_decref(runs);
+}
+
+/* The verdict of two methods' runs, after a member of every run was taken away. */
+static void says(json_t *runs, const char *object, const char *member, const char *sentence) {
+  json_t *out = NULL, *run;
+  size_t i;
+  json_array_foreach(runs, i, run)
+      json_object_del(object ? json_object_get(run, object) : run, member);
+  T_OK(ka_compare(ctx, runs, &rules, &out));
+  assert_string_equal(json_string_value(json_array_get(json_object_get(out, "verdict"), 0)),
+                      sentence);
+  assert_true(json_is_null(json_object_get(series(out, 0), "trained_params")) ==
+              (strcmp(member, "trained_params") == 0));
+  json_decref(out);
+  json_decref(runs);
+}
+
+/* What is not known is left out, and why nothing can be told is true. */
+static void the_unknown_is_left_out(void **state) {
+  (void)state;
+  json_t *runs[3];
+  for (int i = 0; i < 3; i++) {
+    runs[i] = json_array();
+    for (int s = 0; s < 3; s++) {
+      add(runs[i], "kappa_lowest", 10, 1e-3, s, 1, 0.5, 0.0);
+      add(runs[i], "random", 10, 1e-3, s + (i == 2) * 3, 1, 0.25, 0.5);
+    }
+  }
+  says(runs[0], NULL, "trained_params",
+       "kappa_lowest cannot be told from random selection: the runs are too few or too alike to "
+       "tell the spread. It learned 25.00 points more and forgot 50.00 points less.");
+  says(runs[1], "scores", "forgot",
+       "kappa_lowest (10.0 % of the parameters) cannot be told from random selection: what was "
+       "forgotten was not measured. It learned 25.00 points more.");
+  says(runs[2], NULL, "none",
+       "kappa_lowest (10.0 % of the parameters) cannot be told from random selection: they have no "
+       "seed in common.");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(students_t, fresh),
@@ -271,6 +334,8 @@ int main(void) {
       cmocka_unit_test_setup(what_is_paid_counts, fresh),
       cmocka_unit_test_setup(runs_that_do_not_compare, fresh),
       cmocka_unit_test_setup(one_run_each, fresh),
+      cmocka_unit_test_setup(draws_count_against_the_baseline, fresh),
+      cmocka_unit_test_setup(the_unknown_is_left_out, fresh),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

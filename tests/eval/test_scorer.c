@@ -251,6 +251,34 @@ static void values_of_a_model_in_training(void **state) {
   ka_tasks_close(tasks);
 }
 
+/* A model that computes NaN fails, with where. */
+static void no_score_without_numbers(void **state) {
+  (void)state;
+  struct bench b;
+  struct ka_tasks *tasks;
+  struct ka_results r;
+  const char *path = task_file();
+  const struct ka_tasks_options o = KA_TASKS_DEFAULTS;
+  const struct ka_encode_options encoding = {96, -1, -1};
+  const struct ka_score_options scoring = KA_SCORE_DEFAULTS;
+  const struct ka_train_part norm = {"model.norm.weight", 0, -1, 0, -1};
+  const float nan = NAN;
+  T_OK(ka_tasks_load(ctx, &tasks, &path, 1, &o));
+  open_bench(&b);
+  T_OK(ka_tasks_encode(ctx, tasks, b.tokenizer, &encoding));
+  b.model.max_position = ka_tasks_positions(tasks);
+  T_OK(ka_model_train_parts(&b.model, &norm, 1));
+  T_OK(ka_model_prepare(&b.model, 1, 96, false));
+  for (int64_t i = 0; i < b.model.n_params; i++)
+    if (strcmp(b.model.params[i].name, norm.tensor) == 0)
+      T_OK(ka_dev_upload(&b.dev, b.model.params[i].weight.data, &nan, sizeof nan));
+  T_OK(ka_model_weights_changed(&b.model));
+  T_FAILS(ka_tasks_score(ctx, tasks, &b.model, &scoring, &r), KA_E_CHECK, "task t, document 0: ");
+  ka_results_close(&r);
+  close_bench(&b);
+  ka_tasks_close(tasks);
+}
+
 /* Every allocation of loading, encoding and scoring may fail. */
 static void memory_may_run_out(void **state) {
   (void)state;
@@ -286,6 +314,7 @@ int main(void) {
       cmocka_unit_test_setup(likelihoods_depend_on_nothing_else, fresh),
       cmocka_unit_test_setup(answers_depend_on_nothing_else, fresh),
       cmocka_unit_test_setup(values_of_a_model_in_training, fresh),
+      cmocka_unit_test_setup(no_score_without_numbers, fresh),
       cmocka_unit_test_setup(memory_may_run_out, fresh),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

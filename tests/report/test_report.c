@@ -241,11 +241,38 @@ static void report_of_nothing(void **state) {
   ka_str_deinit(&md);
 }
 
+/* Names with signs of tables, more columns than a word has bits, no best learning rate. */
+static void report_of_a_comparison(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  struct ka_str page = {0}, md = {0}, text = {0};
+  ka_ctx_init(ctx);
+  T_OK(ka_str_puts(ctx, &text,
+                   "{\"title\": \"methods\", \"comparison\": {\"baseline\": \"b|b\", \"control\": "
+                   "\"c|c\", \"series\": [{\"method\": \"m|m\", \"trained_params\": null, "
+                   "\"params\": 100, \"best\": null, \"cells\": [{\"learning_rate\": 0.5}]}]}, "
+                   "\"measures\": [{\"name\": \"x|y\", \"role\": \"old\", \"metric\": \"loss\"}"));
+  for (int i = 1; i < 70; i++)
+    T_OK(ka_str_printf(ctx, &text, ", {\"name\": \"m%d\", \"base\": 1}", i));
+  T_OK(ka_str_puts(ctx, &text, "]}"));
+  written(ctx, text.data, &page, &md);
+  has(&md, "| less that of b/b | against c/c |\n|---|---:|---:|---:|---:|---:|---:|---:|---|\n"
+           "| m\\|m | – | – | – | – | – | – | – | – |\n");
+  has(&md, "| method | x/y (old), loss | m1 (),  |");
+  /* The base's row: one cell a column, the first 64 columns aligned. */
+  has(&page, "<td class=\" n\">1.0000</td><td class=\"\">1.0000</td>");
+  has(&page, "<td class=\"dim\">–</td></tr>");
+  ka_str_deinit(&page);
+  ka_str_deinit(&md);
+  ka_str_deinit(&text);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(crc_known_values), cmocka_unit_test(tensorboard_reads_back),
-      cmocka_unit_test(log_rows_are_cut), cmocka_unit_test(bar_fills),
-      cmocka_unit_test(report_of_a_run),  cmocka_unit_test(report_of_nothing),
+      cmocka_unit_test(crc_known_values),       cmocka_unit_test(tensorboard_reads_back),
+      cmocka_unit_test(log_rows_are_cut),       cmocka_unit_test(bar_fills),
+      cmocka_unit_test(report_of_a_run),        cmocka_unit_test(report_of_nothing),
+      cmocka_unit_test(report_of_a_comparison),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
