@@ -407,14 +407,19 @@ void ka_benchmark_print(const json_t *report) {
          "against random");
   json_array_foreach(json_object_get(comparison, "series"), i, s) {
     const json_t *best = json_object_get(s, "best");
-    const json_t *cell =
-        json_array_get(json_object_get(s, "cells"), (size_t)json_integer_value(best));
+    const json_t *cell = NULL; /* of the best learning rate, where there is one */
+    if (json_is_integer(best))
+      cell = json_array_get(json_object_get(s, "cells"), (size_t)json_integer_value(best));
     const char *word =
         json_string_value(json_object_get(json_object_get(s, "against_control"), "word"));
-    double trained = json_number_value(json_object_get(s, "trained_params"));
+    const json_t *trained = json_object_get(s, "trained_params");
     const json_t *rate = json_object_get(cell, "learning_rate");
-    printf("%-16s %6.1f %% ", json_string_value(json_object_get(s, "method")),
-           100 * trained / json_number_value(json_object_get(s, "params")));
+    printf("%-16s ", json_string_value(json_object_get(s, "method")));
+    if (json_is_number(trained))
+      printf("%6.1f %% ",
+             100 * json_number_value(trained) / json_number_value(json_object_get(s, "params")));
+    else
+      printf("%8s ", "-");
     if (json_is_number(rate))
       printf("%9g", json_number_value(rate));
     else
