@@ -59,11 +59,13 @@ ka_status cuda_scratch(struct ka_dev *dev, size_t n_bytes, void **out) {
   struct cuda_state *s = cuda_of(dev);
   if (n_bytes > s->scratch_bytes) {
     KA_NEVER(ctx, s->capturing); /* the unrecorded run before has grown it */
-    KA_TRY(cuda_sync(dev));
-    CU_TRY(dev, cudaFree(s->scratch));
-    s->scratch = NULL;
-    s->scratch_bytes = 0;
-    KA_TRY(cuda_alloc(dev, KA_PLACE_DEVICE, &s->scratch, n_bytes, "cuda scratch"));
+    void *larger = NULL, *items = s->outgrown;
+    KA_TRY(ka_grow(ctx, &items, &s->max_outgrown, s->n_outgrown + 1, sizeof *s->outgrown,
+                   "cuda scratch"));
+    s->outgrown = items;
+    KA_TRY(cuda_alloc(dev, KA_PLACE_DEVICE, &larger, n_bytes, "cuda scratch"));
+    s->outgrown[s->n_outgrown++] = s->scratch;
+    s->scratch = larger;
     s->scratch_bytes = n_bytes;
   }
   *out = s->scratch;
@@ -175,6 +177,8 @@ static void close(struct ka_dev *dev) {
   cuda_cudnn_close(dev);
   cuda_matmul_close(dev);
   cuda_memory_close(dev);
+  for (int64_t i = 0; i < s->n_outgrown; i++) (void)cudaFree(s->outgrown[i]);
+  ka_free(s->outgrown);
   (void)cudaFree(s->scratch);
   if (s->copy) (void)cudaStreamDestroy(s->copy);
   if (s->stream) (void)cudaStreamDestroy(s->stream);
