@@ -164,8 +164,9 @@ static ka_status open(struct ka_dev *dev) {
   KA_TRY(cuda_matmul_open(dev));
   KA_TRY(cuda_cudnn_open(dev, &reserved));
   CU_TRY(dev, cudaMemGetInfo(&dev->free_bytes, &total));
+  dev->own_bytes = before - dev->free_bytes + reserved;
+  reserved += total / KA_CUDA_SPARE_PART;
   dev->free_bytes -= reserved < dev->free_bytes ? reserved : dev->free_bytes;
-  dev->own_bytes = before - dev->free_bytes;
   dev->has_bf16 = true;
   return KA_STATUS_OK;
 }
