@@ -79,7 +79,7 @@ ka_status ka_dev_sync(struct ka_dev *dev);
 
 /* What the back end measured and chose (matmul algorithms), as text, and back: a resumed run
  * computes by the choices of the interrupted one, so its bits do not depend on a measurement. get
- * appends, nothing where nothing is chosen; set ignores text of another version. */
+ * appends, nothing where nothing is chosen; set ignores text of another version or device. */
 ka_status ka_dev_choices_get(struct ka_dev *dev, struct ka_str *text);
 ka_status ka_dev_choices_set(struct ka_dev *dev, const char *text);
 

@@ -180,6 +180,36 @@ static void offloading_changes_no_bit(void **state) {
   ka_str_deinit(&choices);
 }
 
+/* Text that begins with another library version or device is ignored, all of it. */
+static void choices_of_another_device_are_not_taken(void **state) {
+  (void)state;
+  struct bed b;
+  struct ka_dev dev;
+  struct ka_str choices = {0}, none_yet = {0}, taken = {0};
+  double loss;
+  setenv("KAPPA_CUDA_WITHOUT", "tuning", 1); /* and so without those on disk */
+  T_OK(bed_open(&b, tiny_make(ctx, tiny_llama, KA_F32), KA_F32, false, none));
+  T_OK(step(&b, &loss));
+  T_OK(ka_dev_choices_get(&b.dev, &choices));
+  assert_int_equal(strncmp(choices.data, "cuBLASLt ", 9), 0);
+  const char *lines = strchr(choices.data, '\n') + 1;
+  T_OK(ka_dev_open(ctx, &dev, "cuda"));
+  unsetenv("KAPPA_CUDA_WITHOUT");
+  T_OK(ka_dev_choices_set(&dev, ""));
+  T_OK(ka_dev_choices_set(&dev, lines));
+  T_OK(ka_dev_choices_set(&dev, t_str("cuBLASLt 1, another\n%s", lines)));
+  T_OK(ka_dev_choices_get(&dev, &none_yet));
+  assert_int_equal(none_yet.len, 0);
+  T_OK(ka_dev_choices_set(&dev, choices.data));
+  T_OK(ka_dev_choices_get(&dev, &taken));
+  assert_string_equal(taken.data, choices.data);
+  ka_dev_close(&dev);
+  bed_close(&b);
+  ka_str_deinit(&choices);
+  ka_str_deinit(&none_yet);
+  ka_str_deinit(&taken);
+}
+
 /* Divergence, loss and weights after some steps are those of the cpu. */
 static void anchors_as_on_the_cpu(void **state) {
   (void)state;
@@ -269,6 +299,7 @@ int main(void) {
       cmocka_unit_test_setup(a_step_allocates_nothing_and_waits_once, fresh),
       cmocka_unit_test_setup(choices_can_be_left_out, fresh),
       cmocka_unit_test_setup(offloading_changes_no_bit, fresh),
+      cmocka_unit_test_setup(choices_of_another_device_are_not_taken, fresh),
       cmocka_unit_test_setup(anchors_as_on_the_cpu, fresh),
       cmocka_unit_test_setup(every_failure_is_told_and_leaves_nothing, fresh),
       cmocka_unit_test_setup(a_faulting_kernel_is_reported, fresh),
