@@ -226,7 +226,8 @@ static cublasStatus_t candidates(struct ka_dev *dev, const struct cuda_product *
   if (!e)
     e = cublasLtMatmulAlgoGetHeuristic(s->lt, p->op, p->first, p->second, p->out, p->out,
                                        s->tuner->preference, CANDIDATES, found, n);
-  if (e == CUBLAS_STATUS_NOT_SUPPORTED) {
+  bool refused = e == CUBLAS_STATUS_INVALID_VALUE && p->key.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+  if (e == CUBLAS_STATUS_NOT_SUPPORTED || refused) {
     *n = 0;
     return CUBLAS_STATUS_SUCCESS;
   }
