@@ -75,8 +75,7 @@ static ka_status open_imagined(struct ka_dev *dev, const char *size) {
                    "device \"cuda:%s\": expected a size of memory as in cuda:80GB", size);
   dev->imagined = true;
   dev->has_bf16 = true;
-  double taken =
-      (double)(KA_CUDA_OWN_BYTES + KA_CUDA_CONTEXT_BYTES) + n_bytes / KA_CUDA_SPARE_PART;
+  double taken = (double)(KA_CUDA_OWN_BYTES + KA_CUDA_CONTEXT_BYTES) + n_bytes / KA_CUDA_SPARE_PART;
   dev->own_bytes = KA_CUDA_OWN_BYTES;
   dev->free_bytes = n_bytes > taken ? (size_t)(n_bytes - taken) : 0;
   return open_backend(dev, &imagined);

@@ -17,13 +17,28 @@
 
 /* Errors after which the device answers nothing but that error. */
 static bool sticky(cudaError_t e) {
-  static const cudaError_t list[] = {
-      cudaErrorIllegalAddress,     cudaErrorLaunchTimeout,     cudaErrorHardwareStackError,
-      cudaErrorIllegalInstruction, cudaErrorMisalignedAddress, cudaErrorInvalidAddressSpace,
-      cudaErrorInvalidPc,          cudaErrorLaunchFailure,     cudaErrorAssert,
-      cudaErrorECCUncorrectable};
+  enum {
+    CONTAINED = 226,
+    TENSOR_MEMORY_LEAK = 721,
+    EXTERNAL_DEVICE = 911
+  }; /* not every toolkit names them */
+  static const int list[] = {cudaErrorIllegalAddress,
+                             cudaErrorLaunchTimeout,
+                             cudaErrorHardwareStackError,
+                             cudaErrorIllegalInstruction,
+                             cudaErrorMisalignedAddress,
+                             cudaErrorInvalidAddressSpace,
+                             cudaErrorInvalidPc,
+                             cudaErrorLaunchFailure,
+                             cudaErrorAssert,
+                             cudaErrorECCUncorrectable,
+                             cudaErrorNvlinkUncorrectable,
+                             cudaErrorMpsClientTerminated,
+                             CONTAINED,
+                             TENSOR_MEMORY_LEAK,
+                             EXTERNAL_DEVICE};
   for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-    if (list[i] == e) return true;
+    if (list[i] == (int)e) return true;
   return false;
 }
 

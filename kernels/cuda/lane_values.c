@@ -138,8 +138,8 @@ static ka_status check_info(struct ka_lane *lane, const void *info, struct ka_se
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
   const int *ended = (const int *)(const void *)c->back;
-  LANE_TRY(lane, cudaMemcpyAsync(c->back, info, ((size_t)who.at[who.n - 1] + 1) * sizeof *ended, cudaMemcpyDefault,
-                                 c->stream));
+  LANE_TRY(lane, cudaMemcpyAsync(c->back, info, ((size_t)who.at[who.n - 1] + 1) * sizeof *ended,
+                                 cudaMemcpyDefault, c->stream));
   KA_TRY(cuda_lane_sync(lane));
   for (KA_EACH(i, who))
     if (ended[i] != 0)

@@ -282,16 +282,21 @@ static void every_failure_is_told_and_leaves_nothing(void **state) {
 /* A kernel that goes wrong shows at the next wait, with the newest op's name, and stays. */
 static void a_faulting_kernel_is_reported(void **state) {
   (void)state;
-  struct bed b;
-  double loss;
-  host.set("on_fault", "sticky");
-  T_OK(bed_open(&b, tiny_make(ctx, tiny_llama, KA_F32), KA_F32, false, none));
-  T_OK(step(&b, &loss));
-  host.set("fail_kernel", "5:IllegalAddress");
-  T_FAILS(step(&b, &loss), KA_E_DEVICE, "KAPPA_CUDA_SYNC=1");
-  T_FAILS(step(&b, &loss), KA_E_DEVICE, "cuda: ");
-  bed_close(&b);
-  host.reset();
+  static const char *const errors[] = {"IllegalAddress",   "Contained",      "NvlinkUncorrectable",
+                                       "TensorMemoryLeak", "ExternalDevice", "MpsClientTerminated"};
+  const char *dir = tiny_make(ctx, tiny_llama, KA_F32);
+  for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+    struct bed b;
+    double loss;
+    host.set("on_fault", "sticky");
+    T_OK(bed_open(&b, dir, KA_F32, false, none));
+    T_OK(step(&b, &loss));
+    host.set("fail_kernel", t_str("5:%s", errors[i]));
+    T_FAILS(step(&b, &loss), KA_E_DEVICE, "KAPPA_CUDA_SYNC=1");
+    T_FAILS(step(&b, &loss), KA_E_DEVICE, "cuda: ");
+    bed_close(&b);
+    host.reset();
+  }
 }
 
 int main(void) {
