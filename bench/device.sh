@@ -41,6 +41,16 @@ pack() {
 # --- on the GPU machine ------------------------------------------------------------------------------
 
 failed=0
+# CUDA's libraries may be pip's alone: the folders site-packages/nvidia/*/lib that exist, with colons
+pip_libraries() {
+  python3 - << 'END'
+import glob, os, site, sysconfig
+places = site.getsitepackages() + [site.getusersitepackages(), sysconfig.get_paths()["purelib"]]
+found = [lib for p in dict.fromkeys(places) for lib in sorted(glob.glob(p + "/nvidia/*/lib"))]
+print(":".join(lib for lib in found if os.path.isdir(lib)))
+END
+}
+
 step() { # NAME COMMAND...: its output to OUT/NAME.log, one line here
   local name=$1 begin=$SECONDS rc
   shift
@@ -136,6 +146,8 @@ mkdir -p "$1" && out=$(cd "$1" && pwd)
 shift
 export KAPPA_CUDA=${KAPPA_CUDA:-$here/kappa_cuda.so} KAPPA_TEST_DEVICE=cuda KAPPA_BIN=$here/kappa
 export KAPPA_TEST_DATA=${KAPPA_TEST_DATA:-$here/data} XDG_CACHE_HOME=${XDG_CACHE_HOME:-$out/cache}
+libraries=$(command -v python3 > /dev/null && pip_libraries)
+[ -z "$libraries" ] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries
 command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.max.sm \
   --format=csv | tee "$out/gpu.txt"
 [ $# -gt 0 ] || set -- doctor ops goldens train sanitize bench spectral speed ablation largest

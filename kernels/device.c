@@ -75,7 +75,7 @@ static ka_status open_imagined(struct ka_dev *dev, const char *size) {
                    "device \"cuda:%s\": expected a size of memory as in cuda:80GB", size);
   dev->imagined = true;
   dev->has_bf16 = true;
-  double taken = (double)(KA_CUDA_OWN_BYTES + KA_CUDA_CONTEXT_BYTES);
+  double taken = (double)(KA_CUDA_OWN_BYTES + KA_CUDA_CONTEXT_BYTES) + n_bytes / KA_CUDA_SPARE_PART;
   dev->own_bytes = KA_CUDA_OWN_BYTES;
   dev->free_bytes = n_bytes > taken ? (size_t)(n_bytes - taken) : 0;
   return open_backend(dev, &imagined);
@@ -210,14 +210,18 @@ ka_status ka_replay_begin(struct ka_dev *dev, struct ka_replay *r, bool *run) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_replay_end(struct ka_dev *dev, struct ka_replay *r, ka_status of_ops) {
-  struct ka_ctx *ctx = dev->ctx;
-  if (!r->recording) return of_ops;
+bool ka_replay_close(struct ka_dev *dev, struct ka_replay *r, ka_status of_ops) {
+  r->ended = of_ops;
+  if (!r->recording) return true;
   r->recording = false;
   ka_status st = dev->backend->record_end(dev, ka_ok(of_ops), &r->recorded);
-  if (!ka_ok(of_ops)) return of_ops;
-  KA_TRY(st);
-  return KA_STATUS_OK;
+  if (!ka_ok(of_ops)) return true;
+  r->ended = st;
+  if (st.code != KA_E_MEMORY) return true;
+  ka_debug(dev->ctx, "device", "passes are not recorded: %s", dev->ctx->error.message);
+  ka_error_clear(dev->ctx);
+  r->never = true;
+  return false;
 }
 
 void ka_replay_free(struct ka_dev *dev, struct ka_replay *r) {

@@ -79,7 +79,7 @@ ka_status ka_dev_sync(struct ka_dev *dev);
 
 /* What the back end measured and chose (matmul algorithms), as text, and back: a resumed run
  * computes by the choices of the interrupted one, so its bits do not depend on a measurement. get
- * appends, nothing where nothing is chosen; set ignores text of another version. */
+ * appends, nothing where nothing is chosen; set ignores text of another version or device. */
 ka_status ka_dev_choices_get(struct ka_dev *dev, struct ka_str *text);
 ka_status ka_dev_choices_set(struct ka_dev *dev, const char *text);
 
@@ -103,14 +103,18 @@ ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_ten
  *   bool run;
  *   KA_TRY(ka_replay_begin(dev, &r, &run));
  *   if (run) KA_TRY(ka_replay_end(dev, &r, ops(...)));
- * The ops may not wait for the device. */
+ * The ops may not wait for the device. Where there is no memory for a recording, ka_replay_end
+ * evaluates ops(...) again, to run them now and ever after. */
 struct ka_replay {
   int64_t n_seen;
   bool recording, never;
   void *recorded;
+  ka_status ended;
 };
 ka_status ka_replay_begin(struct ka_dev *dev, struct ka_replay *r, bool *run);
-ka_status ka_replay_end(struct ka_dev *dev, struct ka_replay *r, ka_status of_ops);
+#define ka_replay_end(dev, r, ops) (ka_replay_close(dev, r, ops) ? (r)->ended : (ops))
+/* False: nothing was recorded, nothing ran; else r->ended says how it went. */
+bool ka_replay_close(struct ka_dev *dev, struct ka_replay *r, ka_status of_ops);
 void ka_replay_free(struct ka_dev *dev, struct ka_replay *r);
 
 /* What the cuda back end takes when it opens: scratch, matmul workspace, bounce buffer; and an
@@ -118,6 +122,9 @@ void ka_replay_free(struct ka_dev *dev, struct ka_replay *r);
  * they are there. */
 #define KA_CUDA_OWN_BYTES ((size_t)(64 + 64 + 4) << 20)
 #define KA_CUDA_CONTEXT_BYTES ((size_t)512 << 20)
+/* This part of a device's memory no arena takes: kernels are loaded, passes recorded and libraries
+ * started when they are first used. */
+#define KA_CUDA_SPARE_PART 64
 
 /* True when the back end has its own slot (not ref's). */
 bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op);

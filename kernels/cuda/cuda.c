@@ -17,13 +17,28 @@
 
 /* Errors after which the device answers nothing but that error. */
 static bool sticky(cudaError_t e) {
-  static const cudaError_t list[] = {
-      cudaErrorIllegalAddress,     cudaErrorLaunchTimeout,     cudaErrorHardwareStackError,
-      cudaErrorIllegalInstruction, cudaErrorMisalignedAddress, cudaErrorInvalidAddressSpace,
-      cudaErrorInvalidPc,          cudaErrorLaunchFailure,     cudaErrorAssert,
-      cudaErrorECCUncorrectable};
+  enum {
+    CONTAINED = 226,
+    TENSOR_MEMORY_LEAK = 721,
+    EXTERNAL_DEVICE = 911
+  }; /* not every toolkit names them */
+  static const int list[] = {cudaErrorIllegalAddress,
+                             cudaErrorLaunchTimeout,
+                             cudaErrorHardwareStackError,
+                             cudaErrorIllegalInstruction,
+                             cudaErrorMisalignedAddress,
+                             cudaErrorInvalidAddressSpace,
+                             cudaErrorInvalidPc,
+                             cudaErrorLaunchFailure,
+                             cudaErrorAssert,
+                             cudaErrorECCUncorrectable,
+                             cudaErrorNvlinkUncorrectable,
+                             cudaErrorMpsClientTerminated,
+                             CONTAINED,
+                             TENSOR_MEMORY_LEAK,
+                             EXTERNAL_DEVICE};
   for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-    if (list[i] == e) return true;
+    if (list[i] == (int)e) return true;
   return false;
 }
 
@@ -59,11 +74,13 @@ ka_status cuda_scratch(struct ka_dev *dev, size_t n_bytes, void **out) {
   struct cuda_state *s = cuda_of(dev);
   if (n_bytes > s->scratch_bytes) {
     KA_NEVER(ctx, s->capturing); /* the unrecorded run before has grown it */
-    KA_TRY(cuda_sync(dev));
-    CU_TRY(dev, cudaFree(s->scratch));
-    s->scratch = NULL;
-    s->scratch_bytes = 0;
-    KA_TRY(cuda_alloc(dev, KA_PLACE_DEVICE, &s->scratch, n_bytes, "cuda scratch"));
+    void *larger = NULL, *items = s->outgrown;
+    KA_TRY(ka_grow(ctx, &items, &s->max_outgrown, s->n_outgrown + 1, sizeof *s->outgrown,
+                   "cuda scratch"));
+    s->outgrown = items;
+    KA_TRY(cuda_alloc(dev, KA_PLACE_DEVICE, &larger, n_bytes, "cuda scratch"));
+    s->outgrown[s->n_outgrown++] = s->scratch;
+    s->scratch = larger;
     s->scratch_bytes = n_bytes;
   }
   *out = s->scratch;
@@ -162,8 +179,9 @@ static ka_status open(struct ka_dev *dev) {
   KA_TRY(cuda_matmul_open(dev));
   KA_TRY(cuda_cudnn_open(dev, &reserved));
   CU_TRY(dev, cudaMemGetInfo(&dev->free_bytes, &total));
+  dev->own_bytes = before - dev->free_bytes + reserved;
+  reserved += total / KA_CUDA_SPARE_PART;
   dev->free_bytes -= reserved < dev->free_bytes ? reserved : dev->free_bytes;
-  dev->own_bytes = before - dev->free_bytes;
   dev->has_bf16 = true;
   return KA_STATUS_OK;
 }
@@ -175,6 +193,8 @@ static void close(struct ka_dev *dev) {
   cuda_cudnn_close(dev);
   cuda_matmul_close(dev);
   cuda_memory_close(dev);
+  for (int64_t i = 0; i < s->n_outgrown; i++) (void)cudaFree(s->outgrown[i]);
+  ka_free(s->outgrown);
   (void)cudaFree(s->scratch);
   if (s->copy) (void)cudaStreamDestroy(s->copy);
   if (s->stream) (void)cudaStreamDestroy(s->stream);

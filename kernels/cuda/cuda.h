@@ -48,6 +48,8 @@ struct cuda_state {
   int stage; /* the one at hand */
   void *scratch;
   size_t scratch_bytes;
+  void **outgrown; /* earlier scratches: recordings hold their addresses */
+  int64_t n_outgrown, max_outgrown;
   void *workspace;
   cublasLtHandle_t lt;
   struct cuda_tuner *tuner;  /* matmul.c */
@@ -79,7 +81,7 @@ ka_status cuda_launched(struct ka_dev *dev, const char *op, cudaError_t e);
 ka_status cuda_unsupported(struct ka_dev *dev, const char *op, enum ka_dtype t);
 
 /* At least n_bytes that the op at hand may use; contents undefined. Ops run one after the other, so
- * one scratch serves all. Grows outside recordings. */
+ * one scratch serves all. Grows outside recordings; what was recorded before keeps the smaller one. */
 ka_status cuda_scratch(struct ka_dev *dev, size_t n_bytes, void **out);
 
 /* --- memory.c --- */

@@ -129,15 +129,19 @@ static void release(struct ka_lane *lane, struct loan *l) {
   ka_free(l->host);
 }
 
-/* Waits; n_info problems ended as `info` on the device says. */
-static ka_status check_info(struct ka_lane *lane, const void *info, int n_info, const char *what) {
+static const struct ka_set alone = {1, {0}};
+
+/* Waits; the problems of `who` ended as `info` on the device says. Others in between were of no
+ * matrix. */
+static ka_status check_info(struct ka_lane *lane, const void *info, struct ka_set who,
+                            const char *what) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
   const int *ended = (const int *)(const void *)c->back;
-  LANE_TRY(lane, cudaMemcpyAsync(c->back, info, (size_t)n_info * sizeof *ended, cudaMemcpyDefault,
-                                 c->stream));
+  LANE_TRY(lane, cudaMemcpyAsync(c->back, info, ((size_t)who.at[who.n - 1] + 1) * sizeof *ended,
+                                 cudaMemcpyDefault, c->stream));
   KA_TRY(cuda_lane_sync(lane));
-  for (int i = 0; i < n_info; i++)
+  for (KA_EACH(i, who))
     if (ended[i] != 0)
       return ka_fail(ctx, KA_E_DEVICE,
                      "cuda: spectra: cuSOLVER's %s on a matrix of %lld x %lld %s (info %d); "
@@ -147,12 +151,12 @@ static ka_status check_info(struct ka_lane *lane, const void *info, int n_info, 
   return KA_STATUS_OK;
 }
 
-/* n doubles to the host, and how each of n_info problems ended. */
+/* n doubles to the host, and how the problems of `who` ended. */
 static ka_status fetch(struct ka_lane *lane, double *to, const void *from, int64_t n,
-                       const void *info, int n_info, const char *what) {
+                       const void *info, struct ka_set who, const char *what) {
   LANE_TRY(lane, cudaMemcpyAsync(to, from, (size_t)n * sizeof *to, cudaMemcpyDefault,
                                  cuda_lane_of(lane)->stream));
-  return check_info(lane, info, n_info, what);
+  return check_info(lane, info, who, what);
 }
 
 /* --- the three ways --------------------------------------------------------------------------- */
@@ -175,7 +179,7 @@ static ka_status small_values(struct ka_lane *lane, struct loan *l, struct ka_se
   KA_TRY(borrow(lane, l, &work, lwork * d));
   SOLVED(cusolverDnDgesvdjBatched, s->handle, CUSOLVER_EIG_MODE_NOVECTOR, n, m, a, n, values, NULL,
          n, NULL, m, work, lwork, info, s->jacobi, count);
-  return fetch(lane, to, values, (int64_t)count * m, info, count, "DgesvdjBatched");
+  return fetch(lane, to, values, (int64_t)count * m, info, who, "DgesvdjBatched");
 }
 
 /* Square roots of the eigenvalues of A^T A; left: members for which that is not exact enough. The
@@ -202,7 +206,7 @@ static ka_status gram_values(struct ka_lane *lane, struct loan *l, struct ka_set
   SOLVED(cusolverDnXsyevBatched, s->handle, s->params, CUSOLVER_EIG_MODE_NOVECTOR,
          CUBLAS_FILL_MODE_LOWER, m, CUDA_R_64F, g, m, CUDA_R_64F, values, CUDA_R_64F, work,
          on_device, l->host, on_host, info, count);
-  KA_TRY(fetch(lane, to, values, count * m, info, (int)count, "XsyevBatched"));
+  KA_TRY(fetch(lane, to, values, count * m, info, who, "XsyevBatched"));
   for (KA_EACH(i, who)) {
     double *v = to + i * m; /* ascending */
     if (!(v[0] >= GRAM_LIMIT * GRAM_LIMIT * v[m - 1])) ka_set_add(left, i);
@@ -232,7 +236,7 @@ static ka_status triangle(struct ka_lane *lane, struct loan *l, double *a, doubl
   SOLVED(cusolverDnXgeqrf, s->handle, s->params, n, m, CUDA_R_64F, a, n, CUDA_R_64F, tau,
          CUDA_R_64F, work, on_device, l->host, on_host, info);
   KA_TRY(cuda_lane_launched(lane, "R", lane_upper(c->stream, n, m, a, r)));
-  return check_info(lane, info, 1, "Xgeqrf");
+  return check_info(lane, info, alone, "Xgeqrf");
 }
 
 static ka_status exact_values(struct ka_lane *lane, struct loan *l, int i, double *to) {
@@ -265,7 +269,7 @@ static ka_status exact_values(struct ka_lane *lane, struct loan *l, int i, doubl
   SOLVED(cusolverDnXgesvd, s->handle, s->params, 'N', 'N', m, m, CUDA_R_64F, r, m, CUDA_R_64F,
          values, CUDA_R_64F, NULL, m, CUDA_R_64F, NULL, m, CUDA_R_64F, work, on_device, l->host,
          on_host, info);
-  return fetch(lane, to, values, m, info, 1, "Xgesvd");
+  return fetch(lane, to, values, m, info, alone, "Xgesvd");
 }
 
 ka_status cuda_lane_values(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p,

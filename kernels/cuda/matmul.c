@@ -3,7 +3,7 @@
  *
  * cuBLASLt sees columns where we see rows: out = op(a) op(b) in rows is out^T = op(b)^T op(a)^T in
  * columns, so b is its first operand, and the bias runs along its rows. Where it has no algorithm
- * (odd addresses or pitches), a plain kernel does the product. f32 is computed in f32, not TF32. */
+ * (odd addresses or pitches), a plain kernel does the product; a bias's gradient is first left out. f32 is computed in f32, not TF32. */
 #include "kernels/cuda/matmul.h"
 
 #include "kernels/cuda/tune.h"
@@ -91,6 +91,8 @@ static void forget(struct cuda_product *p) {
   if (p->first) (void)cublasLtMatrixLayoutDestroy(p->first);
   if (p->second) (void)cublasLtMatrixLayoutDestroy(p->second);
   if (p->out) (void)cublasLtMatrixLayoutDestroy(p->out);
+  p->op = NULL;
+  p->first = p->second = p->out = NULL;
 }
 
 cublasStatus_t cuda_product_run(struct ka_dev *dev, const struct cuda_product *p,
@@ -119,6 +121,13 @@ static struct cuda_product_key key_of(const struct ka_matmul_args *args) {
       .pre_stride = args->pre.data ? args->pre.row_stride : 0,
       .pre_align = args->pre.data ? alignment(&args->pre) : 0,
   };
+}
+
+/* What cuBLASLt asks of the tensors of an epilogue. */
+static bool fits(const struct ka_matmul_args *args) {
+  const struct ka_tensor *bias = &args->bias, *pre = &args->pre;
+  if (bias->data && bias->dtype != args->out.dtype) return false;
+  return !pre->data || (pre->row_stride % 8 == 0 && (uintptr_t)pre->data % 16 == 0);
 }
 
 static ka_status add_bias_grad(struct ka_dev *dev, const struct ka_tensor *to, void *grad) {
@@ -150,13 +159,20 @@ ka_status matmul_cuda(struct ka_dev *dev, const struct ka_matmul_args *args) {
   struct ka_ctx *ctx = dev->ctx;
   struct cuda_product p = {.args = args, .key = key_of(args)};
   struct ka_tensor bias_grad = args->bias_grad;
-  bool done = false;
+  bool library = p.key.n > 0 && p.key.k > 0 && fits(args), done = false;
   if (args->a.dtype == KA_F64) return cuda_unsupported(dev, "matmul", args->a.dtype);
   if (p.key.m == 0) return KA_STATUS_OK;
-  if (bias_grad.data) KA_TRY(cuda_scratch(dev, (size_t)p.key.m * sizeof(float), &p.bias_grad));
-  if (p.key.n > 0 && p.key.k > 0) KA_TRY(by_library(dev, &p, &done));
-  if (done) return bias_grad.data ? add_bias_grad(dev, &bias_grad, p.bias_grad) : KA_STATUS_OK;
-  if (p.key.n > 0) KA_TRY(cuda_matmul_plain(dev, args));
+  if (library && p.key.epilogue == CUBLASLT_EPILOGUE_BGRADB) {
+    if (args->out.dtype == KA_F32) {
+      KA_TRY(cuda_scratch(dev, (size_t)p.key.m * sizeof(float), &p.bias_grad));
+      KA_TRY(by_library(dev, &p, &done));
+      if (done) return add_bias_grad(dev, &bias_grad, p.bias_grad);
+    }
+    p.bias_grad = NULL; /* the product alone, then the sum */
+    p.key.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+  }
+  if (library) KA_TRY(by_library(dev, &p, &done));
+  if (!done && p.key.n > 0) KA_TRY(cuda_matmul_plain(dev, args));
   if (!bias_grad.data) return KA_STATUS_OK;
   return bias_bwd_cuda(dev, &(struct ka_bias_bwd_args){.dbias = bias_grad, .dout = args->a});
 }

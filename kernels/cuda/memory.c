@@ -160,8 +160,13 @@ ka_status cuda_record_end(struct ka_dev *dev, bool keep, void **recording) {
   if (e == cudaSuccess && keep) e = cudaGraphInstantiate(&exec, graph, 0);
   if (graph) (void)cudaGraphDestroy(graph);
   if (e != cudaSuccess) return cuda_fail(dev, e, "recording a pass");
-  *recording = exec;
-  return keep ? cuda_replay(dev, exec) : KA_STATUS_OK;
+  if (!keep) return KA_STATUS_OK;
+  ka_status st = cuda_replay(dev, exec);
+  if (ka_ok(st))
+    *recording = exec;
+  else
+    cuda_record_free(dev, exec);
+  return st;
 }
 
 ka_status cuda_replay(struct ka_dev *dev, void *recording) {

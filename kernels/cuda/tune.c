@@ -46,7 +46,16 @@ static ka_status remember(struct ka_dev *dev, const struct choice *c) {
   return KA_STATUS_OK;
 }
 
-/* --- text: the key's and the algorithm's bytes in hexadecimal -------------------------------- */
+/* --- text: whose it is, then the key's and the algorithm's bytes in hexadecimal, a line each --- */
+
+enum { OWNER_BYTES = 320 };
+
+/* An algorithm's bytes mean nothing to another library version, its speed nothing to another
+ * device. */
+static size_t owner(struct ka_dev *dev, char line[OWNER_BYTES]) {
+  return (size_t)snprintf(line, OWNER_BYTES, "cuBLASLt %zu, %s\n", cublasLtGetVersion(),
+                          cuda_of(dev)->props.name);
+}
 
 static ka_status put_hex(struct ka_ctx *ctx, struct ka_str *text, const void *bytes, size_t n) {
   for (size_t i = 0; i < n; i++)
@@ -66,6 +75,10 @@ static bool get_hex(const char *text, void *bytes, size_t n) {
 ka_status cuda_choices_get(struct ka_dev *dev, struct ka_str *text) {
   struct ka_ctx *ctx = dev->ctx;
   const struct cuda_tuner *t = cuda_of(dev)->tuner;
+  char line[OWNER_BYTES];
+  if (t->n == 0) return KA_STATUS_OK;
+  (void)owner(dev, line);
+  KA_TRY(ka_str_puts(ctx, text, line));
   for (int64_t i = 0; i < t->n; i++) {
     const struct choice *c = &t->choices[i];
     KA_TRY(put_hex(ctx, text, &c->key, sizeof c->key));
@@ -78,12 +91,20 @@ ka_status cuda_choices_get(struct ka_dev *dev, struct ka_str *text) {
 
 ka_status cuda_choices_set(struct ka_dev *dev, const char *text) {
   struct ka_ctx *ctx = dev->ctx;
-  for (const char *line = text; *line;) {
+  char mine[OWNER_BYTES];
+  size_t n = owner(dev, mine);
+  int n_line = (int)strcspn(text, "\n");
+  if (strncmp(text, mine, n) != 0) {
+    ka_debug(ctx, "cuda", "matmul choices of \"%.*s\" are not for %.*s",
+             n_line < 100 ? n_line : 100, text, (int)n - 1, mine);
+    return KA_STATUS_OK;
+  }
+  for (const char *line = text + n; *line;) {
     const char *end = strchr(line, '\n'), *space = strchr(line, ' ');
     struct choice c = {0};
     if (!end || !space || space > end || space - line != (ptrdiff_t)(2 * sizeof c.key) ||
         !get_hex(line, &c.key, sizeof c.key))
-      return KA_STATUS_OK; /* another version's, or cut off: what follows is measured again */
+      return KA_STATUS_OK; /* cut off: what follows is measured again */
     c.none = strncmp(space + 1, "none", 4) == 0;
     bool whole = end - space - 1 == (ptrdiff_t)(2 * sizeof c.algo);
     if (!c.none && (!whole || !get_hex(space + 1, &c.algo, sizeof c.algo))) return KA_STATUS_OK;
@@ -205,7 +226,8 @@ static cublasStatus_t candidates(struct ka_dev *dev, const struct cuda_product *
   if (!e)
     e = cublasLtMatmulAlgoGetHeuristic(s->lt, p->op, p->first, p->second, p->out, p->out,
                                        s->tuner->preference, CANDIDATES, found, n);
-  if (e == CUBLAS_STATUS_NOT_SUPPORTED) {
+  bool refused = e == CUBLAS_STATUS_INVALID_VALUE && p->key.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+  if (e == CUBLAS_STATUS_NOT_SUPPORTED || refused) {
     *n = 0;
     return CUBLAS_STATUS_SUCCESS;
   }

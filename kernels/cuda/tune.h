@@ -23,7 +23,7 @@ void cuda_tuner_close(struct ka_dev *dev);
 ka_status cuda_tuner_choose(struct ka_dev *dev, const struct cuda_product *p,
                             const cublasLtMatmulAlgo_t **algo);
 
-/* See ka_dev_choices_get; a line each. */
+/* See ka_dev_choices_get; a line for library version and device, then a line each. */
 ka_status cuda_choices_get(struct ka_dev *dev, struct ka_str *text);
 ka_status cuda_choices_set(struct ka_dev *dev, const char *text);
 

@@ -148,8 +148,12 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatmulHeuristicResult_t results[], int *got) {
   const struct preference *p = (const void *)pref;
   const struct matmul *m = (const void *)desc;
-  (void)handle, (void)a, (void)b, (void)c, (void)d;
+  const struct layout *out = (const void *)d;
+  (void)handle, (void)a, (void)b, (void)c;
   *got = 0;
+  bool grad = m->epilogue == CUBLASLT_EPILOGUE_BGRADB;
+  if ((m->epilogue & BIAS || grad) && m->bias_type != out->type) return CUBLAS_STATUS_INVALID_VALUE;
+  if (grad && p->align[1] < 16) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (m->epilogue & AUX && (m->aux_ld % 8 || (uintptr_t)m->aux % 16))
     return CUBLAS_STATUS_NOT_SUPPORTED;
   for (int i = 0; i < 4; i++)

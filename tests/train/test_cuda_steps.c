@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * What a step on a device of its own may not do, and what happens when the device fails: asked of
  * the stand-in's counters and planted failures. Skipped on a real device. */
+#include "engine/model/plan.h"
 #include "engine/train/loop.h"
 #include "tests/model/tiny.h"
 #include "tests/support/host.h"
@@ -179,6 +180,36 @@ static void offloading_changes_no_bit(void **state) {
   ka_str_deinit(&choices);
 }
 
+/* Text that begins with another library version or device is ignored, all of it. */
+static void choices_of_another_device_are_not_taken(void **state) {
+  (void)state;
+  struct bed b;
+  struct ka_dev dev;
+  struct ka_str choices = {0}, none_yet = {0}, taken = {0};
+  double loss;
+  setenv("KAPPA_CUDA_WITHOUT", "tuning", 1); /* and so without those on disk */
+  T_OK(bed_open(&b, tiny_make(ctx, tiny_llama, KA_F32), KA_F32, false, none));
+  T_OK(step(&b, &loss));
+  T_OK(ka_dev_choices_get(&b.dev, &choices));
+  assert_int_equal(strncmp(choices.data, "cuBLASLt ", 9), 0);
+  const char *lines = strchr(choices.data, '\n') + 1;
+  T_OK(ka_dev_open(ctx, &dev, "cuda"));
+  unsetenv("KAPPA_CUDA_WITHOUT");
+  T_OK(ka_dev_choices_set(&dev, ""));
+  T_OK(ka_dev_choices_set(&dev, lines));
+  T_OK(ka_dev_choices_set(&dev, t_str("cuBLASLt 1, another\n%s", lines)));
+  T_OK(ka_dev_choices_get(&dev, &none_yet));
+  assert_int_equal(none_yet.len, 0);
+  T_OK(ka_dev_choices_set(&dev, choices.data));
+  T_OK(ka_dev_choices_get(&dev, &taken));
+  assert_string_equal(taken.data, choices.data);
+  ka_dev_close(&dev);
+  bed_close(&b);
+  ka_str_deinit(&choices);
+  ka_str_deinit(&none_yet);
+  ka_str_deinit(&taken);
+}
+
 /* Divergence, loss and weights after some steps are those of the cpu. */
 static void anchors_as_on_the_cpu(void **state) {
   (void)state;
@@ -208,14 +239,14 @@ static void anchors_as_on_the_cpu(void **state) {
 }
 
 /* The Nth call of a kind fails, for every N until all goes well: a message and a code, and after
- * closing nothing is left. */
+ * closing nothing is left. Without memory for a recording the step goes on without. */
 static void every_failure_is_told_and_leaves_nothing(void **state) {
   (void)state;
   static const char *const kinds[] = {"fail_alloc", "fail_pinned", "fail_create", "fail_copy",
                                       "fail_launch"};
   const char *dir = tiny_make(ctx, tiny_mistral, KA_F32);
   for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
-    int failed = 0, stride = 1;
+    int failed = 0, unrecorded = 0, stride = 1;
     for (int n = 1; n < 4000; n += stride) {
       struct bed b;
       struct cudahost_counters c;
@@ -224,12 +255,14 @@ static void every_failure_is_told_and_leaves_nothing(void **state) {
       ka_status st = bed_open(&b, dir, KA_BF16, false, both);
       for (int s = 0; s < 2 && ka_ok(st); s++) st = step(&b, &loss);
       host.count(&c);
-      bool planted = c.injected > 0;
-      if (planted && ka_ok(st)) fail_msg("%s %d went unnoticed", kinds[k], n);
+      bool planted = c.injected > 0, never = ka_ok(st) && b.m.buffers->recorded[0].replay.never;
+      if (planted && ka_ok(st) && !never) fail_msg("%s %d went unnoticed", kinds[k], n);
+      if (never && isnan(loss)) fail_msg("%s %d: the unrecorded step lost its loss", kinds[k], n);
+      unrecorded += never;
       if (!planted && !ka_ok(st)) fail_msg("%s %d: %s", kinds[k], n, ctx->error.message);
-      if (planted && st.code != KA_E_MEMORY && st.code != KA_E_DEVICE)
+      if (planted && !never && st.code != KA_E_MEMORY && st.code != KA_E_DEVICE)
         fail_msg("%s %d: code %d, %s", kinds[k], n, st.code, ctx->error.message);
-      if (planted && !strstr(ctx->error.message, ": "))
+      if (planted && !never && !strstr(ctx->error.message, ": "))
         fail_msg("%s %d: \"%s\" names nothing", kinds[k], n, ctx->error.message);
       ka_error_clear(ctx);
       host.set(kinds[k], "0");
@@ -242,22 +275,28 @@ static void every_failure_is_told_and_leaves_nothing(void **state) {
       stride = n < 40 ? 1 : 29; /* the beginning one by one, the steps by samples */
     }
     assert_true(failed > 0);
+    assert_int_equal(unrecorded > 0, strcmp(kinds[k], "fail_create") == 0);
   }
 }
 
 /* A kernel that goes wrong shows at the next wait, with the newest op's name, and stays. */
 static void a_faulting_kernel_is_reported(void **state) {
   (void)state;
-  struct bed b;
-  double loss;
-  host.set("on_fault", "sticky");
-  T_OK(bed_open(&b, tiny_make(ctx, tiny_llama, KA_F32), KA_F32, false, none));
-  T_OK(step(&b, &loss));
-  host.set("fail_kernel", "5:IllegalAddress");
-  T_FAILS(step(&b, &loss), KA_E_DEVICE, "KAPPA_CUDA_SYNC=1");
-  T_FAILS(step(&b, &loss), KA_E_DEVICE, "cuda: ");
-  bed_close(&b);
-  host.reset();
+  static const char *const errors[] = {"IllegalAddress",   "Contained",      "NvlinkUncorrectable",
+                                       "TensorMemoryLeak", "ExternalDevice", "MpsClientTerminated"};
+  const char *dir = tiny_make(ctx, tiny_llama, KA_F32);
+  for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+    struct bed b;
+    double loss;
+    host.set("on_fault", "sticky");
+    T_OK(bed_open(&b, dir, KA_F32, false, none));
+    T_OK(step(&b, &loss));
+    host.set("fail_kernel", t_str("5:%s", errors[i]));
+    T_FAILS(step(&b, &loss), KA_E_DEVICE, "KAPPA_CUDA_SYNC=1");
+    T_FAILS(step(&b, &loss), KA_E_DEVICE, "cuda: ");
+    bed_close(&b);
+    host.reset();
+  }
 }
 
 int main(void) {
@@ -265,6 +304,7 @@ int main(void) {
       cmocka_unit_test_setup(a_step_allocates_nothing_and_waits_once, fresh),
       cmocka_unit_test_setup(choices_can_be_left_out, fresh),
       cmocka_unit_test_setup(offloading_changes_no_bit, fresh),
+      cmocka_unit_test_setup(choices_of_another_device_are_not_taken, fresh),
       cmocka_unit_test_setup(anchors_as_on_the_cpu, fresh),
       cmocka_unit_test_setup(every_failure_is_told_and_leaves_nothing, fresh),
       cmocka_unit_test_setup(a_faulting_kernel_is_reported, fresh),
