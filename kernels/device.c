@@ -199,29 +199,20 @@ ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_ten
 
 /* --- replays ---------------------------------------------------------------------------------- */
 
-ka_status ka_replay_begin(struct ka_dev *dev, struct ka_replay *r, bool *run) {
+ka_status ka_replay_run(struct ka_dev *dev, struct ka_replay *r, ka_status (*ops)(void *user),
+                        void *user) {
   struct ka_ctx *ctx = dev->ctx;
   bool able = dev->backend->record_begin && !dev->no_replays && !dev->profile && !r->never;
-  *run = !able || !r->recorded;
-  if (!*run) return dev->backend->replay(dev, r->recorded);
-  r->recording = able && r->n_seen > 0;
-  r->n_seen++;
-  if (r->recording) KA_TRY(dev->backend->record_begin(dev));
-  return KA_STATUS_OK;
-}
-
-bool ka_replay_close(struct ka_dev *dev, struct ka_replay *r, ka_status of_ops) {
-  r->ended = of_ops;
-  if (!r->recording) return true;
-  r->recording = false;
-  ka_status st = dev->backend->record_end(dev, ka_ok(of_ops), &r->recorded);
-  if (!ka_ok(of_ops)) return true;
-  r->ended = st;
-  if (st.code != KA_E_MEMORY) return true;
-  ka_debug(dev->ctx, "device", "passes are not recorded: %s", dev->ctx->error.message);
-  ka_error_clear(dev->ctx);
-  r->never = true;
-  return false;
+  if (able && r->recorded) return dev->backend->replay(dev, r->recorded);
+  if (!able || r->n_seen++ == 0) return ops(user);
+  KA_TRY(dev->backend->record_begin(dev));
+  ka_status of_ops = ops(user), st = dev->backend->record_end(dev, ka_ok(of_ops), &r->recorded);
+  if (!ka_ok(of_ops)) return of_ops;
+  if (st.code != KA_E_MEMORY) return st;
+  ka_debug(ctx, "device", "passes are not recorded: %s", ctx->error.message);
+  ka_error_clear(ctx);
+  r->never = true; /* nothing ran while it was recorded */
+  return ops(user);
 }
 
 void ka_replay_free(struct ka_dev *dev, struct ka_replay *r) {

@@ -99,22 +99,15 @@ ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_ten
 
 /* The same ops with the same arguments, time and again: the first time they just run, the second
  * time they are recorded, then the recording runs instead of them. Zero-initialised. Where the
- * device records nothing (or profiles) they run each time.
- *   bool run;
- *   KA_TRY(ka_replay_begin(dev, &r, &run));
- *   if (run) KA_TRY(ka_replay_end(dev, &r, ops(...)));
- * The ops may not wait for the device. Where there is no memory for a recording, ka_replay_end
- * evaluates ops(...) again, to run them now and ever after. */
+ * device records nothing (or profiles), `never` is set or there is no memory for a recording, they
+ * run each time. The ops may not wait for the device. */
 struct ka_replay {
   int64_t n_seen;
-  bool recording, never;
+  bool never;
   void *recorded;
-  ka_status ended;
 };
-ka_status ka_replay_begin(struct ka_dev *dev, struct ka_replay *r, bool *run);
-#define ka_replay_end(dev, r, ops) (ka_replay_close(dev, r, ops) ? (r)->ended : (ops))
-/* False: nothing was recorded, nothing ran; else r->ended says how it went. */
-bool ka_replay_close(struct ka_dev *dev, struct ka_replay *r, ka_status of_ops);
+ka_status ka_replay_run(struct ka_dev *dev, struct ka_replay *r, ka_status (*ops)(void *user),
+                        void *user);
 void ka_replay_free(struct ka_dev *dev, struct ka_replay *r);
 
 /* What the cuda back end takes when it opens: scratch, matmul workspace, bounce buffer; and an

@@ -335,7 +335,8 @@ ka_status ka_model_score(struct ka_model *m, const struct ka_batch *batch, float
   return ka_head_read_pairs(m, loss, best);
 }
 
-static ka_status both_passes(struct ka_model *m) {
+static ka_status both_passes(void *model) {
+  struct ka_model *m = model;
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_trunk_fwd(m, NULL, NULL));
   KA_TRY(ka_head_loss(m, true));
@@ -363,10 +364,7 @@ ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_batch_begin(m, batch, grad_scale));
   struct ka_replay *replay = recorded_pass(m), once = {.never = true};
-  bool run = true;
-  if (!replay) replay = &once;
-  KA_TRY(ka_replay_begin(m->dev, replay, &run));
-  if (run) KA_TRY(ka_replay_end(m->dev, replay, both_passes(m)));
+  KA_TRY(ka_replay_run(m->dev, replay ? replay : &once, both_passes, m));
   return loss_sum ? ka_head_read_loss(m, loss_sum, NULL) : KA_STATUS_OK;
 }
 
