@@ -2,7 +2,7 @@
  *
  * Inside the cuda back end: its state, errors, and one launcher an op. Host code is C; kernels and
  * their launchers are in .cu files. Everything runs on one stream in the order of the calls, but
- * for large uploads, which have a stream of their own and are waited for by the first.
+ * for uploads, which have a stream of their own; each waits for the other.
  *
  * Contracts are those of kernels/ops.h for f32 and bf16; f64 is KA_E_UNSUPPORTED. No atomics on
  * floating-point numbers: sums have a fixed order, so results repeat bit for bit. */

@@ -3,15 +3,15 @@
  *
  * Pageable memory goes through pinned stages, so that the copy engine works while the host fills
  * the next one; small uploads share a stage, so that a step's batches do not wait for each other.
- * Small uploads take the ops' own stream; large ones (weights) the copy stream, with an event each
- * way, so that order is as promised. */
+ * Uploads take the copy stream, with an event each way, so that order is as promised; downloads the
+ * ops' stream, whose results they wait for. */
 #include "kernels/cuda/cuda.h"
 
 #include "base/log.h"
 
 #include <string.h>
 
-enum { LARGE_BYTES = 1 << 20, STAGE_ALIGN = 4096 };
+enum { STAGE_ALIGN = 4096 };
 
 ka_status cuda_alloc(struct ka_dev *dev, enum ka_place place, void **out, size_t n_bytes,
                      const char *name) {
@@ -88,19 +88,17 @@ static ka_status wait_for(struct ka_dev *dev, cudaStream_t b, cudaStream_t a, cu
 ka_status cuda_upload(struct ka_dev *dev, void *to, const void *from, size_t n_bytes) {
   struct ka_ctx *ctx = dev->ctx;
   struct cuda_state *s = cuda_of(dev);
-  bool large = n_bytes >= LARGE_BYTES;
-  cudaStream_t by = large ? s->copy : s->stream;
-  if (large) KA_TRY(wait_for(dev, s->copy, s->stream, s->here));
+  KA_TRY(wait_for(dev, s->copy, s->stream, s->here));
   for (size_t at = 0, n; at < n_bytes; at += n) {
     struct cuda_stage *stage = NULL;
     char *memory = NULL;
     n = n_bytes - at < CUDA_STAGE_BYTES ? n_bytes - at : CUDA_STAGE_BYTES;
     KA_TRY(take_stage(dev, n, &stage, &memory));
     memcpy(memory, (const char *)from + at, n);
-    CU_TRY(dev, cudaMemcpyAsync((char *)to + at, memory, n, cudaMemcpyDefault, by));
-    CU_TRY(dev, cudaEventRecord(stage->free, by));
+    CU_TRY(dev, cudaMemcpyAsync((char *)to + at, memory, n, cudaMemcpyDefault, s->copy));
+    CU_TRY(dev, cudaEventRecord(stage->free, s->copy));
   }
-  return large ? wait_for(dev, s->stream, s->copy, s->there) : KA_STATUS_OK;
+  return wait_for(dev, s->stream, s->copy, s->there);
 }
 
 /* Two stages in turn: while one is emptied into `to`, the other is filled. */
