@@ -56,7 +56,6 @@ const struct ka_key_table ka_task_table = {
     .what = "task",
     .keys = keys,
     .one_of = none,
-    .later = none,
     .aliases = aliases,
     .scopes = scopes,
 };

@@ -30,11 +30,6 @@ static const struct ka_key_rule one_of[] = {
 #include "engine/formats/job.def"
     {0}};
 
-static const struct ka_key_rule later[] = {
-#define KA_JOB_LATER(scope, key) {KA_SCOPE_##scope, key, NULL},
-#include "engine/formats/job.def"
-    {0}};
-
 static const struct ka_key_rule aliases[] = {
 #define KA_JOB_ALIAS(scope, key, advice) {KA_SCOPE_##scope, key, advice},
 #include "engine/formats/job.def"
@@ -54,7 +49,6 @@ const struct ka_key_table ka_job_table = {
     .what = "job",
     .keys = keys,
     .one_of = one_of,
-    .later = later,
     .aliases = aliases,
     .scopes = scopes,
 };

@@ -354,53 +354,6 @@ ka_status ka_key_unknown(struct ka_key_reader *r, int scope, const char *name,
                         near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
-/* Is the field other than its default? For keys that are only parsed so far. */
-static ka_status differs(struct ka_key_reader *r, const struct ka_key *k, const void *field,
-                         bool *out) {
-  struct ka_ctx *ctx = r->ctx;
-  union {
-    bool b;
-    int64_t i;
-    double d;
-    const char *s;
-    struct ka_texts l;
-  } dflt, got = {0};
-  *out = false;
-  if (k->kind == KA_KEY_OBJECT) return KA_STATUS_OK;
-  if (k->list) {
-    *out = ((const struct ka_texts *)field)->n > 0;
-    return KA_STATUS_OK;
-  }
-  memset(&dflt, 0, sizeof dflt);
-  KA_TRY(ka_key_set_default(r, k, &dflt));
-  if (k->kind == KA_KEY_TEXT || k->kind == KA_KEY_PATH || k->kind == KA_KEY_CHOICE) {
-    const char *s = *(const char *const *)field;
-    *out = s != dflt.s && (!s || !dflt.s || strcmp(s, dflt.s) != 0);
-    return KA_STATUS_OK;
-  }
-  memcpy(&got, field, k->kind == KA_KEY_BOOL ? sizeof(bool) : sizeof(int64_t));
-  *out = k->kind == KA_KEY_BOOL ? got.b != dflt.b : got.i != dflt.i;
-  return KA_STATUS_OK;
-}
-
-/* A key that no part of kappa honours yet may only say what holds anyway. */
-static ka_status refuse_later(struct ka_key_reader *r, const struct ka_key *k,
-                              const struct ka_yaml *node, const void *field, const char *path) {
-  struct ka_ctx *ctx = r->ctx;
-  bool other = false;
-  if (k->kind == KA_KEY_OBJECT && !k->list) {
-    for (const struct ka_key *c = r->table->keys; c->name; c++) {
-      bool one = false;
-      if (c->scope == k->child) KA_TRY(differs(r, c, (const char *)field + c->offset, &one));
-      other = other || one;
-    }
-  } else {
-    KA_TRY(differs(r, k, field, &other));
-  }
-  if (!other) return KA_STATUS_OK;
-  return ka_key_problem(r, node, "%s: not supported yet; leave it out", path);
-}
-
 void ka_key_forget(struct ka_key_file *f, const char *path) {
   for (int64_t i = 0; i < f->n_places; i++)
     if (strcmp(f->places[i].key, path) == 0) f->places[i] = f->places[--f->n_places];
@@ -413,8 +366,7 @@ ka_status ka_key_read(struct ka_key_reader *r, const struct ka_key *k, const str
     ka_key_forget(r->file, path);
   else
     KA_TRY(remember(r, path, at));
-  KA_TRY(read_value(r, k, v, field, path));
-  return ka_key_is_later(r->table, k) ? refuse_later(r, k, at, field, path) : KA_STATUS_OK;
+  return read_value(r, k, v, field, path);
 }
 
 static ka_status given(struct ka_key_reader *r, const char *prefix, const char *name, bool *out) {

@@ -11,12 +11,6 @@ const struct ka_key *ka_key_find(const struct ka_key_table *t, int scope, const 
   return NULL;
 }
 
-bool ka_key_is_later(const struct ka_key_table *t, const struct ka_key *key) {
-  for (const struct ka_key_rule *r = t->later; r->key; r++)
-    if (r->scope == key->scope && strcmp(r->key, key->name) == 0) return true;
-  return false;
-}
-
 bool ka_key_in_words(const char *words, const char *name) {
   size_t n = strlen(name);
   for (const char *p = words; *p;) {
@@ -83,9 +77,7 @@ static ka_status append_default(struct ka_ctx *ctx, struct ka_str *out, const ch
   return ka_str_puts(ctx, out, quote ? "\"`" : "`");
 }
 
-static ka_status append_key(struct ka_ctx *ctx, struct ka_str *out, const struct ka_key_table *t,
-                            const struct ka_key *k) {
-  bool later = ka_key_is_later(t, k);
+static ka_status append_key(struct ka_ctx *ctx, struct ka_str *out, const struct ka_key *k) {
   KA_TRY(ka_str_printf(ctx, out, "| `%s` | %s", k->name, kind_text(k)));
   KA_TRY(append_range(ctx, out, k));
   if (!k->dflt && k->kind != KA_KEY_OBJECT)
@@ -94,14 +86,14 @@ static ka_status append_key(struct ka_ctx *ctx, struct ka_str *out, const struct
     KA_TRY(append_default(ctx, out, k->dflt));
   else
     KA_TRY(ka_str_puts(ctx, out, !k->dflt ? " | required" : " | "));
-  return ka_str_printf(ctx, out, " | %s%s |\n", k->doc, later ? " (not supported yet)" : "");
+  return ka_str_printf(ctx, out, " | %s |\n", k->doc);
 }
 
 ka_status ka_key_doc(struct ka_ctx *ctx, struct ka_str *out, const struct ka_key_table *t,
                      int scope) {
   KA_TRY(ka_str_puts(ctx, out, "| key | value | default | meaning |\n|---|---|---|---|\n"));
   for (const struct ka_key *k = t->keys; k->name; k++)
-    if (k->scope == scope) KA_TRY(append_key(ctx, out, t, k));
+    if (k->scope == scope) KA_TRY(append_key(ctx, out, k));
   for (const struct ka_key_rule *r = t->one_of; r->key; r++)
     if (r->scope == scope) KA_TRY(ka_str_printf(ctx, out, "\nAt most one of: %s.\n", r->key));
   return KA_STATUS_OK;

@@ -70,7 +70,7 @@ struct ka_key {
 #define KA_KEY_T_CHOICES KA_KEY_CHOICE, true, false, false, 0
 #define KA_KEY_T_ANY KA_KEY_ANY, false, false, false, 0
 
-struct ka_key_rule { /* a row of ONE_OF, LATER or ALIAS */
+struct ka_key_rule { /* a row of ONE_OF or ALIAS */
   int scope;
   const char *key, *advice;
 };
@@ -84,12 +84,11 @@ struct ka_key_scope {
 struct ka_key_table {
   const char *what; /* "job" */
   const struct ka_key *keys;
-  const struct ka_key_rule *one_of, *later, *aliases;
+  const struct ka_key_rule *one_of, *aliases;
   const struct ka_key_scope *scopes;
 };
 
 const struct ka_key *ka_key_find(const struct ka_key_table *t, int scope, const char *name);
-bool ka_key_is_later(const struct ka_key_table *t, const struct ka_key *key);
 /* Is `name` one of the words of a space-separated list? */
 bool ka_key_in_words(const char *words, const char *name);
 
