@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 
+#include <math.h>
 #include <string.h>
 
 ka_status ka_json_parse(struct ka_ctx *ctx, const char *text, size_t n, const char *what,
@@ -114,6 +115,15 @@ static ka_status dump(struct ka_ctx *ctx, const json_t *v, size_t flags, struct 
   KA_TRY(s.st);
   if (rc != 0) return ka_fail(ctx, KA_E_MEMORY, "JSON output: out of memory");
   return ka_str_append(ctx, out, "\n", 1);
+}
+
+json_t *ka_json_real(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+
+double ka_json_number(const json_t *v) { return json_is_number(v) ? json_number_value(v) : NAN; }
+
+ka_status ka_json_set(struct ka_ctx *ctx, json_t *object, const char *key, json_t *value) {
+  if (json_object_set_new(object, key, value) == 0) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", key);
 }
 
 ka_status ka_json_dump(struct ka_ctx *ctx, const json_t *v, struct ka_str *out) {

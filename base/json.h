@@ -32,6 +32,14 @@ ka_status ka_json_bool_or(struct ka_ctx *ctx, const char *what, const json_t *ob
 ka_status ka_json_str_or(struct ka_ctx *ctx, const char *what, const json_t *obj, const char *key,
                          const char *dflt, const char **out);
 
+/* A real; null when v is not finite, which JSON has no number for. And back: NaN for what is no
+ * number, v NULL too. */
+json_t *ka_json_real(double v);
+double ka_json_number(const json_t *v);
+
+/* Takes value over; NULL is KA_E_MEMORY, as a member that cannot be added is. */
+ka_status ka_json_set(struct ka_ctx *ctx, json_t *object, const char *key, json_t *value);
+
 /* Pretty printed with keys in insertion order and 17 significant digits, newline at the end. */
 ka_status ka_json_dump(struct ka_ctx *ctx, const json_t *v, struct ka_str *out);
 ka_status ka_json_dump_line(struct ka_ctx *ctx, const json_t *v, struct ka_str *out); /* compact */

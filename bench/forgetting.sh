@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The benchmark of docs/forgetting.md: stories260K learns Shakespeare; does it still know its stories?
 # bash bench/forgetting.sh KAPPA DATA OUT [PYTHON]: DATA holds weights/stories260K-hf and text/, PYTHON
 # has torch, transformers and peft for the LoRA runs (left out without it).

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The setting of the KappaTune paper: a model learns to tell irony in tweets (TweetEval's task
 # "irony"); what of its English is left? Accuracy and word perplexity before and after.
 #   bash bench/irony.sh KAPPA MODEL DATA OUT --seeds 3 --draws 4 \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Dense float64 linear algebra for spectra: the seam behind which LAPACK, plain C or a device's
- * solver stands. All matrices are column-major; "lower" means that only the lower triangle is read
+ * Dense float64 linear algebra on the host: the seam behind which LAPACK or plain C stands; what
+ * spectra compute with on any engine is dense.h. All matrices are column-major; "lower" means that only the lower triangle is read
  * and written.
  *
  * What proofs rest on: every slot computes conventionally, that is, each entry is the textbook sum

@@ -29,8 +29,10 @@ struct ka_backend {
   ka_status (*sync)(struct ka_dev *dev); /* may be NULL: nothing is asynchronous */
   /* Bytes that `pack` needs for b, 0 when packing gains nothing here. May be NULL (0). */
   size_t (*pack_bytes)(struct ka_dev *dev, const struct ka_pack_args *args);
-  /* One line for doctor: "oneDNN 2.6.3, bf16 by avx512_bf16". May be NULL. */
+  /* One line for doctor and reports: "oneDNN 2.6.3, bf16 by avx512_bf16". May be NULL. */
   void (*describe)(struct ka_dev *dev, char *text, size_t n);
+  /* What takes time and memory to find out, for doctor; may be NULL. */
+  void (*details)(struct ka_dev *dev, char *text, size_t n);
   /* The same step for many tensors in few launches; NULL: one after the other. */
   ka_status (*adamw_list)(struct ka_dev *dev, const struct ka_adamw_args *args, int64_t n);
   ka_status (*sumsq_list)(struct ka_dev *dev, const struct ka_sumsq_args *args, int64_t n);

@@ -236,8 +236,7 @@ static ka_status run_one(struct bench *b, enum part part, struct figures *out) {
   model.kl_weight = b->kl_weight;
   KA_TRY_GOTO(choose(b, &model, part), out);
   KA_TRY_GOTO(prepare(b, &model, &optim), out);
-  for (int64_t i = 0; i < model.n_slices; i++)
-    out->n_trained += model.slices[i].n_rows * model.slices[i].n_cols;
+  out->n_trained = ka_model_n_trained(&model);
   out->recompute = model.recompute;
   struct ka_loop loop = {
       .ctx = ctx,

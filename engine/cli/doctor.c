@@ -26,14 +26,8 @@
 #include <cblas.h>
 #endif
 
-static ka_status set(struct ka_ctx *ctx, json_t *object, const char *key, json_t *value) {
-  if (json_object_set_new(object, key, value) != 0)
-    return ka_fail(ctx, KA_E_MEMORY, "doctor: out of memory");
-  return KA_STATUS_OK;
-}
-
 static ka_status set_text(struct ka_ctx *ctx, json_t *object, const char *key, const char *text) {
-  return set(ctx, object, key, json_string(text));
+  return ka_json_set(ctx, object, key, json_string(text));
 }
 
 static ka_status libraries(struct ka_ctx *ctx, json_t *out) {
@@ -79,8 +73,8 @@ static ka_status processor(struct ka_ctx *ctx, json_t *out) {
   ka_machine_look(&machine);
   KA_TRY(set_text(ctx, out, "name", machine.processor));
   KA_TRY(set_text(ctx, out, "features", features));
-  KA_TRY(set(ctx, out, "threads", json_integer(omp_get_max_threads())));
-  return set(ctx, out, "memory_bytes", json_integer((json_int_t)machine.memory_bytes));
+  KA_TRY(ka_json_set(ctx, out, "threads", json_integer(omp_get_max_threads())));
+  return ka_json_set(ctx, out, "memory_bytes", json_integer((json_int_t)machine.memory_bytes));
 }
 
 /* "own", "ref" (by the reference kernel) or "none", by running the op's first case. */
@@ -107,7 +101,7 @@ static ka_status matrix(struct ka_ctx *ctx, struct ka_dev *dev, json_t *out) {
   static const enum ka_dtype types[] = {KA_F32, KA_BF16, KA_F64};
   for (int op = 0; op < KA_N_OPS; op++) {
     json_t *row = json_object();
-    KA_TRY(set(ctx, out, ka_op_name((enum ka_op)op), row));
+    KA_TRY(ka_json_set(ctx, out, ka_op_name((enum ka_op)op), row));
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
       KA_TRY(set_text(ctx, row, ka_dtype_name(types[i]), support(dev, (enum ka_op)op, types[i])));
   }
@@ -118,12 +112,17 @@ static ka_status device(struct ka_ctx *ctx, json_t *devices, const char *name) {
   struct ka_dev dev;
   char text[512] = "";
   json_t *row = json_object(), *ops = json_object();
-  KA_TRY(set(ctx, devices, name, row));
-  KA_TRY(set(ctx, row, "ops", ops));
+  KA_TRY(ka_json_set(ctx, devices, name, row));
+  KA_TRY(ka_json_set(ctx, row, "ops", ops));
   KA_TRY(ka_dev_open(ctx, &dev, name));
   if (dev.backend->describe) dev.backend->describe(&dev, text, sizeof text);
+  size_t len = strlen(text);
+  if (dev.backend->details && len + 3 < sizeof text) {
+    memcpy(text + len, "; ", 3);
+    dev.backend->details(&dev, text + len + 2, sizeof text - len - 2);
+  }
   ka_status st = set_text(ctx, row, "kernels", text);
-  if (ka_ok(st)) st = set(ctx, row, "fast_bf16", json_boolean(dev.has_bf16));
+  if (ka_ok(st)) st = ka_json_set(ctx, row, "fast_bf16", json_boolean(dev.has_bf16));
   if (ka_ok(st)) st = matrix(ctx, &dev, ops);
   ka_dev_close(&dev);
   return st;
@@ -171,10 +170,10 @@ static ka_status gather(struct ka_ctx *ctx, json_t *root) {
   json_t *notes = json_array();
   char no_cuda[KA_ERROR_MAX];
   KA_TRY(set_text(ctx, root, "kappa", KAPPA_VERSION));
-  KA_TRY(set(ctx, root, "processor", cpu));
-  KA_TRY(set(ctx, root, "libraries", libs));
-  KA_TRY(set(ctx, root, "devices", devices));
-  KA_TRY(set(ctx, root, "notes", notes));
+  KA_TRY(ka_json_set(ctx, root, "processor", cpu));
+  KA_TRY(ka_json_set(ctx, root, "libraries", libs));
+  KA_TRY(ka_json_set(ctx, root, "devices", devices));
+  KA_TRY(ka_json_set(ctx, root, "notes", notes));
   KA_TRY(processor(ctx, cpu));
   KA_TRY(libraries(ctx, libs));
   KA_TRY(device(ctx, devices, "cpu"));

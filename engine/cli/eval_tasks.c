@@ -128,7 +128,6 @@ static ka_status write_results(struct evaluation *e, double started_s, double se
                                    .dtype = ka_cli_str(e->cli, "dtype"),
                                    .device = e->dev.backend->name,
                                    .tasks = &e->tasks_options,
-                                   .encoding = &e->encoding,
                                    .scoring = &e->scoring,
                                    .started_s = started_s,
                                    .seconds = seconds};

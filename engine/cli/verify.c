@@ -5,22 +5,19 @@
 #include "base/json.h"
 #include "engine/cli/cli.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 /* JSON has no NaN. */
-static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-
 static ka_status write_json(struct ka_ctx *ctx, const struct ka_verify_row *rows, int64_t n,
                             const char *dtype, const char *path) {
   json_t *list = json_array();
   int64_t n_failed = 0;
   for (int64_t i = 0; i < n; i++) {
-    json_array_append_new(list,
-                          json_pack("{s:s, s:o, s:o, s:f, s:b}", "name", rows[i].name, "max_abs",
-                                    number(rows[i].max_abs), "rel_l2", number(rows[i].rel_l2),
-                                    "tolerance", rows[i].tolerance, "pass", rows[i].pass));
+    json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:f, s:b}", "name", rows[i].name,
+                                          "max_abs", ka_json_real(rows[i].max_abs), "rel_l2",
+                                          ka_json_real(rows[i].rel_l2), "tolerance",
+                                          rows[i].tolerance, "pass", rows[i].pass));
     n_failed += !rows[i].pass;
   }
   json_t *root = json_pack("{s:s, s:b, s:I, s:o}", "dtype", dtype, "pass", n_failed == 0, "failed",

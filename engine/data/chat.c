@@ -297,11 +297,6 @@ static ka_status check_objects(struct ka_ctx *ctx, const struct ka_chat *chat, c
   return KA_STATUS_OK;
 }
 
-static ka_status set(struct ka_ctx *ctx, json_t *all, const char *key, json_t *owned) {
-  if (owned && json_object_set_new(all, key, owned) == 0) return KA_STATUS_OK;
-  return ka_fail(ctx, KA_E_MEMORY, "chat variables");
-}
-
 static ka_status fill_variables(struct ka_ctx *ctx, const struct ka_chat *chat, const json_t *vars,
                                 json_t *all) {
   const json_t *messages = json_object_get(vars, "messages"), *m;
@@ -312,13 +307,13 @@ static ka_status fill_variables(struct ka_ctx *ctx, const struct ka_chat *chat, 
   KA_TRY(check_objects(ctx, chat, vars, "documents"));
   if (json_array_size(messages) == 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: the conversation has no messages", chat->where);
-  KA_TRY(set(ctx, all, "tools", json_null()));
-  KA_TRY(set(ctx, all, "documents", json_null()));
-  KA_TRY(set(ctx, all, "add_generation_prompt", json_false()));
+  KA_TRY(ka_json_set(ctx, all, "tools", json_null()));
+  KA_TRY(ka_json_set(ctx, all, "documents", json_null()));
+  KA_TRY(ka_json_set(ctx, all, "add_generation_prompt", json_false()));
   if (json_object_update(all, chat->tokens) != 0 ||
       json_object_update(all, (json_t *)(uintptr_t)vars) != 0)
     return ka_fail(ctx, KA_E_MEMORY, "chat variables");
-  KA_TRY(set(ctx, all, "messages", json_array()));
+  KA_TRY(ka_json_set(ctx, all, "messages", json_array()));
   plain = json_object_get(all, "messages");
   json_array_foreach(messages, i, m) {
     if (json_array_append_new(plain, plain_message(m)) != 0)

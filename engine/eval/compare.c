@@ -19,9 +19,6 @@ const char *const ka_figure_names[KA_N_FIGURES] = {
     [KA_FIGURE_BEYOND] = "beyond_chance",
 };
 
-double ka_json_number(const json_t *v) { return json_is_number(v) ? json_number_value(v) : NAN; }
-json_t *ka_number_json(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-
 static double number_of(const json_t *object, const char *key) {
   return ka_json_number(json_object_get(object, key));
 }
@@ -167,7 +164,7 @@ static double seconds(const json_t *run, int64_t unused) {
 }
 
 static json_t *mean_json(struct ka_difference d) {
-  return json_pack("{s:o, s:o}", "mean", ka_number_json(d.mean), "se", ka_number_json(d.se));
+  return json_pack("{s:o, s:o}", "mean", ka_json_real(d.mean), "se", ka_json_real(d.se));
 }
 
 /* The point of each of the series' cells for one draw and seed; c->points. */
@@ -217,7 +214,7 @@ static json_t *cell_json(struct ka_comparison *c, const struct ka_series *s,
                          const struct ka_cell *cell) {
   json_t *out = json_object(), *values = json_array();
   size_t n = json_array_size(json_object_get(cell->runs[0], "values"));
-  json_object_set_new(out, "learning_rate", ka_number_json(cell->lr));
+  json_object_set_new(out, "learning_rate", ka_json_real(cell->lr));
   json_object_set_new(out, "runs", json_integer((json_int_t)(s->n_draws * s->n_seeds)));
   json_object_set_new(out, "failed", json_integer((json_int_t)cell->n_failed));
   for (int f = 0; f < KA_N_FIGURES; f++)
@@ -245,9 +242,9 @@ static json_t *series_json(struct ka_comparison *c, const struct ka_series *s) {
   for (int64_t l = 0; l < s->n_cells; l++)
     json_array_append_new(cells, cell_json(c, s, &s->cells[l]));
   return json_pack("{s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:b, s:o, s:o, s:o}", "method", s->method,
-                   "budget", ka_number_json(s->budget), "trained_params",
-                   ka_number_json(s->trained), "params", ka_number_json(s->params), "seeds",
-                   (json_int_t)s->n_seeds, "draws", (json_int_t)s->n_draws, "best",
+                   "budget", ka_json_real(s->budget), "trained_params", ka_json_real(s->trained),
+                   "params", ka_json_real(s->params), "seeds", (json_int_t)s->n_seeds, "draws",
+                   (json_int_t)s->n_draws, "best",
                    s->best < 0 ? json_null() : json_integer((json_int_t)s->best), "edge", s->edge,
                    "cells", cells, "front", front_json(c, s), "area", mean_json(s->area));
 }

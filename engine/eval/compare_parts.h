@@ -54,8 +54,6 @@ struct ka_comparison {
   double *scratch;         /* [KA_N_TESTS * n_runs + 1] */
 };
 
-double ka_json_number(const json_t *v); /* NaN when it is none */
-json_t *ka_number_json(double v);       /* null when it is not finite */
 double ka_run_figure(const json_t *run, enum ka_figure f);
 
 /* verdict.c: adds "against_control" and "against_baseline" to the series in out, and "verdict" and

@@ -198,9 +198,9 @@ static ka_status encode_task(struct ka_ctx *ctx, const struct encoder *e, struct
 ka_status ka_tasks_encode(struct ka_ctx *ctx, struct ka_tasks *t,
                           const struct ka_tokenizer *tokenizer, const struct ka_encode_options *o) {
   struct encoder e = {.t = t};
+  int64_t n_cut = 0; /* requests that lost their beginning */
   t->tokenizer = tokenizer;
   t->encoding = *o;
-  t->n_cut = 0;
   t->prefix_token = o->prefix_token >= 0 ? o->prefix_token : ka_tokenizer_bos(tokenizer);
   if (t->prefix_token < 0) t->prefix_token = ka_tokenizer_eos(tokenizer);
   ka_status st = KA_STATUS_OK;
@@ -210,12 +210,12 @@ ka_status ka_tasks_encode(struct ka_ctx *ctx, struct ka_tasks *t,
   if (ka_ok(st) && none) st = ka_str_append(ctx, &e.prefix_text, "\xff", 1);
   for (int64_t i = 0; i < t->n_tasks && ka_ok(st); i++) {
     e.task = t->tasks[i];
-    st = encode_task(ctx, &e, t->tasks[i], &t->n_cut);
+    st = encode_task(ctx, &e, t->tasks[i], &n_cut);
   }
   ka_str_deinit(&e.prefix_text);
-  if (ka_ok(st) && t->n_cut > 0)
+  if (ka_ok(st) && n_cut > 0)
     ka_warn(ctx, "eval", "%lld requests are longer than %lld tokens and lose their beginning",
-            (long long)t->n_cut, (long long)o->max_length);
+            (long long)n_cut, (long long)o->max_length);
   return st;
 }
 

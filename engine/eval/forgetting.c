@@ -18,12 +18,11 @@ static bool is_text(const json_t *saved, const char *key, const char *text) {
 }
 
 bool ka_measure_recall(struct ka_measure *m, const json_t *saved) {
-  const json_t *chance = json_object_get(saved, "chance");
   if (!is_text(saved, "name", m->name) || !is_text(saved, "metric", m->metric) ||
       !is_text(saved, "role", m->is_new ? "new" : "old"))
     return false;
   m->n = json_integer_value(json_object_get(saved, "n"));
-  m->chance = json_is_number(chance) ? json_number_value(chance) : NAN;
+  m->chance = ka_json_number(json_object_get(saved, "chance"));
   return true;
 }
 

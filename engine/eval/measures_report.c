@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-
 /* Of one measure on the way to the last stage, the value of the least gain. */
 static double worst_of(const struct ka_measures *ms, const double *stages, int64_t n_stages,
                        int64_t i) {
@@ -26,11 +24,11 @@ static int measure(const struct ka_measures *ms, const double *stages, int64_t n
   double base = stages[i], now = stages[(n_stages - 1) * ms->n + i];
   json_t *row = ka_measure_json(&ms->items[i]);
   int failed = json_array_append_new(list, row);
-  failed |= json_object_set_new(row, "base", number(base));
-  failed |= json_object_set_new(row, "value", number(now));
-  failed |= json_object_set_new(row, "worst", number(worst_of(ms, stages, n_stages, i)));
-  failed |= json_object_set_new(row, "gain", number(ka_gain(&ms->items[i], base, now)));
-  failed |= json_object_set_new(row, "kl", number(kl ? kl[i] : NAN));
+  failed |= json_object_set_new(row, "base", ka_json_real(base));
+  failed |= json_object_set_new(row, "value", ka_json_real(now));
+  failed |= json_object_set_new(row, "worst", ka_json_real(worst_of(ms, stages, n_stages, i)));
+  failed |= json_object_set_new(row, "gain", ka_json_real(ka_gain(&ms->items[i], base, now)));
+  failed |= json_object_set_new(row, "kl", ka_json_real(kl ? kl[i] : NAN));
   return failed;
 }
 
@@ -52,12 +50,12 @@ ka_status ka_measures_report(const struct ka_measures *ms, const double *stages,
   for (int64_t i = 0; i < n && !failed; i++) failed |= measure(ms, stages, n_stages, kl, i, list);
   failed |= json_object_set_new(
       root, "scores",
-      json_pack("{s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o}", "learned", number(s.learned), "forgot",
-                number(s.forgot), "score", number(s.score), "weight", weight, "beyond_chance",
-                number(s.beyond_chance), "backward_transfer",
-                number(ka_backward_transfer(m, n, stages, n_stages)), "average_forgetting",
-                number(ka_average_forgetting(m, n, stages, n_stages)), "kl",
-                number(mean_of(kl, n))));
+      json_pack("{s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o}", "learned", ka_json_real(s.learned),
+                "forgot", ka_json_real(s.forgot), "score", ka_json_real(s.score), "weight", weight,
+                "beyond_chance", ka_json_real(s.beyond_chance), "backward_transfer",
+                ka_json_real(ka_backward_transfer(m, n, stages, n_stages)), "average_forgetting",
+                ka_json_real(ka_average_forgetting(m, n, stages, n_stages)), "kl",
+                ka_json_real(mean_of(kl, n))));
   return failed ? ka_fail(ms->ctx, KA_E_MEMORY, "report: out of memory") : KA_STATUS_OK;
 }
 

@@ -7,17 +7,10 @@
 #include <string.h>
 
 /* JSON has no infinity and no NaN. */
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-
-static json_t *error_of(double v) { return isnan(v) ? json_string("N/A") : number(v); }
-
-static ka_status set(struct ka_ctx *ctx, json_t *object, const char *key, json_t *value) {
-  if (json_object_set_new(object, key, value) == 0) return KA_STATUS_OK;
-  return ka_fail(ctx, KA_E_MEMORY, "results: out of memory");
-}
+static json_t *error_of(double v) { return isnan(v) ? json_string("N/A") : ka_json_real(v); }
 
 static ka_status set_text(struct ka_ctx *ctx, json_t *object, const char *key, const char *text) {
-  return set(ctx, object, key, text ? json_string(text) : json_null());
+  return ka_json_set(ctx, object, key, text ? json_string(text) : json_null());
 }
 
 /* "acc,none" or "acc_stderr,none". */
@@ -26,7 +19,7 @@ static ka_status set_value(struct ka_ctx *ctx, json_t *object, const struct ka_t
   struct ka_str key = {0};
   ka_status st = ka_str_printf(ctx, &key, "%s%s,%s", v->metric, suffix, v->filter);
   if (ka_ok(st))
-    st = set(ctx, object, key.data, value);
+    st = ka_json_set(ctx, object, key.data, value);
   else
     json_decref(value);
   ka_str_deinit(&key);
@@ -40,7 +33,7 @@ static ka_status add_values(struct ka_ctx *ctx, const struct ka_results *r, cons
     const struct ka_task_value *v = &r->values[i];
     if (strcmp(v->task, name) != 0) continue;
     if (chance && isnan(v->chance)) continue;
-    KA_TRY(set_value(ctx, out, v, "", number(chance ? v->chance : v->value)));
+    KA_TRY(set_value(ctx, out, v, "", ka_json_real(chance ? v->chance : v->value)));
     if (!chance) KA_TRY(set_value(ctx, out, v, "_stderr", error_of(v->stderr_)));
   }
   return KA_STATUS_OK;
@@ -50,7 +43,7 @@ static ka_status add_task(struct ka_ctx *ctx, const struct ka_task *t, const str
                           json_t *results) {
   json_t *one = json_pack("{s:s, s:s, s:I}", "name", t->name, "alias", t->alias, "sample_len",
                           (json_int_t)t->n_items);
-  KA_TRY(set(ctx, results, t->name, one));
+  KA_TRY(ka_json_set(ctx, results, t->name, one));
   return add_values(ctx, r, t->name, false, one);
 }
 
@@ -59,7 +52,7 @@ static ka_status add_group(struct ka_ctx *ctx, const struct ka_tasks *t, const s
   json_t *one = json_pack("{s:s, s:s}", "alias", g->alias, "name", g->name);
   json_t *counts = json_object(), *groups = json_object_get(root, "groups");
   int64_t total = 0;
-  KA_TRY(set(ctx, json_object_get(root, "results"), g->name, one));
+  KA_TRY(ka_json_set(ctx, json_object_get(root, "results"), g->name, one));
   if (g->config.aggregate_metric_list.n == 0) {
     json_decref(counts);
     return KA_STATUS_OK;
@@ -71,20 +64,20 @@ static ka_status add_group(struct ka_ctx *ctx, const struct ka_tasks *t, const s
     ka_group_tasks(t, g, &end);
     for (int64_t *i = p; i < end; i++) total += t->tasks[*i]->n_items;
     ka_free(p);
-    st = set(ctx, one, "sample_len", json_integer((json_int_t)total));
+    st = ka_json_set(ctx, one, "sample_len", json_integer((json_int_t)total));
   }
   if (ka_ok(st)) st = add_values(ctx, r, g->name, false, one);
   for (int64_t i = 0; i < r->n_values && ka_ok(st); i++)
     if (r->values[i].is_group && strcmp(r->values[i].task, g->name) == 0)
       st = set_value(ctx, counts, &r->values[i], "", json_integer((json_int_t)r->values[i].n_docs));
   if (ka_ok(st) && json_object_size(counts) > 0)
-    st = set(ctx, one, "sample_count", json_incref(counts));
+    st = ka_json_set(ctx, one, "sample_count", json_incref(counts));
   json_decref(counts);
   if (ka_ok(st) && !groups) {
     groups = json_object();
-    st = set(ctx, root, "groups", groups);
+    st = ka_json_set(ctx, root, "groups", groups);
   }
-  return ka_ok(st) ? set(ctx, groups, g->name, json_deep_copy(one)) : st;
+  return ka_ok(st) ? ka_json_set(ctx, groups, g->name, json_deep_copy(one)) : st;
 }
 
 /* --- the tasks' own keys ----------------------------------------------------- */
@@ -96,7 +89,7 @@ static ka_status set_default(struct ka_ctx *ctx, const struct ka_key *k, json_t 
                       .plain = k->kind == KA_KEY_INT || k->kind == KA_KEY_BOOL};
   json_t *value = NULL;
   KA_TRY(ka_yaml_json(ctx, &v, &value));
-  return set(ctx, out, k->name, value);
+  return ka_json_set(ctx, out, k->name, value);
 }
 
 static ka_status config_of(struct ka_ctx *ctx, const struct ka_task *t, json_t **out) {
@@ -109,11 +102,11 @@ static ka_status config_of(struct ka_ctx *ctx, const struct ka_task *t, json_t *
     if (ka_key_in_words("tag include", keys->keys[i]->text) || ka_yaml_is_null(keys->values[i]))
       continue;
     KA_TRY(ka_yaml_json(ctx, keys->values[i], &value));
-    KA_TRY(set(ctx, c, keys->keys[i]->text, value));
+    KA_TRY(ka_json_set(ctx, c, keys->keys[i]->text, value));
   }
-  KA_TRY(set(ctx, c, "num_fewshot", json_integer((json_int_t)t->num_fewshot)));
+  KA_TRY(ka_json_set(ctx, c, "num_fewshot", json_integer((json_int_t)t->num_fewshot)));
   json_t *metadata = json_object_get(c, "metadata");
-  if (!metadata) KA_TRY(set(ctx, c, "metadata", metadata = json_object()));
+  if (!metadata) KA_TRY(ka_json_set(ctx, c, "metadata", metadata = json_object()));
   return json_is_object(metadata) ? set_text(ctx, metadata, "config_source", t->config.file.path)
                                   : KA_STATUS_OK;
 }
@@ -129,23 +122,23 @@ static ka_status version_of(struct ka_ctx *ctx, const struct ka_yaml *metadata,
 
 static ka_status add_facts(struct ka_ctx *ctx, const struct ka_task *t, json_t *root) {
   json_t *config = NULL, *version = NULL, *higher = json_object();
-  KA_TRY(set(ctx, json_object_get(root, "higher_is_better"), t->name, higher));
+  KA_TRY(ka_json_set(ctx, json_object_get(root, "higher_is_better"), t->name, higher));
   for (int64_t m = 0; m < t->n_metrics; m++)
-    KA_TRY(
-        set(ctx, higher, t->metrics[m].metric->name, json_boolean(t->metrics[m].higher_is_better)));
+    KA_TRY(ka_json_set(ctx, higher, t->metrics[m].metric->name,
+                       json_boolean(t->metrics[m].higher_is_better)));
   ka_status st = config_of(ctx, t, &config);
   if (!ka_ok(st)) {
     json_decref(config);
     return st;
   }
-  KA_TRY(set(ctx, json_object_get(root, "configs"), t->name, config));
+  KA_TRY(ka_json_set(ctx, json_object_get(root, "configs"), t->name, config));
   KA_TRY(version_of(ctx, t->config.metadata, "Yaml", false, &version));
-  KA_TRY(set(ctx, json_object_get(root, "versions"), t->name, version));
-  KA_TRY(
-      set(ctx, json_object_get(root, "n-shot"), t->name, json_integer((json_int_t)t->num_fewshot)));
+  KA_TRY(ka_json_set(ctx, json_object_get(root, "versions"), t->name, version));
+  KA_TRY(ka_json_set(ctx, json_object_get(root, "n-shot"), t->name,
+                     json_integer((json_int_t)t->num_fewshot)));
   json_t *n = json_pack("{s:I, s:I}", "original", (json_int_t)json_array_size(t->docs), "effective",
                         (json_int_t)t->n_items);
-  return set(ctx, json_object_get(root, "n-samples"), t->name, n);
+  return ka_json_set(ctx, json_object_get(root, "n-samples"), t->name, n);
 }
 
 /* Members, version; what the tasks right below it (as in the harness, not those of inner groups)
@@ -158,7 +151,7 @@ static ka_status add_group_facts(struct ka_ctx *ctx, const struct ka_tasks *t,
   json_t *same_shots = NULL, *value;
   const char *metric;
   bool differ = false;
-  KA_TRY(set(ctx, json_object_get(root, "group_subtasks"), g->name, members));
+  KA_TRY(ka_json_set(ctx, json_object_get(root, "group_subtasks"), g->name, members));
   common = json_object();
   for (int64_t i = 0; i < g->n_members; i++) {
     const struct ka_member *m = &g->members[i];
@@ -177,12 +170,12 @@ static ka_status add_group_facts(struct ka_ctx *ctx, const struct ka_tasks *t,
     if (value) same_shots = value;
   }
   if (json_object_size(common) > 0)
-    KA_TRY(set(ctx, higher, g->name, common));
+    KA_TRY(ka_json_set(ctx, higher, g->name, common));
   else
     json_decref(common);
-  if (same_shots && !differ) KA_TRY(set(ctx, shots, g->name, json_incref(same_shots)));
+  if (same_shots && !differ) KA_TRY(ka_json_set(ctx, shots, g->name, json_incref(same_shots)));
   KA_TRY(version_of(ctx, g->config.metadata, "N/A", true, &version));
-  return set(ctx, json_object_get(root, "versions"), g->name, version);
+  return ka_json_set(ctx, json_object_get(root, "versions"), g->name, version);
 }
 
 /* --- the run ----------------------------------------------------------------- */
@@ -203,16 +196,17 @@ static ka_status add_run(struct ka_ctx *ctx, const struct ka_tasks *t,
       info->device, "limit", limit > 0 ? json_real(limit) : json_null(), "bootstrap_iters",
       (json_int_t)info->scoring->bootstrap_iters, "native", info->tasks->native, "fewshot_seed",
       (json_int_t)info->tasks->fewshot_seed);
-  KA_TRY(set(ctx, root, "config", config));
-  KA_TRY(set(ctx, root, "date", json_real(info->started_s)));
+  KA_TRY(ka_json_set(ctx, root, "config", config));
+  KA_TRY(ka_json_set(ctx, root, "date", json_real(info->started_s)));
   KA_TRY(set_text(ctx, root, "kappa_version", KAPPA_VERSION));
-  KA_TRY(set(ctx, root, "tokenizer_eos_token",
-             token_of(t->tokenizer, ka_tokenizer_eos(t->tokenizer))));
-  KA_TRY(set(ctx, root, "tokenizer_bos_token",
-             token_of(t->tokenizer, ka_tokenizer_bos(t->tokenizer))));
-  KA_TRY(set(ctx, root, "eot_token_id", json_integer((json_int_t)ka_tokenizer_eos(t->tokenizer))));
-  KA_TRY(set(ctx, root, "max_length", json_integer((json_int_t)t->encoding.max_length)));
-  KA_TRY(set(ctx, root, "task_hashes", json_object()));
+  KA_TRY(ka_json_set(ctx, root, "tokenizer_eos_token",
+                     token_of(t->tokenizer, ka_tokenizer_eos(t->tokenizer))));
+  KA_TRY(ka_json_set(ctx, root, "tokenizer_bos_token",
+                     token_of(t->tokenizer, ka_tokenizer_bos(t->tokenizer))));
+  KA_TRY(ka_json_set(ctx, root, "eot_token_id",
+                     json_integer((json_int_t)ka_tokenizer_eos(t->tokenizer))));
+  KA_TRY(ka_json_set(ctx, root, "max_length", json_integer((json_int_t)t->encoding.max_length)));
+  KA_TRY(ka_json_set(ctx, root, "task_hashes", json_object()));
   KA_TRY(set_text(ctx, root, "model_source", "kappa"));
   KA_TRY(set_text(ctx, root, "model_name", info->model));
   KA_TRY(set_text(ctx, root, "system_instruction", NULL));
@@ -227,12 +221,12 @@ static ka_status fill(struct ka_ctx *ctx, const struct ka_tasks *t, const struct
   static const char *const maps[] = {"results", "group_subtasks",   "configs",   "versions",
                                      "n-shot",  "higher_is_better", "n-samples", "chance"};
   for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
-    KA_TRY(set(ctx, root, maps[i], json_object()));
+    KA_TRY(ka_json_set(ctx, root, maps[i], json_object()));
   for (int64_t i = 0; i < t->n_tasks; i++) {
     json_t *chance = json_object();
     KA_TRY(add_task(ctx, t->tasks[i], r, json_object_get(root, "results")));
     KA_TRY(add_facts(ctx, t->tasks[i], root));
-    KA_TRY(set(ctx, json_object_get(root, "chance"), t->tasks[i]->name, chance));
+    KA_TRY(ka_json_set(ctx, json_object_get(root, "chance"), t->tasks[i]->name, chance));
     KA_TRY(add_values(ctx, r, t->tasks[i]->name, true, chance));
   }
   for (int64_t i = 0; i < t->n_groups; i++) {

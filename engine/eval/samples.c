@@ -20,11 +20,6 @@ struct writer {
 
 static json_t *text(const char *p, size_t n) { return json_stringn(p ? p : "", n); }
 
-static ka_status add(struct writer *w, json_t *line, const char *key, json_t *value) {
-  if (json_object_set_new(line, key, value) == 0) return KA_STATUS_OK;
-  return ka_fail(w->ctx, KA_E_MEMORY, "samples: out of memory");
-}
-
 static ka_status add_hash(struct writer *w, json_t *line, const char *key, const char *p,
                           size_t n) {
   struct ka_sha256 s;
@@ -33,7 +28,7 @@ static ka_status add_hash(struct writer *w, json_t *line, const char *key, const
   ka_sha256_add(&s, p, n);
   ka_sha256_hex(&s, hex);
   ka_sha256_add(&w->all, hex, 64);
-  return add(w, line, key, json_string(hex));
+  return ka_json_set(w->ctx, line, key, json_string(hex));
 }
 
 /* function(v) as a string. */
@@ -68,8 +63,8 @@ static ka_status response(struct writer *w, const struct ka_answer *a, int64_t k
 static ka_status add_responses(struct writer *w, const struct ka_item *item, json_t *line) {
   struct ka_ctx *ctx = w->ctx;
   json_t *all = json_array(), *kept = json_array(), *one;
-  KA_TRY(add(w, line, "resps", all));
-  KA_TRY(add(w, line, "filtered_resps", kept));
+  KA_TRY(ka_json_set(w->ctx, line, "resps", all));
+  KA_TRY(ka_json_set(w->ctx, line, "filtered_resps", kept));
   for (int64_t i = 0; i < item->n_requests; i++) {
     const struct ka_answer *a = &w->judge.answers[item->first + i];
     json_t *repeats = json_array();
@@ -104,29 +99,29 @@ static ka_status generation_args(struct writer *w, json_t **out) {
     *out = json_pack("{s:f, s:b, s:I}", "temperature", 0.0, "do_sample", 0, "max_gen_toks",
                      (json_int_t)w->task->max_gen_toks);
   for (int64_t i = 0; i < until->n; i++) json_array_append_new(list, json_string(until->items[i]));
-  return add(w, *out, "until", list);
+  return ka_json_set(w->ctx, *out, "until", list);
 }
 
 static ka_status add_arguments(struct writer *w, const struct ka_item *item, json_t *line) {
   struct ka_ctx *ctx = w->ctx;
   json_t *args = json_object(), *second;
-  KA_TRY(add(w, line, "arguments", args));
+  KA_TRY(ka_json_set(w->ctx, line, "arguments", args));
   for (int64_t i = 0; i < item->n_requests; i++) {
     const struct ka_request *r = &w->task->requests[item->first + i];
     char key[32];
     snprintf(key, sizeof key, "gen_args_%lld", (long long)i);
     json_t *one = json_object();
-    KA_TRY(add(w, args, key, one));
+    KA_TRY(ka_json_set(w->ctx, args, key, one));
     if (w->task->output == KA_OUT_ROLLING) {
-      KA_TRY(add(w, one, "arg_0", text(r->continuation.p, r->continuation.n)));
+      KA_TRY(ka_json_set(w->ctx, one, "arg_0", text(r->continuation.p, r->continuation.n)));
       continue;
     }
-    KA_TRY(add(w, one, "arg_0", text(r->context.p, r->context.n)));
+    KA_TRY(ka_json_set(w->ctx, one, "arg_0", text(r->context.p, r->context.n)));
     if (w->task->output == KA_OUT_GENERATE)
       KA_TRY(generation_args(w, &second));
     else
       second = text(r->continuation.p, r->continuation.n);
-    KA_TRY(add(w, one, "arg_1", second));
+    KA_TRY(ka_json_set(w->ctx, one, "arg_1", second));
   }
   return KA_STATUS_OK;
 }
@@ -135,7 +130,7 @@ static ka_status add_metrics(struct writer *w, json_t *line) {
   struct ka_ctx *ctx = w->ctx;
   const struct ka_task *t = w->task;
   json_t *names = json_array();
-  KA_TRY(add(w, line, "metrics", names));
+  KA_TRY(ka_json_set(w->ctx, line, "metrics", names));
   for (int64_t m = 0; m < t->n_metrics; m++)
     json_array_append_new(names, json_string(t->metrics[m].metric->name));
   for (int64_t m = 0; m < t->n_metrics; m++) {
@@ -158,7 +153,7 @@ static ka_status add_metrics(struct writer *w, json_t *line) {
       v = json_pack("[I, o]", (json_int_t)item->a, list);
       break;
     }
-    KA_TRY(add(w, line, t->metrics[m].metric->name, v ? v : json_null()));
+    KA_TRY(ka_json_set(w->ctx, line, t->metrics[m].metric->name, v ? v : json_null()));
   }
   return KA_STATUS_OK;
 }
@@ -179,13 +174,13 @@ static ka_status fill_line(struct writer *w, int64_t i, int64_t filter, json_t *
   struct ka_ctx *ctx = w->ctx;
   const struct ka_item *item = &w->task->items[i];
   KA_TRY(ka_judge_document(&w->judge, i, filter));
-  KA_TRY(add(w, line, "doc_id", json_integer((json_int_t)i)));
-  KA_TRY(add(w, line, "doc", json_incref(item->doc)));
+  KA_TRY(ka_json_set(w->ctx, line, "doc_id", json_integer((json_int_t)i)));
+  KA_TRY(ka_json_set(w->ctx, line, "doc", json_incref(item->doc)));
   KA_TRY(call(w, KA_PY_STR, item->target));
-  KA_TRY(add(w, line, "target", text(w->scratch.data, w->scratch.len)));
+  KA_TRY(ka_json_set(w->ctx, line, "target", text(w->scratch.data, w->scratch.len)));
   KA_TRY(add_arguments(w, item, line));
   KA_TRY(add_responses(w, item, line));
-  KA_TRY(add(w, line, "filter", json_string(w->task->filters[filter].name)));
+  KA_TRY(ka_json_set(w->ctx, line, "filter", json_string(w->task->filters[filter].name)));
   KA_TRY(add_hashes(w, item, line));
   return add_metrics(w, line);
 }

@@ -4,21 +4,6 @@
 
 #include <math.h>
 
-struct ka_mean ka_mean_of(const double *x, int64_t n) {
-  struct ka_mean m = {.mean = 0, .se = NAN};
-  double squares = 0;
-  for (int64_t i = 0; i < n; i++) {
-    if (isnan(x[i])) continue;
-    m.mean += x[i];
-    m.n++;
-  }
-  m.mean = m.n > 0 ? m.mean / (double)m.n : NAN;
-  for (int64_t i = 0; i < n; i++)
-    if (!isnan(x[i])) squares += (x[i] - m.mean) * (x[i] - m.mean);
-  if (m.n > 1) m.se = sqrt(squares / (double)(m.n - 1) / (double)m.n);
-  return m;
-}
-
 /* --- Student's t ------------------------------------------------------------- */
 
 /* The continued fraction of DLMF 8.17.22 for x below (a + 1) / (a + b + 2), by the modified method

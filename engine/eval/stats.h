@@ -7,13 +7,6 @@
 
 #include "base/status.h"
 
-struct ka_mean {
-  double mean; /* NaN without values */
-  double se;   /* sample deviation (n - 1) / sqrt(n); NaN below two values */
-  int64_t n;   /* values that are numbers */
-};
-struct ka_mean ka_mean_of(const double *x, int64_t n);
-
 /* P(T <= t) of Student's t with df > 0 degrees of freedom, not necessarily whole, by the
  * regularised incomplete beta function (DLMF 8.17.4 and 8.17.22, Lentz's continued fraction). */
 double ka_student_cdf(double t, double df);

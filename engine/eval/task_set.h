@@ -29,7 +29,6 @@ struct ka_tasks {
   const struct ka_tokenizer *tokenizer; /* after encoding */
   struct ka_encode_options encoding;
   int32_t prefix_token;
-  int64_t n_cut; /* requests that lost their beginning */
 };
 
 /* Fills tasks and groups from the names; see ka_tasks_load. */

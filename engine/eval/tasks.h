@@ -93,7 +93,6 @@ struct ka_run_info {
   const char *model; /* as it was named; its directory below output paths comes from it */
   const char *dtype, *device;
   const struct ka_tasks_options *tasks;
-  const struct ka_encode_options *encoding;
   const struct ka_score_options *scoring;
   double started_s, seconds; /* Unix time, duration */
 };

@@ -25,16 +25,15 @@ double ka_text_bits_per_byte(const struct ka_text_loss *t) {
 }
 
 /* JSON has no infinity: a perplexity beyond a double is null. */
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-
 json_t *ka_text_loss_json(const struct ka_text_loss *t) {
-  return json_pack(
-      "{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "tokens", (json_int_t)t->n_tokens,
-      "words", (json_int_t)t->n_words, "bytes", (json_int_t)t->n_bytes, "documents",
-      (json_int_t)t->n_docs, "loss_sum", number(t->loss_sum), "loss",
-      number(ka_text_loss_per_token(t)), "token_perplexity", number(ka_text_token_perplexity(t)),
-      "word_perplexity", number(ka_text_word_perplexity(t)), "byte_perplexity",
-      number(ka_text_byte_perplexity(t)), "bits_per_byte", number(ka_text_bits_per_byte(t)));
+  return json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "tokens",
+                   (json_int_t)t->n_tokens, "words", (json_int_t)t->n_words, "bytes",
+                   (json_int_t)t->n_bytes, "documents", (json_int_t)t->n_docs, "loss_sum",
+                   ka_json_real(t->loss_sum), "loss", ka_json_real(ka_text_loss_per_token(t)),
+                   "token_perplexity", ka_json_real(ka_text_token_perplexity(t)), "word_perplexity",
+                   ka_json_real(ka_text_word_perplexity(t)), "byte_perplexity",
+                   ka_json_real(ka_text_byte_perplexity(t)), "bits_per_byte",
+                   ka_json_real(ka_text_bits_per_byte(t)));
 }
 
 int64_t ka_count_words(const char *text, size_t n_bytes) {
@@ -82,10 +81,12 @@ ka_status ka_text_scorer_finish(struct ka_text_scorer *s) {
                            .doc_start = s->doc_start,
                            .n_targets = s->n_targets};
   double loss_sum = 0;
-  KA_TRY(ka_model_eval(s->model, &batch, &loss_sum, NULL));
+  if (s->base)
+    KA_TRY(ka_divergence(ctx, s->base, s->model, &batch, &s->kl_sum));
+  else
+    KA_TRY(ka_model_eval(s->model, &batch, &loss_sum, NULL));
   s->total.loss_sum += loss_sum;
   s->total.n_tokens += s->n_targets;
-  if (s->base) KA_TRY(ka_divergence(ctx, s->base, s->model, &batch, &s->kl_sum));
   if (s->on_batch) s->on_batch(s->user, s->n_targets);
   s->n_rows = s->n_targets = 0;
   return KA_STATUS_OK;

@@ -46,7 +46,7 @@ struct ka_text_scorer {
   int64_t n_targets;
   struct ka_tokens tokens;
   struct ka_text_loss total;
-  struct ka_model *base; /* of the same tokenizer, prepared for B x T; NULL: set to measure */
+  struct ka_model *base; /* of the same tokenizer, prepared for B x T: measures kl_sum, no loss */
   double kl_sum;         /* KL(base || model) over the scored tokens, see divergence.h */
   void (*on_batch)(void *user, int64_t n_tokens); /* progress; may be NULL */
   void *user;

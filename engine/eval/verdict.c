@@ -67,10 +67,10 @@ static struct ka_difference difference(struct ka_comparison *c, const struct ka_
 }
 
 static json_t *difference_json(const struct ka_difference *d, double p) {
-  return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "mean", ka_number_json(d->mean), "se",
-                   ka_number_json(d->se), "df", ka_number_json(d->df), "low",
-                   ka_number_json(d->low), "high", ka_number_json(d->high), "p",
-                   ka_number_json(d->p), "p_adjusted", ka_number_json(p));
+  return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "mean", ka_json_real(d->mean), "se",
+                   ka_json_real(d->se), "df", ka_json_real(d->df), "low", ka_json_real(d->low),
+                   "high", ka_json_real(d->high), "p", ka_json_real(d->p), "p_adjusted",
+                   ka_json_real(p));
 }
 
 /* +1: significantly better, -1: worse, 0: neither; by p-values that are adjusted or not. */

@@ -24,11 +24,6 @@ struct export {
   struct ka_st_stream out;
 };
 
-static ka_status set(struct export *x, json_t *object, const char *key, json_t *value) {
-  if (json_object_set_new(object, key, value) == 0) return KA_STATUS_OK;
-  return ka_fail(x->ctx, KA_E_MEMORY, "delta: out of memory");
-}
-
 static ka_status append(struct export *x, json_t *array, json_t *value) {
   if (json_array_append_new(array, value) == 0) return KA_STATUS_OK;
   return ka_fail(x->ctx, KA_E_MEMORY, "delta: out of memory");
@@ -44,24 +39,25 @@ static ka_status hash_base(struct export *x) {
   struct ka_ctx *ctx = x->ctx;
   void *memory = NULL;
   json_t *base = json_object(), *hashes = json_object();
-  ka_status st = set(x, base, "tensors", hashes); /* owned by the manifest from here on */
-  KA_TRY_KEEP(set(x, x->manifest, "base", base));
+  ka_status st =
+      ka_json_set(x->ctx, base, "tensors", hashes); /* owned by the manifest from here on */
+  KA_TRY_KEEP(ka_json_set(x->ctx, x->manifest, "base", base));
   KA_TRY(st);
-  KA_TRY(set(x, base, "path", json_string(x->base_dir)));
+  KA_TRY(ka_json_set(x->ctx, base, "path", json_string(x->base_dir)));
   KA_TRY(ka_arena_alloc_n(&x->arena, &memory, x->base.n_entries, KA_HASH_TEXT, "hashes"));
   char(*hex)[KA_HASH_TEXT] = memory;
   KA_TRY(ka_delta_hash_tensors(ctx, &x->base, hex, x->options->progress));
   for (int64_t i = 0; i < x->base.n_entries; i++)
-    KA_TRY(set(x, hashes, x->base.entries[i].name, json_string(hex[i])));
+    KA_TRY(ka_json_set(x->ctx, hashes, x->base.entries[i].name, json_string(hex[i])));
   KA_TRY(ka_delta_fingerprint(ctx, hashes, x->fingerprint));
-  return set(x, base, "fingerprint", json_string(x->fingerprint));
+  return ka_json_set(x->ctx, base, "fingerprint", json_string(x->fingerprint));
 }
 
 static ka_status put_ranges(struct export *x, json_t *row, const char *key,
                             const struct ka_ranges *r) {
   struct ka_ctx *ctx = x->ctx;
   json_t *list = json_array();
-  KA_TRY(set(x, row, key, list));
+  KA_TRY(ka_json_set(x->ctx, row, key, list));
   for (int64_t i = 0; i < 2 * r->n; i++) KA_TRY(append(x, list, json_integer(r->at[i])));
   return KA_STATUS_OK;
 }
@@ -75,7 +71,7 @@ static ka_status compare(struct export *x) {
   struct ka_ctx *ctx = x->ctx;
   void *memory = NULL;
   json_t *rows = json_array();
-  KA_TRY(set(x, x->manifest, "tensors", rows));
+  KA_TRY(ka_json_set(x->ctx, x->manifest, "tensors", rows));
   KA_TRY(ka_arena_alloc_n(&x->arena, &memory, x->tuned.n_entries, sizeof *x->changed, "changed"));
   x->changed = memory;
   for (int64_t i = 0; i < x->tuned.n_entries; i++) {
@@ -95,8 +91,8 @@ static ka_status compare(struct export *x) {
     x->n_changed++;
     json_t *row = json_object();
     KA_TRY(append(x, rows, row));
-    KA_TRY(set(x, row, "name", json_string(name)));
-    if (t->packed) KA_TRY(set(x, row, "packed", json_true()));
+    KA_TRY(ka_json_set(x->ctx, row, "name", json_string(name)));
+    if (t->packed) KA_TRY(ka_json_set(x->ctx, row, "packed", json_true()));
     if (t->part) KA_TRY(put_ranges(x, row, "rows", &t->rows));
     if (t->part) KA_TRY(put_ranges(x, row, "cols", &t->cols));
   }
@@ -268,7 +264,7 @@ static ka_status write_all(struct export *x, const char *path) {
   struct ka_ctx *ctx = x->ctx;
   json_t *rows = json_array();
   struct ka_str text = {0};
-  KA_TRY(set(x, x->manifest, "files", rows));
+  KA_TRY(ka_json_set(x->ctx, x->manifest, "files", rows));
   KA_TRY(begin(x, path));
   KA_TRY(write_tensors(x));
   for (int64_t i = 0; i < x->n_files; i++) KA_TRY(write_file(x, x->files[i], rows));

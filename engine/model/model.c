@@ -233,6 +233,12 @@ int64_t ka_model_n_elems(const struct ka_model *m) {
   return n;
 }
 
+int64_t ka_model_n_trained(const struct ka_model *m) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < m->n_slices; i++) n += m->slices[i].n_rows * m->slices[i].n_cols;
+  return n;
+}
+
 static ka_status take_base(struct ka_model *m, struct ka_param *p) {
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_st_get(ctx, &m->base_files, p->name, &p->base));

@@ -93,6 +93,8 @@ void ka_model_close(struct ka_model *m);
 int64_t ka_model_param(const struct ka_model *m, const char *name);
 /* Elements of all parameters (tied ones once). */
 int64_t ka_model_n_elems(const struct ka_model *m);
+/* Elements of the slices that are trained. */
+int64_t ka_model_n_trained(const struct ka_model *m);
 
 /* Which parts will be trained: before ka_model_prepare. KA_E_INPUT names an unknown tensor, a part
  * out of range, two parts that overlap. n = 0: nothing (evaluation). */

@@ -8,8 +8,7 @@
 #include <math.h>
 
 double ka_report_number(const json_t *object, const char *key) {
-  const json_t *v = json_object_get(object, key);
-  return json_is_number(v) ? json_number_value(v) : NAN;
+  return ka_json_number(json_object_get(object, key));
 }
 
 const char *ka_report_text(const json_t *object, const char *key) {

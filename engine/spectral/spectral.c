@@ -275,10 +275,11 @@ static ka_status run(struct ka_analysis *a, struct ka_arena *tmp) {
       ka_spectrum_clear(&a->results[i], &a->units[i]);
       ((int64_t *)order)[n++] = i;
     }
-    if (n > 0)
+    if (n > 0) {
       ka_info(ctx, "spectral", "%lld of %lld on the processor: no room for them on the device",
               (long long)n, (long long)a->n);
-    KA_TRY(run_host(a, ka_engine_cpu(), order, n, tmp));
+      KA_TRY(run_host(a, ka_engine_cpu(), order, n, tmp));
+    }
   }
   if (interrupted(ctx))
     return ka_fail(ctx, KA_E_INTERRUPTED, "analysis interrupted; finished tensors are cached");

@@ -2,10 +2,7 @@
  * See spectral_json.h. */
 #include "engine/spectral/spectral_json.h"
 
-#include <math.h>
 #include <string.h>
-
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 
 static void add_place(json_t *o, const struct ka_unit *u) {
   json_t *shape = json_array();
@@ -30,15 +27,15 @@ json_t *ka_spectrum_json(const struct ka_spectrum *r) {
   json_t *o = json_object();
   add_place(o, r->unit);
   for (int i = 0; i < KA_N_METRICS; i++)
-    json_object_set_new(o, ka_metric_info((enum ka_metric)i)->name, number(r->metrics[i]));
-  json_object_set_new(o, "kappa_rel_bound", number(r->kappa_rel_bound));
-  json_object_set_new(o, "kappa_low", r->error ? json_null() : number(r->kappa_low));
-  json_object_set_new(o, "kappa_high", number(r->kappa_high));
-  json_object_set_new(o, "sigma_max_rel_bound", number(r->sigma_max_rel_bound));
-  json_object_set_new(o, "sigma_min_rel_bound", number(r->sigma_min_rel_bound));
+    json_object_set_new(o, ka_metric_info((enum ka_metric)i)->name, ka_json_real(r->metrics[i]));
+  json_object_set_new(o, "kappa_rel_bound", ka_json_real(r->kappa_rel_bound));
+  json_object_set_new(o, "kappa_low", r->error ? json_null() : ka_json_real(r->kappa_low));
+  json_object_set_new(o, "kappa_high", ka_json_real(r->kappa_high));
+  json_object_set_new(o, "sigma_max_rel_bound", ka_json_real(r->sigma_max_rel_bound));
+  json_object_set_new(o, "sigma_min_rel_bound", ka_json_real(r->sigma_min_rel_bound));
   json_object_set_new(o, "singular", json_boolean(r->singular));
   json_object_set_new(o, "method", json_string(ka_spectral_method_name(r->method)));
-  json_object_set_new(o, "time_s", number(r->time_s));
+  json_object_set_new(o, "time_s", ka_json_real(r->time_s));
   if (r->cached) json_object_set_new(o, "cached", json_true());
   if (r->error) json_object_set_new(o, "error", json_string(r->error));
   if (r->bad_index >= 0)

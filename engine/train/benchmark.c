@@ -143,17 +143,6 @@ static ka_status read_options(struct ka_bench *b) {
 
 /* --- the grid ---------------------------------------------------------------- */
 
-static ka_status word(struct ka_bench *b, const char **words, int64_t *n, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-static ka_status word(struct ka_bench *b, const char **words, int64_t *n, const char *fmt, ...) {
-  char text[4096];
-  va_list args;
-  va_start(args, fmt);
-  vsnprintf(text, sizeof text, fmt, args);
-  va_end(args);
-  return ka_arena_str(&b->arena, &words[(*n)++], text, strlen(text));
-}
-
 static ka_status words_of(struct ka_bench *b, struct ka_bench_run *run,
                           const struct ka_bench_method *m) {
   struct ka_ctx *ctx = b->ctx;
@@ -164,15 +153,16 @@ static ka_status words_of(struct ka_bench *b, struct ka_bench_run *run,
   for (; n < b->o->n_words; n++) words[n] = b->o->words[n];
   for (const char *p = m->words; *p;) {
     size_t len = strcspn(p, " ");
-    KA_TRY(word(b, words, &n, "%.*s", (int)len, p));
+    KA_TRY(ka_arena_printf(&b->arena, &words[n++], "%.*s", (int)len, p));
     p += len + (p[len] == ' ');
   }
-  if (m->budget) KA_TRY(word(b, words, &n, "%s=%.15g", b->budget_key, run->budget));
+  if (m->budget)
+    KA_TRY(ka_arena_printf(&b->arena, &words[n++], "%s=%.15g", b->budget_key, run->budget));
   if (strcmp(m->name, control) == 0)
-    KA_TRY(word(b, words, &n, "selection.seed=%lld", (long long)run->draw));
-  KA_TRY(word(b, words, &n, "learning_rate=%.15g", run->rate));
-  KA_TRY(word(b, words, &n, "seed=%lld", (long long)run->seed));
-  KA_TRY(word(b, words, &n, "save_model=false"));
+    KA_TRY(ka_arena_printf(&b->arena, &words[n++], "selection.seed=%lld", (long long)run->draw));
+  KA_TRY(ka_arena_printf(&b->arena, &words[n++], "learning_rate=%.15g", run->rate));
+  KA_TRY(ka_arena_printf(&b->arena, &words[n++], "seed=%lld", (long long)run->seed));
+  KA_TRY(ka_arena_printf(&b->arena, &words[n++], "save_model=false"));
   struct ka_str quoted = {0}; /* a path may be anything, the word's value is YAML */
   ka_status st = ka_json_quote(ctx, &quoted, run->dir, strlen(run->dir));
   if (ka_ok(st)) st = ka_arena_printf(&b->arena, &words[n++], "output_dir=%s", quoted.data);

@@ -13,8 +13,6 @@
 
 static const struct ka_compare_options rules = {"random", "full", 0.05};
 
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-
 static json_t *values_of(const json_t *report) {
   json_t *out = json_array();
   size_t i;
@@ -28,9 +26,9 @@ static json_t *values_of(const json_t *report) {
 static ka_status add_row(struct ka_ctx *ctx, json_t *rows, const json_t *report, const char *method,
                          double budget, double rate, int64_t seed, int64_t draw, const char *dir) {
   json_t *row = json_pack(
-      "{s:s, s:o, s:o, s:I, s:I, s:b, s:o, s:s}", "method", method, "budget", number(budget),
-      "learning_rate", number(rate), "seed", (json_int_t)seed, "draw", (json_int_t)draw, "failed",
-      json_object_get(report, "failed") != NULL, "values", values_of(report), "dir", dir);
+      "{s:s, s:o, s:o, s:I, s:I, s:b, s:o, s:s}", "method", method, "budget", ka_json_real(budget),
+      "learning_rate", ka_json_real(rate), "seed", (json_int_t)seed, "draw", (json_int_t)draw,
+      "failed", json_object_get(report, "failed") != NULL, "values", values_of(report), "dir", dir);
   static const char *const copied[] = {"trained_params", "params", "seconds", "scores"};
   int failed = json_array_append_new(rows, row);
   for (size_t i = 0; i < sizeof copied / sizeof *copied; i++) {
@@ -384,8 +382,7 @@ ka_status ka_compare_models(struct ka_ctx *ctx, const struct ka_scoring_spec *sp
 /* --- on a terminal ----------------------------------------------------------- */
 
 static double figure(const json_t *cell, const char *name, const char *part) {
-  const json_t *v = json_object_get(json_object_get(cell, name), part);
-  return json_is_number(v) ? json_number_value(v) : NAN;
+  return ka_json_number(json_object_get(json_object_get(cell, name), part));
 }
 
 static void print_figure(const json_t *cell, const char *name) {

@@ -114,10 +114,9 @@ ka_status ka_model_identity(struct ka_ctx *ctx, const struct ka_job *job, const 
   return identity(ctx, job, model, out);
 }
 
-ka_status ka_job_record(struct ka_ctx *ctx, const struct ka_job *job, const char *path) {
-  char identity[KA_IDENTITY_TEXT];
+ka_status ka_job_record(struct ka_ctx *ctx, const struct ka_job *job, const char *identity,
+                        const char *path) {
   json_t *keys = NULL;
-  KA_TRY(ka_job_identity(ctx, job, identity));
   KA_TRY(ka_job_json(ctx, job, &keys));
   json_t *root =
       json_pack("{s:s, s:s, s:o}", "kappa", KAPPA_VERSION, "identity", identity, "job", keys);

@@ -17,7 +17,8 @@ enum { KA_IDENTITY_TEXT = 33 };
 ka_status ka_job_identity(struct ka_ctx *ctx, const struct ka_job *job, char out[KA_IDENTITY_TEXT]);
 
 /* job.json: {"kappa", "identity", "job": every key}. */
-ka_status ka_job_record(struct ka_ctx *ctx, const struct ka_job *job, const char *path);
+ka_status ka_job_record(struct ka_ctx *ctx, const struct ka_job *job, const char *identity,
+                        const char *path);
 
 /* The identity in a file that has one at its top (job.json, report.json); "" when the file or the
  * member is not there. */

@@ -194,8 +194,7 @@ ka_status ka_loop_save(struct ka_loop *l) {
       (json_int_t)l->step, "watched", (json_int_t)l->watched_step, "stopped", l->stopped, "tok",
       (json_int_t)l->n_tok, "time_s", ka_loop_seconds(l), "row_loss", l->row_loss, "row_kl",
       l->row_kl, "row_targets", (json_int_t)l->row_targets, "eval_loss",
-      isfinite(l->last_eval_loss) ? json_real(l->last_eval_loss) : json_null(), "t", t,
-      "device_choices", choices, "run", l->carried);
+      ka_json_real(l->last_eval_loss), "t", t, "device_choices", choices, "run", l->carried);
   if (!state) return ka_fail(ctx, KA_E_MEMORY, "checkpoint state: out of memory");
   ka_status st = ka_ckpt_write(ctx, c->out_dir, l->step, l->optim, state, c->selection_path,
                                c->save_total_limit);

@@ -15,13 +15,6 @@ enum { SHOWN_UNITS = 40, SHOWN_ROWS = 3, SHOWN_TOKENS = 160 };
 
 static void section(const char *title) { printf("\n%s\n", title); }
 
-static int64_t n_trained(const struct ka_run *r) {
-  int64_t n = 0;
-  for (int64_t i = 0; i < r->model.n_slices; i++)
-    n += r->model.slices[i].n_rows * r->model.slices[i].n_cols;
-  return n;
-}
-
 static void print_inputs(const struct ka_run *r) {
   char count[32];
   const struct ka_recipe *p = &r->model.recipe;
@@ -82,7 +75,8 @@ static ka_status print_selection(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_selection *s = &r->selection.chosen;
   char count[32], all[32];
-  double total = (double)ka_model_n_elems(&r->model), trained = (double)n_trained(r);
+  double total = (double)ka_model_n_elems(&r->model),
+         trained = (double)ka_model_n_trained(&r->model);
   section("selection");
   if (r->job->selection.file)
     printf("  from %s\n", r->job->selection.file);
@@ -257,7 +251,7 @@ static double file_bytes(const struct ka_run *r) {
 
 static void print_disk(const struct ka_run *r) {
   char one[32], all[32], model[32];
-  double checkpoint = 12.0 * (double)n_trained(r), out = file_bytes(r);
+  double checkpoint = 12.0 * (double)ka_model_n_trained(&r->model), out = file_bytes(r);
   double kept = r->loop.save_steps > 0 ? (double)r->loop.save_total_limit : 1;
   section("disk");
   printf("  a checkpoint %s, at most %lld kept and one in the making; the tuned model %s; %s in "
@@ -307,7 +301,7 @@ static ka_status print_time(struct ka_run *r) {
   double tokens = (double)r->loop.schedule.n_steps * (double)r->loop.accumulation *
                   (double)(r->job->micro_batch_size * r->job->sequence_len);
   double above = all * (1 - lowest / L), passes = r->model.kl_weight > 0 ? 2 : 1;
-  double flops = tokens * 2 * (all + above * passes + (double)n_trained(r));
+  double flops = tokens * 2 * (all + above * passes + (double)ka_model_n_trained(&r->model));
   section("time");
   if (r->dev.imagined) {
     printf("  %.3g flops; how long they take only the device itself can say\n", flops);

@@ -7,6 +7,7 @@
 
 #include "engine/eval/measures.h"
 #include "engine/train/data.h"
+#include "engine/train/identity.h"
 #include "engine/train/loop.h"
 #include "engine/train/select.h"
 
@@ -35,7 +36,8 @@ struct ka_run {
   int64_t checkpoint_step;
   json_t *state;            /* of that checkpoint */
   const char *weights_from; /* directory below output_dir, see refresh.h; NULL: the base model */
-  int64_t refreshed_at;     /* step of the last new selection; 0: none */
+  char identity[KA_IDENTITY_TEXT]; /* of the job and its inputs when training began */
+  int64_t refreshed_at;            /* step of the last new selection; 0: none */
 };
 
 /* Device, model, selection (of the checkpoint when resuming), data, memory, optimizer. Checks

@@ -16,11 +16,6 @@
 
 enum { CURVE_POINTS = 400 }; /* of a curve, the last one always */
 
-static ka_status set(struct ka_ctx *ctx, json_t *object, const char *key, json_t *value) {
-  if (json_object_set_new(object, key, value) == 0) return KA_STATUS_OK;
-  return ka_fail(ctx, KA_E_MEMORY, "report: out of memory (%s)", key);
-}
-
 /* --- facts ------------------------------------------------------------------- */
 
 ka_status ka_report_fact(struct ka_ctx *ctx, json_t *list, const char *name, const char *fmt, ...) {
@@ -48,20 +43,13 @@ ka_status ka_report_machine(struct ka_ctx *ctx, struct ka_dev *dev, json_t **out
   return ka_report_fact(ctx, *out, "device", "%s%s%s", dev->backend->name, *text ? ": " : "", text);
 }
 
-static double n_trained(const struct ka_run *r) {
-  double n = 0;
-  for (int64_t i = 0; i < r->model.n_slices; i++)
-    n += (double)(r->model.slices[i].n_rows * r->model.slices[i].n_cols);
-  return n;
-}
-
 static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *list) {
   struct ka_ctx *ctx = r->ctx;
   const char *anchor;
   const struct ka_selection *s = &r->selection.chosen;
   const struct ka_job *job = r->job;
   char a[32], b[32];
-  double trained = n_trained(r), all = (double)ka_model_n_elems(&r->model);
+  double trained = (double)ka_model_n_trained(&r->model), all = (double)ka_model_n_elems(&r->model);
   KA_TRY(ka_report_fact(ctx, list, "job", "%s", job->file.path));
   KA_TRY(
       ka_report_fact(ctx, list, "base model", "%s (%s)", job->base_model, r->model.family->name));
@@ -101,7 +89,7 @@ static ka_status curve(struct ka_ctx *ctx, const json_t *log, const char *key, j
     if (k % every == 0 || k == n - 1) json_array_append_new(points, json_pack("[O, O]", step, v));
     k++;
   }
-  if (json_array_size(points) > 0) return set(ctx, curves, key, points);
+  if (json_array_size(points) > 0) return ka_json_set(ctx, curves, key, points);
   json_decref(points);
   return KA_STATUS_OK;
 }
@@ -114,7 +102,7 @@ static ka_status curves(struct ka_run *r, const struct ka_loop *loop, json_t *ro
   for (size_t i = 0; i < sizeof keys / sizeof *keys && ka_ok(st); i++)
     st = curve(ctx, log, keys[i], out);
   json_decref(log);
-  ka_status kept = set(ctx, root, "curves", out);
+  ka_status kept = ka_json_set(ctx, root, "curves", out);
   return ka_ok(st) ? kept : st;
 }
 
@@ -160,40 +148,39 @@ static ka_status measures(struct ka_run *r, const struct ka_loop *loop, json_t *
 static ka_status head(struct ka_run *r, const struct ka_loop *loop, json_t *root) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_selection *s = &r->selection.chosen;
-  char identity[KA_IDENTITY_TEXT];
-  KA_TRY(ka_job_identity(ctx, r->job, identity));
-  KA_TRY(set(ctx, root, "kappa", json_string(KAPPA_VERSION)));
-  KA_TRY(set(ctx, root, "kind", json_string("run")));
-  KA_TRY(set(ctx, root, "identity", json_string(identity)));
-  KA_TRY(set(ctx, root, "title", json_string(ka_path_base(r->job->file.path))));
-  KA_TRY(set(ctx, root, "subtitle", json_string(r->job->output_dir)));
-  KA_TRY(set(ctx, root, "params", json_integer((json_int_t)ka_model_n_elems(&r->model))));
-  KA_TRY(set(ctx, root, "trained_params", json_integer((json_int_t)n_trained(r))));
-  KA_TRY(set(ctx, root, "metric", json_string(s->metric ? s->metric : "file")));
-  KA_TRY(set(ctx, root, "learning_rate", json_real(r->job->learning_rate)));
-  KA_TRY(set(ctx, root, "seed", json_integer((json_int_t)r->job->seed)));
-  KA_TRY(set(ctx, root, "steps", json_integer((json_int_t)loop->step)));
-  KA_TRY(set(ctx, root, "stopped", json_boolean(loop->stopped)));
-  KA_TRY(set(ctx, root, "tokens", json_integer((json_int_t)loop->n_tok)));
-  return set(ctx, root, "seconds", json_real(ka_loop_seconds(loop)));
+  KA_TRY(ka_json_set(ctx, root, "kappa", json_string(KAPPA_VERSION)));
+  KA_TRY(ka_json_set(ctx, root, "kind", json_string("run")));
+  KA_TRY(ka_json_set(ctx, root, "identity", json_string(r->identity)));
+  KA_TRY(ka_json_set(ctx, root, "title", json_string(ka_path_base(r->job->file.path))));
+  KA_TRY(ka_json_set(ctx, root, "subtitle", json_string(r->job->output_dir)));
+  KA_TRY(ka_json_set(ctx, root, "params", json_integer((json_int_t)ka_model_n_elems(&r->model))));
+  KA_TRY(ka_json_set(ctx, root, "trained_params",
+                     json_integer((json_int_t)ka_model_n_trained(&r->model))));
+  KA_TRY(ka_json_set(ctx, root, "metric", json_string(s->metric ? s->metric : "file")));
+  KA_TRY(ka_json_set(ctx, root, "learning_rate", json_real(r->job->learning_rate)));
+  KA_TRY(ka_json_set(ctx, root, "seed", json_integer((json_int_t)r->job->seed)));
+  KA_TRY(ka_json_set(ctx, root, "steps", json_integer((json_int_t)loop->step)));
+  KA_TRY(ka_json_set(ctx, root, "stopped", json_boolean(loop->stopped)));
+  KA_TRY(ka_json_set(ctx, root, "tokens", json_integer((json_int_t)loop->n_tok)));
+  return ka_json_set(ctx, root, "seconds", json_real(ka_loop_seconds(loop)));
 }
 
 static ka_status fill(struct ka_run *r, const struct ka_loop *loop, const json_t *kappa,
                       json_t *root) {
   struct ka_ctx *ctx = r->ctx;
   json_t *facts = json_array(), *machine, *units;
-  KA_TRY(set(ctx, root, "settings", facts));
+  KA_TRY(ka_json_set(ctx, root, "settings", facts));
   KA_TRY(head(r, loop, root));
   KA_TRY(settings(r, loop, facts));
   KA_TRY(measures(r, loop, root));
   KA_TRY(curves(r, loop, root));
   KA_TRY(ka_run_units(r, json_object_get(loop->carried, "kappa_before"), kappa, &units));
-  KA_TRY(set(ctx, root, "units", units));
+  KA_TRY(ka_json_set(ctx, root, "units", units));
   KA_TRY(ka_report_machine(ctx, &r->dev, &machine));
-  KA_TRY(set(ctx, root, "machine", machine));
+  KA_TRY(ka_json_set(ctx, root, "machine", machine));
   json_t *commands = json_array();
   if (r->options.command) json_array_append_new(commands, json_string(r->options.command));
-  return set(ctx, root, "commands", commands);
+  return ka_json_set(ctx, root, "commands", commands);
 }
 
 ka_status ka_run_report(struct ka_run *r, const struct ka_loop *loop, const json_t *kappa) {

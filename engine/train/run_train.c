@@ -54,7 +54,8 @@ static ka_status prepare_output(struct ka_run *r, int *lock) {
   const char *path;
   KA_TRY(ka_ckpt_sweep(ctx, r->job->output_dir));
   KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, "job.json"));
-  KA_TRY(ka_job_record(ctx, r->job, path));
+  KA_TRY(ka_job_identity(ctx, r->job, r->identity));
+  KA_TRY(ka_job_record(ctx, r->job, r->identity, path));
   return ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path);
 }
 
@@ -77,10 +78,7 @@ static ka_status open_logs(struct ka_run *r, struct ka_jsonl *log, struct ka_ten
 
 static void say_start(const struct ka_run *r) {
   char trained[32], all[32];
-  double n = 0;
-  for (int64_t i = 0; i < r->model.n_slices; i++)
-    n += (double)(r->model.slices[i].n_rows * r->model.slices[i].n_cols);
-  double n_all = (double)ka_model_n_elems(&r->model);
+  double n = (double)ka_model_n_trained(&r->model), n_all = (double)ka_model_n_elems(&r->model);
   ka_info(r->ctx, "train", "%lld units, %s of %s parameters (%.1f %%), %s, %lld steps",
           (long long)r->selection.chosen.n_units, ka_fmt_count(n, trained),
           ka_fmt_count(n_all, all), 100 * n / n_all, ka_dtype_name(r->model.compute),

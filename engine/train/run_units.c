@@ -2,13 +2,10 @@
  * See run_units.h. */
 #include "engine/train/run_units.h"
 
-#include "engine/spectral/cache.h"
 #include "engine/spectral/units.h"
 
 #include <math.h>
 #include <string.h>
-
-static const double most_flops = 2e12; /* about a minute */
 
 struct table {
   struct ka_run *r;
@@ -42,13 +39,12 @@ static ka_status list_units(struct table *t) {
 
 static ka_status analyze(struct table *t) {
   struct ka_ctx *ctx = t->r->ctx;
-  struct ka_spectral_options options = {.precision = KA_PRECISION_AUTO};
+  struct ka_spectral_options options = {0};
   void *mem;
-  if (ka_spectral_flops(t->units, t->n, &options) > most_flops) return KA_STATUS_OK;
+  if (ka_spectral_flops(t->units, t->n, &options) > KA_ANALYZE_FLOPS) return KA_STATUS_OK;
   KA_TRY(ka_arena_alloc_n(&t->arena, &mem, t->n, sizeof *t->results, "spectra"));
-  KA_TRY(ka_cache_default_path(&t->arena, &options.cache));
   t->results = mem;
-  return ka_spectral_analyze(ctx, &t->arena, t->results, t->units, t->n, &options, NULL);
+  return ka_train_analyze(ctx, &t->r->dev, &t->arena, t->results, t->units, t->n, true);
 }
 
 static int64_t overlap(int64_t a, int64_t b, int64_t c, int64_t d) {
@@ -56,11 +52,8 @@ static int64_t overlap(int64_t a, int64_t b, int64_t c, int64_t d) {
   return to > from ? to - from : 0;
 }
 
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-
 static double kappa_of(const json_t *kappa, const char *slice) {
-  const json_t *v = json_object_get(kappa, slice);
-  return json_is_number(v) ? json_number_value(v) : NAN;
+  return ka_json_number(json_object_get(kappa, slice));
 }
 
 static ka_status add_row(struct table *t, const char *name, const char *role, int layer, int64_t n,
@@ -68,7 +61,7 @@ static ka_status add_row(struct table *t, const char *name, const char *role, in
   json_t *row =
       json_pack("{s:s, s:s, s:i, s:I, s:f, s:f, s:o, s:o}", "name", name, "role", role ? role : "?",
                 "layer", layer, "params", (json_int_t)n, "trained", trained, "rate", rate,
-                "kappa_before", number(before), "kappa_after", number(after));
+                "kappa_before", ka_json_real(before), "kappa_after", ka_json_real(after));
   return json_array_append_new(t->rows, row) == 0
              ? KA_STATUS_OK
              : ka_fail(t->r->ctx, KA_E_MEMORY, "report: out of memory");

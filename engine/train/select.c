@@ -43,10 +43,12 @@ static void show(void *user, double done_flops, double all_flops, const char *un
   ka_progress_update(p, (int64_t)(done_flops / 1e6), unit ? unit : "");
 }
 
-static ka_status analyze(struct ka_ctx *ctx, struct ka_dev *dev, struct ka_arena *arena,
-                         struct ka_spectrum *results, const struct ka_unit *units, int64_t n) {
+ka_status ka_train_analyze(struct ka_ctx *ctx, struct ka_dev *dev, struct ka_arena *arena,
+                           struct ka_spectrum *results, const struct ka_unit *units, int64_t n,
+                           bool cache) {
   struct ka_progress bar;
   struct ka_spectral_options options = {.progress = show, .user = &bar};
+  if (cache) KA_TRY(ka_cache_default_path(arena, &options.cache));
   KA_TRY(ka_engine_choose(ctx, dev, ka_spectral_flops(units, n, &options), &options.engine));
   ka_progress_begin(ctx, &bar, "analyze", 0, 1);
   ka_status st = ka_spectral_analyze(ctx, arena, results, units, n, &options, NULL);
@@ -120,7 +122,7 @@ static ka_status complete_kappa(struct ka_ctx *ctx, struct ka_train_selection *s
     KA_TRY(unit_of(ctx, files, u, &units[n]));
     if (units[n].n_dim >= 2) owners[n++] = u;
   }
-  if (n > 0) KA_TRY(analyze(ctx, dev, &s->arena, results, units, n));
+  if (n > 0) KA_TRY(ka_train_analyze(ctx, dev, &s->arena, results, units, n, true));
   for (int64_t i = 0; i < n; i++) {
     if (results[i].error)
       return ka_fail(ctx, KA_E_INPUT, "%s: %s", units[i].name, results[i].error);
@@ -242,8 +244,8 @@ ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool afte
     units[n++] = ka_unit_of_tensor(o->slices[i].tensor, before);
     flops += flops_of(&before);
   }
-  if (flops > 2e12) goto out;
-  KA_TRY_GOTO(analyze(ctx, o->model->dev, &arena, results, units, n), out);
+  if (flops > KA_ANALYZE_FLOPS) goto out;
+  KA_TRY_GOTO(ka_train_analyze(ctx, o->model->dev, &arena, results, units, n, !after), out);
   for (int64_t i = 0, k = 0; i < o->n; i++) {
     if (o->model->params[o->model->slices[i].param].stored.n_dim < 2) continue;
     kappa[i] = results[k].error ? NAN : results[k].metrics[KA_METRIC_KAPPA];

@@ -35,6 +35,14 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, stru
                           const char *file);
 void ka_train_selection_close(struct ka_train_selection *s);
 
+/* Spectra with progress, by the engine that is faster. cache: those of a model's files, which other
+ * runs ask for too. */
+ka_status ka_train_analyze(struct ka_ctx *ctx, struct ka_dev *dev, struct ka_arena *arena,
+                           struct ka_spectrum *results, const struct ka_unit *units, int64_t n,
+                           bool cache);
+/* What is analysed for reports alone: about a minute of it. */
+#define KA_ANALYZE_FLOPS 2e12
+
 /* kappa of every slice of the optimizer, NaN where it is singular, a vector, or where the whole
  * would take more than about a minute. after: of the masters as they are now; else of the stored
  * weights. kappa [optim->n]. */

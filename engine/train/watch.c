@@ -98,19 +98,15 @@ ka_status ka_watch_start(struct ka_run *r, json_t *carried) {
                    "%s: the job does not continue this run: it measures other texts and tasks",
                    r->checkpoint);
   if (json_object_get(carried, "watch")) return KA_STATUS_OK;
-  return json_object_set_new(carried, "watch", json_array()) == 0
-             ? KA_STATUS_OK
-             : ka_fail(ctx, KA_E_MEMORY, "run: out of memory");
+  return ka_json_set(ctx, carried, "watch", json_array());
 }
 
 /* --- a look ------------------------------------------------------------------ */
 
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-
 /* The row without what the log's rows start with. */
 static json_t *scores_json(const struct ka_scores *s) {
-  return json_pack("{s:o, s:o, s:o}", "learned", number(s->learned), "forgot", number(s->forgot),
-                   "score", number(s->score));
+  return json_pack("{s:o, s:o, s:o}", "learned", ka_json_real(s->learned), "forgot",
+                   ka_json_real(s->forgot), "score", ka_json_real(s->score));
 }
 
 static ka_status remember(struct ka_run *r, struct ka_loop *l, const double *values,
@@ -118,7 +114,7 @@ static ka_status remember(struct ka_run *r, struct ka_loop *l, const double *val
   json_t *look = scores_json(s), *list = json_array();
   int failed = 0;
   for (int64_t i = 0; i < r->measures.n; i++)
-    failed |= json_array_append_new(list, number(values[i]));
+    failed |= json_array_append_new(list, ka_json_real(values[i]));
   failed |= json_object_set_new(look, "step", json_integer((json_int_t)l->step));
   failed |= json_object_set_new(look, "values", list);
   failed |= json_array_append_new(json_object_get(l->carried, "watch"), look);
@@ -132,7 +128,7 @@ static ka_status log_look(struct ka_run *r, struct ka_loop *l, const double *val
   const char *tag;
   for (int64_t i = 0; i < r->measures.n; i++) {
     const struct ka_measure *m = &r->measures.items[i];
-    json_object_set_new(measures, m->name, number(values[i]));
+    json_object_set_new(measures, m->name, ka_json_real(values[i]));
     KA_TRY(ka_arena_printf(&r->arena, &tag, "%s/%s", m->is_new ? "learn" : "forget", m->name));
     KA_TRY(ka_tb_scalar(ctx, l->tensorboard, tag, l->step, values[i]));
   }
@@ -170,7 +166,7 @@ static ka_status keep(struct ka_run *r, struct ka_loop *l, const struct ka_score
   KA_TRY(ka_ckpt_write_slices(ctx, r->job->output_dir, name, l->optim));
   int failed = json_object_set_new(l->carried, "best", json_string(name));
   failed |= json_object_set_new(l->carried, "best_step", json_integer((json_int_t)l->step));
-  failed |= json_object_set_new(l->carried, "best_score", number(s->score));
+  failed |= json_object_set_new(l->carried, "best_score", ka_json_real(s->score));
   if (failed) return ka_fail(ctx, KA_E_MEMORY, "best state: out of memory");
   return ka_ckpt_sweep_named(ctx, r->job->output_dir, "best-", "best", name);
 }

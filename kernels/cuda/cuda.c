@@ -203,14 +203,13 @@ static void close(struct ka_dev *dev) {
 
 static void describe(struct ka_dev *dev, char *text, size_t n) {
   const struct cuda_state *s = cuda_of(dev);
-  char memory[32], driver_text[16], cudnn[256];
+  char memory[32], driver_text[16];
   int driver = 0;
   (void)cudaDriverGetVersion(&driver);
-  cuda_cudnn_describe(dev, cudnn, sizeof cudnn);
-  snprintf(text, n, "%s, sm_%d%d, %s; built with %s, driver for CUDA %s, cuBLASLt %zu; %s",
+  snprintf(text, n, "%s, sm_%d%d, %s; built with %s, driver for CUDA %s, cuBLASLt %zu",
            s->props.name, s->props.major, s->props.minor,
            ka_fmt_bytes((double)s->props.totalGlobalMem, memory), KAPPA_CUDA_BUILT,
-           version(driver, driver_text), cublasLtGetVersion(), cudnn);
+           version(driver, driver_text), cublasLtGetVersion());
 }
 
 static ka_status pack_nothing(struct ka_dev *dev, const struct ka_pack_args *args) {
@@ -246,6 +245,7 @@ static const struct ka_backend backend = {
     .close = close,
     .sync = cuda_sync,
     .describe = describe,
+    .details = cuda_cudnn_describe,
     .adamw_list = adamw_list_cuda,
     .sumsq_list = sumsq_list_cuda,
     .separate = true,

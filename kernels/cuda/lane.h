@@ -55,9 +55,9 @@ struct lane_counts {
 struct cuda_lane {
   cudaStream_t stream;
   cublasHandle_t blas;
-  char *memory;                /* of the device */
-  int64_t n_bytes, used, held; /* used: so far; held: of that, for the stored matrices */
-  void *stages[LANE_STAGES];   /* pinned */
+  char *memory;              /* of the device */
+  int64_t n_bytes, held;     /* held: for the stored matrices */
+  void *stages[LANE_STAGES]; /* pinned */
   cudaEvent_t stage_free[LANE_STAGES];
   int stage;
   double *back; /* pinned, LANE_BACK_BYTES */

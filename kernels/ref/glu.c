@@ -4,8 +4,7 @@
 
 #include <math.h>
 
-/* act(x) and its derivative. */
-static void activate(enum ka_act act, double x, double *y, double *dy) {
+void ref_activate(enum ka_act act, double x, double *y, double *dy) {
   if (act == KA_ACT_SILU) {
     double s = 1 / (1 + exp(-x));
     *y = x * s;
@@ -27,7 +26,7 @@ ka_status glu_fwd_ref(struct ka_dev *dev, const struct ka_glu_fwd_args *args) {
 #pragma omp parallel for
   for (int64_t i = 0; i < n; i++) {
     double y, dy;
-    activate(args->act, get(&args->gate, i), &y, &dy);
+    ref_activate(args->act, get(&args->gate, i), &y, &dy);
     put(&args->out, i, y * get(&args->up, i));
   }
   return KA_STATUS_OK;
@@ -39,7 +38,7 @@ ka_status glu_bwd_ref(struct ka_dev *dev, const struct ka_glu_bwd_args *args) {
 #pragma omp parallel for
   for (int64_t i = 0; i < n; i++) {
     double y, dy, up = get(&args->up, i), dout = get(&args->dout, i);
-    activate(args->act, get(&args->gate, i), &y, &dy);
+    ref_activate(args->act, get(&args->gate, i), &y, &dy);
     put(&args->dgate, i, dout * up * dy);
     put(&args->dup, i, dout * y);
     if (args->out.data) put(&args->out, i, y * up);

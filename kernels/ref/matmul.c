@@ -10,19 +10,12 @@ ka_status pack_ref(struct ka_dev *dev, const struct ka_pack_args *args) {
   return KA_STATUS_OK;
 }
 
-/* gelu, tanh form, and its derivative. */
-static void gelu(double x, double *y, double *dy) {
-  double c = sqrt(2 / M_PI), t = tanh(c * (x + 0.044715 * x * x * x));
-  *y = 0.5 * x * (1 + t);
-  *dy = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x);
-}
-
 static double epilogue(const struct ka_matmul_args *args, int64_t m, int64_t n, double sum) {
   double pre, y, dy;
   if (args->epilogue == KA_EPILOGUE_NONE) return sum;
   pre =
       args->epilogue == KA_EPILOGUE_GELU ? ref_round(args->out.dtype, sum) : get2(&args->pre, m, n);
-  gelu(pre, &y, &dy);
+  ref_activate(KA_ACT_GELU_TANH, pre, &y, &dy);
   if (args->epilogue == KA_EPILOGUE_DGELU) return sum * dy;
   if (args->pre.data) put2(&args->pre, m, n, pre);
   return y;

@@ -43,6 +43,9 @@ static inline int64_t get_id(const struct ka_tensor *t, int64_t i) {
   return ((const int32_t *)t->data)[i];
 }
 
+/* act(x) and its derivative. */
+void ref_activate(enum ka_act act, double x, double *y, double *dy);
+
 /* v rounded to a dtype and back. */
 static inline double ref_round(enum ka_dtype t, double v) {
   double slot;

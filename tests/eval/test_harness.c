@@ -163,12 +163,8 @@ static const char *score(struct bench *b, const char *const *names, int64_t n,
   b->model.max_position = ka_tasks_positions(tasks);
   T_OK(ka_model_prepare(&b->model, 1, 2048, false));
   T_OK(ka_tasks_score(ctx, tasks, &b->model, &scoring, &results));
-  const struct ka_run_info info = {.model = "m",
-                                   .dtype = "f32",
-                                   .device = "cpu",
-                                   .tasks = o,
-                                   .encoding = &encoding,
-                                   .scoring = &scoring};
+  const struct ka_run_info info = {
+      .model = "m", .dtype = "f32", .device = "cpu", .tasks = o, .scoring = &scoring};
   json_t *root;
   const char *dir = t_temp_dir();
   T_OK(ka_results_json(ctx, tasks, &results, &info, &root));

@@ -343,15 +343,9 @@ int main(void) {
 
 #else
 
-static void test_nothing(void **state) {
-  (void)state;
-  print_message("skipped: built without cuDNN's headers\n");
-  skip();
-}
-
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_nothing)};
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  print_message("skipped: built without cuDNN's headers\n");
+  return 0;
 }
 
 #endif

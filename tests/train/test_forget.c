@@ -245,6 +245,14 @@ static int64_t n_new_logs(const char *out) {
   return n;
 }
 
+/* What a clock says leaves the cells. */
+static void forget_clock(const json_t *series) {
+  size_t i, k;
+  json_t *s, *cell;
+  json_array_foreach(series, i, s) json_array_foreach(json_object_get(s, "cells"), k, cell)
+      json_object_del(cell, "seconds");
+}
+
 static void compares_methods(void **state) {
   (void)state;
   const char *words = "--methods kappa_lowest,random,full --seeds 2 --draws 2 --learning-rates "
@@ -276,8 +284,10 @@ static void compares_methods(void **state) {
   kappa(0, "random selection", benchmark("bench", words));
   assert_int_equal(n_new_logs("bench"), 1);
   json_t *again = load("bench/report.json");
-  assert_true(json_equal(list, json_object_get(json_object_get(again, "comparison"), "series")) ||
-              json_array_size(json_object_get(again, "runs")) == 16);
+  json_t *same = json_object_get(json_object_get(again, "comparison"), "series");
+  forget_clock(list);
+  forget_clock(same);
+  assert_true(json_equal(list, same));
   json_decref(again);
   json_decref(r);
   kappa(2, "holds a run with other keys", benchmark("bench", t_str("max_steps=5 %s", words)));
