@@ -4,7 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "engine/eval/task_config.h"
-#include "engine/formats/job_table.h"
+#include "engine/job/job_table.h"
 
 #include <stdio.h>
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # House rules that a compiler does not check: include directions (an arrow may point only down the
 # list of rooms), file length, SPDX lines.
-set(rooms engine/cli engine/train engine/eval engine/report engine/spectral engine/data engine/model
-    engine/dist tokenizer engine/formats kernels base)
+set(rooms engine/cli engine/forget engine/train engine/eval engine/report engine/spectral engine/data
+    engine/model engine/dist engine/job engine/formats tokenizer python linalg kernels base)
 set(failed FALSE)
 macro(complain)
   message("lint: ${ARGN}")
@@ -26,8 +26,8 @@ foreach(room ${rooms})
           if(other_level LESS level)
             complain("${name}: includes ${target}; ${room} may not look up at ${other}")
           endif()
-          if(room STREQUAL "tokenizer" AND NOT other MATCHES "^(tokenizer|base)$")
-            complain("${name}: includes ${target}; tokenizer needs base/ only")
+          if(room MATCHES "^(tokenizer|python)$" AND NOT other MATCHES "^(${room}|base)$")
+            complain("${name}: includes ${target}; ${room} needs base/ only")
           endif()
         endif()
       endforeach()
@@ -35,7 +35,7 @@ foreach(room ${rooms})
         complain("${name}: include \"${target}\" is not ROOM/FILE")
       endif()
     endforeach()
-    if(name MATCHES "^kernels/cuda/" AND NOT name MATCHES "/(launch|ptx)\\.cuh$")
+    if(name MATCHES "^(kernels|linalg)/cuda/" AND NOT name MATCHES "/(launch|ptx)\\.cuh$")
       file(STRINGS ${file} lines REGEX "^[^*/]*(<<<|__shared__|asm *\\(|asm +volatile)")
       foreach(line ${lines})
         complain("${name}: launches and shared memory are in launch.cuh, PTX in ptx.cuh: ${line}")

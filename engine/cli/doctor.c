@@ -5,7 +5,7 @@
 #include "base/json.h"
 #include "base/machine.h"
 #include "engine/cli/cli.h"
-#include "kernels/blas.h"
+#include "linalg/blas.h"
 #include "kernels/op_cases.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8

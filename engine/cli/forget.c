@@ -2,7 +2,7 @@
  * kappa forget: what was learned and what was forgotten, of models that are there (BASE TUNED...)
  * or of one job by many methods (JOB.yaml). */
 #include "engine/cli/cli.h"
-#include "engine/train/benchmark.h"
+#include "engine/forget/benchmark.h"
 
 #include <omp.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 #define KAPPA_ENGINE_CLI_JOB_WORDS_H
 
 #include "engine/cli/cli.h"
-#include "engine/formats/job.h"
+#include "engine/job/job.h"
 
 /* JOB.yaml and its key=value words, then n `extra` ones; applies the job's `threads`, which
  * --threads overrides. */

@@ -4,7 +4,7 @@
 #include "engine/data/cache.h"
 
 #include "base/log.h"
-#include "engine/formats/job_table.h"
+#include "engine/job/job_table.h"
 
 #include <string.h>
 #include <xxhash.h>

@@ -10,7 +10,7 @@
 #ifndef KAPPA_ENGINE_DATA_CHAT_H
 #define KAPPA_ENGINE_DATA_CHAT_H
 
-#include "engine/data/jinja/jinja.h"
+#include "python/jinja/jinja.h"
 
 struct ka_chat; /* immutable after loading; render from several threads at once */
 

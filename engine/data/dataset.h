@@ -12,7 +12,7 @@
 #ifndef KAPPA_ENGINE_DATA_DATASET_H
 #define KAPPA_ENGINE_DATA_DATASET_H
 
-#include "engine/formats/job.h"
+#include "engine/job/job.h"
 #include "engine/model/batch.h"
 #include "tokenizer/tokenizer.h"
 

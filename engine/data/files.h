@@ -4,7 +4,7 @@
 #ifndef KAPPA_ENGINE_DATA_FILES_H
 #define KAPPA_ENGINE_DATA_FILES_H
 
-#include "engine/formats/job.h"
+#include "engine/job/job.h"
 
 struct ka_data_file {
   const char *path;

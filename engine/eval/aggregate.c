@@ -4,7 +4,7 @@
 #include "engine/eval/metrics.h"
 
 #include "base/arena.h"
-#include "engine/eval/mt19937.h"
+#include "python/random.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -8,7 +8,7 @@
 #define KAPPA_ENGINE_EVAL_DOCS_H
 
 #include "base/json.h"
-#include "engine/formats/keys.h"
+#include "engine/job/keys.h"
 
 /* All rows of the files (paths or globs), a new array of objects with equal keys. csv: else JSON
  * lines or an array. KA_E_INPUT "file:line: ...". */

@@ -2,8 +2,8 @@
  * See field.h. */
 #include "engine/eval/field.h"
 
-#include "engine/data/jinja/jinja.h"
-#include "engine/formats/yaml_json.h"
+#include "python/jinja/jinja.h"
+#include "engine/job/yaml_json.h"
 
 #include <string.h>
 

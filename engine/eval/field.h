@@ -5,7 +5,7 @@
 #define KAPPA_ENGINE_EVAL_FIELD_H
 
 #include "base/json.h"
-#include "engine/formats/yaml.h"
+#include "engine/job/yaml.h"
 
 struct ka_field {
   const char *text; /* column or template; NULL: not given, or a value */

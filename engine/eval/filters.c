@@ -2,8 +2,8 @@
  * See filters.h. */
 #include "engine/eval/filters.h"
 
-#include "engine/data/pyregex.h"
-#include "engine/formats/yaml_json.h"
+#include "python/regex.h"
+#include "engine/job/yaml_json.h"
 
 #include <string.h>
 

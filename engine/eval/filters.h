@@ -4,7 +4,7 @@
 #ifndef KAPPA_ENGINE_EVAL_FILTERS_H
 #define KAPPA_ENGINE_EVAL_FILTERS_H
 
-#include "engine/eval/python.h"
+#include "python/builtins.h"
 #include "engine/eval/task_config.h"
 
 struct ka_filter_step; /* a step with its pattern */

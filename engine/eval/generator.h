@@ -6,7 +6,7 @@
 #ifndef KAPPA_ENGINE_EVAL_GENERATOR_H
 #define KAPPA_ENGINE_EVAL_GENERATOR_H
 
-#include "engine/formats/keys.h"
+#include "engine/job/keys.h"
 #include "engine/model/model.h"
 #include "tokenizer/tokenizer.h"
 

@@ -2,7 +2,7 @@
  * See judge.h. */
 #include "engine/eval/judge.h"
 
-#include "engine/data/pyregex.h"
+#include "python/regex.h"
 
 #include <string.h>
 

@@ -10,7 +10,7 @@
 
 #include "engine/eval/forgetting.h"
 #include "engine/eval/tasks.h"
-#include "engine/formats/job.h"
+#include "engine/job/job.h"
 
 struct ka_measures_spec {
   bool validation; /* the first measure, of the new skill: its value is the caller's */

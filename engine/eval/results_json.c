@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Results in the harness's JSON: the same keys, so that what reads those reads these. */
 #include "engine/eval/judge.h"
-#include "engine/formats/yaml_json.h"
+#include "engine/job/yaml_json.h"
 
 #include <math.h>
 #include <string.h>

@@ -4,7 +4,7 @@
  * equal ones say that documents, prompts and targets are equal. */
 #include "base/sha256.h"
 #include "engine/eval/judge.h"
-#include "engine/formats/yaml_json.h"
+#include "engine/job/yaml_json.h"
 
 #include <string.h>
 #include <time.h>

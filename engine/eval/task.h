@@ -12,7 +12,7 @@
 #include "engine/eval/field.h"
 #include "engine/eval/filters.h"
 #include "engine/eval/metrics.h"
-#include "engine/eval/mt19937.h"
+#include "python/random.h"
 #include "engine/eval/tasks.h"
 
 struct ka_text {

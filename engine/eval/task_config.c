@@ -2,7 +2,7 @@
  * task.def as tables, files and what they include, keys to fields. */
 #include "engine/eval/task_config.h"
 
-#include "engine/formats/key_read.h"
+#include "engine/job/key_read.h"
 
 #include <string.h>
 

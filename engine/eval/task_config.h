@@ -6,8 +6,8 @@
 #ifndef KAPPA_ENGINE_EVAL_TASK_CONFIG_H
 #define KAPPA_ENGINE_EVAL_TASK_CONFIG_H
 
-#include "engine/formats/keys.h"
-#include "engine/formats/yaml.h"
+#include "engine/job/keys.h"
+#include "engine/job/yaml.h"
 
 enum ka_task_scope {
   KA_SCOPE_TASK,

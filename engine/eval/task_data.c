@@ -2,7 +2,7 @@
  * Where documents come from: data_files by split, the evaluated split, the pool of examples. */
 #include "engine/eval/docs.h"
 #include "engine/eval/task.h"
-#include "engine/formats/yaml_json.h"
+#include "engine/job/yaml_json.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A task's keys to what runs: fields, metrics, filters, how answers are generated. */
 #include "base/log.h"
-#include "engine/data/pyregex.h"
+#include "python/regex.h"
 #include "engine/eval/task.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The sections of a comparison of methods: verdict, fronts, tables. A series is a method at a
- * budget, a cell of it a learning rate (engine/eval/compare.h). */
+ * budget, a cell of it a learning rate (engine/forget/compare.h). */
 #include "base/arena.h"
 #include "engine/report/report_parts.h"
 

@@ -4,7 +4,7 @@
 #ifndef KAPPA_ENGINE_SPECTRAL_FIRST_PASS_H
 #define KAPPA_ENGINE_SPECTRAL_FIRST_PASS_H
 
-#include "kernels/panel.h"
+#include "linalg/panel.h"
 
 /* p scanned, finite, not zero, m > 1. *kappa_low >= 1 is true whatever float32 did. */
 ka_status ka_first_pass(struct ka_ctx *ctx, const struct ka_blas *blas, const struct ka_panels *p,

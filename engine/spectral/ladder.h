@@ -5,7 +5,7 @@
  *
  * The ladder climbs with a set of equal-shaped units at once, each at its own pace: a function does
  * its work for the members of a set, and what is by unit stands in arrays. Matrices and vectors are
- * the engine's (kernels/dense.h) and are never looked into here. Error terms are inflated by
+ * the engine's (linalg/dense.h) and are never looked into here. Error terms are inflated by
  * LADDER_SAFE, which covers the rounding of their own computation. */
 #ifndef KAPPA_ENGINE_SPECTRAL_LADDER_H
 #define KAPPA_ENGINE_SPECTRAL_LADDER_H

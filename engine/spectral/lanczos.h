@@ -6,7 +6,7 @@
 #ifndef KAPPA_ENGINE_SPECTRAL_LANCZOS_H
 #define KAPPA_ENGINE_SPECTRAL_LANCZOS_H
 
-#include "kernels/dense.h"
+#include "linalg/dense.h"
 
 /* y = Op x, both [m], for each member. */
 typedef ka_status (*ka_operator)(void *user, struct ka_set who, struct ka_vectors x,

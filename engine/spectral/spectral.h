@@ -11,7 +11,7 @@
 
 #include "base/file.h"
 #include "engine/spectral/metrics.h"
-#include "kernels/dense.h"
+#include "linalg/dense.h"
 #include "kernels/tensor.h"
 
 /* A matrix to analyse: a stored tensor as [d0, rest], or a part of it. */

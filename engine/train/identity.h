@@ -6,7 +6,7 @@
 #define KAPPA_ENGINE_TRAIN_IDENTITY_H
 
 #include "base/json.h"
-#include "engine/formats/job.h"
+#include "engine/job/job.h"
 
 enum { KA_IDENTITY_TEXT = 33 };
 

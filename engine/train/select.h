@@ -5,7 +5,7 @@
 #ifndef KAPPA_ENGINE_TRAIN_SELECT_H
 #define KAPPA_ENGINE_TRAIN_SELECT_H
 
-#include "engine/formats/job.h"
+#include "engine/job/job.h"
 #include "engine/model/model.h"
 #include "engine/spectral/selection.h"
 #include "engine/train/optim.h"

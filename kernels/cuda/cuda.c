@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The cuda back end's table, opening, errors and scratch; the plug-in's one export. */
 #include "kernels/cuda/cudnn.h"
-#include "kernels/cuda/lane.h"
 #include "kernels/cuda/tune.h"
 
 #include "base/log.h"

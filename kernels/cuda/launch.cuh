@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Launches and shared memory, for nvcc and for the host compiler (kernels/cudahost). Kernels use
+ * Launches and shared memory, for nvcc and for the host compiler (tests/cudahost). Kernels use
  * these names only: no <<<>>> and no __shared__ elsewhere.
  *
  *   KA_TRY_CUDA(KA_LAUNCH(k_add, grid, block, 0, stream, y, x, n));

@@ -2,7 +2,7 @@
  *
  * The PTX instructions that CUDA C++ has no name for, one inline function each; nothing else in
  * kernels/cuda is written in PTX. All of them exist from sm_80 on. With the host compiler the same
- * functions are twins of the instructions (kernels/cudahost/include/cudahost_ptx.h).
+ * functions are twins of the instructions (tests/cudahost/include/cudahost_ptx.h).
  *
  *   mma_bf16_16816(d, a, b)      d[4] f32 += a[4] b[2]; a 16 x 16 and b 16 x 8 bf16, two to a
  *                                register

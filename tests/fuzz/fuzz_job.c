@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Any bytes as a job: the text up to the first NUL is the file, the rest is a word of the command
  * line. */
-#include "engine/formats/job.h"
+#include "engine/job/job.h"
 
 #include <stdlib.h>
 #include <string.h>

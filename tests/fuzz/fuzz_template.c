@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Any bytes as a chat template over a small conversation, within tight limits. It must end with
  * valid text and ordered spans, or with a message that names a place. */
-#include "engine/data/jinja/jinja.h"
+#include "python/jinja/jinja.h"
 
 #include "base/arena.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The CUDA stand-in: correct programs run in every order without a report, wrong ones are reported
  * and end with exit code 86. Each case runs in a child process. */
-#include "kernels/cudahost/cudahost.h"
+#include "tests/cudahost/cudahost.h"
 #include "tests/kernels/cudahost/cases.h"
 #include "tests/support/test.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The CUDA stand-in inside a shared object that is loaded at run time: its settings are reached by
  * dlsym and by the environment, faults inside it are reported. */
-#include "kernels/cudahost/cudahost.h"
+#include "tests/cudahost/cudahost.h"
 #include "tests/support/test.h"
 
 #include <dlfcn.h>

@@ -4,7 +4,7 @@
 #ifndef KAPPA_TESTS_SPECTRAL_ENGINE_H
 #define KAPPA_TESTS_SPECTRAL_ENGINE_H
 
-#include "kernels/dense.h"
+#include "linalg/dense.h"
 #include "kernels/device.h"
 #include "tests/support/test.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The stand-in's control functions (kernels/cudahost/cudahost.h), in the plug-in that devices are
+ * The stand-in's control functions (tests/cudahost/cudahost.h), in the plug-in that devices are
  * opened from. find_host is false where the plug-in is the real one. */
 #ifndef KAPPA_TESTS_SUPPORT_HOST_H
 #define KAPPA_TESTS_SUPPORT_HOST_H
 
-#include "kernels/cudahost/cudahost.h"
+#include "tests/cudahost/cudahost.h"
 #include "tests/support/test.h"
 
 #include <dlfcn.h>

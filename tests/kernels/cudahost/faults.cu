@@ -2,7 +2,7 @@
  * Wrong programs: each must be reported, with the words that its row has. */
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
-#include "kernels/cudahost/cudahost.h"
+#include "tests/cudahost/cudahost.h"
 #include "tests/kernels/cudahost/cases.cuh"
 #include "tests/kernels/cudahost/cases.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Correct host code: streams, events, copies, graphs, planted failures, counters. */
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cudahost/cudahost.h"
+#include "tests/cudahost/cudahost.h"
 #include "tests/kernels/cudahost/cases.cuh"
 #include "tests/kernels/cudahost/cases.h"
 

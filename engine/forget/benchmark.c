@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The grid of a benchmark and its report; see benchmark.h. */
+#include "engine/forget/benchmark_parts.h"
+
+#include "base/log.h"
+#include "base/machine.h"
+#include "engine/train/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_WORDS = 24, MAX_RUNS = 100000 };
+
+static const char control[] = "random";
+
+static const struct ka_bench_method methods[] = {
+#define KA_METHOD(name, budget, words, doc) {name, budget, words, doc},
+#include "engine/forget/methods.def"
+#undef KA_METHOD
+};
+enum { N_METHODS = sizeof methods / sizeof *methods };
+
+ka_status ka_benchmark_methods(struct ka_ctx *ctx, struct ka_str *out) {
+  for (int i = 0; i < N_METHODS; i++)
+    KA_TRY(ka_str_printf(ctx, out, "  %-16s %s\n", methods[i].name, methods[i].doc));
+  return KA_STATUS_OK;
+}
+
+/* --- what was asked for ------------------------------------------------------ */
+
+/* The words between commas. */
+static ka_status split(struct ka_bench *b, const char *option, const char *list, const char **words,
+                       int64_t *n) {
+  struct ka_ctx *ctx = b->ctx;
+  *n = 0;
+  for (const char *p = list; *p || *n == 0;) {
+    size_t len = strcspn(p, ",");
+    if (len == 0 || *n == KA_BENCH_LIST)
+      return ka_fail(ctx, KA_E_USAGE, "--%s: got \"%s\", expected 1 to %d entries, commas between",
+                     option, list, KA_BENCH_LIST);
+    KA_TRY(ka_arena_str(&b->arena, &words[(*n)++], p, len));
+    p += len + (p[len] == ',');
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status numbers(struct ka_bench *b, const char *option, const char *list, double *out,
+                         int64_t *n) {
+  struct ka_ctx *ctx = b->ctx;
+  const char *words[KA_BENCH_LIST];
+  KA_TRY(split(b, option, list, words, n));
+  for (int64_t i = 0; i < *n; i++) {
+    if (!ka_parse_f64(words[i], &out[i]) || !(out[i] > 0) || isinf(out[i]))
+      return ka_fail(ctx, KA_E_USAGE, "--%s: got \"%s\", expected a number above 0", option,
+                     words[i]);
+    for (int64_t k = 0; k < i; k++)
+      if (out[k] == out[i])
+        return ka_fail(ctx, KA_E_USAGE, "--%s: %s is there twice", option, words[i]);
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status find_methods(struct ka_bench *b) {
+  struct ka_ctx *ctx = b->ctx;
+  const char *words[KA_BENCH_LIST], *names[N_METHODS + 1] = {NULL};
+  KA_TRY(split(b, "methods", b->o->methods, words, &b->n_chosen));
+  for (int m = 0; m < N_METHODS; m++) names[m] = methods[m].name;
+  for (int64_t i = 0; i < b->n_chosen; i++) {
+    const char *near = ka_nearest(words[i], names);
+    for (int m = 0; m < N_METHODS; m++)
+      if (strcmp(words[i], names[m]) == 0) b->chosen[i] = &methods[m];
+    if (!b->chosen[i])
+      return ka_fail(
+          ctx, KA_E_USAGE,
+          "--methods: got \"%s\", which is none; %s%s%s`kappa forget --methods list` names them",
+          words[i], near ? "did you mean " : "", near ? near : "", near ? "? " : "");
+    for (int64_t k = 0; k < i; k++)
+      if (b->chosen[k] == b->chosen[i])
+        return ka_fail(ctx, KA_E_USAGE, "--methods: %s is there twice", words[i]);
+  }
+  return KA_STATUS_OK;
+}
+
+/* Equal budgets are shares or numbers of parameters; so many units of one method may be ten times
+ * as large as those of another. */
+static ka_status find_budgets(struct ka_bench *b) {
+  struct ka_ctx *ctx = b->ctx;
+  const struct ka_job_selection *s = &b->job.selection;
+  bool needed = false;
+  for (int64_t i = 0; i < b->n_chosen; i++) needed |= b->chosen[i]->budget;
+  if (!needed) return KA_STATUS_OK;
+  b->budget_key = s->params > 0 ? "selection.params" : "selection.fraction";
+  if (s->params == 0 && s->fraction == 0)
+    return ka_fail(
+        ctx, KA_E_INPUT,
+        "%s: methods are compared at equal numbers of parameters: give selection.fraction "
+        "or selection.params instead of count or file",
+        ka_job_place(&b->job, "selection"));
+  if (b->o->budgets) return numbers(b, "budgets", b->o->budgets, b->budgets, &b->n_budgets);
+  b->budgets[b->n_budgets++] = s->params > 0 ? (double)s->params : s->fraction;
+  return KA_STATUS_OK;
+}
+
+/* Strictly: a line that is lost is a model that is not compared. */
+static ka_status read_also(struct ka_bench *b) {
+  struct ka_ctx *ctx = b->ctx;
+  struct ka_str text = {0};
+  const char *file = b->o->also, *place;
+  int64_t line = 1;
+  if (!file) return KA_STATUS_OK;
+  b->also = json_array();
+  if (!b->also) return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", file);
+  ka_status st = ka_read_file(ctx, file, 0, &text);
+  for (const char *p = text.data; ka_ok(st) && p && *p; line++) {
+    size_t n = strcspn(p, "\n");
+    json_t *row = NULL;
+    st = ka_arena_printf(&b->arena, &place, "%s:%lld", file, (long long)line);
+    if (ka_ok(st) && strspn(p, " \t\r") < n) st = ka_json_parse(ctx, p, n, place, &row);
+    if (row && json_array_append_new(b->also, row) != 0)
+      st = ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", file);
+    p += n + (p[n] == '\n');
+  }
+  ka_str_deinit(&text);
+  return st;
+}
+
+static ka_status read_options(struct ka_bench *b) {
+  struct ka_ctx *ctx = b->ctx;
+  const struct ka_benchmark_options *o = b->o;
+  KA_TRY(ka_job_load(ctx, &b->job, o->job, o->words, o->n_words));
+  KA_TRY(find_methods(b));
+  KA_TRY(read_also(b));
+  KA_TRY(find_budgets(b));
+  if (o->learning_rates)
+    KA_TRY(numbers(b, "learning-rates", o->learning_rates, b->rates, &b->n_rates));
+  for (int i = -1; i <= 1 && !o->learning_rates; i++)
+    b->rates[b->n_rates++] = b->job.learning_rate * pow(3, i);
+  if (o->n_seeds < 1 || o->n_draws < 1)
+    return ka_fail(ctx, KA_E_USAGE, "--seeds, --draws: expected 1 or more");
+  return KA_STATUS_OK;
+}
+
+/* --- the grid ---------------------------------------------------------------- */
+
+static ka_status words_of(struct ka_bench *b, struct ka_bench_run *run,
+                          const struct ka_bench_method *m) {
+  struct ka_ctx *ctx = b->ctx;
+  void *mem;
+  int64_t n = 0;
+  KA_TRY(ka_arena_alloc_n(&b->arena, &mem, b->o->n_words + MAX_WORDS, sizeof(char *), "words"));
+  const char **words = mem;
+  for (; n < b->o->n_words; n++) words[n] = b->o->words[n];
+  for (const char *p = m->words; *p;) {
+    size_t len = strcspn(p, " ");
+    KA_TRY(ka_arena_printf(&b->arena, &words[n++], "%.*s", (int)len, p));
+    p += len + (p[len] == ' ');
+  }
+  if (m->budget)
+    KA_TRY(ka_arena_printf(&b->arena, &words[n++], "%s=%.15g", b->budget_key, run->budget));
+  if (strcmp(m->name, control) == 0)
+    KA_TRY(ka_arena_printf(&b->arena, &words[n++], "selection.seed=%lld", (long long)run->draw));
+  KA_TRY(ka_arena_printf(&b->arena, &words[n++], "learning_rate=%.15g", run->rate));
+  KA_TRY(ka_arena_printf(&b->arena, &words[n++], "seed=%lld", (long long)run->seed));
+  KA_TRY(ka_arena_printf(&b->arena, &words[n++], "save_model=false"));
+  struct ka_str quoted = {0}; /* a path may be anything, the word's value is YAML */
+  ka_status st = ka_json_quote(ctx, &quoted, run->dir, strlen(run->dir));
+  if (ka_ok(st)) st = ka_arena_printf(&b->arena, &words[n++], "output_dir=%s", quoted.data);
+  ka_str_deinit(&quoted);
+  KA_TRY(st);
+  run->words = words;
+  run->n_words = n;
+  return KA_STATUS_OK;
+}
+
+static ka_status add_run(struct ka_bench *b, const struct ka_bench_method *m, double budget,
+                         double rate, int64_t seed, int64_t draw) {
+  struct ka_ctx *ctx = b->ctx;
+  struct ka_bench_run *run = &b->runs[b->n++];
+  char part[64] = "", drawn[32] = "";
+  *run = (struct ka_bench_run){
+      .method = m->name, .budget = budget, .rate = rate, .seed = seed, .draw = draw};
+  if (m->budget) snprintf(part, sizeof part, "-%.15g", budget);
+  if (strcmp(m->name, control) == 0) snprintf(drawn, sizeof drawn, "-draw-%lld", (long long)draw);
+  KA_TRY(ka_arena_printf(&b->arena, &run->dir, "%s/runs/%s%s/lr-%.15g-seed-%lld%s",
+                         b->job.output_dir, m->name, part, rate, (long long)seed, drawn));
+  return words_of(b, run, m);
+}
+
+/* Seeds outermost: an early look compares all methods on few seeds. */
+static ka_status make_grid(struct ka_bench *b) {
+  struct ka_ctx *ctx = b->ctx;
+  void *mem;
+  double most = (double)b->n_chosen * (double)(b->n_budgets + 1) * (double)b->n_rates *
+                (double)b->o->n_seeds * (double)b->o->n_draws;
+  if (most > MAX_RUNS)
+    return ka_fail(ctx, KA_E_USAGE,
+                   "more than %d runs; fewer seeds, draws, budgets or rates, please", MAX_RUNS);
+  KA_TRY(ka_arena_alloc_n(&b->arena, &mem, (int64_t)most, sizeof *b->runs, "runs"));
+  b->runs = mem;
+  for (int64_t s = 0; s < b->o->n_seeds; s++)
+    for (int64_t m = 0; m < b->n_chosen; m++) {
+      const struct ka_bench_method *method = b->chosen[m];
+      int64_t n_draws = strcmp(method->name, control) == 0 ? b->o->n_draws : 1;
+      for (int64_t k = 0; k < (method->budget ? b->n_budgets : 1); k++)
+        for (int64_t l = 0; l < b->n_rates; l++)
+          for (int64_t d = 1; d <= n_draws; d++)
+            KA_TRY(add_run(b, method, method->budget ? b->budgets[k] : NAN, b->rates[l],
+                           b->job.seed + s, d));
+    }
+  return KA_STATUS_OK;
+}
+
+/* Is it finished, is it another job's? */
+static ka_status look_at_run(struct ka_bench *b, struct ka_bench_run *run) {
+  struct ka_ctx *ctx = b->ctx;
+  struct ka_job job;
+  const char *report, *record;
+  char reported[KA_IDENTITY_TEXT], recorded[KA_IDENTITY_TEXT];
+  ka_status st = ka_job_load(ctx, &job, b->o->job, run->words, run->n_words);
+  if (ka_ok(st)) st = ka_job_identity(ctx, &job, run->identity);
+  ka_job_close(&job);
+  KA_TRY(st);
+  KA_TRY(ka_path_join(&b->arena, &report, run->dir, "report.json"));
+  KA_TRY(ka_path_join(&b->arena, &record, run->dir, "job.json"));
+  KA_TRY(ka_recorded_identity(ctx, report, reported));
+  KA_TRY(ka_recorded_identity(ctx, record, recorded));
+  run->done = strcmp(reported, run->identity) == 0;
+  bool other = (*reported && !run->done) || (*recorded && strcmp(recorded, run->identity) != 0);
+  if (!other) return KA_STATUS_OK;
+  return ka_fail(
+      ctx, KA_E_INPUT,
+      "%s: holds a run with other keys, data or another kappa; choose another output_dir, "
+      "or remove it",
+      run->dir);
+}
+
+/* Opens a run without training it: what is wrong with it shows before the first one starts. */
+static ka_status try_run(struct ka_bench *b, const struct ka_bench_run *run) {
+  struct ka_ctx *ctx = b->ctx;
+  struct ka_job job;
+  struct ka_run r = {0};
+  struct ka_run_memory memory;
+  struct ka_run_options options = {.device = b->o->device, .plan = true};
+  enum ka_log_level level = ctx->log_level;
+  ka_status st = ka_job_load(ctx, &job, b->o->job, run->words, run->n_words);
+  if (level == KA_LOG_INFO) ctx->log_level = KA_LOG_WARN;
+  if (ka_ok(st)) {
+    st = ka_run_open(ctx, &r, &job, &options);
+    if (ka_ok(st) &&
+        (ka_measures_count(&r.measures, true) == 0 || ka_measures_count(&r.measures, false) == 0))
+      st = ka_fail(
+          ctx, KA_E_INPUT,
+          "%s: learning and forgetting need measures of both: validation data, held_out with "
+          "role: new or forgetting.new_tasks; held_out or forgetting.tasks",
+          ka_job_place(&job, "held_out"));
+    if (ka_ok(st)) st = ka_run_measure(&r, &memory);
+    if (ka_ok(st)) b->run_bytes = fmax(b->run_bytes, (double)memory.all_bytes);
+    ka_run_close(&r);
+  }
+  ctx->log_level = level;
+  ka_job_close(&job);
+  return st;
+}
+
+static ka_status look_at_runs(struct ka_bench *b) {
+  struct ka_ctx *ctx = b->ctx;
+  const char *method = "";
+  double budget = 0;
+  int64_t n_done = 0;
+  for (int64_t i = 0; i < b->n; i++) {
+    KA_TRY(look_at_run(b, &b->runs[i]));
+    n_done += b->runs[i].done;
+  }
+  for (int64_t i = 0; i < b->n && n_done < b->n; i++) {
+    const struct ka_bench_run *run = &b->runs[i];
+    bool same = strcmp(run->method, method) == 0 && (run->budget == budget || isnan(run->budget));
+    if (same || run->done) continue;
+    KA_TRY(try_run(b, run));
+    method = run->method;
+    budget = run->budget;
+  }
+  ka_info(ctx, "forget", "%lld runs, %lld of them finished", (long long)b->n, (long long)n_done);
+  return KA_STATUS_OK;
+}
+
+/* As many as cores and three quarters of the free memory allow; one where a device is shared. */
+static int64_t parallel_of(const struct ka_bench *b, const struct ka_machine *m, bool separate) {
+  double process_bytes = b->run_bytes + (256 << 20);
+  double fit = m->free_bytes > 0 ? 0.75 * m->free_bytes / process_bytes : 1;
+  if (b->o->n_parallel > 0) return b->o->n_parallel;
+  if (separate || fit < 1) return 1;
+  return fit < m->n_cores ? (int64_t)fit : m->n_cores;
+}
+
+static ka_status execute(struct ka_bench *b) {
+  struct ka_ctx *ctx = b->ctx;
+  struct ka_machine m;
+  struct ka_dev dev;
+  ka_machine_look(&m);
+  const char *device = b->o->device ? b->o->device : b->job.device;
+  KA_TRY(ka_dev_open(ctx, &dev, device));
+  bool separate = dev.backend->separate;
+  ka_dev_close(&dev);
+  int64_t n = parallel_of(b, &m, separate);
+  int threads = n < m.n_cores ? m.n_cores / (int)n : 1;
+  ka_info(ctx, "forget", "%lld at once, %d threads each", (long long)n, threads);
+  return ka_bench_execute(ctx, b->o->job, b->runs, b->n, n, threads, b->o->device);
+}
+
+ka_status ka_benchmark(struct ka_ctx *ctx, const struct ka_benchmark_options *o, json_t **report) {
+  struct ka_bench b = {.ctx = ctx, .o = o};
+  ka_status st = KA_STATUS_OK;
+  *report = NULL;
+  ka_arena_init(&b.arena, ctx, "benchmark");
+  KA_TRY_GOTO(read_options(&b), out);
+  KA_TRY_GOTO(make_grid(&b), out);
+  KA_TRY_GOTO(look_at_runs(&b), out);
+  KA_TRY_GOTO(execute(&b), out);
+  KA_TRY_GOTO(ka_bench_report(&b, report), out);
+out:
+  ka_job_close(&b.job);
+  json_decref(b.also);
+  ka_arena_deinit(&b.arena);
+  return st;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Inside the benchmark: what its files share. */
+#ifndef KAPPA_ENGINE_FORGET_BENCHMARK_PARTS_H
+#define KAPPA_ENGINE_FORGET_BENCHMARK_PARTS_H
+
+#include "engine/forget/benchmark.h"
+#include "engine/train/identity.h"
+
+enum { KA_BENCH_LIST = 64 }; /* the longest list of an option */
+
+struct ka_bench_run {
+  const char *method, *dir;
+  const char *const *words; /* all key=value words of the run, n_words */
+  int64_t n_words;
+  double budget, rate; /* budget NaN: everything */
+  int64_t seed, draw;
+  char identity[KA_IDENTITY_TEXT];
+  bool done;
+  int pid; /* 0: not running */
+};
+
+struct ka_bench_method {
+  const char *name;
+  bool budget;
+  const char *words, *doc;
+};
+
+struct ka_bench {
+  struct ka_ctx *ctx;
+  const struct ka_benchmark_options *o;
+  struct ka_arena arena;
+  struct ka_job job;
+  const struct ka_bench_method *chosen[KA_BENCH_LIST];
+  double rates[KA_BENCH_LIST], budgets[KA_BENCH_LIST];
+  int64_t n_chosen, n_rates, n_budgets;
+  const char *budget_key;
+  struct ka_bench_run *runs;
+  int64_t n;
+  json_t *also;     /* the lines of --also, or NULL */
+  double run_bytes; /* the most that a run takes of the host's memory */
+};
+
+/* benchmark_runs.c. Runs those that are not done, n_parallel at a time with n_threads each. */
+ka_status ka_bench_execute(struct ka_ctx *ctx, const char *job, struct ka_bench_run *runs,
+                           int64_t n, int64_t n_parallel, int n_threads, const char *device);
+
+/* benchmark_report.c. Everything that came out, compared; written to OUT; a new reference. */
+ka_status ka_bench_report(struct ka_bench *b, json_t **report);
+
+#endif

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * See scoring.h. */
+#include "engine/forget/scoring.h"
+
+#include "base/log.h"
+#include "engine/train/run.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_WINDOW = 1024, BATCH_TOKENS = 4096 }; /* where no job says */
+
+static int64_t positions_of(const struct ka_scoring *s) {
+  int64_t n = ka_measures_positions(&s->measures);
+  return n > s->T ? n : s->T;
+}
+
+static ka_status open_measures(struct ka_scoring *s) {
+  struct ka_ctx *ctx = s->ctx;
+  const struct ka_job *job = s->spec.job;
+  int64_t most = s->base.recipe.max_positions;
+  s->T = job ? job->sequence_len : most < MAX_WINDOW ? most : MAX_WINDOW;
+  s->B = job ? job->micro_batch_size : s->T < BATCH_TOKENS ? BATCH_TOKENS / s->T : 1;
+  if (job) {
+    KA_TRY(ka_train_data_open(ctx, &s->data, job, s->tokenizer, s->base.recipe.V));
+    s->spec.measures = ka_measures_spec_of_job(job, s->data.validation.n > 0);
+    s->spec.weight = job->forgetting.weight;
+  }
+  KA_TRY(ka_measures_open(ctx, &s->measures, &s->spec.measures, s->tokenizer, most));
+  if (s->measures.n == 0)
+    return ka_fail(ctx, KA_E_INPUT, "nothing to measure: name tasks or texts, old and new");
+  return KA_STATUS_OK;
+}
+
+static ka_status score(struct ka_scoring *s, struct ka_model *m, double *values) {
+  struct ka_ctx *ctx = s->ctx;
+  double validation = NAN;
+  int64_t n_targets = 0;
+  m->max_position = positions_of(s);
+  KA_TRY(ka_model_prepare(m, s->B, s->T, false));
+  if (s->spec.measures.validation)
+    KA_TRY(ka_source_loss(m, &s->data.validation, &validation, &n_targets));
+  if (s->spec.measures.validation) s->measures.items[0].n = n_targets;
+  return ka_measures_score(&s->measures, m, s->B, s->T, validation, values);
+}
+
+static ka_status open_base(struct ka_scoring *s) {
+  struct ka_ctx *ctx = s->ctx;
+  const char *path;
+  KA_TRY(ka_dev_open(ctx, &s->dev, s->spec.device));
+  s->compute = s->spec.job ? ka_run_dtype(s->spec.job, &s->dev) : KA_F32;
+  KA_TRY(ka_model_source_open(ctx, &s->source, s->spec.base, NULL));
+  KA_TRY(ka_model_open_source(ctx, &s->base, &s->dev, &s->source, s->compute));
+  KA_TRY(ka_path_join(&s->arena, &path, s->source.dir, "tokenizer.json"));
+  if (ka_path_exists(path)) KA_TRY(ka_tokenizer_open(ctx, &s->tokenizer, path));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_scoring_open(struct ka_ctx *ctx, struct ka_scoring *s,
+                          const struct ka_scoring_spec *spec) {
+  void *mem;
+  *s = (struct ka_scoring){.ctx = ctx, .spec = *spec};
+  ka_arena_init(&s->arena, ctx, "scoring");
+  KA_TRY(open_base(s));
+  KA_TRY(open_measures(s));
+  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, 3 * s->measures.n, sizeof(double), "measures"));
+  s->values = mem;
+  ka_info(ctx, "score", "the base, %s", s->spec.base);
+  return score(s, &s->base, s->values);
+}
+
+void ka_scoring_close(struct ka_scoring *s) {
+  ka_measures_close(&s->measures);
+  if (s->spec.job) ka_train_data_close(&s->data);
+  ka_tokenizer_close(s->tokenizer);
+  ka_model_close(&s->base);
+  ka_model_source_close(&s->source);
+  ka_dev_close(&s->dev);
+  ka_arena_deinit(&s->arena);
+}
+
+/* NaN: a dtype differs, or a tensor is not in the base. */
+static double n_changed(const struct ka_model *base, const struct ka_model *m) {
+  double n = 0;
+  for (int64_t i = 0; i < m->n_params; i++) {
+    const struct ka_tensor *t = &m->params[i].stored, *b;
+    int64_t at = ka_model_param(base, m->params[i].name);
+    if (at < 0) return NAN;
+    b = &base->params[at].stored;
+    if (b->dtype != t->dtype || ka_tensor_bytes(b) != ka_tensor_bytes(t)) return NAN;
+    if (b->data != t->data && memcmp(b->data, t->data, ka_tensor_bytes(t)) != 0)
+      n += (double)ka_tensor_elems(t);
+  }
+  return n;
+}
+
+static ka_status report(struct ka_scoring *s, const struct ka_model *m, double start_s,
+                        json_t *out) {
+  struct ka_ctx *ctx = s->ctx;
+  double changed = n_changed(&s->base, m);
+  int failed = json_object_set_new(out, "params", json_integer((json_int_t)ka_model_n_elems(m)));
+  failed |= json_object_set_new(out, "trained_params",
+                                isnan(changed) ? json_null() : json_integer((json_int_t)changed));
+  failed |= json_object_set_new(out, "seconds", json_real(ka_now_s() - start_s));
+  if (failed) return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
+  return ka_measures_report(&s->measures, s->values, 2, s->values + 2 * s->measures.n,
+                            s->spec.weight, out);
+}
+
+ka_status ka_scoring_model(struct ka_scoring *s, const char *model, json_t **out) {
+  struct ka_ctx *ctx = s->ctx;
+  struct ka_model_source source = {0};
+  struct ka_model m = {0};
+  int64_t n = s->measures.n;
+  double start_s = ka_now_s(), *values = s->values + n, *kl = values + n;
+  ka_status st = KA_STATUS_OK;
+  *out = json_object();
+  if (!*out) return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
+  ka_info(ctx, "score", "%s", model);
+  KA_TRY_GOTO(ka_model_source_open(ctx, &source, model, NULL), out);
+  KA_TRY_GOTO(ka_model_open_source(ctx, &m, &s->dev, &source, s->compute), out);
+  KA_TRY_GOTO(score(s, &m, values), out);
+  KA_TRY_GOTO(ka_measures_divergence(&s->measures, &s->base, &m, s->B, s->T, kl), out);
+  KA_TRY_GOTO(report(s, &m, start_s, *out), out);
+out:
+  ka_model_close(&m);
+  ka_model_source_close(&source);
+  if (!ka_ok(st)) {
+    json_decref(*out);
+    *out = NULL;
+  }
+  return st;
+}
