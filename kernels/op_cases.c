@@ -162,7 +162,7 @@ static void fill_values(const struct make *m, const struct ka_operand *o, int nu
     if (strcmp(o->name, "cos") == 0) v = cos(0.37 * (double)i);
     if (strcmp(o->name, "sin") == 0) v = sin(0.37 * (double)i);
     if (m->c->op == KA_OP_xent) v *= 8;
-    ka_store(t->data, t->dtype, at, pure_output ? NAN : positive ? fabs(v) : v);
+    ka_data_store(t->data, t->dtype, at, pure_output ? NAN : positive ? fabs(v) : v);
   }
 }
 

@@ -132,7 +132,7 @@ double ka_load(const void *data, enum ka_dtype t, int64_t i) {
   return NAN;
 }
 
-void ka_store(void *data, enum ka_dtype t, int64_t i, double v) {
+void ka_data_store(void *data, enum ka_dtype t, int64_t i, double v) {
   switch (t) {
   case KA_F32:
     ((float *)data)[i] = (float)v;
@@ -170,6 +170,6 @@ void ka_convert(void *to, enum ka_dtype to_type, const void *from, enum ka_dtype
   } else if (to_type == KA_BF16 && from_type == KA_F32) {
     for (int64_t i = 0; i < n; i++) ((uint16_t *)to)[i] = ka_f32_to_bf16(((const float *)from)[i]);
   } else {
-    for (int64_t i = 0; i < n; i++) ka_store(to, to_type, i, ka_load(from, from_type, i));
+    for (int64_t i = 0; i < n; i++) ka_data_store(to, to_type, i, ka_load(from, from_type, i));
   }
 }

@@ -95,7 +95,7 @@ uint16_t ka_f32_to_f16(float f); /* nearest even, overflow to infinity */
 /* Element i of a flat array of any dtype as double, and back (rounded to the dtype). For readers,
  * writers and the ref back end; kernels that care about speed do not use these. */
 double ka_load(const void *data, enum ka_dtype t, int64_t i);
-void ka_store(void *data, enum ka_dtype t, int64_t i, double v);
+void ka_data_store(void *data, enum ka_dtype t, int64_t i, double v);
 /* Converts n elements between dtypes; from and to may not overlap unless the dtypes are equal. */
 void ka_convert(void *to, enum ka_dtype to_type, const void *from, enum ka_dtype from_type,
                 int64_t n);

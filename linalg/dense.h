@@ -28,7 +28,7 @@ struct ka_dense;
 enum { KA_BATCH = 64 };
 
 /* Some units of a lane, ascending. */
-struct ka_set {
+struct ka_lane_set {
   int n;
   uint8_t at[KA_BATCH];
 };
@@ -38,37 +38,37 @@ struct ka_set {
   i##_k < (set).n && (i = (set).at[i##_k], true);                                                  \
   i##_k++
 
-static inline void ka_set_add(struct ka_set *s, int i) { s->at[s->n++] = (uint8_t)i; }
+static inline void ka_lane_set_add(struct ka_lane_set *s, int i) { s->at[s->n++] = (uint8_t)i; }
 
 /* A vector a unit: unit i's at `at + i * stride`. */
-struct ka_vectors {
+struct ka_lane_vectors {
   double *at;
   int64_t stride;
 };
 
 /* Which engine: its slots, and whose memory they work in. */
-struct ka_engine {
+struct ka_linalg_engine {
   const struct ka_dense *dense; /* NULL: none chosen */
   const struct ka_blas *blas;   /* of the host; NULL on a device */
   struct ka_dev *dev;           /* NULL: the host */
 };
 
 /* The processor's best BLAS, and plain C. */
-struct ka_engine ka_engine_cpu(void);
-struct ka_engine ka_engine_ref(void);
+struct ka_linalg_engine ka_linalg_engine_cpu(void);
+struct ka_linalg_engine ka_linalg_engine_ref(void);
 
 /* A device's engine, the host's where it has none or dev is NULL. choose: the one of the two that
  * computes float64 products faster, measured once a device and said in the log; the host's for so
  * few operations that it is done at once. KA_E_DEVICE when the device's products are not float64.
  */
-struct ka_engine ka_engine_of(struct ka_dev *dev);
-ka_status ka_engine_choose(struct ka_ctx *ctx, struct ka_dev *dev, double flops,
-                           struct ka_engine *out);
-const char *ka_engine_name(const struct ka_engine *engine); /* "openblas", "cublas" */
+struct ka_linalg_engine ka_linalg_engine_of(struct ka_dev *dev);
+ka_status ka_linalg_engine_choose(struct ka_ctx *ctx, struct ka_dev *dev, double flops,
+                                  struct ka_linalg_engine *out);
+const char *ka_linalg_engine_name(const struct ka_linalg_engine *engine); /* "openblas", "cublas" */
 
 struct ka_lane {
   struct ka_ctx *ctx;
-  struct ka_engine engine;
+  struct ka_linalg_engine engine;
   void *state;   /* the engine's own */
   double read_s; /* spent on reading and converting elements, where the engine can tell */
 };
@@ -97,7 +97,7 @@ struct ka_dense {
    * room: bytes that all lanes together may take and how many of them keep the engine busy; NULL:
    * as many as there are threads, memory is the host's. units_of: how many matrices of a shape
    * make a batch. bytes: what a lane takes. */
-  ka_status (*room)(struct ka_ctx *ctx, const struct ka_engine *engine, int64_t *n_bytes,
+  ka_status (*room)(struct ka_ctx *ctx, const struct ka_linalg_engine *engine, int64_t *n_bytes,
                     int *n_lanes);
   int (*units_of)(int64_t n, int64_t m);
   int64_t (*bytes)(const struct ka_lane_size *size);
@@ -112,7 +112,8 @@ struct ka_dense {
   /* Float64 operations a second of products [m,m], all cores and lanes working; for choosing
    * between engines and for benches. KA_E_DEVICE when the products are not what is promised
    * above. */
-  ka_status (*rate)(struct ka_ctx *ctx, const struct ka_engine *engine, int64_t m, double *flops);
+  ka_status (*rate)(struct ka_ctx *ctx, const struct ka_linalg_engine *engine, int64_t m,
+                    double *flops);
 
   /* --- stored matrices ---
    * hold: units 0..n_units-1 are these from now on; scans them into p (see ka_panels_scan). The
@@ -120,12 +121,13 @@ struct ka_dense {
   ka_status (*hold)(struct ka_lane *lane, int n_units, const struct ka_tensor *views,
                     struct ka_panels *p);
   /* g = A^T A, A the scaled tall matrix. */
-  ka_status (*gram)(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p, double *g);
+  ka_status (*gram)(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *p,
+                    double *g);
   /* norms[2 i + j] = ||A x_ij|| and sizes[2 i + j] = ||x_ij|| for j = 0, 1: x are two vectors [m] a
    * unit, one behind the other. The products carry a rounding error of at most
    * gamma(chain_norm(m)) ||A||_F ||x_ij||, both norms one of 2u. */
-  ka_status (*norms)(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p,
-                     struct ka_vectors x, double *norms, double *sizes);
+  ka_status (*norms)(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *p,
+                     struct ka_lane_vectors x, double *norms, double *sizes);
   /* h = B^T B with B = fl(A X), X^T = z (lower), of unit i. bits 0: by plain products. Else A,
    * whose elements are below 1, is cut into its nearest multiple of 2^-bits and a rest, and each
    * row of z at 2^-bits of the power of two above its largest element; the product of the two
@@ -135,62 +137,64 @@ struct ka_dense {
   /* s [m] at s + i * m (host): all singular values of A, descending. exact: each within
    * 8 n u ||A||_F. Otherwise those below 1e-4 of the largest, if any, are so, and the others may
    * come from A^T A (docs/cuda.md). */
-  ka_status (*values)(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p,
+  ka_status (*values)(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *p,
                       bool exact, double *s);
 
   /* --- matrices --- */
   /* out = sign * a + add[i] I, sign 1 or -1. */
-  ka_status (*shift)(struct ka_lane *lane, struct ka_set who, int64_t m, int sign, const double *a,
-                     const double *add, double *out);
-  ka_status (*sum)(struct ka_lane *lane, struct ka_set who, int64_t m, const double *a,
+  ka_status (*shift)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, int sign,
+                     const double *a, const double *add, double *out);
+  ka_status (*sum)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *a,
                    enum ka_dense_sum kind, double *out);
   /* a becomes its Cholesky factor; done: the members whose pivots were all positive and finite (the
    * others are spoilt). Its chain is chain_potrf. */
-  ka_status (*potrf)(struct ka_lane *lane, struct ka_set who, int64_t m, double *a,
-                     struct ka_set *done);
+  ka_status (*potrf)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *a,
+                     struct ka_lane_set *done);
   /* A factor made ready for `solve` (a device inverts it: substitution is slow there), and a ready
    * one made its inverse. Accurate enough for estimates. */
-  ka_status (*ready)(struct ka_lane *lane, struct ka_set who, int64_t m, double *l);
-  ka_status (*invert)(struct ka_lane *lane, struct ka_set who, int64_t m, double *l);
+  ka_status (*ready)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *l);
+  ka_status (*invert)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *l);
   /* z = l^-1 z, by substitution: |l z' - z| <= gamma(m + 4) |l| |z'|. */
-  ka_status (*trsm)(struct ka_lane *lane, struct ka_set who, int64_t m, const double *l, double *z);
+  ka_status (*trsm)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *l,
+                    double *z);
   /* out = w^T w, chain m + 1. */
-  ka_status (*lauum)(struct ka_lane *lane, struct ka_set who, int64_t m, const double *w,
+  ka_status (*lauum)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *w,
                      double *out);
   /* y = a x, a symmetric; y = (l l^T)^-1 x, l ready; y = w^T w x. */
-  ka_status (*symv)(struct ka_lane *lane, struct ka_set who, int64_t m, const double *a,
-                    struct ka_vectors x, struct ka_vectors y);
-  ka_status (*solve)(struct ka_lane *lane, struct ka_set who, int64_t m, const double *l,
-                     struct ka_vectors x, struct ka_vectors y);
-  ka_status (*normal)(struct ka_lane *lane, struct ka_set who, int64_t m, const double *w,
-                      struct ka_vectors x, struct ka_vectors y);
+  ka_status (*symv)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *a,
+                    struct ka_lane_vectors x, struct ka_lane_vectors y);
+  ka_status (*solve)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *l,
+                     struct ka_lane_vectors x, struct ka_lane_vectors y);
+  ka_status (*normal)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *w,
+                      struct ka_lane_vectors x, struct ka_lane_vectors y);
 
   /* --- vectors, for estimates --- */
   /* x = from [n] (host), for each member. */
-  ka_status (*put)(struct ka_lane *lane, struct ka_set who, int64_t n, const double *from,
-                   struct ka_vectors x);
+  ka_status (*put)(struct ka_lane *lane, struct ka_lane_set who, int64_t n, const double *from,
+                   struct ka_lane_vectors x);
   /* to + i * n (host) = x */
-  ka_status (*get)(struct ka_lane *lane, struct ka_set who, int64_t n, struct ka_vectors x,
-                   double *to);
+  ka_status (*get)(struct ka_lane *lane, struct ka_lane_set who, int64_t n,
+                   struct ka_lane_vectors x, double *to);
   /* y = x / by[i] */
-  ka_status (*divide)(struct ka_lane *lane, struct ka_set who, int64_t n, struct ka_vectors x,
-                      const double *by, struct ka_vectors y);
+  ka_status (*divide)(struct ka_lane *lane, struct ka_lane_set who, int64_t n,
+                      struct ka_lane_vectors x, const double *by, struct ka_lane_vectors y);
   /* A step of Lanczos behind the operator. basis: rows of [m]; row k+1 is Op(row k). It is made
    * orthogonal to the rows up to k, twice, and a unit vector. coefficients: [k] = its product with
    * row k, [n + k] = what was left of its norm; where that is nothing but rounding (1e-15 of it),
    * 0, and the rows from k+1 on mean nothing. */
-  ka_status (*orthogonalise)(struct ka_lane *lane, struct ka_set who, int64_t m, int64_t k,
-                             struct ka_vectors basis, int64_t n, struct ka_vectors coefficients);
+  ka_status (*orthogonalise)(struct ka_lane *lane, struct ka_lane_set who, int64_t m, int64_t k,
+                             struct ka_lane_vectors basis, int64_t n,
+                             struct ka_lane_vectors coefficients);
   /* x = the unit vector along the sum over j < n_rows[i] of coords[i * stride + j] (host) times row
    * j. x is no row that is read. */
-  ka_status (*combine)(struct ka_lane *lane, struct ka_set who, int64_t m, const int64_t *n_rows,
-                       struct ka_vectors basis, const double *coords, int64_t stride,
-                       struct ka_vectors x);
+  ka_status (*combine)(struct ka_lane *lane, struct ka_lane_set who, int64_t m,
+                       const int64_t *n_rows, struct ka_lane_vectors basis, const double *coords,
+                       int64_t stride, struct ka_lane_vectors x);
 
   int64_t (*chain_gram)(int64_t n); /* of A^T A, and of B^T B in gram_of_product */
   int64_t (*chain_norm)(int64_t m);
   int64_t (*chain_product)(int64_t m); /* of A X: sums of m terms */
-  int64_t (*chain_potrf)(const struct ka_engine *engine, int64_t m);
+  int64_t (*chain_potrf)(const struct ka_linalg_engine *engine, int64_t m);
 };
 
 extern const struct ka_dense ka_dense_host;

@@ -23,7 +23,7 @@ struct host_lane {
 
 static double *matrix(double *a, int i, int64_t m) { return a + i * m * m; }
 static const double *matrix_of(const double *a, int i, int64_t m) { return a + i * m * m; }
-static double *vector(struct ka_vectors x, int i) { return x.at + i * x.stride; }
+static double *vector(struct ka_lane_vectors x, int i) { return x.at + i * x.stride; }
 
 static int64_t rows_from(const struct ka_panels *p, int64_t k0) {
   return p->n - k0 < KA_PANEL ? p->n - k0 : KA_PANEL;
@@ -88,7 +88,8 @@ static ka_status panels(struct ka_lane *lane, const struct ka_panels *p, int64_t
 
 /* One product a thread side by side: how an analysis runs. The best of a few, so that what else
  * the machine does counts less. */
-static ka_status rate(struct ka_ctx *ctx, const struct ka_engine *e, int64_t m, double *flops) {
+static ka_status rate(struct ka_ctx *ctx, const struct ka_linalg_engine *e, int64_t m,
+                      double *flops) {
   enum { REPEATS = 3 };
   int n_threads = omp_get_max_threads();
   void *memory = NULL;
@@ -121,7 +122,7 @@ static ka_status hold(struct ka_lane *lane, int n_units, const struct ka_tensor 
   return KA_STATUS_OK;
 }
 
-static ka_status gram(struct ka_lane *lane, struct ka_set who, const struct ka_panels *all,
+static ka_status gram(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *all,
                       double *g) {
   struct ka_ctx *ctx = lane->ctx;
   for (KA_EACH(i, who)) {
@@ -140,8 +141,8 @@ static ka_status gram(struct ka_lane *lane, struct ka_set who, const struct ka_p
   return KA_STATUS_OK;
 }
 
-static ka_status norms(struct ka_lane *lane, struct ka_set who, const struct ka_panels *all,
-                       struct ka_vectors x, double *norms_, double *sizes) {
+static ka_status norms(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *all,
+                       struct ka_lane_vectors x, double *norms_, double *sizes) {
   struct ka_ctx *ctx = lane->ctx;
   for (KA_EACH(i, who)) {
     const struct ka_panels *p = &all[i];
@@ -244,7 +245,7 @@ static ka_status gram_of_product(struct ka_lane *lane, int i, const struct ka_pa
   return st;
 }
 
-static ka_status values(struct ka_lane *lane, struct ka_set who, const struct ka_panels *all,
+static ka_status values(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *all,
                         bool exact, double *s) {
   struct ka_ctx *ctx = lane->ctx;
   const struct ka_blas *blas = lane->engine.blas;
@@ -264,7 +265,7 @@ static ka_status values(struct ka_lane *lane, struct ka_set who, const struct ka
 
 /* --- matrices --------------------------------------------------------------------------------- */
 
-static ka_status shift(struct ka_lane *lane, struct ka_set who, int64_t m, int sign,
+static ka_status shift(struct ka_lane *lane, struct ka_lane_set who, int64_t m, int sign,
                        const double *a_all, const double *add, double *out_all) {
   (void)lane;
   for (KA_EACH(i, who)) {
@@ -306,39 +307,39 @@ static double sum_of(const double *a, int64_t m, enum ka_dense_sum kind) {
   return s;
 }
 
-static ka_status sum(struct ka_lane *lane, struct ka_set who, int64_t m, const double *a,
+static ka_status sum(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *a,
                      enum ka_dense_sum kind, double *out) {
   (void)lane;
   for (KA_EACH(i, who)) out[i] = sum_of(matrix_of(a, i, m), m, kind);
   return KA_STATUS_OK;
 }
 
-static ka_status potrf(struct ka_lane *lane, struct ka_set who, int64_t m, double *a_all,
-                       struct ka_set *done) {
+static ka_status potrf(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *a_all,
+                       struct ka_lane_set *done) {
   done->n = 0;
   for (KA_EACH(i, who)) {
     double *a = matrix(a_all, i, m);
     bool ok = lane->engine.blas->potrf(m, a, m) == 0;
     for (int64_t j = 0; j < m && ok; j++) /* libraries let NaN pivots pass */
       ok = a[j + j * m] > 0 && isfinite(a[j + j * m]);
-    if (ok) ka_set_add(done, i);
+    if (ok) ka_lane_set_add(done, i);
   }
   return KA_STATUS_OK;
 }
 
-static ka_status ready(struct ka_lane *lane, struct ka_set who, int64_t m, double *l) {
+static ka_status ready(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *l) {
   (void)lane, (void)who, (void)m, (void)l; /* substitution is what `solve` does */
   return KA_STATUS_OK;
 }
 
-static ka_status invert(struct ka_lane *lane, struct ka_set who, int64_t m, double *l) {
+static ka_status invert(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *l) {
   struct ka_ctx *ctx = lane->ctx;
   for (KA_EACH(i, who)) /* the diagonal of a factor is positive */
     KA_NEVER(ctx, lane->engine.blas->trtri(m, matrix(l, i, m), m) != 0);
   return KA_STATUS_OK;
 }
 
-static ka_status trsm(struct ka_lane *lane, struct ka_set who, int64_t m, const double *l,
+static ka_status trsm(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *l,
                       double *z_all) {
   for (KA_EACH(i, who)) {
     double *z = matrix(z_all, i, m);
@@ -348,7 +349,7 @@ static ka_status trsm(struct ka_lane *lane, struct ka_set who, int64_t m, const 
   return KA_STATUS_OK;
 }
 
-static ka_status lauum(struct ka_lane *lane, struct ka_set who, int64_t m, const double *w,
+static ka_status lauum(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *w,
                        double *out) {
   for (KA_EACH(i, who)) {
     const double *from = matrix_of(w, i, m);
@@ -360,15 +361,15 @@ static ka_status lauum(struct ka_lane *lane, struct ka_set who, int64_t m, const
   return KA_STATUS_OK;
 }
 
-static ka_status symv(struct ka_lane *lane, struct ka_set who, int64_t m, const double *a,
-                      struct ka_vectors x, struct ka_vectors y) {
+static ka_status symv(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *a,
+                      struct ka_lane_vectors x, struct ka_lane_vectors y) {
   for (KA_EACH(i, who))
     lane->engine.blas->symv(m, matrix_of(a, i, m), m, vector(x, i), vector(y, i));
   return KA_STATUS_OK;
 }
 
-static ka_status solve(struct ka_lane *lane, struct ka_set who, int64_t m, const double *l,
-                       struct ka_vectors x, struct ka_vectors y) {
+static ka_status solve(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *l,
+                       struct ka_lane_vectors x, struct ka_lane_vectors y) {
   for (KA_EACH(i, who)) {
     memcpy(vector(y, i), vector(x, i), (size_t)m * sizeof(double));
     lane->engine.blas->trsv(false, m, matrix_of(l, i, m), m, vector(y, i));
@@ -377,8 +378,8 @@ static ka_status solve(struct ka_lane *lane, struct ka_set who, int64_t m, const
   return KA_STATUS_OK;
 }
 
-static ka_status normal(struct ka_lane *lane, struct ka_set who, int64_t m, const double *w,
-                        struct ka_vectors x, struct ka_vectors y) {
+static ka_status normal(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *w,
+                        struct ka_lane_vectors x, struct ka_lane_vectors y) {
   for (KA_EACH(i, who)) {
     memcpy(vector(y, i), vector(x, i), (size_t)m * sizeof(double));
     lane->engine.blas->trmv(false, m, matrix_of(w, i, m), m, vector(y, i));
@@ -408,29 +409,30 @@ static void over(double *y, const double *x, double by, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = x[i] / by;
 }
 
-static ka_status put(struct ka_lane *lane, struct ka_set who, int64_t n, const double *from,
-                     struct ka_vectors x) {
+static ka_status put(struct ka_lane *lane, struct ka_lane_set who, int64_t n, const double *from,
+                     struct ka_lane_vectors x) {
   (void)lane;
   for (KA_EACH(i, who)) memcpy(vector(x, i), from, (size_t)n * sizeof *from);
   return KA_STATUS_OK;
 }
 
-static ka_status get(struct ka_lane *lane, struct ka_set who, int64_t n, struct ka_vectors x,
-                     double *to) {
+static ka_status get(struct ka_lane *lane, struct ka_lane_set who, int64_t n,
+                     struct ka_lane_vectors x, double *to) {
   (void)lane;
   for (KA_EACH(i, who)) memcpy(to + i * n, vector(x, i), (size_t)n * sizeof *to);
   return KA_STATUS_OK;
 }
 
-static ka_status divide(struct ka_lane *lane, struct ka_set who, int64_t n, struct ka_vectors x,
-                        const double *by, struct ka_vectors y) {
+static ka_status divide(struct ka_lane *lane, struct ka_lane_set who, int64_t n,
+                        struct ka_lane_vectors x, const double *by, struct ka_lane_vectors y) {
   (void)lane;
   for (KA_EACH(i, who)) over(vector(y, i), vector(x, i), by[i], n);
   return KA_STATUS_OK;
 }
 
-static ka_status orthogonalise(struct ka_lane *lane, struct ka_set who, int64_t m, int64_t k,
-                               struct ka_vectors basis, int64_t n, struct ka_vectors coefficients) {
+static ka_status orthogonalise(struct ka_lane *lane, struct ka_lane_set who, int64_t m, int64_t k,
+                               struct ka_lane_vectors basis, int64_t n,
+                               struct ka_lane_vectors coefficients) {
   (void)lane;
   for (KA_EACH(i, who)) {
     double *rows = vector(basis, i), *v = rows + k * m, *w = v + m;
@@ -446,9 +448,9 @@ static ka_status orthogonalise(struct ka_lane *lane, struct ka_set who, int64_t 
   return KA_STATUS_OK;
 }
 
-static ka_status combine(struct ka_lane *lane, struct ka_set who, int64_t m, const int64_t *n_rows,
-                         struct ka_vectors basis, const double *coords, int64_t stride,
-                         struct ka_vectors x_all) {
+static ka_status combine(struct ka_lane *lane, struct ka_lane_set who, int64_t m,
+                         const int64_t *n_rows, struct ka_lane_vectors basis, const double *coords,
+                         int64_t stride, struct ka_lane_vectors x_all) {
   (void)lane;
   for (KA_EACH(i, who)) {
     double *x = vector(x_all, i);
@@ -467,7 +469,9 @@ static int64_t chain_sum(int64_t n, int64_t block) {
 }
 static int64_t chain_gram(int64_t n) { return chain_sum(n, KA_PANEL); }
 static int64_t chain_product(int64_t m) { return chain_sum(m, INNER); }
-static int64_t chain_potrf(const struct ka_engine *e, int64_t m) { return e->blas->chain_potrf(m); }
+static int64_t chain_potrf(const struct ka_linalg_engine *e, int64_t m) {
+  return e->blas->chain_potrf(m);
+}
 
 const struct ka_dense ka_dense_host = {
     .name = "host",
@@ -505,9 +509,9 @@ const struct ka_dense ka_dense_host = {
     .chain_potrf = chain_potrf,
 };
 
-struct ka_engine ka_engine_cpu(void) {
-  return (struct ka_engine){&ka_dense_host, ka_blas_cpu(), NULL};
+struct ka_linalg_engine ka_linalg_engine_cpu(void) {
+  return (struct ka_linalg_engine){&ka_dense_host, ka_blas_cpu(), NULL};
 }
-struct ka_engine ka_engine_ref(void) {
-  return (struct ka_engine){&ka_dense_host, &ka_blas_ref, NULL};
+struct ka_linalg_engine ka_linalg_engine_ref(void) {
+  return (struct ka_linalg_engine){&ka_dense_host, &ka_blas_ref, NULL};
 }

@@ -8,14 +8,14 @@
 
 enum { N = 624, M = 397 };
 
-static void seed_word(struct ka_mt *mt, uint32_t seed) {
+static void seed_word(struct ka_py_mt *mt, uint32_t seed) {
   mt->state[0] = seed;
   for (uint32_t i = 1; i < N; i++)
     mt->state[i] = 1812433253u * (mt->state[i - 1] ^ (mt->state[i - 1] >> 30)) + i;
 }
 
 /* The key is the seed in words, the lowest first (init_by_array). */
-void ka_mt_seed(struct ka_mt *mt, uint64_t seed) {
+void ka_py_mt_seed(struct ka_py_mt *mt, uint64_t seed) {
   const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
   uint32_t n_key = key[1] ? 2 : 1, i = 1, j = 0, *s = mt->state;
   seed_word(mt, 19650218u);
@@ -38,7 +38,7 @@ void ka_mt_seed(struct ka_mt *mt, uint64_t seed) {
   mt->next = N;
 }
 
-static void refill(struct ka_mt *mt) {
+static void refill(struct ka_py_mt *mt) {
   uint32_t *s = mt->state;
   for (int i = 0; i < N; i++) {
     uint32_t y = (s[i] & 0x80000000u) | (s[(i + 1) % N] & 0x7fffffffu);
@@ -47,7 +47,7 @@ static void refill(struct ka_mt *mt) {
   mt->next = 0;
 }
 
-static uint32_t word(struct ka_mt *mt) {
+static uint32_t word(struct ka_py_mt *mt) {
   if (mt->next == N) refill(mt);
   uint32_t y = mt->state[mt->next++];
   y ^= y >> 11;
@@ -56,17 +56,17 @@ static uint32_t word(struct ka_mt *mt) {
   return y ^ (y >> 18);
 }
 
-double ka_mt_random(struct ka_mt *mt) {
+double ka_py_mt_random(struct ka_py_mt *mt) {
   uint32_t a = word(mt) >> 5, b = word(mt) >> 6;
   return ((double)a * 67108864.0 + (double)b) * (1.0 / 9007199254740992.0);
 }
 
-int64_t ka_mt_choice_index(struct ka_mt *mt, double n) {
-  return (int64_t)floor(ka_mt_random(mt) * n);
+int64_t ka_py_mt_choice_index(struct ka_py_mt *mt, double n) {
+  return (int64_t)floor(ka_py_mt_random(mt) * n);
 }
 
 /* As many bits as n has, until they are below n. */
-int64_t ka_mt_below(struct ka_mt *mt, int64_t n) {
+int64_t ka_py_mt_below(struct ka_py_mt *mt, int64_t n) {
   int bits = 64 - __builtin_clzll((unsigned long long)n);
   int64_t r;
   do r = word(mt) >> (32 - bits);
@@ -79,7 +79,8 @@ static int64_t set_size(int64_t k) {
   return 21 + (k > 5 ? (int64_t)pow(4, ceil(log((double)k * 3) / log(4))) : 0);
 }
 
-ka_status ka_mt_sample(struct ka_ctx *ctx, struct ka_mt *mt, int64_t n, int64_t k, int64_t *out) {
+ka_status ka_py_mt_sample(struct ka_ctx *ctx, struct ka_py_mt *mt, int64_t n, int64_t k,
+                          int64_t *out) {
   void *p;
   bool list = n <= set_size(k);
   KA_TRY(ka_alloc_n(ctx, &p, list ? n : 1, sizeof(int64_t), "sample"));
@@ -87,13 +88,13 @@ ka_status ka_mt_sample(struct ka_ctx *ctx, struct ka_mt *mt, int64_t n, int64_t 
   for (int64_t i = 0; list && i < n; i++) pool[i] = i;
   for (int64_t i = 0; i < k; i++) {
     if (list) {
-      int64_t j = ka_mt_below(mt, n - i);
+      int64_t j = ka_py_mt_below(mt, n - i);
       out[i] = pool[j];
       pool[j] = pool[n - i - 1];
       continue;
     }
     for (bool fresh = false; !fresh;) {
-      out[i] = ka_mt_below(mt, n);
+      out[i] = ka_py_mt_below(mt, n);
       fresh = true;
       for (int64_t j = 0; j < i; j++) fresh = fresh && out[j] != out[i];
     }

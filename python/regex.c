@@ -10,7 +10,7 @@
 
 enum { MATCH_LIMIT = 20000000, DEPTH_LIMIT = 100000, HEAP_KIB = 64 << 10 };
 
-struct ka_pyregex {
+struct ka_py_regex {
   pcre2_code *code;
   pcre2_match_data *match;
   pcre2_match_context *context;
@@ -154,8 +154,8 @@ static ka_status translate(struct walk *w) {
 
 /* --- matching ---------------------------------------------------------------- */
 
-static ka_status compile(struct ka_ctx *ctx, struct ka_pyregex *re, const struct ka_str *translated,
-                         const char *pattern) {
+static ka_status compile(struct ka_ctx *ctx, struct ka_py_regex *re,
+                         const struct ka_str *translated, const char *pattern) {
   int code = 0;
   size_t at = 0;
   pcre2_compile_context *c = pcre2_compile_context_create(NULL);
@@ -179,11 +179,11 @@ static ka_status compile(struct ka_ctx *ctx, struct ka_pyregex *re, const struct
   return KA_STATUS_OK;
 }
 
-ka_status ka_pyregex_open(struct ka_ctx *ctx, struct ka_pyregex **out, const char *pattern,
-                          size_t n) {
+ka_status ka_py_regex_open(struct ka_ctx *ctx, struct ka_py_regex **out, const char *pattern,
+                           size_t n) {
   struct ka_str translated = {0};
   struct walk w = {.ctx = ctx, .p = pattern, .n = n, .out = &translated};
-  struct ka_pyregex *re = NULL;
+  struct ka_py_regex *re = NULL;
   void *p;
   ka_status st = KA_STATUS_OK;
   *out = NULL;
@@ -194,11 +194,11 @@ ka_status ka_pyregex_open(struct ka_ctx *ctx, struct ka_pyregex **out, const cha
   *out = re;
 out:
   ka_str_deinit(&translated);
-  if (!ka_ok(st)) ka_pyregex_close(re);
+  if (!ka_ok(st)) ka_py_regex_close(re);
   return st;
 }
 
-void ka_pyregex_close(struct ka_pyregex *re) {
+void ka_py_regex_close(struct ka_py_regex *re) {
   if (!re) return;
   pcre2_match_data_free(re->match);
   pcre2_match_context_free(re->context);
@@ -206,8 +206,8 @@ void ka_pyregex_close(struct ka_pyregex *re) {
   ka_free(re);
 }
 
-ka_status ka_pyregex_next(struct ka_ctx *ctx, struct ka_pyregex *re, const char *text, size_t n,
-                          struct ka_pymatch *m, bool *found) {
+ka_status ka_py_regex_next(struct ka_ctx *ctx, struct ka_py_regex *re, const char *text, size_t n,
+                           struct ka_py_match *m, bool *found) {
   *found = false;
   if (m->next > n) return KA_STATUS_OK;
   if (!text) text = "";
@@ -232,7 +232,7 @@ ka_status ka_pyregex_next(struct ka_ctx *ctx, struct ka_pyregex *re, const char 
 
 /* --- replacing --------------------------------------------------------------- */
 
-static ka_status put_group(struct ka_ctx *ctx, const struct ka_pymatch *m, int64_t group,
+static ka_status put_group(struct ka_ctx *ctx, const struct ka_py_match *m, int64_t group,
                            const char *text, struct ka_str *out) {
   if (group < 0 || group > m->n_groups)
     return ka_fail(ctx, KA_E_INPUT, "replacement: the pattern has no group %lld", (long long)group);
@@ -241,7 +241,7 @@ static ka_status put_group(struct ka_ctx *ctx, const struct ka_pymatch *m, int64
 }
 
 /* \g<1> or \g<name>; *i stands on g and moves behind the >. */
-static ka_status named_group(struct ka_ctx *ctx, const struct ka_pyregex *re, const char *r,
+static ka_status named_group(struct ka_ctx *ctx, const struct ka_py_regex *re, const char *r,
                              size_t n, size_t *i, int64_t *group) {
   char name[64];
   size_t len = 0;
@@ -255,8 +255,8 @@ static ka_status named_group(struct ka_ctx *ctx, const struct ka_pyregex *re, co
   return KA_STATUS_OK;
 }
 
-static ka_status put_replacement(struct ka_ctx *ctx, const struct ka_pyregex *re, const char *r,
-                                 size_t n, const struct ka_pymatch *m, const char *text,
+static ka_status put_replacement(struct ka_ctx *ctx, const struct ka_py_regex *re, const char *r,
+                                 size_t n, const struct ka_py_match *m, const char *text,
                                  struct ka_str *out) {
   static const char from[] = "nrtafv\\", to[] = "\n\r\t\a\f\v\\";
   for (size_t i = 0; i < n;) {
@@ -286,15 +286,15 @@ static ka_status put_replacement(struct ka_ctx *ctx, const struct ka_pyregex *re
   return KA_STATUS_OK;
 }
 
-ka_status ka_pyregex_sub(struct ka_ctx *ctx, struct ka_pyregex *re, const char *replacement,
-                         size_t n_replacement, const char *text, size_t n, int64_t count,
-                         struct ka_str *out) {
-  struct ka_pymatch m = {0};
+ka_status ka_py_regex_sub(struct ka_ctx *ctx, struct ka_py_regex *re, const char *replacement,
+                          size_t n_replacement, const char *text, size_t n, int64_t count,
+                          struct ka_str *out) {
+  struct ka_py_match m = {0};
   size_t done = 0;
   if (!text) text = "";
   for (int64_t i = 0; count == 0 || i < count; i++) {
     bool found;
-    KA_TRY(ka_pyregex_next(ctx, re, text, n, &m, &found));
+    KA_TRY(ka_py_regex_next(ctx, re, text, n, &m, &found));
     if (!found) break;
     KA_TRY(ka_str_append(ctx, out, text + done, m.span[0] - done));
     KA_TRY(put_replacement(ctx, re, replacement, n_replacement, &m, text, out));

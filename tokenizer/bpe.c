@@ -60,7 +60,7 @@ struct ka_bpe_work {
 
 #define NONE UINT32_MAX
 
-ka_status ka_bpe_work_create(struct ka_ctx *ctx, struct ka_bpe_work **out) {
+ka_status ka_tok_bpe_work_create(struct ka_ctx *ctx, struct ka_bpe_work **out) {
   void *p;
   ka_status st = KA_STATUS_OK;
   *out = NULL;
@@ -72,11 +72,11 @@ ka_status ka_bpe_work_create(struct ka_ctx *ctx, struct ka_bpe_work **out) {
   w->large = p;
   *out = w;
 out:
-  if (!*out) ka_bpe_work_free(w);
+  if (!*out) ka_tok_bpe_work_free(w);
   return st;
 }
 
-void ka_bpe_work_free(struct ka_bpe_work *w) {
+void ka_tok_bpe_work_free(struct ka_bpe_work *w) {
   if (!w) return;
   ka_free(w->small);
   ka_free(w->large);
@@ -86,9 +86,9 @@ void ka_bpe_work_free(struct ka_bpe_work *w) {
   ka_free(w);
 }
 
-static const struct ka_merge *find_merge(const struct ka_bpe *b, uint32_t x, uint32_t y) {
-  for (uint64_t i = ka_merge_hash(x, y) & b->merges_mask;; i = (i + 1) & b->merges_mask) {
-    const struct ka_merge *m = &b->merges[i];
+static const struct ka_tok_merge *find_merge(const struct ka_tok_bpe *b, uint32_t x, uint32_t y) {
+  for (uint64_t i = ka_tok_merge_hash(x, y) & b->merges_mask;; i = (i + 1) & b->merges_mask) {
+    const struct ka_tok_merge *m = &b->merges[i];
     if (m->rank == NONE) return NULL;
     if (m->a == x && m->b == y) return m;
   }
@@ -112,14 +112,14 @@ struct unknown {
   size_t len;
 };
 
-static ka_status flush_unknown(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
-                               struct unknown *u) {
+static ka_status flush_unknown(struct ka_ctx *ctx, const struct ka_tok_bpe *b,
+                               struct ka_bpe_work *w, struct unknown *u) {
   if (!u->any) return KA_STATUS_OK;
   u->any = false;
   return add_symbol(ctx, w, b->unk, u->len);
 }
 
-static ka_status add_missing(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
+static ka_status add_missing(struct ka_ctx *ctx, const struct ka_tok_bpe *b, struct ka_bpe_work *w,
                              const char *s, size_t n, size_t len, struct unknown *u) {
   w->clean = false;
   bool all = b->byte_fallback;
@@ -143,8 +143,8 @@ static ka_status add_missing(struct ka_ctx *ctx, const struct ka_bpe *b, struct 
   return KA_STATUS_OK;
 }
 
-static ka_status symbols_of_bytes(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
-                                  const char *s, size_t n) {
+static ka_status symbols_of_bytes(struct ka_ctx *ctx, const struct ka_tok_bpe *b,
+                                  struct ka_bpe_work *w, const char *s, size_t n) {
   struct unknown u = {0};
   for (size_t i = 0; i < n; i++) {
     unsigned char c = (unsigned char)s[i];
@@ -153,19 +153,19 @@ static ka_status symbols_of_bytes(struct ka_ctx *ctx, const struct ka_bpe *b, st
       KA_TRY(add_symbol(ctx, w, b->byte_id[c], 1));
     } else {
       char spelled[4];
-      int len = ka_utf8_encode(ka_byte_char(c), spelled);
+      int len = ka_utf8_encode(ka_tok_byte_char(c), spelled);
       KA_TRY(add_missing(ctx, b, w, spelled, (size_t)len, 1, &u));
     }
   }
   return flush_unknown(ctx, b, w, &u);
 }
 
-static int32_t char_id(const struct ka_bpe *b, uint32_t cp, const char *s, size_t n) {
-  return cp < 0x10000 ? b->char_id[cp] : ka_bpe_find_own(b, s, n);
+static int32_t char_id(const struct ka_tok_bpe *b, uint32_t cp, const char *s, size_t n) {
+  return cp < 0x10000 ? b->char_id[cp] : ka_tok_bpe_find_own(b, s, n);
 }
 
-static ka_status symbols_of_chars(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
-                                  const char *s, size_t n) {
+static ka_status symbols_of_chars(struct ka_ctx *ctx, const struct ka_tok_bpe *b,
+                                  struct ka_bpe_work *w, const char *s, size_t n) {
   struct unknown u = {0};
   bool affixes = b->prefix || b->suffix;
   if (affixes) w->clean = false;
@@ -182,7 +182,7 @@ static ka_status symbols_of_chars(struct ka_ctx *ctx, const struct ka_bpe *b, st
       spelled_n = w->spelled.len;
     }
     int32_t id =
-        affixes ? ka_bpe_find_own(b, spelled, spelled_n) : char_id(b, cp, spelled, spelled_n);
+        affixes ? ka_tok_bpe_find_own(b, spelled, spelled_n) : char_id(b, cp, spelled, spelled_n);
     if (id >= 0) {
       KA_TRY(flush_unknown(ctx, b, w, &u));
       KA_TRY(add_symbol(ctx, w, id, len));
@@ -196,12 +196,12 @@ static ka_status symbols_of_chars(struct ka_ctx *ctx, const struct ka_bpe *b, st
 
 /* --- merging --------------------------------------------------------------------------------- */
 
-static void merge_by_scan(const struct ka_bpe *b, struct ka_bpe_work *w) {
+static void merge_by_scan(const struct ka_tok_bpe *b, struct ka_bpe_work *w) {
   uint32_t rank[SCAN_MAX], id[SCAN_MAX];
   struct symbol *s = w->symbols;
   int n = (int)w->n_symbols;
   for (int i = 0; i + 1 < n; i++) {
-    const struct ka_merge *m = find_merge(b, s[i].id, s[i + 1].id);
+    const struct ka_tok_merge *m = find_merge(b, s[i].id, s[i + 1].id);
     rank[i] = m ? m->rank : NONE;
     id[i] = m ? m->id : 0;
   }
@@ -219,7 +219,7 @@ static void merge_by_scan(const struct ka_bpe *b, struct ka_bpe_work *w) {
       id[i] = id[i + 1];
     }
     for (int i = best > 0 ? best - 1 : 0; i <= best && i + 1 < n; i++) {
-      const struct ka_merge *m = find_merge(b, s[i].id, s[i + 1].id);
+      const struct ka_tok_merge *m = find_merge(b, s[i].id, s[i + 1].id);
       rank[i] = m ? m->rank : NONE;
       id[i] = m ? m->id : 0;
     }
@@ -256,14 +256,15 @@ static struct candidate heap_pop(struct ka_bpe_work *w) {
   return top;
 }
 
-static ka_status push_pair(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
+static ka_status push_pair(struct ka_ctx *ctx, const struct ka_tok_bpe *b, struct ka_bpe_work *w,
                            int32_t left, int32_t right) {
   if (left < 0 || right < 0) return KA_STATUS_OK;
-  const struct ka_merge *m = find_merge(b, w->symbols[left].id, w->symbols[right].id);
+  const struct ka_tok_merge *m = find_merge(b, w->symbols[left].id, w->symbols[right].id);
   return m ? heap_push(ctx, w, (struct candidate){m->rank, m->id, left}) : KA_STATUS_OK;
 }
 
-static ka_status merge_by_heap(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w) {
+static ka_status merge_by_heap(struct ka_ctx *ctx, const struct ka_tok_bpe *b,
+                               struct ka_bpe_work *w) {
   struct symbol *s = w->symbols;
   int32_t n = (int32_t)w->n_symbols;
   w->heap_n = 0;
@@ -276,7 +277,7 @@ static ka_status merge_by_heap(struct ka_ctx *ctx, const struct ka_bpe *b, struc
     struct candidate c = heap_pop(w);
     int32_t right = s[c.pos].next;
     if (s[c.pos].id == NONE || right < 0) continue;
-    const struct ka_merge *m = find_merge(b, s[c.pos].id, s[right].id);
+    const struct ka_tok_merge *m = find_merge(b, s[c.pos].id, s[right].id);
     if (!m || m->id != c.id) continue; /* stale: one of the two was merged meanwhile */
     s[c.pos].id = c.id;
     s[c.pos].len += s[right].len;
@@ -295,7 +296,7 @@ static ka_status merge_by_heap(struct ka_ctx *ctx, const struct ka_bpe *b, struc
 
 /* --- output ---------------------------------------------------------------------------------- */
 
-static ka_status reserve(struct ka_ctx *ctx, struct ka_tokens *out, int64_t n) {
+static ka_status reserve(struct ka_ctx *ctx, struct ka_tok_tokens *out, int64_t n) {
   if (out->n + n > out->cap) {
     void *p = out->ids;
     KA_TRY(ka_grow(ctx, &p, &out->cap, out->n + n, sizeof *out->ids, "token ids"));
@@ -309,21 +310,21 @@ static ka_status reserve(struct ka_ctx *ctx, struct ka_tokens *out, int64_t n) {
   return KA_STATUS_OK;
 }
 
-static uint32_t span_of(const struct ka_bpe *b, int32_t id, bool bytes) {
-  const struct ka_token_text *t = &b->tokens[id];
+static uint32_t span_of(const struct ka_tok_bpe *b, int32_t id, bool bytes) {
+  const struct ka_tok_token_text *t = &b->tokens[id];
   uint32_t n = t->n;
   for (uint32_t i = 0; bytes && i < t->n; i++) n -= ((unsigned char)t->s[i] & 0xC0) == 0x80;
   return n;
 }
 
 /* at: where the word stands within the pre-token. */
-static ka_status emit_cached(struct ka_ctx *ctx, const struct ka_bpe *b, const int32_t *ids,
-                             int32_t n, bool bytes, size_t at, struct ka_tokens *out) {
+static ka_status emit_cached(struct ka_ctx *ctx, const struct ka_tok_bpe *b, const int32_t *ids,
+                             int32_t n, bool bytes, size_t at, struct ka_tok_tokens *out) {
   if (out->n + n > out->cap || out->want_spans) KA_TRY(reserve(ctx, out, n));
   for (int32_t i = 0; i < n; i++) {
     if (out->want_spans) {
       uint32_t len = span_of(b, ids[i], bytes);
-      out->spans[out->n] = (struct ka_token_span){(int64_t)at, (int64_t)(at + len)};
+      out->spans[out->n] = (struct ka_tok_span){(int64_t)at, (int64_t)(at + len)};
       at += len;
     }
     out->ids[out->n++] = ids[i];
@@ -331,9 +332,9 @@ static ka_status emit_cached(struct ka_ctx *ctx, const struct ka_bpe *b, const i
   return KA_STATUS_OK;
 }
 
-static ka_status encode_uncached(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
-                                 const char *s, size_t n, bool bytes, size_t at,
-                                 struct ka_tokens *out) {
+static ka_status encode_uncached(struct ka_ctx *ctx, const struct ka_tok_bpe *b,
+                                 struct ka_bpe_work *w, const char *s, size_t n, bool bytes,
+                                 size_t at, struct ka_tok_tokens *out) {
   w->n_symbols = 0;
   w->clean = true;
   KA_TRY(bytes ? symbols_of_bytes(ctx, b, w, s, n) : symbols_of_chars(ctx, b, w, s, n));
@@ -345,7 +346,7 @@ static ka_status encode_uncached(struct ka_ctx *ctx, const struct ka_bpe *b, str
   KA_TRY(reserve(ctx, out, w->n_symbols));
   for (int64_t i = 0; i < w->n_symbols; i++) {
     if (out->want_spans)
-      out->spans[out->n] = (struct ka_token_span){(int64_t)at, (int64_t)(at + w->symbols[i].len)};
+      out->spans[out->n] = (struct ka_tok_span){(int64_t)at, (int64_t)(at + w->symbols[i].len)};
     at += w->symbols[i].len;
     out->ids[out->n++] = (int32_t)w->symbols[i].id;
   }
@@ -360,9 +361,9 @@ static uint64_t mix(uint64_t a, uint64_t b) {
 }
 
 /* One word that no cut divides. */
-static ka_status encode_word(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
+static ka_status encode_word(struct ka_ctx *ctx, const struct ka_tok_bpe *b, struct ka_bpe_work *w,
                              const char *s, size_t n, bool bytes, size_t at,
-                             struct ka_tokens *out) {
+                             struct ka_tok_tokens *out) {
   int64_t from = out->n;
   if (n < SMALL_KEY) {
     uint64_t key[2] = {0};
@@ -398,17 +399,19 @@ static ka_status encode_word(struct ka_ctx *ctx, const struct ka_bpe *b, struct 
 
 /* --- cuts ------------------------------------------------------------------------------------ */
 
-static bool may_join(const struct ka_bpe *b, uint32_t x, uint32_t y) {
-  uint64_t bit = ka_joined_bit(x, y);
+static bool may_join(const struct ka_tok_bpe *b, uint32_t x, uint32_t y) {
+  uint64_t bit = ka_tok_joined_bit(x, y);
   return b->joined[bit >> 6] >> (bit & 63) & 1;
 }
 
-static ka_status encode_cut_bytes(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
-                                  const char *s, size_t n, struct ka_tokens *out) {
+static ka_status encode_cut_bytes(struct ka_ctx *ctx, const struct ka_tok_bpe *b,
+                                  struct ka_bpe_work *w, const char *s, size_t n,
+                                  struct ka_tok_tokens *out) {
   size_t from = 0;
   for (size_t i = 1; i < n; i++) {
     unsigned char x = (unsigned char)s[i - 1], y = (unsigned char)s[i];
-    if (may_join(b, ka_byte_char(x), ka_byte_char(y)) || b->byte_id[x] < 0 || b->byte_id[y] < 0)
+    if (may_join(b, ka_tok_byte_char(x), ka_tok_byte_char(y)) || b->byte_id[x] < 0 ||
+        b->byte_id[y] < 0)
       continue;
     KA_TRY(encode_word(ctx, b, w, s + from, i - from, true, from, out));
     from = i;
@@ -416,8 +419,9 @@ static ka_status encode_cut_bytes(struct ka_ctx *ctx, const struct ka_bpe *b, st
   return encode_word(ctx, b, w, s + from, n - from, true, from, out);
 }
 
-static ka_status encode_cut_chars(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
-                                  const char *s, size_t n, struct ka_tokens *out) {
+static ka_status encode_cut_chars(struct ka_ctx *ctx, const struct ka_tok_bpe *b,
+                                  struct ka_bpe_work *w, const char *s, size_t n,
+                                  struct ka_tok_tokens *out) {
   uint32_t x, y;
   size_t from = 0, x_at = 0, at = (size_t)ka_utf8_next(s, &x);
   while (at < n) {
@@ -438,23 +442,24 @@ static ka_status spell(struct ka_ctx *ctx, struct ka_bpe_work *w, const char *s,
   ka_str_clear(&w->spelled);
   KA_TRY(ka_str_reserve(ctx, &w->spelled, 2 * n));
   for (size_t i = 0; i < n; i++)
-    w->spelled.len +=
-        (size_t)ka_utf8_encode(ka_byte_char((unsigned char)s[i]), w->spelled.data + w->spelled.len);
+    w->spelled.len += (size_t)ka_utf8_encode(ka_tok_byte_char((unsigned char)s[i]),
+                                             w->spelled.data + w->spelled.len);
   return KA_STATUS_OK;
 }
 
-ka_status ka_bpe_encode(struct ka_ctx *ctx, const struct ka_bpe *b, struct ka_bpe_work *w,
-                        const char *s, size_t n, bool bytes, struct ka_tokens *out) {
+ka_status ka_tok_bpe_encode(struct ka_ctx *ctx, const struct ka_tok_bpe *b, struct ka_bpe_work *w,
+                            const char *s, size_t n, bool bytes, struct ka_tok_tokens *out) {
   if (n == 0) return KA_STATUS_OK;
   if (b->ignore_merges) {
     int32_t id = -1;
     if (n <= b->longest) {
       if (bytes) KA_TRY(spell(ctx, w, s, n));
-      id = bytes ? ka_bpe_find_own(b, w->spelled.data, w->spelled.len) : ka_bpe_find_own(b, s, n);
+      id = bytes ? ka_tok_bpe_find_own(b, w->spelled.data, w->spelled.len)
+                 : ka_tok_bpe_find_own(b, s, n);
     }
     if (id >= 0) {
       KA_TRY(reserve(ctx, out, 1));
-      if (out->want_spans) out->spans[out->n] = (struct ka_token_span){0, (int64_t)n};
+      if (out->want_spans) out->spans[out->n] = (struct ka_tok_span){0, (int64_t)n};
       out->ids[out->n++] = id;
       return KA_STATUS_OK;
     }

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-ka_status ka_pieces_push(struct ka_ctx *ctx, struct ka_pieces *p, const char *s, size_t n) {
+ka_status ka_tok_pieces_push(struct ka_ctx *ctx, struct ka_tok_pieces *p, const char *s, size_t n) {
   void *ends = p->ends;
   KA_TRY(ka_grow(ctx, &ends, &p->cap, p->n + 1, sizeof *p->ends, "decoded tokens"));
   p->ends = ends;
@@ -14,7 +14,7 @@ ka_status ka_pieces_push(struct ka_ctx *ctx, struct ka_pieces *p, const char *s,
   return KA_STATUS_OK;
 }
 
-static const char *piece(const struct ka_pieces *p, int64_t i, size_t *n) {
+static const char *piece(const struct ka_tok_pieces *p, int64_t i, size_t *n) {
   size_t from = i ? p->ends[i - 1] : 0;
   *n = p->ends[i] - from;
   return p->text.data ? p->text.data + from : "";
@@ -45,7 +45,8 @@ static ka_status append_lossy(struct ka_ctx *ctx, struct ka_str *out, const char
 }
 
 /* All tokens' characters to bytes; a token with a character outside the alphabet stays as it is. */
-static ka_status dec_bytes(struct ka_ctx *ctx, const struct ka_pieces *in, struct ka_pieces *out) {
+static ka_status dec_bytes(struct ka_ctx *ctx, const struct ka_tok_pieces *in,
+                           struct ka_tok_pieces *out) {
   struct ka_str raw = {0};
   ka_status st = KA_STATUS_OK;
   for (int64_t i = 0; i < in->n; i++) {
@@ -56,7 +57,7 @@ static ka_status dec_bytes(struct ka_ctx *ctx, const struct ka_pieces *in, struc
     for (size_t k = 0; k < n && whole;) {
       uint32_t cp;
       k += (size_t)ka_utf8_next(s + k, &cp);
-      int byte = ka_char_byte(cp);
+      int byte = ka_tok_char_byte(cp);
       whole = byte >= 0;
       if (whole) raw.data[raw.len++] = (char)byte;
     }
@@ -65,29 +66,29 @@ static ka_status dec_bytes(struct ka_ctx *ctx, const struct ka_pieces *in, struc
     KA_TRY_GOTO(ka_str_append(ctx, &raw, s, n), out);
   }
   KA_TRY_GOTO(append_lossy(ctx, &out->text, raw.data, raw.len), out);
-  KA_TRY_GOTO(ka_pieces_push(ctx, out, "", 0), out);
+  KA_TRY_GOTO(ka_tok_pieces_push(ctx, out, "", 0), out);
 out:
   ka_str_deinit(&raw);
   return st;
 }
 
-static ka_status dec_replace(struct ka_ctx *ctx, const struct ka_unicode *u,
-                             const struct ka_part *p, struct ka_rx_scan *scan,
-                             const struct ka_pieces *in, struct ka_pieces *out) {
+static ka_status dec_replace(struct ka_ctx *ctx, const struct ka_tok_unicode *u,
+                             const struct ka_tok_part *p, struct ka_rx_scan *scan,
+                             const struct ka_tok_pieces *in, struct ka_tok_pieces *out) {
   for (int64_t i = 0; i < in->n; i++) {
-    struct ka_finder f;
+    struct ka_tok_finder f;
     ka_status st = KA_STATUS_OK;
     size_t n, b, e;
     bool match;
     const char *s = piece(in, i, &n);
     if (n > 0) {
-      ka_find_begin(&f, &p->find, u, scan, s, n);
-      while (ka_find_next(ctx, &f, &st, &b, &e, &match))
+      ka_tok_find_begin(&f, &p->find, u, scan, s, n);
+      while (ka_tok_find_next(ctx, &f, &st, &b, &e, &match))
         KA_TRY(match ? ka_str_append(ctx, &out->text, p->text, p->text_n)
                      : ka_str_append(ctx, &out->text, s + b, e - b));
       KA_TRY(st);
     }
-    KA_TRY(ka_pieces_push(ctx, out, "", 0));
+    KA_TRY(ka_tok_pieces_push(ctx, out, "", 0));
   }
   return KA_STATUS_OK;
 }
@@ -105,19 +106,19 @@ static int byte_of(const char *s, size_t n) {
   return low < 0 || high < 0 ? -1 : high * 16 + low;
 }
 
-static ka_status flush_bytes(struct ka_ctx *ctx, struct ka_str *run, struct ka_pieces *out) {
+static ka_status flush_bytes(struct ka_ctx *ctx, struct ka_str *run, struct ka_tok_pieces *out) {
   if (run->len == 0) return KA_STATUS_OK;
   if (ka_utf8_check(run->data, run->len) == run->len) {
-    KA_TRY(ka_pieces_push(ctx, out, run->data, run->len));
+    KA_TRY(ka_tok_pieces_push(ctx, out, run->data, run->len));
   } else {
-    for (size_t i = 0; i < run->len; i++) KA_TRY(ka_pieces_push(ctx, out, "\xEF\xBF\xBD", 3));
+    for (size_t i = 0; i < run->len; i++) KA_TRY(ka_tok_pieces_push(ctx, out, "\xEF\xBF\xBD", 3));
   }
   ka_str_clear(run);
   return KA_STATUS_OK;
 }
 
-static ka_status dec_byte_fallback(struct ka_ctx *ctx, const struct ka_pieces *in,
-                                   struct ka_pieces *out) {
+static ka_status dec_byte_fallback(struct ka_ctx *ctx, const struct ka_tok_pieces *in,
+                                   struct ka_tok_pieces *out) {
   struct ka_str run = {0};
   ka_status st = KA_STATUS_OK;
   for (int64_t i = 0; i < in->n; i++) {
@@ -130,7 +131,7 @@ static ka_status dec_byte_fallback(struct ka_ctx *ctx, const struct ka_pieces *i
       continue;
     }
     KA_TRY_GOTO(flush_bytes(ctx, &run, out), out);
-    KA_TRY_GOTO(ka_pieces_push(ctx, out, s, n), out);
+    KA_TRY_GOTO(ka_tok_pieces_push(ctx, out, s, n), out);
   }
   KA_TRY_GOTO(flush_bytes(ctx, &run, out), out);
 out:
@@ -142,8 +143,8 @@ static bool begins(const char *s, size_t n, const char *with, size_t with_n) {
   return n >= with_n && memcmp(s, with, with_n) == 0;
 }
 
-static ka_status dec_strip(struct ka_ctx *ctx, const struct ka_part *p, const struct ka_pieces *in,
-                           struct ka_pieces *out) {
+static ka_status dec_strip(struct ka_ctx *ctx, const struct ka_tok_part *p,
+                           const struct ka_tok_pieces *in, struct ka_tok_pieces *out) {
   for (int64_t i = 0; i < in->n; i++) {
     size_t n;
     const char *s = piece(in, i, &n);
@@ -155,7 +156,7 @@ static ka_status dec_strip(struct ka_ctx *ctx, const struct ka_part *p, const st
       if (memcmp(s + n - p->text_n, p->text, p->text_n) != 0) break;
       n -= p->text_n;
     }
-    KA_TRY(ka_pieces_push(ctx, out, s, n));
+    KA_TRY(ka_tok_pieces_push(ctx, out, s, n));
   }
   return KA_STATUS_OK;
 }
@@ -175,25 +176,25 @@ static ka_status put_replaced(struct ka_ctx *ctx, struct ka_str *out, const char
   return KA_STATUS_OK;
 }
 
-static ka_status dec_metaspace(struct ka_ctx *ctx, const struct ka_part *p,
-                               const struct ka_pieces *in, struct ka_pieces *out) {
+static ka_status dec_metaspace(struct ka_ctx *ctx, const struct ka_tok_part *p,
+                               const struct ka_tok_pieces *in, struct ka_tok_pieces *out) {
   for (int64_t i = 0; i < in->n; i++) {
     size_t n;
     const char *s = piece(in, i, &n);
     const char *to = i == 0 && p->scheme != KA_PREPEND_NEVER ? "" : " ";
     KA_TRY(put_replaced(ctx, &out->text, s, n, p->text, p->text_n, to));
-    KA_TRY(ka_pieces_push(ctx, out, "", 0));
+    KA_TRY(ka_tok_pieces_push(ctx, out, "", 0));
   }
   return KA_STATUS_OK;
 }
 
-static ka_status dec_bpe(struct ka_ctx *ctx, const struct ka_part *p, const struct ka_pieces *in,
-                         struct ka_pieces *out) {
+static ka_status dec_bpe(struct ka_ctx *ctx, const struct ka_tok_part *p,
+                         const struct ka_tok_pieces *in, struct ka_tok_pieces *out) {
   for (int64_t i = 0; i < in->n; i++) {
     size_t n;
     const char *s = piece(in, i, &n);
     KA_TRY(put_replaced(ctx, &out->text, s, n, p->text, p->text_n, i == in->n - 1 ? "" : " "));
-    KA_TRY(ka_pieces_push(ctx, out, "", 0));
+    KA_TRY(ka_tok_pieces_push(ctx, out, "", 0));
   }
   return KA_STATUS_OK;
 }
@@ -219,8 +220,8 @@ out:
   return st;
 }
 
-static ka_status dec_wordpiece(struct ka_ctx *ctx, const struct ka_part *p,
-                               const struct ka_pieces *in, struct ka_pieces *out) {
+static ka_status dec_wordpiece(struct ka_ctx *ctx, const struct ka_tok_part *p,
+                               const struct ka_tok_pieces *in, struct ka_tok_pieces *out) {
   struct ka_str word = {0};
   ka_status st = KA_STATUS_OK;
   for (int64_t i = 0; i < in->n; i++) {
@@ -232,16 +233,16 @@ static ka_status dec_wordpiece(struct ka_ctx *ctx, const struct ka_part *p,
     if (i > 0 && !glued) KA_TRY_GOTO(ka_str_puts(ctx, &word, " "), out);
     KA_TRY_GOTO(ka_str_append(ctx, &word, s + skip, n - skip), out);
     if (p->left) KA_TRY_GOTO(clean_up(ctx, &word), out);
-    KA_TRY_GOTO(ka_pieces_push(ctx, out, word.data, word.len), out);
+    KA_TRY_GOTO(ka_tok_pieces_push(ctx, out, word.data, word.len), out);
   }
 out:
   ka_str_deinit(&word);
   return st;
 }
 
-static ka_status run_one(struct ka_ctx *ctx, const struct ka_unicode *u, const struct ka_part *p,
-                         struct ka_rx_scan *scan, const struct ka_pieces *in,
-                         struct ka_pieces *out) {
+static ka_status run_one(struct ka_ctx *ctx, const struct ka_tok_unicode *u,
+                         const struct ka_tok_part *p, struct ka_rx_scan *scan,
+                         const struct ka_tok_pieces *in, struct ka_tok_pieces *out) {
   switch (p->kind) {
   case KA_DEC_BYTES:
     return dec_bytes(ctx, in, out);
@@ -250,7 +251,7 @@ static ka_status run_one(struct ka_ctx *ctx, const struct ka_unicode *u, const s
   case KA_DEC_BYTE_FALLBACK:
     return dec_byte_fallback(ctx, in, out);
   case KA_DEC_FUSE:
-    return ka_pieces_push(ctx, out, in->text.data, in->text.len);
+    return ka_tok_pieces_push(ctx, out, in->text.data, in->text.len);
   case KA_DEC_STRIP:
     return dec_strip(ctx, p, in, out);
   case KA_DEC_METASPACE:
@@ -265,15 +266,15 @@ static ka_status run_one(struct ka_ctx *ctx, const struct ka_unicode *u, const s
   return KA_STATUS_OK;
 }
 
-ka_status ka_decode_parts(struct ka_ctx *ctx, const struct ka_unicode *u,
-                          const struct ka_parts *parts, struct ka_rx_scan *scan,
-                          struct ka_pieces *in, struct ka_pieces *other,
-                          struct ka_pieces **result) {
+ka_status ka_tok_decode_parts(struct ka_ctx *ctx, const struct ka_tok_unicode *u,
+                              const struct ka_tok_parts *parts, struct ka_rx_scan *scan,
+                              struct ka_tok_pieces *in, struct ka_tok_pieces *other,
+                              struct ka_tok_pieces **result) {
   for (int64_t i = 0; i < parts->n; i++) {
     ka_str_clear(&other->text);
     other->n = 0;
     KA_TRY(run_one(ctx, u, &parts->items[i], scan, in, other));
-    struct ka_pieces *swap = in;
+    struct ka_tok_pieces *swap = in;
     in = other;
     other = swap;
   }

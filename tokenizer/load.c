@@ -10,7 +10,7 @@
 
 struct loader {
   struct ka_arena *a;
-  struct ka_parts *parts;
+  struct ka_tok_parts *parts;
   const struct reader *readers;
   const char *sequence_key; /* where Sequence keeps its list */
 };
@@ -21,7 +21,7 @@ struct reader {
   const char *refuse; /* why it is not supported, with read NULL */
 };
 
-static ka_status add(struct loader *l, struct ka_part part) {
+static ka_status add(struct loader *l, struct ka_tok_part part) {
   struct ka_ctx *ctx = l->a->ctx;
   void *p = l->parts->items;
   KA_TRY(ka_grow(ctx, &p, &l->parts->cap, l->parts->n + 1, sizeof part, "tokenizer parts"));
@@ -105,7 +105,7 @@ static ka_status need_count(struct loader *l, const json_t *v, const char *key, 
 
 /* {"String": S} or {"Regex": R}. */
 static ka_status need_pattern(struct loader *l, const json_t *v, const char *where,
-                              struct ka_find *find) {
+                              struct ka_tok_find *find) {
   struct ka_ctx *ctx = l->a->ctx;
   const json_t *pattern = json_object_get(v, "pattern");
   const json_t *text = json_object_get(pattern, "String"), *rx = json_object_get(pattern, "Regex");
@@ -121,9 +121,9 @@ static ka_status need_pattern(struct loader *l, const json_t *v, const char *whe
   }
   const char *s = rx ? json_string_value(rx) : "";
   size_t n = rx ? json_string_length(rx) : 0;
-  if (ka_scan_known(s, n, find)) return KA_STATUS_OK;
+  if (ka_tok_scan_known(s, n, find)) return KA_STATUS_OK;
   find->kind = KA_FIND_REGEX;
-  return ka_rx_compile(ctx, &find->rx, s, n, where);
+  return ka_tok_rx_compile(ctx, &find->rx, s, n, where);
 }
 
 static ka_status need_word(struct ka_ctx *ctx, const json_t *v, const char *key, const char *where,
@@ -136,18 +136,18 @@ static ka_status need_word(struct ka_ctx *ctx, const json_t *v, const char *key,
 }
 
 static ka_status need_behavior(struct ka_ctx *ctx, const json_t *v, const char *where,
-                               enum ka_behavior *out) {
+                               enum ka_tok_behavior *out) {
   static const char *const words[] = {"Removed",        "Isolated",   "MergedWithPrevious",
                                       "MergedWithNext", "Contiguous", NULL};
   int i;
   KA_TRY(need_word(ctx, v, "behavior", where, words, &i));
-  *out = (enum ka_behavior)i;
+  *out = (enum ka_tok_behavior)i;
   return KA_STATUS_OK;
 }
 
 /* --- normalizers ----------------------------------------------------------------------------- */
 
-static int map_lowercase(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
+static int map_lowercase(const struct ka_tok_unicode *u, uint32_t cp, uint32_t out[3]) {
   (void)u;
   if (cp < 128) return out[0] = cp >= 'A' && cp <= 'Z' ? cp + 32 : cp, 1;
   if (cp == 0x130) return out[0] = 'i', out[1] = 0x307, 2;
@@ -164,16 +164,16 @@ static int map_lowercase(const struct ka_unicode *u, uint32_t cp, uint32_t out[3
   return out[0] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), 1;
 }
 
-static int map_no_marks(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
-  return out[0] = cp, !(ka_uc_of(u, cp) & KA_UC_MARK);
+static int map_no_marks(const struct ka_tok_unicode *u, uint32_t cp, uint32_t out[3]) {
+  return out[0] = cp, !(ka_tok_uc_of(u, cp) & KA_UC_MARK);
 }
 
-static int map_no_spacing_marks(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
-  if (!(ka_uc_of(u, cp) & KA_UC_MARK)) return out[0] = cp, 1;
+static int map_no_spacing_marks(const struct ka_tok_unicode *u, uint32_t cp, uint32_t out[3]) {
+  if (!(ka_tok_uc_of(u, cp) & KA_UC_MARK)) return out[0] = cp, 1;
   return out[0] = cp, utf8proc_category((utf8proc_int32_t)cp) != UTF8PROC_CATEGORY_MN;
 }
 
-static int map_nmt(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
+static int map_nmt(const struct ka_tok_unicode *u, uint32_t cp, uint32_t out[3]) {
   (void)u;
   bool dropped = (cp >= 1 && cp <= 8) || cp == 0xB || (cp >= 0xE && cp <= 0x1F) || cp == 0x7F ||
                  cp == 0x8F || cp == 0x9F;
@@ -183,8 +183,8 @@ static int map_nmt(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
   return out[0] = space ? ' ' : cp, !dropped;
 }
 
-static int map_bert_clean(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
-  bool blank = (ka_uc_of(u, cp) & KA_UC_SPACE) != 0;
+static int map_bert_clean(const struct ka_tok_unicode *u, uint32_t cp, uint32_t out[3]) {
+  bool blank = (ka_tok_uc_of(u, cp) & KA_UC_SPACE) != 0;
   utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
   bool control =
       c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_CO;
@@ -195,7 +195,7 @@ static int map_bert_clean(const struct ka_unicode *u, uint32_t cp, uint32_t out[
   return out[0] = blank ? ' ' : cp, 1;
 }
 
-static int map_bert_chinese(const struct ka_unicode *u, uint32_t cp, uint32_t out[3]) {
+static int map_bert_chinese(const struct ka_tok_unicode *u, uint32_t cp, uint32_t out[3]) {
   static const uint32_t blocks[][2] = {{0x4E00, 0x9FFF},   {0x3400, 0x4DBF},   {0x20000, 0x2A6DF},
                                        {0x2A700, 0x2B73F}, {0x2B740, 0x2B81F}, {0x2B920, 0x2CEAF},
                                        {0xF900, 0xFAFF},   {0x2F800, 0x2FA1F}};
@@ -210,11 +210,11 @@ static ka_status read_form(struct loader *l, const json_t *v, const char *where)
   struct ka_ctx *ctx = l->a->ctx;
   int i;
   KA_TRY(need_word(ctx, v, "type", where, names, &i));
-  return add(l, (struct ka_part){.kind = KA_NORM_FORM, .form = (enum ka_nf)i});
+  return add(l, (struct ka_tok_part){.kind = KA_NORM_FORM, .form = (enum ka_tok_nf)i});
 }
 
 static ka_status add_map(struct loader *l, ka_map_fn map) {
-  return add(l, (struct ka_part){.kind = KA_NORM_MAP, .map = map});
+  return add(l, (struct ka_tok_part){.kind = KA_NORM_MAP, .map = map});
 }
 
 static ka_status read_lowercase(struct loader *l, const json_t *v, const char *where) {
@@ -242,7 +242,7 @@ static ka_status read_bert(struct loader *l, const json_t *v, const char *where)
   if (clean) KA_TRY(add_map(l, map_bert_clean));
   if (chinese) KA_TRY(add_map(l, map_bert_chinese));
   if (accents) {
-    KA_TRY(add(l, (struct ka_part){.kind = KA_NORM_FORM, .form = KA_NFD}));
+    KA_TRY(add(l, (struct ka_tok_part){.kind = KA_NORM_FORM, .form = KA_NFD}));
     KA_TRY(add_map(l, map_no_spacing_marks));
   }
   return lowercase ? add_map(l, map_lowercase) : KA_STATUS_OK;
@@ -250,19 +250,19 @@ static ka_status read_bert(struct loader *l, const json_t *v, const char *where)
 
 static ka_status read_prepend(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_NORM_PREPEND};
+  struct ka_tok_part p = {.kind = KA_NORM_PREPEND};
   KA_TRY(need_text(l, v, "prepend", where, &p.text, &p.text_n));
   return add(l, p);
 }
 
 static ka_status read_replace_as(struct loader *l, const json_t *v, const char *where,
-                                 enum ka_part_kind kind) {
+                                 enum ka_tok_part_kind kind) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = kind};
+  struct ka_tok_part p = {.kind = kind};
   KA_TRY(need_text(l, v, "content", where, &p.text, &p.text_n));
   KA_TRY(need_pattern(l, v, where, &p.find));
   ka_status st = add(l, p);
-  if (st.code != KA_OK) ka_rx_free(p.find.rx);
+  if (st.code != KA_OK) ka_tok_rx_free(p.find.rx);
   return st;
 }
 
@@ -272,7 +272,7 @@ static ka_status read_replace(struct loader *l, const json_t *v, const char *whe
 
 static ka_status read_strip(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_NORM_STRIP};
+  struct ka_tok_part p = {.kind = KA_NORM_STRIP};
   KA_TRY(need_bool(l, v, "strip_left", where, &p.left));
   KA_TRY(need_bool(l, v, "strip_right", where, &p.right));
   return add(l, p);
@@ -280,7 +280,7 @@ static ka_status read_strip(struct loader *l, const json_t *v, const char *where
 
 static ka_status read_norm_bytes(struct loader *l, const json_t *v, const char *where) {
   (void)v, (void)where;
-  return add(l, (struct ka_part){.kind = KA_NORM_BYTES});
+  return add(l, (struct ka_tok_part){.kind = KA_NORM_BYTES});
 }
 
 static const struct reader normalizers[] = {
@@ -311,30 +311,30 @@ static ka_status read_byte_level(struct loader *l, const json_t *v, const char *
   KA_TRY(need_bool(l, v, "add_prefix_space", where, &prefix));
   KA_TRY(need_bool(l, v, "trim_offsets", where, &trim));
   KA_TRY(ka_json_bool_or(ctx, where, v, "use_regex", true, &regex));
-  if (prefix) KA_TRY(add(l, (struct ka_part){.kind = KA_PRE_PREFIX_SPACE}));
+  if (prefix) KA_TRY(add(l, (struct ka_tok_part){.kind = KA_PRE_PREFIX_SPACE}));
   if (regex) {
-    struct ka_part p = {.kind = KA_PRE_SPLIT, .behavior = KA_ISOLATED};
-    KA_NEVER(ctx, !ka_scan_known(gpt2_pattern, sizeof gpt2_pattern - 1, &p.find));
+    struct ka_tok_part p = {.kind = KA_PRE_SPLIT, .behavior = KA_ISOLATED};
+    KA_NEVER(ctx, !ka_tok_scan_known(gpt2_pattern, sizeof gpt2_pattern - 1, &p.find));
     KA_TRY(add(l, p));
   }
-  return add(l, (struct ka_part){.kind = KA_PRE_BYTES});
+  return add(l, (struct ka_tok_part){.kind = KA_PRE_BYTES});
 }
 
 static ka_status read_split(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_PRE_SPLIT};
+  struct ka_tok_part p = {.kind = KA_PRE_SPLIT};
   KA_TRY(need_behavior(ctx, v, where, &p.behavior));
   KA_TRY(need_bool(l, v, "invert", where, &p.invert));
   KA_TRY(need_pattern(l, v, where, &p.find));
   ka_status st = add(l, p);
-  if (st.code != KA_OK) ka_rx_free(p.find.rx);
+  if (st.code != KA_OK) ka_tok_rx_free(p.find.rx);
   return st;
 }
 
-static ka_status add_class(struct loader *l, uint16_t uc, enum ka_behavior behavior) {
-  return add(l, (struct ka_part){.kind = KA_PRE_SPLIT,
-                                 .behavior = behavior,
-                                 .find = {.kind = KA_FIND_CLASS, .uc = uc}});
+static ka_status add_class(struct loader *l, uint16_t uc, enum ka_tok_behavior behavior) {
+  return add(l, (struct ka_tok_part){.kind = KA_PRE_SPLIT,
+                                     .behavior = behavior,
+                                     .find = {.kind = KA_FIND_CLASS, .uc = uc}});
 }
 
 static ka_status read_digits(struct loader *l, const json_t *v, const char *where) {
@@ -346,7 +346,7 @@ static ka_status read_digits(struct loader *l, const json_t *v, const char *wher
 
 static ka_status read_punctuation(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  enum ka_behavior behavior = KA_ISOLATED;
+  enum ka_tok_behavior behavior = KA_ISOLATED;
   if (json_object_get(v, "behavior")) KA_TRY(need_behavior(ctx, v, where, &behavior));
   return add_class(l, KA_UC_PUNCT, behavior);
 }
@@ -355,12 +355,12 @@ static ka_status read_whitespace(struct loader *l, const json_t *v, const char *
   static const char word[] = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}]+|"
                              "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}\\s]+";
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_PRE_SPLIT, .behavior = KA_REMOVED, .invert = true};
+  struct ka_tok_part p = {.kind = KA_PRE_SPLIT, .behavior = KA_REMOVED, .invert = true};
   (void)v;
   p.find.kind = KA_FIND_REGEX;
-  KA_TRY(ka_rx_compile(ctx, &p.find.rx, word, sizeof word - 1, where));
+  KA_TRY(ka_tok_rx_compile(ctx, &p.find.rx, word, sizeof word - 1, where));
   ka_status st = add(l, p);
-  if (st.code != KA_OK) ka_rx_free(p.find.rx);
+  if (st.code != KA_OK) ka_tok_rx_free(p.find.rx);
   return st;
 }
 
@@ -378,7 +378,7 @@ static ka_status read_bert_pre(struct loader *l, const json_t *v, const char *wh
 
 static ka_status read_delimiter(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_PRE_SPLIT, .behavior = KA_REMOVED};
+  struct ka_tok_part p = {.kind = KA_PRE_SPLIT, .behavior = KA_REMOVED};
   p.find.kind = KA_FIND_TEXT;
   KA_TRY(need_char(l, v, "delimiter", where, &p.find.text, &p.find.n));
   return add(l, p);
@@ -386,13 +386,13 @@ static ka_status read_delimiter(struct loader *l, const json_t *v, const char *w
 
 static ka_status read_fixed(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_PRE_FIXED, .start = 5};
+  struct ka_tok_part p = {.kind = KA_PRE_FIXED, .start = 5};
   if (json_object_get(v, "length")) KA_TRY(need_count(l, v, "length", where, 1, &p.start));
   return add(l, p);
 }
 
-static ka_status metaspace(struct loader *l, const json_t *v, const char *where, struct ka_part *p,
-                           bool *split) {
+static ka_status metaspace(struct loader *l, const json_t *v, const char *where,
+                           struct ka_tok_part *p, bool *split) {
   static const char *const schemes[] = {"first", "never", "always", NULL};
   struct ka_ctx *ctx = l->a->ctx;
   int scheme = KA_PREPEND_ALWAYS;
@@ -405,20 +405,21 @@ static ka_status metaspace(struct loader *l, const json_t *v, const char *where,
   if (!prefix && json_object_get(v, "prepend_scheme") && scheme != KA_PREPEND_NEVER)
     return ka_fail(ctx, KA_E_INPUT, "%s: add_prefix_space false contradicts prepend_scheme \"%s\"",
                    where, schemes[scheme]);
-  p->scheme = prefix ? (enum ka_prepend_scheme)scheme : KA_PREPEND_NEVER;
+  p->scheme = prefix ? (enum ka_tok_prepend_scheme)scheme : KA_PREPEND_NEVER;
   return KA_STATUS_OK;
 }
 
 static ka_status read_metaspace(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_PRE_METASPACE};
+  struct ka_tok_part p = {.kind = KA_PRE_METASPACE};
   bool split;
   KA_TRY(metaspace(l, v, where, &p, &split));
   KA_TRY(add(l, p));
   if (!split) return KA_STATUS_OK;
-  return add(l, (struct ka_part){.kind = KA_PRE_SPLIT,
-                                 .behavior = KA_MERGED_WITH_NEXT,
-                                 .find = {.kind = KA_FIND_TEXT, .text = p.text, .n = p.text_n}});
+  return add(l,
+             (struct ka_tok_part){.kind = KA_PRE_SPLIT,
+                                  .behavior = KA_MERGED_WITH_NEXT,
+                                  .find = {.kind = KA_FIND_TEXT, .text = p.text, .n = p.text_n}});
 }
 
 static const struct reader pretokenizers[] = {
@@ -441,7 +442,7 @@ static const struct reader pretokenizers[] = {
 
 static ka_status read_dec_bytes(struct loader *l, const json_t *v, const char *where) {
   (void)v, (void)where;
-  return add(l, (struct ka_part){.kind = KA_DEC_BYTES});
+  return add(l, (struct ka_tok_part){.kind = KA_DEC_BYTES});
 }
 
 static ka_status read_dec_replace(struct loader *l, const json_t *v, const char *where) {
@@ -450,17 +451,17 @@ static ka_status read_dec_replace(struct loader *l, const json_t *v, const char 
 
 static ka_status read_dec_byte_fallback(struct loader *l, const json_t *v, const char *where) {
   (void)v, (void)where;
-  return add(l, (struct ka_part){.kind = KA_DEC_BYTE_FALLBACK});
+  return add(l, (struct ka_tok_part){.kind = KA_DEC_BYTE_FALLBACK});
 }
 
 static ka_status read_dec_fuse(struct loader *l, const json_t *v, const char *where) {
   (void)v, (void)where;
-  return add(l, (struct ka_part){.kind = KA_DEC_FUSE});
+  return add(l, (struct ka_tok_part){.kind = KA_DEC_FUSE});
 }
 
 static ka_status read_dec_strip(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_DEC_STRIP};
+  struct ka_tok_part p = {.kind = KA_DEC_STRIP};
   KA_TRY(need_char(l, v, "content", where, &p.text, &p.text_n));
   KA_TRY(need_count(l, v, "start", where, 0, &p.start));
   KA_TRY(need_count(l, v, "stop", where, 0, &p.stop));
@@ -469,7 +470,7 @@ static ka_status read_dec_strip(struct loader *l, const json_t *v, const char *w
 
 static ka_status read_dec_metaspace(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_DEC_METASPACE};
+  struct ka_tok_part p = {.kind = KA_DEC_METASPACE};
   bool split;
   KA_TRY(metaspace(l, v, where, &p, &split));
   return add(l, p);
@@ -477,14 +478,14 @@ static ka_status read_dec_metaspace(struct loader *l, const json_t *v, const cha
 
 static ka_status read_dec_bpe(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_DEC_BPE};
+  struct ka_tok_part p = {.kind = KA_DEC_BPE};
   KA_TRY(need_text(l, v, "suffix", where, &p.text, &p.text_n));
   return add(l, p);
 }
 
 static ka_status read_dec_wordpiece(struct loader *l, const json_t *v, const char *where) {
   struct ka_ctx *ctx = l->a->ctx;
-  struct ka_part p = {.kind = KA_DEC_WORDPIECE};
+  struct ka_tok_part p = {.kind = KA_DEC_WORDPIECE};
   KA_TRY(need_text(l, v, "prefix", where, &p.text, &p.text_n));
   KA_TRY(need_bool(l, v, "cleanup", where, &p.left));
   return add(l, p);
@@ -503,26 +504,26 @@ static const struct reader decoders[] = {
     {NULL, NULL, NULL},
 };
 
-ka_status ka_load_normalizer(struct ka_arena *a, const json_t *v, const char *where,
-                             struct ka_parts *parts) {
+ka_status ka_tok_load_normalizer(struct ka_arena *a, const json_t *v, const char *where,
+                                 struct ka_tok_parts *parts) {
   struct loader l = {a, parts, normalizers, "normalizers"};
   return load_any(&l, v, where);
 }
 
-ka_status ka_load_pretokenizer(struct ka_arena *a, const json_t *v, const char *where,
-                               struct ka_parts *parts) {
+ka_status ka_tok_load_pretokenizer(struct ka_arena *a, const json_t *v, const char *where,
+                                   struct ka_tok_parts *parts) {
   struct loader l = {a, parts, pretokenizers, "pretokenizers"};
   return load_any(&l, v, where);
 }
 
-ka_status ka_load_decoder(struct ka_arena *a, const json_t *v, const char *where,
-                          struct ka_parts *parts) {
+ka_status ka_tok_load_decoder(struct ka_arena *a, const json_t *v, const char *where,
+                              struct ka_tok_parts *parts) {
   struct loader l = {a, parts, decoders, "decoders"};
   return load_any(&l, v, where);
 }
 
-void ka_parts_deinit(struct ka_parts *parts) {
-  for (int64_t i = 0; i < parts->n; i++) ka_rx_free(parts->items[i].find.rx);
+void ka_tok_parts_deinit(struct ka_tok_parts *parts) {
+  for (int64_t i = 0; i < parts->n; i++) ka_tok_rx_free(parts->items[i].find.rx);
   ka_free(parts->items);
-  *parts = (struct ka_parts){0};
+  *parts = (struct ka_tok_parts){0};
 }

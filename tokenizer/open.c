@@ -19,8 +19,8 @@ static ka_status number_added(struct ka_ctx *ctx, struct ka_tokenizer *t, const 
   KA_TRY(ka_arena_alloc_n(&t->arena, &p, t->bpe.n_ids + t->added.n, sizeof(int64_t), "added ids"));
   int64_t *seen = p; /* by id: index + 1 of the item that has it */
   for (int64_t i = 0; i < t->added.n; i++) {
-    struct ka_added item = t->added.items[i];
-    int64_t id = ka_bpe_find(&t->bpe, item.content, item.content_n);
+    struct ka_tok_added item = t->added.items[i];
+    int64_t id = ka_tok_bpe_find(&t->bpe, item.content, item.content_n);
     bool known = id >= 0;
     if (!known) id = next++;
     if (id != item.id)
@@ -33,7 +33,7 @@ static ka_status number_added(struct ka_ctx *ctx, struct ka_tokenizer *t, const 
                      "%s: added token \"%.60s\" would get id %lld, which token \"%.60s\" has; the "
                      "vocabulary has holes",
                      what, item.content, (long long)id, t->bpe.tokens[id].s);
-    if (!known) ka_bpe_add(&t->bpe, (int32_t)id, item.content, item.content_n, true);
+    if (!known) ka_tok_bpe_add(&t->bpe, (int32_t)id, item.content, item.content_n, true);
     item.id = (int32_t)id;
     if (seen[id] == 0) seen[id] = ++kept;
     t->added.items[seen[id] - 1] = item;
@@ -43,23 +43,23 @@ static ka_status number_added(struct ka_ctx *ctx, struct ka_tokenizer *t, const 
 }
 
 /* Normal forms of the tokens that are looked for in normalized text. */
-static ka_status normalize_added(struct ka_tokenizer *t, struct ka_work *w) {
+static ka_status normalize_added(struct ka_tokenizer *t, struct ka_tok_work *w) {
   struct ka_ctx *ctx = t->arena.ctx;
   for (int64_t i = 0; i < t->added.n; i++) {
-    struct ka_added *item = &t->added.items[i];
-    struct ka_view v = {item->content, item->content_n, 0, NULL, NULL};
+    struct ka_tok_added *item = &t->added.items[i];
+    struct ka_tok_view v = {item->content, item->content_n, 0, NULL, NULL};
     t->special[item->id] = item->special;
     if (!item->normalized) continue;
-    KA_TRY(ka_normalize(ctx, &t->unicode, &t->normalizers, w, &v));
+    KA_TRY(ka_tok_normalize(ctx, &t->unicode, &t->normalizers, w, &v));
     if (v.n == item->content_n && memcmp(v.s, item->content, v.n) == 0) continue;
     KA_TRY(ka_arena_str(&t->arena, &item->pattern, v.s, v.n));
     item->pattern_n = v.n;
-    t->decoded[item->id] = (struct ka_token_text){item->pattern, (uint32_t)v.n, true};
+    t->decoded[item->id] = (struct ka_tok_token_text){item->pattern, (uint32_t)v.n, true};
   }
   /* Decoding compares what it starts from with the special tokens' contents. */
   for (int64_t i = 0; i < t->bpe.n_ids; i++) {
-    struct ka_token_text text = t->decoded[i].s ? t->decoded[i] : t->bpe.tokens[i];
-    int32_t id = text.s ? ka_bpe_find(&t->bpe, text.s, text.n) : -1;
+    struct ka_tok_token_text text = t->decoded[i].s ? t->decoded[i] : t->bpe.tokens[i];
+    int32_t id = text.s ? ka_tok_bpe_find(&t->bpe, text.s, text.n) : -1;
     t->skipped[i] = id >= 0 && t->special[id];
   }
   return KA_STATUS_OK;
@@ -67,7 +67,7 @@ static ka_status normalize_added(struct ka_tokenizer *t, struct ka_work *w) {
 
 static ka_status finish_added(struct ka_tokenizer *t, const char *what) {
   struct ka_ctx *ctx = t->arena.ctx;
-  struct ka_work *w;
+  struct ka_tok_work *w;
   void *p;
   KA_TRY(number_added(ctx, t, what));
   KA_TRY(ka_arena_alloc_n(&t->arena, &p, t->bpe.n_ids, sizeof *t->decoded, "decoded forms"));
@@ -76,12 +76,12 @@ static ka_status finish_added(struct ka_tokenizer *t, const char *what) {
   t->special = p;
   KA_TRY(ka_arena_alloc_n(&t->arena, &p, t->bpe.n_ids, sizeof *t->skipped, "special flags"));
   t->skipped = p;
-  KA_TRY(ka_work_take(ctx, t, &w));
+  KA_TRY(ka_tok_work_take(ctx, t, &w));
   w->aligned = false;
   ka_status st = normalize_added(t, w);
-  ka_work_give(t, w);
+  ka_tok_work_give(t, w);
   KA_TRY(st);
-  return ka_added_build(ctx, &t->added, what);
+  return ka_tok_added_build(ctx, &t->added, what);
 }
 
 /* --- post-processor -------------------------------------------------------------------------- */
@@ -114,7 +114,7 @@ static ka_status insert_special(struct ka_tokenizer *t, const json_t *tokens, co
     int64_t value = json_is_integer(id) ? json_integer_value(id) : -1;
     KA_TRY(insert_id(t, front, (*at)++, value, where));
     if (value < t->bpe.n_ids && t->bpe.tokens[value].s &&
-        ka_bpe_find(&t->bpe, name, strlen(name)) != value)
+        ka_tok_bpe_find(&t->bpe, name, strlen(name)) != value)
       ka_warn(ctx, "tokenizer", "%s: special token \"%.60s\" adds id %lld, which is \"%.60s\"",
               where, name, (long long)value, t->bpe.tokens[value].s);
   }
@@ -208,7 +208,7 @@ static ka_status check_model(struct ka_ctx *ctx, const json_t *root, const char 
 
 /* Bytes that the vocabulary cannot spell vanish, as they do in the library: say so. */
 static void warn_lost_bytes(struct ka_tokenizer *t, const char *what) {
-  const struct ka_bpe *b = &t->bpe;
+  const struct ka_tok_bpe *b = &t->bpe;
   int lost = 0, no_fallback = 0;
   for (int i = 0; i < 0xF5; i++) { /* beyond, and C0 and C1, are not bytes of UTF-8 */
     lost += b->byte_id[i] < 0 && i != 0xC0 && i != 0xC1;
@@ -235,18 +235,18 @@ static ka_status load_root(struct ka_tokenizer *t, const json_t *root, bool nul_
   const char *where;
   void *p;
   KA_TRY(check_model(ctx, root, what));
-  KA_TRY(ka_added_load(&t->arena, json_object_get(root, "added_tokens"), what, &t->added));
-  KA_TRY(
-      ka_bpe_load(&t->bpe, &t->arena, json_object_get(root, "model"), t->added.n, nul_marks, what));
-  KA_TRY(ka_unicode_init(&t->unicode, &t->arena));
+  KA_TRY(ka_tok_added_load(&t->arena, json_object_get(root, "added_tokens"), what, &t->added));
+  KA_TRY(ka_tok_bpe_load(&t->bpe, &t->arena, json_object_get(root, "model"), t->added.n, nul_marks,
+                         what));
+  KA_TRY(ka_tok_unicode_init(&t->unicode, &t->arena));
   KA_TRY(ka_arena_printf(&t->arena, &where, "%s: normalizer", what));
-  KA_TRY(
-      ka_load_normalizer(&t->arena, json_object_get(root, "normalizer"), where, &t->normalizers));
+  KA_TRY(ka_tok_load_normalizer(&t->arena, json_object_get(root, "normalizer"), where,
+                                &t->normalizers));
   KA_TRY(ka_arena_printf(&t->arena, &where, "%s: pre_tokenizer", what));
-  KA_TRY(ka_load_pretokenizer(&t->arena, json_object_get(root, "pre_tokenizer"), where,
-                              &t->pretokenizers));
+  KA_TRY(ka_tok_load_pretokenizer(&t->arena, json_object_get(root, "pre_tokenizer"), where,
+                                  &t->pretokenizers));
   KA_TRY(ka_arena_printf(&t->arena, &where, "%s: decoder", what));
-  KA_TRY(ka_load_decoder(&t->arena, json_object_get(root, "decoder"), where, &t->decoders));
+  KA_TRY(ka_tok_load_decoder(&t->arena, json_object_get(root, "decoder"), where, &t->decoders));
   KA_TRY(finish_added(t, what));
   KA_TRY(ka_arena_alloc_n(&t->arena, &p, 2 * 64, sizeof *t->before, "special tokens"));
   t->before = p;
@@ -270,7 +270,7 @@ static ka_status unmark_values(struct ka_ctx *ctx, json_t *v) {
   if (!json_is_string(v) || !strstr(json_string_value(v), KA_NUL_MARK)) return KA_STATUS_OK;
   struct ka_str s = {0};
   ka_status st = ka_str_append(ctx, &s, json_string_value(v), json_string_length(v));
-  if (st.code == KA_OK) s.len = ka_unmark_nul(s.data, s.len);
+  if (st.code == KA_OK) s.len = ka_tok_unmark_nul(s.data, s.len);
   if (st.code == KA_OK && json_string_setn(v, s.data, s.len) != 0)
     st = ka_fail(ctx, KA_E_MEMORY, "tokenizer: out of memory");
   ka_str_deinit(&s);
@@ -330,7 +330,7 @@ static ka_status load_config(struct ka_tokenizer *t, const char *path) {
     const json_t *v = json_object_get(root, keys[k]);
     if (json_is_object(v)) v = json_object_get(v, "content");
     if (!json_is_string(v)) continue;
-    *ids[k] = ka_bpe_find(&t->bpe, json_string_value(v), json_string_length(v));
+    *ids[k] = ka_tok_bpe_find(&t->bpe, json_string_value(v), json_string_length(v));
     if (*ids[k] < 0)
       ka_warn(ctx, "tokenizer", "%s: %s \"%.60s\" is not in the vocabulary", path, keys[k],
               json_string_value(v));
@@ -375,16 +375,16 @@ ka_status ka_tokenizer_open(struct ka_ctx *ctx, struct ka_tokenizer **out, const
 void ka_tokenizer_close(struct ka_tokenizer *t) {
   if (!t) return;
   while (t->pool && t->pool->free) {
-    struct ka_work *next = t->pool->free->next;
-    ka_work_free(t->pool->free);
+    struct ka_tok_work *next = t->pool->free->next;
+    ka_tok_work_free(t->pool->free);
     t->pool->free = next;
   }
   if (t->pool) pthread_mutex_destroy(&t->pool->lock);
   ka_free(t->pool);
-  ka_parts_deinit(&t->normalizers);
-  ka_parts_deinit(&t->pretokenizers);
-  ka_parts_deinit(&t->decoders);
-  ka_added_deinit(&t->added);
+  ka_tok_parts_deinit(&t->normalizers);
+  ka_tok_parts_deinit(&t->pretokenizers);
+  ka_tok_parts_deinit(&t->decoders);
+  ka_tok_added_deinit(&t->added);
   ka_arena_deinit(&t->arena);
   ka_free(t);
 }

@@ -9,30 +9,32 @@
 
 #include <pthread.h>
 
-struct ka_pool { /* work spaces that no call is using */
+struct ka_tok_pool { /* work spaces that no call is using */
   pthread_mutex_t lock;
-  struct ka_work *free;
+  struct ka_tok_work *free;
 };
 
 struct ka_tokenizer {
   struct ka_arena arena;
-  struct ka_unicode unicode;
-  struct ka_bpe bpe;
-  struct ka_added_tokens added;
-  struct ka_parts normalizers, pretokenizers, decoders;
+  struct ka_tok_unicode unicode;
+  struct ka_tok_bpe bpe;
+  struct ka_tok_added_tokens added;
+  struct ka_tok_parts normalizers, pretokenizers, decoders;
   bool raw_bytes;          /* the model takes the byte-level alphabet as raw bytes */
   bool needs_alignment;    /* Metaspace "first" asks where the text began */
   int32_t *before, *after; /* ids that the post-processor adds */
   int64_t n_before, n_after;
-  struct ka_token_text *decoded; /* [n_ids] what decoding starts from, where not the token's text */
-  bool *special;                 /* [n_ids] */
-  bool *skipped;                 /* [n_ids] by decoding without special tokens */
+  struct ka_tok_token_text
+      *decoded;  /* [n_ids] what decoding starts from, where not the token's text */
+  bool *special; /* [n_ids] */
+  bool *skipped; /* [n_ids] by decoding without special tokens */
   int32_t bos, eos;
-  struct ka_pool *pool;
+  struct ka_tok_pool *pool;
 };
 
-ka_status ka_work_take(struct ka_ctx *ctx, const struct ka_tokenizer *t, struct ka_work **out);
-void ka_work_give(const struct ka_tokenizer *t, struct ka_work *w);
-void ka_work_free(struct ka_work *w);
+ka_status ka_tok_work_take(struct ka_ctx *ctx, const struct ka_tokenizer *t,
+                           struct ka_tok_work **out);
+void ka_tok_work_give(const struct ka_tokenizer *t, struct ka_tok_work *w);
+void ka_tok_work_free(struct ka_tok_work *w);
 
 #endif

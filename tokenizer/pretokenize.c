@@ -6,28 +6,29 @@
 
 #include <string.h>
 
-static ka_status push(struct ka_ctx *ctx, struct ka_ranges *r, size_t b, size_t e) {
+static ka_status push(struct ka_ctx *ctx, struct ka_tok_ranges *r, size_t b, size_t e) {
   if (r->n == r->cap) {
     void *p = r->items;
     KA_TRY(ka_grow(ctx, &p, &r->cap, r->n + 1, sizeof *r->items, "words"));
     r->items = p;
   }
-  r->items[r->n++] = (struct ka_range){(uint32_t)b, (uint32_t)e};
+  r->items[r->n++] = (struct ka_tok_range){(uint32_t)b, (uint32_t)e};
   return KA_STATUS_OK;
 }
 
 /* Scanners cover the whole text, so that Isolated, and Removed when inverted, both list words. */
-static bool lists_words(const struct ka_part *p) {
+static bool lists_words(const struct ka_tok_part *p) {
   bool scanner = p->find.kind == KA_FIND_GPT2 || p->find.kind == KA_FIND_CL100K;
   return scanner && (p->behavior == KA_ISOLATED || (p->behavior == KA_REMOVED && p->invert));
 }
 
-static ka_status scan_words(struct ka_ctx *ctx, const struct ka_unicode *u, const struct ka_part *p,
-                            const struct ka_view *v, struct ka_range r, struct ka_ranges *out) {
+static ka_status scan_words(struct ka_ctx *ctx, const struct ka_tok_unicode *u,
+                            const struct ka_tok_part *p, const struct ka_tok_view *v,
+                            struct ka_tok_range r, struct ka_tok_ranges *out) {
   for (size_t at = r.b; at < r.e;) {
     size_t len = p->find.kind == KA_FIND_GPT2
-                     ? ka_scan_gpt2(u, v->s + at, r.e - at)
-                     : ka_scan_cl100k(u, v->s + at, r.e - at, p->find.max_digits);
+                     ? ka_tok_scan_gpt2(u, v->s + at, r.e - at)
+                     : ka_tok_scan_cl100k(u, v->s + at, r.e - at, p->find.max_digits);
     KA_TRY(push(ctx, out, at, at + len));
     at += len;
   }
@@ -35,16 +36,17 @@ static ka_status scan_words(struct ka_ctx *ctx, const struct ka_unicode *u, cons
 }
 
 /* One range by the library's five behaviours. `previous` is whether the stretch before matched. */
-static ka_status split_range(struct ka_ctx *ctx, const struct ka_unicode *u,
-                             const struct ka_part *p, struct ka_work *w, const struct ka_view *v,
-                             struct ka_range r, struct ka_ranges *out) {
-  struct ka_finder f;
+static ka_status split_range(struct ka_ctx *ctx, const struct ka_tok_unicode *u,
+                             const struct ka_tok_part *p, struct ka_tok_work *w,
+                             const struct ka_tok_view *v, struct ka_tok_range r,
+                             struct ka_tok_ranges *out) {
+  struct ka_tok_finder f;
   ka_status st = KA_STATUS_OK;
   size_t b, e;
   bool match, previous = false;
   int64_t first = out->n;
-  ka_find_begin(&f, &p->find, u, w->scan, v->s + r.b, r.e - r.b);
-  while (ka_find_next(ctx, &f, &st, &b, &e, &match)) {
+  ka_tok_find_begin(&f, &p->find, u, w->scan, v->s + r.b, r.e - r.b);
+  while (ka_tok_find_next(ctx, &f, &st, &b, &e, &match)) {
     match = match != p->invert;
     bool any = out->n > first, extend = false;
     if (p->behavior == KA_CONTIGUOUS) extend = any && match == previous;
@@ -59,8 +61,9 @@ static ka_status split_range(struct ka_ctx *ctx, const struct ka_unicode *u,
   return st;
 }
 
-static ka_status split_fixed(struct ka_ctx *ctx, const struct ka_part *p, const struct ka_view *v,
-                             struct ka_range r, struct ka_ranges *out) {
+static ka_status split_fixed(struct ka_ctx *ctx, const struct ka_tok_part *p,
+                             const struct ka_tok_view *v, struct ka_tok_range r,
+                             struct ka_tok_ranges *out) {
   for (size_t at = r.b, b = at; at < r.e; b = at) {
     uint32_t cp;
     for (int64_t k = 0; k < p->start && at < r.e; k++) at += (size_t)ka_utf8_next(v->s + at, &cp);
@@ -69,39 +72,42 @@ static ka_status split_fixed(struct ka_ctx *ctx, const struct ka_part *p, const 
   return KA_STATUS_OK;
 }
 
-static ka_status rewrite_metaspace(struct ka_ctx *ctx, const struct ka_part *p,
-                                   const struct ka_view *v, struct ka_range r,
-                                   struct ka_text *out) {
+static ka_status rewrite_metaspace(struct ka_ctx *ctx, const struct ka_tok_part *p,
+                                   const struct ka_tok_view *v, struct ka_tok_range r,
+                                   struct ka_tok_text *out) {
   bool marked =
       v->s[r.b] == ' ' || (r.e - r.b >= p->text_n && memcmp(v->s + r.b, p->text, p->text_n) == 0);
-  bool first = p->scheme == KA_PREPEND_FIRST && ka_view_begin(v, r.b) == 0;
+  bool first = p->scheme == KA_PREPEND_FIRST && ka_tok_view_begin(v, r.b) == 0;
   if (!marked && (p->scheme == KA_PREPEND_ALWAYS || first))
-    KA_TRY(ka_text_put(ctx, out, p->text, p->text_n, ka_view_begin(v, r.b), ka_view_end(v, r.b)));
+    KA_TRY(ka_tok_text_put(ctx, out, p->text, p->text_n, ka_tok_view_begin(v, r.b),
+                           ka_tok_view_end(v, r.b)));
   for (size_t at = r.b; at < r.e;) {
     const char *space = memchr(v->s + at, ' ', r.e - at);
     size_t to = space ? (size_t)(space - v->s) : r.e;
-    KA_TRY(ka_text_copy(ctx, out, v, at, to));
+    KA_TRY(ka_tok_text_copy(ctx, out, v, at, to));
     if (space)
-      KA_TRY(ka_text_put(ctx, out, p->text, p->text_n, ka_view_begin(v, to), ka_view_end(v, to)));
+      KA_TRY(ka_tok_text_put(ctx, out, p->text, p->text_n, ka_tok_view_begin(v, to),
+                             ka_tok_view_end(v, to)));
     at = to + (space != NULL);
   }
   return KA_STATUS_OK;
 }
 
-static ka_status rewrite_bytes(struct ka_ctx *ctx, const struct ka_view *v, struct ka_range r,
-                               struct ka_text *out) {
+static ka_status rewrite_bytes(struct ka_ctx *ctx, const struct ka_tok_view *v,
+                               struct ka_tok_range r, struct ka_tok_text *out) {
   for (size_t i = r.b; i < r.e; i++) {
     char c[4];
-    int n = ka_utf8_encode(ka_byte_char((unsigned char)v->s[i]), c);
-    KA_TRY(ka_text_put(ctx, out, c, (size_t)n, ka_view_begin(v, i), ka_view_end(v, i)));
+    int n = ka_utf8_encode(ka_tok_byte_char((unsigned char)v->s[i]), c);
+    KA_TRY(ka_tok_text_put(ctx, out, c, (size_t)n, ka_tok_view_begin(v, i), ka_tok_view_end(v, i)));
   }
   return KA_STATUS_OK;
 }
 
-static ka_status rewrite(struct ka_ctx *ctx, const struct ka_part *p, const struct ka_view *v,
-                         const struct ka_ranges *in, struct ka_text *text, struct ka_ranges *out) {
+static ka_status rewrite(struct ka_ctx *ctx, const struct ka_tok_part *p,
+                         const struct ka_tok_view *v, const struct ka_tok_ranges *in,
+                         struct ka_tok_text *text, struct ka_tok_ranges *out) {
   for (int64_t i = 0; i < in->n; i++) {
-    struct ka_range r = in->items[i];
+    struct ka_tok_range r = in->items[i];
     size_t from = text->bytes.len;
     if (r.b == r.e) continue;
     if (p->kind == KA_PRE_METASPACE) {
@@ -110,8 +116,9 @@ static ka_status rewrite(struct ka_ctx *ctx, const struct ka_part *p, const stru
       KA_TRY(rewrite_bytes(ctx, v, r, text));
     } else {
       if (v->s[r.b] != ' ')
-        KA_TRY(ka_text_put(ctx, text, " ", 1, ka_view_begin(v, r.b), ka_view_end(v, r.b)));
-      KA_TRY(ka_text_copy(ctx, text, v, r.b, r.e));
+        KA_TRY(
+            ka_tok_text_put(ctx, text, " ", 1, ka_tok_view_begin(v, r.b), ka_tok_view_end(v, r.b)));
+      KA_TRY(ka_tok_text_copy(ctx, text, v, r.b, r.e));
     }
     if (text->bytes.len > UINT32_MAX)
       return ka_fail(ctx, KA_E_INPUT, "text: longer than 4 GiB after pre-tokenization; split it");
@@ -120,16 +127,17 @@ static ka_status rewrite(struct ka_ctx *ctx, const struct ka_part *p, const stru
   return KA_STATUS_OK;
 }
 
-ka_status ka_pretokenize(struct ka_ctx *ctx, const struct ka_unicode *u,
-                         const struct ka_parts *parts, struct ka_work *w, bool raw_bytes_ok,
-                         struct ka_view *v, const struct ka_ranges **out, bool *bytes) {
-  struct ka_ranges *from = &w->ranges[0], *to = &w->ranges[1];
+ka_status ka_tok_pretokenize(struct ka_ctx *ctx, const struct ka_tok_unicode *u,
+                             const struct ka_tok_parts *parts, struct ka_tok_work *w,
+                             bool raw_bytes_ok, struct ka_tok_view *v,
+                             const struct ka_tok_ranges **out, bool *bytes) {
+  struct ka_tok_ranges *from = &w->ranges[0], *to = &w->ranges[1];
   int turn = 0;
   from->n = 0;
   KA_TRY(push(ctx, from, 0, v->n));
   *bytes = false;
   for (int64_t k = 0; k < parts->n; k++) {
-    const struct ka_part *p = &parts->items[k];
+    const struct ka_tok_part *p = &parts->items[k];
     if (p->kind == KA_PRE_BYTES && k == parts->n - 1 && raw_bytes_ok) {
       *bytes = true;
       break;
@@ -138,7 +146,7 @@ ka_status ka_pretokenize(struct ka_ctx *ctx, const struct ka_unicode *u,
     if (p->kind == KA_PRE_SPLIT || p->kind == KA_PRE_FIXED) {
       bool words = lists_words(p);
       for (int64_t i = 0; i < from->n; i++) {
-        struct ka_range r = from->items[i];
+        struct ka_tok_range r = from->items[i];
         if (r.b == r.e) continue;
         if (words)
           KA_TRY(scan_words(ctx, u, p, v, r, to));
@@ -148,12 +156,12 @@ ka_status ka_pretokenize(struct ka_ctx *ctx, const struct ka_unicode *u,
           KA_TRY(split_range(ctx, u, p, w, v, r, to));
       }
     } else {
-      ka_text_reset(&w->pre[turn], w->aligned);
+      ka_tok_text_reset(&w->pre[turn], w->aligned);
       KA_TRY(rewrite(ctx, p, v, from, &w->pre[turn], to));
-      *v = ka_text_view(&w->pre[turn]);
+      *v = ka_tok_text_view(&w->pre[turn]);
       turn = !turn;
     }
-    struct ka_ranges *swap = from;
+    struct ka_tok_ranges *swap = from;
     from = to;
     to = swap;
   }

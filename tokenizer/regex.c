@@ -446,8 +446,8 @@ static ka_status translate(struct translation *t) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_rx_compile(struct ka_ctx *ctx, struct ka_rx **out, const char *pattern, size_t n,
-                        const char *what) {
+ka_status ka_tok_rx_compile(struct ka_ctx *ctx, struct ka_rx **out, const char *pattern, size_t n,
+                            const char *what) {
   struct ka_str text = {0};
   struct translation t = {ctx, pattern, n, 0, what, &text, 0};
   void *p = NULL;
@@ -470,7 +470,7 @@ ka_status ka_rx_compile(struct ka_ctx *ctx, struct ka_rx **out, const char *patt
     pcre2_get_error_message(error, (PCRE2_UCHAR *)reason, sizeof reason);
     st = ka_fail(ctx, KA_E_UNSUPPORTED, "%s: regular expression \"%.*s\": %s", what,
                  (int)(n > 200 ? 200 : n), pattern, reason);
-    ka_rx_free(*out);
+    ka_tok_rx_free(*out);
     *out = NULL;
     goto out;
   }
@@ -480,13 +480,13 @@ out:
   return st;
 }
 
-void ka_rx_free(struct ka_rx *rx) {
+void ka_tok_rx_free(struct ka_rx *rx) {
   if (!rx) return;
   pcre2_code_free(rx->code);
   ka_free(rx);
 }
 
-ka_status ka_rx_scan_create(struct ka_ctx *ctx, struct ka_rx_scan **out) {
+ka_status ka_tok_rx_scan_create(struct ka_ctx *ctx, struct ka_rx_scan **out) {
   void *p;
   *out = NULL;
   KA_TRY(ka_alloc(ctx, &p, sizeof **out, "regular expression state"));
@@ -495,7 +495,7 @@ ka_status ka_rx_scan_create(struct ka_ctx *ctx, struct ka_rx_scan **out) {
   scan->context = pcre2_match_context_create(NULL);
   scan->stack = pcre2_jit_stack_create(64 << 10, 64 << 20, NULL);
   if (!scan->data || !scan->context || !scan->stack) {
-    ka_rx_scan_free(scan);
+    ka_tok_rx_scan_free(scan);
     return ka_fail(ctx, KA_E_MEMORY, "regular expression state: out of memory");
   }
   pcre2_jit_stack_assign(scan->context, NULL, scan->stack);
@@ -503,7 +503,7 @@ ka_status ka_rx_scan_create(struct ka_ctx *ctx, struct ka_rx_scan **out) {
   return KA_STATUS_OK;
 }
 
-void ka_rx_scan_free(struct ka_rx_scan *scan) {
+void ka_tok_rx_scan_free(struct ka_rx_scan *scan) {
   if (!scan) return;
   pcre2_match_data_free(scan->data);
   pcre2_match_context_free(scan->context);
@@ -511,7 +511,7 @@ void ka_rx_scan_free(struct ka_rx_scan *scan) {
   ka_free(scan);
 }
 
-void ka_rx_begin(struct ka_rx_scan *scan, const struct ka_rx *rx, const char *s, size_t n) {
+void ka_tok_rx_begin(struct ka_rx_scan *scan, const struct ka_rx *rx, const char *s, size_t n) {
   scan->rx = rx;
   scan->s = n ? s : "";
   scan->n = n;
@@ -519,8 +519,8 @@ void ka_rx_begin(struct ka_rx_scan *scan, const struct ka_rx *rx, const char *s,
   scan->has_last = false;
 }
 
-ka_status ka_rx_next(struct ka_ctx *ctx, struct ka_rx_scan *scan, bool *found, size_t *begin,
-                     size_t *end) {
+ka_status ka_tok_rx_next(struct ka_ctx *ctx, struct ka_rx_scan *scan, bool *found, size_t *begin,
+                         size_t *end) {
   *found = false;
   while (scan->at <= scan->n) {
     PCRE2_SPTR s = (PCRE2_SPTR)scan->s;

@@ -14,16 +14,16 @@
 
 enum { L = KA_UC_LETTER, N = KA_UC_NUMBER, S = KA_UC_SPACE };
 
-static inline uint16_t class_at(const struct ka_unicode *u, const char *s, size_t *len) {
+static inline uint16_t class_at(const struct ka_tok_unicode *u, const char *s, size_t *len) {
   unsigned char c = (unsigned char)*s;
   if (c < 0x80) return *len = 1, u->ascii[c];
   uint32_t cp;
   *len = (size_t)ka_utf8_next(s, &cp);
-  return ka_uc_of(u, cp);
+  return ka_tok_uc_of(u, cp);
 }
 
 /* End of the run of characters from i whose class meets want (or, inverted, avoids it). */
-static inline size_t run(const struct ka_unicode *u, const char *s, size_t n, size_t i,
+static inline size_t run(const struct ka_tok_unicode *u, const char *s, size_t n, size_t i,
                          uint16_t mask, bool want) {
   size_t len;
   while (i < n && ((class_at(u, s + i, &len) & mask) != 0) == want) i += len;
@@ -51,7 +51,7 @@ static size_t spaces(const char *s, size_t n, size_t end) {
   return last > 0 ? last : end;
 }
 
-size_t ka_scan_gpt2(const struct ka_unicode *u, const char *s, size_t n) {
+size_t ka_tok_scan_gpt2(const struct ka_tok_unicode *u, const char *s, size_t n) {
   size_t len = 0, at = 0, next;
   if (*s == '\'' && (len = clitic(s, n, false))) return len;
   uint16_t c = class_at(u, s, &len);
@@ -73,13 +73,13 @@ static size_t newlines(const char *s, size_t n, size_t i) {
 }
 
 /* Whitespace that no letter follows directly: \s*[\r\n]+ | \s+(?!\S) | \s+ */
-static size_t blank(const struct ka_unicode *u, const char *s, size_t n) {
+static size_t blank(const struct ka_tok_unicode *u, const char *s, size_t n) {
   size_t end = run(u, s, n, 0, S, true), newline = end;
   while (newline > 0 && s[newline - 1] != '\n' && s[newline - 1] != '\r') newline--;
   return newline > 0 ? newline : spaces(s, n, end);
 }
 
-size_t ka_scan_cl100k(const struct ka_unicode *u, const char *s, size_t n, int max_digits) {
+size_t ka_tok_scan_cl100k(const struct ka_tok_unicode *u, const char *s, size_t n, int max_digits) {
   size_t len = 0, next = 0;
   if (*s == '\'' && (len = clitic(s, n, true))) return len;
   uint16_t c = class_at(u, s, &len);
@@ -97,10 +97,10 @@ size_t ka_scan_cl100k(const struct ka_unicode *u, const char *s, size_t n, int m
   return blank(u, s, n);
 }
 
-bool ka_scan_known(const char *pattern, size_t n, struct ka_find *find) {
+bool ka_tok_scan_known(const char *pattern, size_t n, struct ka_tok_find *find) {
   static const struct {
     const char *pattern;
-    enum ka_find_kind kind;
+    enum ka_tok_find_kind kind;
     int max_digits;
   } known[] = {
       {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
@@ -114,7 +114,7 @@ bool ka_scan_known(const char *pattern, size_t n, struct ka_find *find) {
   };
   for (size_t k = 0; k < sizeof known / sizeof *known; k++)
     if (strlen(known[k].pattern) == n && memcmp(known[k].pattern, pattern, n) == 0) {
-      *find = (struct ka_find){.kind = known[k].kind, .max_digits = known[k].max_digits};
+      *find = (struct ka_tok_find){.kind = known[k].kind, .max_digits = known[k].max_digits};
       return true;
     }
   return false;

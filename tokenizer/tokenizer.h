@@ -17,20 +17,20 @@ struct ka_tokenizer;
 /* Byte range in the text given to encode. Whole characters: two tokens that share the bytes of one
  * character both cover it. Characters that the normalizer inserted take the range of the character
  * they were inserted before. */
-struct ka_token_span {
+struct ka_tok_span {
   int64_t begin, end;
 };
 
-/* Growing output of encode; zero-initialise, free with ka_tokens_deinit. */
-struct ka_tokens {
+/* Growing output of encode; zero-initialise, free with ka_tok_tokens_deinit. */
+struct ka_tok_tokens {
   int32_t *ids;
   int64_t n, cap;
-  bool want_spans;             /* set before encode to fill spans */
-  struct ka_token_span *spans; /* [n] when want_spans; added special tokens have begin == end */
+  bool want_spans;           /* set before encode to fill spans */
+  struct ka_tok_span *spans; /* [n] when want_spans; added special tokens have begin == end */
   int64_t spans_cap;
 };
-void ka_tokens_clear(struct ka_tokens *t); /* n = 0, keeps the memory */
-void ka_tokens_deinit(struct ka_tokens *t);
+void ka_tok_tokens_clear(struct ka_tok_tokens *t); /* n = 0, keeps the memory */
+void ka_tok_tokens_deinit(struct ka_tok_tokens *t);
 
 /* Opens `path`: a tokenizer.json or a directory that holds one. A tokenizer_config.json beside it,
  * where present, names bos and eos; the post-processor of tokenizer.json alone decides which
@@ -44,7 +44,7 @@ void ka_tokenizer_close(struct ka_tokenizer *t); /* NULL is fine */
  * post-processor adds. The text must be valid UTF-8 (it may hold NUL) and shorter than 2 GiB:
  * anything else is KA_E_INPUT naming the first bad byte, and out is as before. */
 ka_status ka_tokenizer_encode(struct ka_ctx *ctx, const struct ka_tokenizer *t, const char *text,
-                              size_t n_bytes, bool add_special_tokens, struct ka_tokens *out);
+                              size_t n_bytes, bool add_special_tokens, struct ka_tok_tokens *out);
 
 /* Appends the text of ids[0..n) to out; ids that the vocabulary does not have give nothing, special
  * ones give nothing with skip_special. The result is valid UTF-8: bytes that are not become U+FFFD.
@@ -54,18 +54,18 @@ ka_status ka_tokenizer_decode(struct ka_ctx *ctx, const struct ka_tokenizer *t, 
 
 /* Text as it is generated: push appends to out what the new id makes certain (nothing while a
  * character is incomplete). Zero-initialise; deinit. */
-struct ka_decode_stream {
+struct ka_tok_decode_stream {
   bool skip_special;
   int32_t *ids;
   int64_t n, cap, prefix_n;
   struct ka_str prefix, scratch;
 };
-ka_status ka_decode_stream_push(struct ka_ctx *ctx, struct ka_decode_stream *s,
-                                const struct ka_tokenizer *t, int32_t id, struct ka_str *out);
+ka_status ka_tok_decode_stream_push(struct ka_ctx *ctx, struct ka_tok_decode_stream *s,
+                                    const struct ka_tokenizer *t, int32_t id, struct ka_str *out);
 /* Appends what is still held back (an incomplete character, as U+FFFD). */
-ka_status ka_decode_stream_flush(struct ka_ctx *ctx, struct ka_decode_stream *s,
-                                 const struct ka_tokenizer *t, struct ka_str *out);
-void ka_decode_stream_deinit(struct ka_decode_stream *s);
+ka_status ka_tok_decode_stream_flush(struct ka_ctx *ctx, struct ka_tok_decode_stream *s,
+                                     const struct ka_tokenizer *t, struct ka_str *out);
+void ka_tok_decode_stream_deinit(struct ka_tok_decode_stream *s);
 
 /* Largest id + 1, added tokens included: the rows that an embedding needs. */
 int64_t ka_tokenizer_vocab_size(const struct ka_tokenizer *t);

@@ -83,7 +83,7 @@ static uint16_t class_of(uint32_t cp) {
   return f;
 }
 
-static uint16_t *flag_of(struct ka_unicode *u, uint32_t cp) {
+static uint16_t *flag_of(struct ka_tok_unicode *u, uint32_t cp) {
   return &u->flags[u->pages[cp >> 8]][cp & 255];
 }
 
@@ -97,7 +97,7 @@ static int decompose(uint32_t cp, bool compat, utf8proc_int32_t out[32]) {
 static int ccc(utf8proc_int32_t cp) { return utf8proc_get_property(cp)->combining_class; }
 
 /* First pass over the table: everything that may combine with what stands before it. */
-static void mark_joiners(struct ka_unicode *u, uint32_t n, uint16_t joins) {
+static void mark_joiners(struct ka_tok_unicode *u, uint32_t n, uint16_t joins) {
   utf8proc_int32_t d[32];
   for (uint32_t cp = 0xC0; cp < n; cp++) {
     if (utf8proc_get_property((utf8proc_int32_t)cp)->decomp_seqindex == UINT16_MAX) continue;
@@ -108,16 +108,16 @@ static void mark_joiners(struct ka_unicode *u, uint32_t n, uint16_t joins) {
     *flag_of(u, cp) |= joins; /* Hangul vowels, tails */
 }
 
-static uint16_t stability(const struct ka_unicode *u, uint32_t cp, uint16_t joins) {
+static uint16_t stability(const struct ka_tok_unicode *u, uint32_t cp, uint16_t joins) {
   utf8proc_int32_t d[32];
   bool hangul = cp >= 0xAC00 && cp <= 0xD7A3;
   bool plain = utf8proc_get_property((utf8proc_int32_t)cp)->decomp_seqindex == UINT16_MAX;
-  if (ccc((utf8proc_int32_t)cp) != 0 || (ka_uc_of(u, cp) & joins)) return 0;
+  if (ccc((utf8proc_int32_t)cp) != 0 || (ka_tok_uc_of(u, cp) & joins)) return 0;
   uint16_t f = KA_UC_STARTER;
   if (hangul) return f | KA_UC_STABLE << KA_NFC | KA_UC_STABLE << KA_NFKC;
   if (plain) return f | KA_UC_STABLE * 15;
   int len = decompose(cp, true, d);
-  if (len < 1 || ccc(d[0]) != 0 || (ka_uc_of(u, (uint32_t)d[0]) & joins)) return 0;
+  if (len < 1 || ccc(d[0]) != 0 || (ka_tok_uc_of(u, (uint32_t)d[0]) & joins)) return 0;
   for (int form = KA_NFC; form <= KA_NFKC; form += 2) {
     len = decompose(cp, form == KA_NFKC, d);
     bool same = len == 1 && d[0] == (utf8proc_int32_t)cp;
@@ -130,7 +130,7 @@ static uint16_t stability(const struct ka_unicode *u, uint32_t cp, uint16_t join
   return f;
 }
 
-ka_status ka_unicode_init(struct ka_unicode *u, struct ka_arena *a) {
+ka_status ka_tok_unicode_init(struct ka_tok_unicode *u, struct ka_arena *a) {
   struct ka_ctx *ctx = a->ctx;
   /* Planes 0 to 3 and the tags at E0000; page 0 of flags serves all that is unassigned beyond. */
   enum { FIRST = 0x34000 >> 8, N_PAGES = FIRST + 16 + 1 };
@@ -159,11 +159,12 @@ ka_status ka_unicode_init(struct ka_unicode *u, struct ka_arena *a) {
   for (size_t i = 0; i < sizeof not_punct / sizeof *not_punct; i++)
     for (uint32_t cp = not_punct[i].first; cp <= not_punct[i].last; cp++)
       *flag_of(u, cp) &= (uint16_t)~KA_UC_PUNCT;
-  for (uint32_t cp = 0; cp < 128; cp++) u->ascii[cp] = ka_uc_of(u, cp);
+  for (uint32_t cp = 0; cp < 128; cp++) u->ascii[cp] = ka_tok_uc_of(u, cp);
   return KA_STATUS_OK;
 }
 
-size_t ka_nf_stable(const struct ka_unicode *u, enum ka_nf form, const char *s, size_t n) {
+size_t ka_tok_nf_stable(const struct ka_tok_unicode *u, enum ka_tok_nf form, const char *s,
+                        size_t n) {
   uint16_t want = (uint16_t)(KA_UC_STABLE << form);
   size_t i = 0;
   while (i < n) {
@@ -176,7 +177,7 @@ size_t ka_nf_stable(const struct ka_unicode *u, enum ka_nf form, const char *s, 
     }
     uint32_t cp;
     int len = ka_utf8_next(s + i, &cp);
-    uint16_t f = ka_uc_of(u, cp);
+    uint16_t f = ka_tok_uc_of(u, cp);
     if (!(f & want)) {
       if (f & KA_UC_STARTER || i == 0) return i;
       do i--; /* it may change what stands before it */
@@ -188,12 +189,12 @@ size_t ka_nf_stable(const struct ka_unicode *u, enum ka_nf form, const char *s, 
   return n;
 }
 
-size_t ka_nf_group(const struct ka_unicode *u, const char *s, size_t n) {
+size_t ka_tok_nf_group(const struct ka_tok_unicode *u, const char *s, size_t n) {
   uint32_t cp;
   size_t i = (size_t)ka_utf8_next(s, &cp);
   while (i < n) {
     int len = ka_utf8_next(s + i, &cp);
-    if (ka_uc_of(u, cp) & KA_UC_STARTER) break;
+    if (ka_tok_uc_of(u, cp) & KA_UC_STARTER) break;
     i += (size_t)len;
   }
   return i;
@@ -215,8 +216,8 @@ static void order(utf8proc_int32_t *d, utf8proc_int32_t *copy, int64_t n) {
   }
 }
 
-ka_status ka_nf_append(struct ka_ctx *ctx, enum ka_nf form, const char *s, size_t n,
-                       struct ka_str *tmp, struct ka_str *out) {
+ka_status ka_tok_nf_append(struct ka_ctx *ctx, enum ka_tok_nf form, const char *s, size_t n,
+                           struct ka_str *tmp, struct ka_str *out) {
   bool compat = form >= KA_NFKC;
   int64_t len = 0;
   ka_str_clear(tmp);

@@ -9,7 +9,7 @@
 #include "base/arena.h"
 #include "base/str.h"
 
-enum ka_uc {
+enum ka_tok_uc {
   KA_UC_LETTER = 1,   /* \p{L} */
   KA_UC_NUMBER = 2,   /* \p{N} */
   KA_UC_SPACE = 4,    /* White_Space, \s */
@@ -19,18 +19,18 @@ enum ka_uc {
   KA_UC_STABLE = 64,  /* << form: a starter that the form leaves alone */
 };
 
-enum ka_nf { KA_NFC, KA_NFD, KA_NFKC, KA_NFKD };
+enum ka_tok_nf { KA_NFC, KA_NFD, KA_NFKC, KA_NFKD };
 
-struct ka_unicode {
+struct ka_tok_unicode {
   uint16_t ascii[128];
   uint16_t pages[0x110000 / 256]; /* index into flags, in units of 256 */
   uint16_t (*flags)[256];
 };
 
 /* Memory comes from `a`. */
-ka_status ka_unicode_init(struct ka_unicode *u, struct ka_arena *a);
+ka_status ka_tok_unicode_init(struct ka_tok_unicode *u, struct ka_arena *a);
 
-static inline uint16_t ka_uc_of(const struct ka_unicode *u, uint32_t cp) {
+static inline uint16_t ka_tok_uc_of(const struct ka_tok_unicode *u, uint32_t cp) {
   return u->flags[u->pages[cp >> 8]][cp & 255];
 }
 
@@ -48,11 +48,12 @@ static inline int ka_utf8_next(const char *s, uint32_t *cp) {
 
 /* Offset of the first character that `form` may change, or that begins such a group; n when the
  * text is in that form already. */
-size_t ka_nf_stable(const struct ka_unicode *u, enum ka_nf form, const char *s, size_t n);
+size_t ka_tok_nf_stable(const struct ka_tok_unicode *u, enum ka_tok_nf form, const char *s,
+                        size_t n);
 /* Length of the group at s that must be normalized as one: up to the next starter. */
-size_t ka_nf_group(const struct ka_unicode *u, const char *s, size_t n);
+size_t ka_tok_nf_group(const struct ka_tok_unicode *u, const char *s, size_t n);
 /* Appends the normal form of one group to out. tmp is scratch of the caller (any contents). */
-ka_status ka_nf_append(struct ka_ctx *ctx, enum ka_nf form, const char *s, size_t n,
-                       struct ka_str *tmp, struct ka_str *out);
+ka_status ka_tok_nf_append(struct ka_ctx *ctx, enum ka_tok_nf form, const char *s, size_t n,
+                           struct ka_str *tmp, struct ka_str *out);
 
 #endif

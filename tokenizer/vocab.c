@@ -8,15 +8,15 @@
 #include <stdio.h>
 #include <string.h>
 
-uint32_t ka_byte_char(unsigned char b) {
+uint32_t ka_tok_byte_char(unsigned char b) {
   if ((b >= '!' && b <= '~') || (b >= 0xA1 && b != 0xAD)) return b;
   if (b <= 0x20) return 0x100u + b;
   if (b <= 0xA0) return 0x121u + (b - 0x7Fu);
   return 0x143; /* 0xAD */
 }
 
-int ka_char_byte(uint32_t cp) {
-  if (cp < 0x100) return ka_byte_char((unsigned char)cp) == cp ? (int)cp : -1;
+int ka_tok_char_byte(uint32_t cp) {
+  if (cp < 0x100) return ka_tok_byte_char((unsigned char)cp) == cp ? (int)cp : -1;
   if (cp <= 0x120) return (int)(cp - 0x100);
   if (cp <= 0x142) return (int)(cp - 0x121 + 0x7F);
   return cp == 0x143 ? 0xAD : -1;
@@ -35,20 +35,20 @@ static uint64_t hash_bytes(const char *s, size_t n) {
   return h ^ h >> 29;
 }
 
-int32_t ka_bpe_find(const struct ka_bpe *b, const char *s, size_t n) {
+int32_t ka_tok_bpe_find(const struct ka_tok_bpe *b, const char *s, size_t n) {
   for (uint64_t i = hash_bytes(s, n) & b->by_text_mask;; i = (i + 1) & b->by_text_mask) {
     if (b->by_text[i] == 0) return -1;
-    const struct ka_token_text *t = &b->tokens[b->by_text[i] - 1];
+    const struct ka_tok_token_text *t = &b->tokens[b->by_text[i] - 1];
     if (t->n == n && memcmp(t->s, s, n) == 0) return (int32_t)(b->by_text[i] - 1);
   }
 }
 
-int32_t ka_bpe_find_own(const struct ka_bpe *b, const char *s, size_t n) {
-  int32_t id = ka_bpe_find(b, s, n);
+int32_t ka_tok_bpe_find_own(const struct ka_tok_bpe *b, const char *s, size_t n) {
+  int32_t id = ka_tok_bpe_find(b, s, n);
   return id >= 0 && !b->tokens[id].added ? id : -1;
 }
 
-size_t ka_unmark_nul(char *s, size_t n) {
+size_t ka_tok_unmark_nul(char *s, size_t n) {
   size_t to = 0;
   for (size_t i = 0; i < n; to++) {
     bool mark = n - i >= 3 && memcmp(s + i, KA_NUL_MARK, 3) == 0;
@@ -59,8 +59,8 @@ size_t ka_unmark_nul(char *s, size_t n) {
   return to;
 }
 
-void ka_bpe_add(struct ka_bpe *b, int32_t id, const char *s, size_t n, bool added) {
-  b->tokens[id] = (struct ka_token_text){s, (uint32_t)n, added};
+void ka_tok_bpe_add(struct ka_tok_bpe *b, int32_t id, const char *s, size_t n, bool added) {
+  b->tokens[id] = (struct ka_tok_token_text){s, (uint32_t)n, added};
   if (id >= b->n_ids) b->n_ids = id + 1;
   if (n > b->longest) b->longest = (uint32_t)n;
   uint64_t i = hash_bytes(s, n) & b->by_text_mask;
@@ -74,8 +74,8 @@ static uint64_t table_size(int64_t n) {
   return size;
 }
 
-static ka_status load_vocab(struct ka_bpe *b, struct ka_arena *a, json_t *vocab, int64_t n_extra,
-                            bool nul_marks, const char *what) {
+static ka_status load_vocab(struct ka_tok_bpe *b, struct ka_arena *a, json_t *vocab,
+                            int64_t n_extra, bool nul_marks, const char *what) {
   struct ka_ctx *ctx = a->ctx;
   int64_t max_id = -1;
   size_t text_bytes = 0;
@@ -111,8 +111,8 @@ static ka_status load_vocab(struct ka_bpe *b, struct ka_arena *a, json_t *vocab,
                      what, b->tokens[id].s, key, (long long)id);
     size_t n = strlen(key);
     memcpy(text, key, n + 1);
-    if (nul_marks) n = ka_unmark_nul(text, n);
-    ka_bpe_add(b, (int32_t)id, text, n, false);
+    if (nul_marks) n = ka_tok_unmark_nul(text, n);
+    ka_tok_bpe_add(b, (int32_t)id, text, n, false);
     text += n + 1;
   }
   return KA_STATUS_OK;
@@ -148,17 +148,18 @@ static ka_status merge_halves(struct ka_ctx *ctx, const json_t *m, int64_t i, co
   return KA_STATUS_OK;
 }
 
-static void mark_joined(struct ka_bpe *b, const struct ka_token_text *t) {
+static void mark_joined(struct ka_tok_bpe *b, const struct ka_tok_token_text *t) {
   uint32_t x, y;
   for (size_t i = t->n ? (size_t)ka_utf8_next(t->s, &x) : 0; i < t->n; x = y) {
     i += (size_t)ka_utf8_next(t->s + i, &y);
-    uint64_t bit = ka_joined_bit(x, y);
+    uint64_t bit = ka_tok_joined_bit(x, y);
     b->joined[bit >> 6] |= 1ull << (bit & 63);
   }
 }
 
-static ka_status add_merge(struct ka_bpe *b, struct ka_ctx *ctx, int64_t rank, const char *half[2],
-                           const size_t len[2], struct ka_str *joined, const char *what) {
+static ka_status add_merge(struct ka_tok_bpe *b, struct ka_ctx *ctx, int64_t rank,
+                           const char *half[2], const size_t len[2], struct ka_str *joined,
+                           const char *what) {
   int32_t ids[3];
   size_t skip = b->prefix ? strlen(b->prefix) : 0;
   ka_str_clear(joined);
@@ -167,23 +168,23 @@ static ka_status add_merge(struct ka_bpe *b, struct ka_ctx *ctx, int64_t rank, c
   const char *text[3] = {half[0], half[1], joined->data};
   size_t n[3] = {len[0], len[1], joined->len};
   for (int k = 0; k < 3; k++)
-    if ((ids[k] = ka_bpe_find(b, text[k], n[k])) < 0)
+    if ((ids[k] = ka_tok_bpe_find(b, text[k], n[k])) < 0)
       return ka_fail(
           ctx, KA_E_INPUT,
           "%s: model.merges[%lld]: the token \"%.*s\" is not in the vocabulary; the file "
           "is corrupt",
           what, (long long)rank, (int)(n[k] > 80 ? 80 : n[k]), text[k]);
   uint32_t x = (uint32_t)ids[0], y = (uint32_t)ids[1];
-  uint64_t i = ka_merge_hash(x, y) & b->merges_mask;
+  uint64_t i = ka_tok_merge_hash(x, y) & b->merges_mask;
   while (b->merges[i].rank != UINT32_MAX && (b->merges[i].a != x || b->merges[i].b != y))
     i = (i + 1) & b->merges_mask;
   b->merges[i] =
-      (struct ka_merge){x, y, (uint32_t)rank, (uint32_t)ids[2]}; /* the last one counts */
+      (struct ka_tok_merge){x, y, (uint32_t)rank, (uint32_t)ids[2]}; /* the last one counts */
   mark_joined(b, &b->tokens[ids[2]]);
   return KA_STATUS_OK;
 }
 
-static ka_status load_merges(struct ka_bpe *b, struct ka_arena *a, const json_t *merges,
+static ka_status load_merges(struct ka_tok_bpe *b, struct ka_arena *a, const json_t *merges,
                              const char *what) {
   struct ka_ctx *ctx = a->ctx;
   struct ka_str joined = {0};
@@ -212,23 +213,23 @@ out:
   return st;
 }
 
-static ka_status fill_char_tables(struct ka_bpe *b, struct ka_arena *a) {
+static ka_status fill_char_tables(struct ka_tok_bpe *b, struct ka_arena *a) {
   struct ka_ctx *ctx = a->ctx;
   void *p;
   KA_TRY(ka_arena_alloc_n(a, &p, 0x10000, sizeof *b->char_id, "character ids"));
   b->char_id = p;
   memset(b->char_id, 0xFF, 0x10000 * sizeof *b->char_id);
   for (int64_t id = 0; id < b->n_ids; id++) {
-    const struct ka_token_text *t = &b->tokens[id];
+    const struct ka_tok_token_text *t = &b->tokens[id];
     uint32_t cp;
     if (t->s && t->n > 0 && (uint32_t)ka_utf8_next(t->s, &cp) == t->n && cp < 0x10000)
       b->char_id[cp] = (int32_t)id;
   }
   for (int i = 0; i < 256; i++) {
     char text[8];
-    b->byte_id[i] = b->char_id[ka_byte_char((unsigned char)i)];
+    b->byte_id[i] = b->char_id[ka_tok_byte_char((unsigned char)i)];
     snprintf(text, sizeof text, "<0x%02X>", (unsigned)i);
-    b->fallback[i] = ka_bpe_find(b, text, 6);
+    b->fallback[i] = ka_tok_bpe_find(b, text, 6);
   }
   return KA_STATUS_OK;
 }
@@ -243,8 +244,8 @@ static ka_status optional_text(struct ka_arena *a, const json_t *model, const ch
   return KA_STATUS_OK;
 }
 
-ka_status ka_bpe_load(struct ka_bpe *b, struct ka_arena *a, const json_t *model, int64_t n_extra,
-                      bool nul_marks, const char *what) {
+ka_status ka_tok_bpe_load(struct ka_tok_bpe *b, struct ka_arena *a, const json_t *model,
+                          int64_t n_extra, bool nul_marks, const char *what) {
   struct ka_ctx *ctx = a->ctx;
   json_t *vocab = json_object_get(model, "vocab"), *merges = json_object_get(model, "merges");
   const char *unk;
@@ -267,7 +268,7 @@ ka_status ka_bpe_load(struct ka_bpe *b, struct ka_arena *a, const json_t *model,
   KA_TRY(load_merges(b, a, merges, what));
   KA_TRY(fill_char_tables(b, a));
   KA_TRY(ka_json_str_or(ctx, what, model, "unk_token", NULL, &unk));
-  b->unk = unk ? ka_bpe_find(b, unk, strlen(unk)) : -1;
+  b->unk = unk ? ka_tok_bpe_find(b, unk, strlen(unk)) : -1;
   b->unk_missing = unk && b->unk < 0; /* an error only for text that needs it, as in the library */
   return KA_STATUS_OK;
 }

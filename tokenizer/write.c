@@ -40,7 +40,7 @@ static ka_status write_all(struct ka_ctx *ctx, struct ka_str *s, const char *con
                     options, options));
   for (int i = 0; i < 256; i++) {
     char c[4];
-    int n = ka_utf8_encode(ka_byte_char((unsigned char)i), c);
+    int n = ka_utf8_encode(ka_tok_byte_char((unsigned char)i), c);
     KA_TRY(ka_str_puts(ctx, s, i ? ", " : ""));
     KA_TRY(ka_json_quote(ctx, s, c, (size_t)n));
     KA_TRY(ka_str_printf(ctx, s, ": %d", i));

@@ -37,9 +37,9 @@ struct analysis {
   bool selects;
   struct ka_selection selection;
   struct ka_progress bar;
-  enum ka_metric metric;
+  enum ka_spectral_metric metric;
   bool exports;
-  enum ka_export format;
+  enum ka_spectral_export format;
 };
 
 /* The bar counts millions of operations, so that its ETA goes by work, not by tensors. */
@@ -54,9 +54,9 @@ static ka_status read_options(struct analysis *a) {
   const struct ka_cli *cli = a->cli;
   struct ka_spectral_options *o = &a->options;
   const char *metric = ka_cli_str(cli, "metric"), *select = ka_cli_str(cli, "select");
-  if (!ka_metric_parse(metric, &a->metric))
+  if (!ka_spectral_metric_parse(metric, &a->metric))
     return ka_fail(ctx, KA_E_USAGE, "--metric: got \"%s\", expected %s", metric,
-                   ka_metric_choices());
+                   ka_spectral_metric_choices());
   if (select) {
     KA_TRY(ka_select_parse(ctx, &a->arena, select, &a->spec));
     a->selects = true;
@@ -64,12 +64,14 @@ static ka_status read_options(struct analysis *a) {
   const char *unit = ka_cli_str(cli, "unit");
   a->spec.unit = unit[0] == 'h' ? KA_UNIT_HEAD : unit[0] == 'e' ? KA_UNIT_EXPERT : KA_UNIT_TENSOR;
   const char *format = ka_cli_str(cli, "export");
-  a->exports = format && ka_export_parse(format, &a->format);
-  if (a->exports && ka_export_info(a->format)->needs_selection && !a->selects)
+  a->exports = format && ka_spectral_export_parse(format, &a->format);
+  if (a->exports && ka_spectral_export_info(a->format)->needs_selection && !a->selects)
     return ka_fail(ctx, KA_E_USAGE, "--export %s writes a selection: give one with --select",
                    format);
-  o->full = ka_cli_flag(cli, "full") || (a->exports && ka_export_info(a->format)->needs_full) ||
-            ka_metric_info(a->metric)->needs_full || (a->selects && ka_select_needs_full(&a->spec));
+  o->full = ka_cli_flag(cli, "full") ||
+            (a->exports && ka_spectral_export_info(a->format)->needs_full) ||
+            ka_spectral_metric_info(a->metric)->needs_full ||
+            (a->selects && ka_select_needs_full(&a->spec));
   o->precision =
       strcmp(ka_cli_str(cli, "precision"), "auto") == 0 ? KA_PRECISION_AUTO : KA_PRECISION_F64;
   o->rtol = ka_cli_float(cli, "rtol");
@@ -81,7 +83,7 @@ static ka_status read_options(struct analysis *a) {
     return ka_fail(ctx, KA_E_USAGE, "--max-dim and --memory must not be negative");
   if (!ka_cli_flag(cli, "no-cache")) {
     o->cache = ka_cli_str(cli, "cache");
-    if (!o->cache) KA_TRY(ka_cache_default_path(&a->arena, &o->cache));
+    if (!o->cache) KA_TRY(ka_spectral_cache_default_path(&a->arena, &o->cache));
   }
   return KA_STATUS_OK;
 }
@@ -109,11 +111,11 @@ static const struct ka_spectrum *first_bad(const struct analysis *a) {
 /* The engine that computes `flops`: by measured rates, or as asked. */
 static ka_status open_engine(struct analysis *a, double flops) {
   struct ka_ctx *ctx = a->ctx;
-  struct ka_engine *e = &a->options.engine;
+  struct ka_linalg_engine *e = &a->options.engine;
   KA_TRY(ka_dev_open(ctx, &a->dev, ka_cli_str(a->cli, "device")));
   if (strcmp(ka_cli_str(a->cli, "f64"), "auto") == 0)
-    return ka_engine_choose(ctx, &a->dev, flops, e);
-  *e = ka_engine_of(&a->dev);
+    return ka_linalg_engine_choose(ctx, &a->dev, flops, e);
+  *e = ka_linalg_engine_of(&a->dev);
   if (!e->blas) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_USAGE,
                  "--f64 device: got the device \"%s\", which has no engine for spectra; use "
@@ -166,9 +168,9 @@ static ka_status compute(struct analysis *a) {
 
 /* Which path was taken, and what is selected. */
 static json_t *json_extra(const struct analysis *a) {
-  const struct ka_engine *e = &a->options.engine;
+  const struct ka_linalg_engine *e = &a->options.engine;
   const double *rate = a->dev.f64_flops;
-  json_t *extra = json_pack("{s:s, s:s}", "engine", ka_engine_name(e), "device",
+  json_t *extra = json_pack("{s:s, s:s}", "engine", ka_linalg_engine_name(e), "device",
                             e->blas ? "cpu" : a->dev.backend->name);
   if (rate[0] > 0)
     json_object_set_new(
@@ -185,10 +187,10 @@ static json_t *json_extra(const struct analysis *a) {
 static ka_status print(struct analysis *a) {
   struct ka_ctx *ctx = a->ctx;
   const char *json = ka_cli_str(a->cli, "json");
-  if (json) KA_TRY(ka_spectra_write_json(ctx, a->results, a->n, json_extra(a), json));
+  if (json) KA_TRY(ka_spectral_write_json(ctx, a->results, a->n, json_extra(a), json));
   if (!json || strcmp(json, "-") != 0)
-    ka_analyze_table(a->results, a->n, a->metric, a->selects ? &a->selection : NULL, &a->phases,
-                     &a->options.engine);
+    ka_cli_analyze_table(a->results, a->n, a->metric, a->selects ? &a->selection : NULL, &a->phases,
+                         &a->options.engine);
   const struct ka_spectrum *bad = first_bad(a);
   if (!bad) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_CHECK, "%s: %s; such a model cannot be trained", bad->unit->name,
@@ -210,9 +212,9 @@ static ka_status write_files(struct analysis *a) {
     KA_TRY(ka_spectral_html_write(ctx, title_of(a), a->results, a->n, a->metric,
                                   a->selects ? &a->selection : NULL, html));
   if (!a->exports) return KA_STATUS_OK;
-  if (!output) output = ka_export_info(a->format)->file;
-  KA_TRY(
-      ka_export_write(ctx, a->format, a->results, a->n, a->selects ? &a->selection : NULL, output));
+  if (!output) output = ka_spectral_export_info(a->format)->file;
+  KA_TRY(ka_spectral_export_write(ctx, a->format, a->results, a->n,
+                                  a->selects ? &a->selection : NULL, output));
   ka_info(ctx, "analyze", "wrote %s", output);
   return KA_STATUS_OK;
 }
@@ -237,7 +239,7 @@ out:
   return st;
 }
 
-static const struct ka_option options[] = {
+static const struct ka_cli_option options[] = {
     {"metric", KA_OPT_STR, "NAME", "kappa", "what the table draws: one of"
 #define KA_METRIC(id, name, full, unit, formula, source) " " name
 #include "engine/spectral/metrics.def"
@@ -262,7 +264,7 @@ static const struct ka_option options[] = {
     KA_OPT_BASE,
     {0}};
 
-const struct ka_command ka_command_analyze = {
+const struct ka_cli_command ka_command_analyze = {
     .name = "analyze",
     .args = "MODEL|FILE.safetensors",
     .summary = "condition numbers with proven bounds, and other spectra of the weights",

@@ -16,7 +16,8 @@ struct scale {
   bool logarithmic;
 };
 
-static struct scale find_scale(const struct ka_spectrum *r, int64_t n, enum ka_metric metric) {
+static struct scale find_scale(const struct ka_spectrum *r, int64_t n,
+                               enum ka_spectral_metric metric) {
   struct scale s = {INFINITY, -INFINITY, true};
   for (int64_t i = 0; i < n; i++) {
     double v = r[i].metrics[metric];
@@ -59,7 +60,7 @@ static void shape_text(const struct ka_unit *u, char *out, size_t n) {
     used += (size_t)snprintf(out + used, n - used, "%s%lld", i ? "x" : "", (long long)u->shape[i]);
 }
 
-static void row(const struct ka_spectrum *r, int width, enum ka_metric metric,
+static void row(const struct ka_spectrum *r, int width, enum ka_spectral_metric metric,
                 const struct scale *s, bool taken) {
   char drawn[BAR * 3 + 8], shape[64], value[32], bound[32], log_volume[32];
   double v = r->metrics[metric];
@@ -90,9 +91,10 @@ static void row(const struct ka_spectrum *r, int width, enum ka_metric metric,
          log_volume, r->metrics[KA_METRIC_STABLE_RANK], ka_spectral_method_name(r->method));
 }
 
-void ka_analyze_table(const struct ka_spectrum *results, int64_t n, enum ka_metric metric,
-                      const struct ka_selection *selection, const struct ka_spectral_phases *p,
-                      const struct ka_engine *engine) {
+void ka_cli_analyze_table(const struct ka_spectrum *results, int64_t n,
+                          enum ka_spectral_metric metric, const struct ka_selection *selection,
+                          const struct ka_spectral_phases *p,
+                          const struct ka_linalg_engine *engine) {
   struct scale s = find_scale(results, n, metric);
   int width = 4;
   for (int64_t i = 0; i < n; i++) {
@@ -100,7 +102,7 @@ void ka_analyze_table(const struct ka_spectrum *results, int64_t n, enum ka_metr
     width = len > width ? len : width;
   }
   printf("  %-*s %13s %12s %8s %-*s %10s %9s  %s\n", width, "tensor", "shape",
-         ka_metric_info(metric)->name, metric == KA_METRIC_KAPPA ? "bound" : "", BAR, "",
+         ka_spectral_metric_info(metric)->name, metric == KA_METRIC_KAPPA ? "bound" : "", BAR, "",
          "log volume", "stable rk", "method");
   int64_t singular = 0, failed = 0;
   for (int64_t i = 0; i < n; i++) {
@@ -114,7 +116,7 @@ void ka_analyze_table(const struct ka_spectrum *results, int64_t n, enum ka_metr
   if (failed) printf(", %lld without a result", (long long)failed);
   printf(", %s", ka_fmt_duration(p->total_s, time));
   if (p->n_computed)
-    printf(" by %s on %s", ka_engine_name(engine),
+    printf(" by %s on %s", ka_linalg_engine_name(engine),
            engine->blas ? "cpu" : engine->dev->backend->name);
   if (p->n_cached) printf("; %lld of them from the cache", (long long)p->n_cached);
   printf("\n");

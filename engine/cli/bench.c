@@ -27,7 +27,7 @@ static ka_status bench_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
                  near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
-static const struct ka_option options[] = {
+static const struct ka_cli_option options[] = {
     {"json", KA_OPT_STR, "FILE", NULL, "write the table as JSON"},
     {"op", KA_OPT_STR, "NAME", NULL, "ops: only this op"},
     {"dtype", KA_OPT_STR, "f32|bf16", NULL, "ops: only this dtype; train: compute in"},
@@ -43,7 +43,7 @@ static const struct ka_option options[] = {
     {0},
 };
 
-const struct ka_command ka_command_bench = {
+const struct ka_cli_command ka_command_bench = {
     .name = "bench",
     .args = "ops|train|spectral",
     .summary = "measured rates against the machine's limit, measured in the same run",

@@ -104,11 +104,11 @@ static ka_status run(struct ka_ctx *ctx, struct bench *b, const struct ka_cli *c
   const char *slow = ka_blas_slow_core();
   if (slow) ka_warn(ctx, "bench", "%s", slow);
   KA_TRY(ka_dev_open(ctx, &b->dev, ka_cli_str(cli, "device")));
-  struct ka_engine engine = ka_engine_of(&b->dev);
+  struct ka_linalg_engine engine = ka_linalg_engine_of(&b->dev);
   KA_TRY(engine.dense->rate(ctx, &engine, engine.blas ? GEMM : DEVICE_GEMM, &rate));
   printf("%lld tensors of %s; %s, %d threads, float64 GEMM %.1f Gflop/s\n", (long long)b->n,
-         file ? file : "two layers of TinyLlama-1.1B's shapes, bf16", ka_engine_name(&engine),
-         omp_get_max_threads(), rate * 1e-9);
+         file ? file : "two layers of TinyLlama-1.1B's shapes, bf16",
+         ka_linalg_engine_name(&engine), omp_get_max_threads(), rate * 1e-9);
   json_t *runs = json_array();
   for (int i = 0; i < 2; i++) {
     struct ka_spectral_options o = {.engine = engine,
@@ -118,7 +118,7 @@ static ka_status run(struct ka_ctx *ctx, struct bench *b, const struct ka_cli *c
     json_array_append_new(runs, print_run(names[i], &p, rate, engine.blas != NULL));
   }
   ka_status st = KA_STATUS_OK;
-  json_t *root = json_pack("{s:s, s:f, s:i, s:o}", "engine", ka_engine_name(&engine),
+  json_t *root = json_pack("{s:s, s:f, s:i, s:o}", "engine", ka_linalg_engine_name(&engine),
                            "gemm_f64_flops", rate, "threads", omp_get_max_threads(), "runs", runs);
   if (json) st = ka_json_write(ctx, root, json);
   json_decref(root);

@@ -100,7 +100,7 @@ static double peak_bytes(void) {
 
 static double kappa_of(const struct ka_param *p) {
   int64_t r = p->stored.shape[0], c = p->stored.shape[1];
-  return ka_kappa_of_noise(r > c ? r : c, r > c ? c : r);
+  return ka_spectral_kappa_of_noise(r > c ? r : c, r > c ? c : r);
 }
 
 static int by_kappa(const void *x, const void *y) {

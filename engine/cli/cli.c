@@ -11,17 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KA_COMMAND(name) extern const struct ka_command ka_command_##name;
+#define KA_COMMAND(name) extern const struct ka_cli_command ka_command_##name;
 #include "engine/cli/commands.def"
 #undef KA_COMMAND
 
-const struct ka_command *const ka_commands[] = {
+const struct ka_cli_command *const ka_commands[] = {
 #define KA_COMMAND(name) &ka_command_##name,
 #include "engine/cli/commands.def"
 #undef KA_COMMAND
     NULL};
 
-static const struct ka_option common[] = {
+static const struct ka_cli_option common[] = {
     {"device", KA_OPT_STR, "auto|cpu|cuda|ref|cuda:80GB", "auto",
      "where to compute; with a size of memory: what to plan for"},
     {"threads", KA_OPT_INT, "N", NULL, "CPU threads (default: all cores, or OMP_NUM_THREADS)"},
@@ -33,11 +33,11 @@ static const struct ka_option common[] = {
 enum { MAX_OPTIONS = 48 };
 
 struct ka_cli {
-  const struct ka_command *command;
+  const struct ka_cli_command *command;
   const char **args;
   int n_args;
   struct value {
-    const struct ka_option *option;
+    const struct ka_cli_option *option;
     bool given;
     const char *text;
     const char **words;
@@ -78,7 +78,7 @@ int ka_cli_list(const struct ka_cli *cli, const char *name, const char *const **
   return known(cli, name)->n_words;
 }
 
-static void print_option(const struct ka_option *o) {
+static void print_option(const struct ka_cli_option *o) {
   char left[80];
   snprintf(left, sizeof left, "--%s%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "",
            o->kind == KA_OPT_LIST ? "..." : "");
@@ -87,10 +87,10 @@ static void print_option(const struct ka_option *o) {
   putchar('\n');
 }
 
-static void print_help(const struct ka_command *c) {
+static void print_help(const struct ka_cli_command *c) {
   printf("usage: kappa %s %s\n\n%s\n\noptions:\n", c->name, c->args, c->summary);
-  for (const struct ka_option *o = c->options; o && o->name; o++) print_option(o);
-  for (const struct ka_option *o = common; o->name; o++) print_option(o);
+  for (const struct ka_cli_option *o = c->options; o && o->name; o++) print_option(o);
+  for (const struct ka_cli_option *o = common; o->name; o++) print_option(o);
 }
 
 static void print_overview(void) {
@@ -119,7 +119,7 @@ static bool allowed(const char *choices, const char *word) {
 }
 
 static ka_status set_value(struct ka_ctx *ctx, struct value *v, const char *text) {
-  const struct ka_option *o = v->option;
+  const struct ka_cli_option *o = v->option;
   if (!allowed(o->value, text))
     return ka_fail(ctx, KA_E_USAGE, "--%s: got \"%s\", expected %s", o->name, text, o->value);
   v->text = text;
@@ -166,9 +166,9 @@ static ka_status parse_option(struct ka_ctx *ctx, struct ka_cli *cli, int argc, 
   return set_value(ctx, v, argv[(*at)++]);
 }
 
-static ka_status add_options(struct ka_ctx *ctx, struct ka_cli *cli, const struct ka_option *table,
-                             int argc) {
-  for (const struct ka_option *o = table; o && o->name; o++) {
+static ka_status add_options(struct ka_ctx *ctx, struct ka_cli *cli,
+                             const struct ka_cli_option *table, int argc) {
+  for (const struct ka_cli_option *o = table; o && o->name; o++) {
     KA_NEVER(ctx, cli->n_values == MAX_OPTIONS);
     struct value *v = &cli->values[cli->n_values++];
     v->option = o;
@@ -218,7 +218,7 @@ static ka_status remember_line(struct ka_ctx *ctx, struct ka_str *out, int argc,
 static ka_status run(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **argv) {
   KA_TRY(parse(ctx, cli, argc, argv));
   KA_TRY(remember_line(ctx, &cli->line, argc, argv));
-  const struct ka_command *c = cli->command;
+  const struct ka_cli_command *c = cli->command;
   if (ka_cli_flag(cli, "help")) {
     print_help(c);
     return KA_STATUS_OK;

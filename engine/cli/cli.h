@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The command line: one const struct ka_command per subcommand (engine/cli/NAME.c), one row in
+ * The command line: one const struct ka_cli_command per subcommand (engine/cli/NAME.c), one row in
  * commands.def. Help, usage errors and completion come from the tables. */
 #ifndef KAPPA_ENGINE_CLI_CLI_H
 #define KAPPA_ENGINE_CLI_CLI_H
 
 #include "base/status.h"
 
-enum ka_opt_kind {
+enum ka_cli_opt_kind {
   KA_OPT_FLAG,  /* --resume */
   KA_OPT_STR,   /* --device cpu, --device=cpu */
   KA_OPT_INT,   /* --max-tokens 20 */
@@ -15,9 +15,9 @@ enum ka_opt_kind {
   KA_OPT_LIST,  /* --text A B C: words up to the next option; may repeat */
 };
 
-struct ka_option {
+struct ka_cli_option {
   const char *name; /* without dashes; NULL ends the table */
-  enum ka_opt_kind kind;
+  enum ka_cli_opt_kind kind;
   const char *value; /* "FILE" in help, or "auto|cpu|cuda": then only these words are accepted */
   const char *dflt;  /* NULL: absent unless given */
   const char *doc;
@@ -32,12 +32,12 @@ struct ka_option {
 
 struct ka_cli; /* a parsed command line */
 
-struct ka_command {
+struct ka_cli_command {
   const char *name;
   const char *args; /* "JOB.yaml [key=value ...]" */
   const char *summary;
-  int min_args, max_args;          /* positional words; max -1: any number */
-  const struct ka_option *options; /* besides --help, --device, --threads, --verbose, --quiet */
+  int min_args, max_args;              /* positional words; max -1: any number */
+  const struct ka_cli_option *options; /* besides --help, --device, --threads, --verbose, --quiet */
   ka_status (*run)(struct ka_ctx *ctx, const struct ka_cli *cli);
 };
 
@@ -58,6 +58,6 @@ int ka_cli_list(const struct ka_cli *cli, const char *name, const char *const **
 ka_status ka_cli_main(struct ka_ctx *ctx, int argc, char **argv);
 
 /* Every command, NULL-terminated. */
-extern const struct ka_command *const ka_commands[];
+extern const struct ka_cli_command *const ka_commands[];
 
 #endif

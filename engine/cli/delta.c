@@ -148,13 +148,13 @@ static ka_status delta_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   return show(ctx, cli, ka_cli_arg(cli, verbs[v].file), !verbs[v].run);
 }
 
-static const struct ka_option options[] = {
+static const struct ka_cli_option options[] = {
     {"pack", KA_OPT_FLAG, NULL, NULL, "export: pack losslessly against the base (zstd)"},
     {"level", KA_OPT_INT, "N", "3", "export: pack by this level of zstd, 1 to 19"},
     {"json", KA_OPT_STR, "FILE", NULL, "what the delta holds as JSON (- for stdout)"},
     {0}};
 
-const struct ka_command ka_command_delta = {
+const struct ka_cli_command ka_command_delta = {
     .name = "delta",
     .args = "export BASE TUNED FILE | apply BASE FILE OUT | show FILE",
     .summary = "a tuned model as its difference from the base, and back",

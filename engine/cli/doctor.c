@@ -5,8 +5,8 @@
 #include "base/json.h"
 #include "base/machine.h"
 #include "engine/cli/cli.h"
-#include "linalg/blas.h"
 #include "kernels/op_cases.h"
+#include "linalg/blas.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <libfyaml.h>
@@ -237,12 +237,12 @@ static ka_status doctor_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   return st;
 }
 
-static const struct ka_option options[] = {
+static const struct ka_cli_option options[] = {
     {"json", KA_OPT_STR, "FILE", NULL, "write everything as JSON (- for stdout)"},
     {0},
 };
 
-const struct ka_command ka_command_doctor = {
+const struct ka_cli_command ka_command_doctor = {
     .name = "doctor",
     .args = "",
     .summary = "versions, devices, libraries, support matrix, what is missing",

@@ -16,7 +16,7 @@ struct eval {
   struct ka_model_source source;
   struct ka_model model;
   struct ka_tokenizer *tokenizer;
-  struct ka_text_scorer scorer;
+  struct ka_eval_text_scorer scorer;
   struct ka_progress bar;
   int64_t done;
 };
@@ -50,13 +50,14 @@ static ka_status open_all(struct ka_ctx *ctx, struct eval *e, const struct ka_cl
   KA_TRY(window_of(ctx, cli, &e->model, window));
   int64_t T = *window + 1, B = BATCH_TOKENS / T < 1 ? 1 : BATCH_TOKENS / T;
   KA_TRY(ka_model_prepare(&e->model, B, T, false));
-  return ka_text_scorer_init(ctx, &e->scorer, &e->model, e->tokenizer, B, T);
+  return ka_eval_text_scorer_init(ctx, &e->scorer, &e->model, e->tokenizer, B, T);
 }
 
-static void print_row(const char *name, const struct ka_text_loss *t) {
+static void print_row(const char *name, const struct ka_eval_text_loss *t) {
   printf("%-28s %10lld %9.4f %12.4f %12.4f %10.4f %10.4f\n", name, (long long)t->n_tokens,
-         ka_text_loss_per_token(t), ka_text_token_perplexity(t), ka_text_word_perplexity(t),
-         ka_text_byte_perplexity(t), ka_text_bits_per_byte(t));
+         ka_eval_text_loss_per_token(t), ka_eval_text_token_perplexity(t),
+         ka_eval_text_word_perplexity(t), ka_eval_text_byte_perplexity(t),
+         ka_eval_text_bits_per_byte(t));
 }
 
 static ka_status score_files(struct ka_ctx *ctx, struct eval *e, const char *const *files, int n,
@@ -69,14 +70,14 @@ static ka_status score_files(struct ka_ctx *ctx, struct eval *e, const char *con
     e->scorer.on_batch = show;
     e->scorer.user = e;
     ka_progress_begin(ctx, &e->bar, "eval", 0, 0);
-    ka_status st = ka_text_scorer_file(&e->scorer, files[i]);
-    if (ka_ok(st)) st = ka_text_scorer_finish(&e->scorer);
+    ka_status st = ka_eval_text_scorer_file(&e->scorer, files[i]);
+    if (ka_ok(st)) st = ka_eval_text_scorer_finish(&e->scorer);
     ka_progress_end(&e->bar);
     KA_TRY(st);
     if (e->scorer.total.n_tokens == 0)
       return ka_fail(ctx, KA_E_INPUT, "%s: no token to score", files[i]);
     if (table) print_row(files[i], &e->scorer.total);
-    json_object_set_new(rows, files[i], ka_text_loss_json(&e->scorer.total));
+    json_object_set_new(rows, files[i], ka_eval_text_loss_json(&e->scorer.total));
   }
   return KA_STATUS_OK;
 }
@@ -88,7 +89,7 @@ static ka_status eval_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   int64_t window = 0;
   if (ka_cli_given(cli, "tasks")) {
     if (n > 0) return ka_fail(ctx, KA_E_USAGE, "--text and --tasks exclude each other");
-    return ka_eval_tasks(ctx, cli);
+    return ka_cli_eval_tasks(ctx, cli);
   }
   if (n == 0)
     return ka_fail(ctx, KA_E_USAGE, "--text or --tasks: missing, expected text or task files");
@@ -102,7 +103,7 @@ static ka_status eval_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
     json_decref(root);
   }
   json_decref(rows);
-  ka_text_scorer_deinit(&e.scorer);
+  ka_eval_text_scorer_deinit(&e.scorer);
   ka_tokenizer_close(e.tokenizer);
   ka_model_close(&e.model);
   ka_model_source_close(&e.source);
@@ -110,14 +111,14 @@ static ka_status eval_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   return st;
 }
 
-const struct ka_command ka_command_eval = {
+const struct ka_cli_command ka_command_eval = {
     .name = "eval",
     .args = "MODEL --text FILE... | MODEL --tasks A.yaml,B.yaml",
     .summary = "loss and perplexities of text files; tasks as lm-evaluation-harness scores them",
     .min_args = 1,
     .max_args = 1,
     .options =
-        (const struct ka_option[]){
+        (const struct ka_cli_option[]){
             {"text", KA_OPT_LIST, "FILE", NULL,
              "UTF-8 text, one document a file; of .jsonl each line's \"text\" is one"},
             {"window", KA_OPT_INT, "N", NULL,

@@ -17,8 +17,8 @@ struct evaluation {
   const struct ka_cli *cli;
   struct ka_arena arena;
   struct ka_tasks_options tasks_options;
-  struct ka_encode_options encoding;
-  struct ka_score_options scoring;
+  struct ka_eval_encode_options encoding;
+  struct ka_eval_score_options scoring;
   struct ka_tasks *tasks;
   struct ka_tokenizer *tokenizer;
   struct ka_dev dev;
@@ -159,7 +159,7 @@ static ka_status run(struct evaluation *e) {
   return write_results(e, started_s, ka_now_s() - start);
 }
 
-ka_status ka_eval_tasks(struct ka_ctx *ctx, const struct ka_cli *cli) {
+ka_status ka_cli_eval_tasks(struct ka_ctx *ctx, const struct ka_cli *cli) {
   struct evaluation e = {.ctx = ctx, .cli = cli};
   ka_arena_init(&e.arena, ctx, "eval");
   ka_status st = run(&e);

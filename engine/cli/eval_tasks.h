@@ -25,6 +25,6 @@
     "log-samples", KA_OPT_FLAG, NULL, NULL, "also DIR/MODEL/samples_TASK_DATE.jsonl"               \
   }
 
-ka_status ka_eval_tasks(struct ka_ctx *ctx, const struct ka_cli *cli);
+ka_status ka_cli_eval_tasks(struct ka_ctx *ctx, const struct ka_cli *cli);
 
 #endif

@@ -40,7 +40,7 @@ static ka_status run_benchmark(struct ka_ctx *ctx, const struct ka_cli *cli, jso
 
 struct models {
   struct ka_arena arena;
-  struct ka_scoring_spec spec;
+  struct ka_forget_scoring_spec spec;
   struct ka_job_held_out texts[MAX_WORDS];
   const char *tasks[2][MAX_WORDS]; /* old, new */
   const char *labels[MAX_WORDS], *paths[MAX_WORDS];
@@ -48,9 +48,9 @@ struct models {
 };
 
 static ka_status read_tasks(struct ka_ctx *ctx, struct models *m, const struct ka_cli *cli,
-                            const char *option, const char **list, struct ka_texts *out) {
+                            const char *option, const char **list, struct ka_key_texts *out) {
   const char *words = ka_cli_str(cli, option);
-  *out = (struct ka_texts){list, 0};
+  *out = (struct ka_key_texts){list, 0};
   for (const char *p = words ? words : ""; *p;) {
     size_t n = strcspn(p, ",");
     if (out->n == MAX_WORDS)
@@ -148,14 +148,14 @@ static ka_status forget_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   return st;
 }
 
-const struct ka_command ka_command_forget = {
+const struct ka_cli_command ka_command_forget = {
     .name = "forget",
     .args = "JOB.yaml [key=value ...] | BASE [NAME=]TUNED...",
     .summary = "what was learned and what was forgotten: one job by many methods, or tuned models",
     .min_args = 0,
     .max_args = -1,
     .options =
-        (const struct ka_option[]){
+        (const struct ka_cli_option[]){
             {"methods", KA_OPT_STR, "A,B,...", "kappa_lowest,kappa_highest,random,last_n,full",
              "of a job: what is compared; \"list\" names all"},
             {"learning-rates", KA_OPT_STR, "A,B,...", NULL,

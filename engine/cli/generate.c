@@ -19,9 +19,9 @@ struct generation {
   struct ka_model model;
   struct ka_decoder decoder;
   struct ka_tokenizer *tokenizer;
-  struct ka_tokens ids; /* prompt, then what was generated */
+  struct ka_tok_tokens ids; /* prompt, then what was generated */
   int64_t n_prompt;
-  struct ka_decode_stream stream;
+  struct ka_tok_decode_stream stream;
   struct ka_str text;
   bool print_text;
 };
@@ -30,7 +30,7 @@ static ka_status print_id(struct generation *g, int32_t id) {
   struct ka_ctx *ctx = g->ctx;
   if (!g->print_text) return KA_STATUS_OK;
   ka_str_clear(&g->text);
-  KA_TRY(ka_decode_stream_push(ctx, &g->stream, g->tokenizer, id, &g->text));
+  KA_TRY(ka_tok_decode_stream_push(ctx, &g->stream, g->tokenizer, id, &g->text));
   if (g->text.len > 0) fwrite(g->text.data, 1, g->text.len, stdout);
   fflush(stdout);
   return KA_STATUS_OK;
@@ -118,7 +118,7 @@ static ka_status finish(struct generation *g) {
   struct ka_ctx *ctx = g->ctx;
   if (g->print_text) {
     ka_str_clear(&g->text);
-    KA_TRY(ka_decode_stream_flush(ctx, &g->stream, g->tokenizer, &g->text));
+    KA_TRY(ka_tok_decode_stream_flush(ctx, &g->stream, g->tokenizer, &g->text));
     printf("%s\n", g->text.len ? g->text.data : "");
     return KA_STATUS_OK;
   }
@@ -166,9 +166,9 @@ static ka_status run(struct generation *g) {
 static ka_status generate_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   struct generation g = {.ctx = ctx, .cli = cli};
   ka_status st = run(&g);
-  ka_decode_stream_deinit(&g.stream);
+  ka_tok_decode_stream_deinit(&g.stream);
   ka_str_deinit(&g.text);
-  ka_tokens_deinit(&g.ids);
+  ka_tok_tokens_deinit(&g.ids);
   ka_tokenizer_close(g.tokenizer);
   ka_decoder_deinit(&g.decoder);
   ka_model_close(&g.model);
@@ -177,14 +177,14 @@ static ka_status generate_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   return st;
 }
 
-const struct ka_command ka_command_generate = {
+const struct ka_cli_command ka_command_generate = {
     .name = "generate",
     .args = "MODEL --prompt TEXT",
     .summary = "text from a model, greedy or sampled",
     .min_args = 1,
     .max_args = 1,
     .options =
-        (const struct ka_option[]){
+        (const struct ka_cli_option[]){
             {"prompt", KA_OPT_STR, "TEXT", "", "what to continue; empty starts from BOS"},
             {"max-tokens", KA_OPT_INT, "N", "128", "tokens to add at most"},
             {"temperature", KA_OPT_FLOAT, "T", "0", "0 takes the likeliest token"},

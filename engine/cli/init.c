@@ -54,20 +54,21 @@ static ka_status init_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   return bytes ? write_byte_tokenizer(ctx, out) : KA_STATUS_OK;
 }
 
-const struct ka_command ka_command_init = {
+const struct ka_cli_command ka_command_init = {
     .name = "init",
     .args = "--config config.json --out DIR",
     .summary = "a fresh random model of any supported family",
     .max_args = 0,
-    .options = (const struct ka_option[]){{"config", KA_OPT_STR, "FILE", NULL,
-                                           "config.json, or the directory that holds one"},
-                                          {"out", KA_OPT_STR, "DIR", NULL, "where the model goes"},
-                                          {"seed", KA_OPT_INT, "N", "42", "of the random weights"},
-                                          {"dtype", KA_OPT_STR, "auto|f32|bf16|f16", "auto",
-                                           "of the weights (auto: config.json's)"},
-                                          {"tokenizer", KA_OPT_STR, "none|bytes", "none",
-                                           "bytes: also a tokenizer of the 256 bytes and "
-                                           "<|endoftext|> (vocab_size 257 or more)"},
-                                          {0}},
+    .options =
+        (const struct ka_cli_option[]){
+            {"config", KA_OPT_STR, "FILE", NULL, "config.json, or the directory that holds one"},
+            {"out", KA_OPT_STR, "DIR", NULL, "where the model goes"},
+            {"seed", KA_OPT_INT, "N", "42", "of the random weights"},
+            {"dtype", KA_OPT_STR, "auto|f32|bf16|f16", "auto",
+             "of the weights (auto: config.json's)"},
+            {"tokenizer", KA_OPT_STR, "none|bytes", "none",
+             "bytes: also a tokenizer of the 256 bytes and "
+             "<|endoftext|> (vocab_size 257 or more)"},
+            {0}},
     .run = init_run,
 };

@@ -12,14 +12,14 @@ static ka_status plan_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
   if (ka_ok(st)) {
     st = ka_run_open(ctx, &run, &job, &options);
-    if (ka_ok(st)) st = ka_plan_print(&run);
+    if (ka_ok(st)) st = ka_train_plan_print(&run);
     ka_run_close(&run);
   }
   ka_job_close(&job);
   return st;
 }
 
-const struct ka_command ka_command_plan = {
+const struct ka_cli_command ka_command_plan = {
     .name = "plan",
     .args = "JOB.yaml [key=value ...]",
     .summary = "what a job would do: selection, first rows, steps, memory, disk, time",

@@ -30,14 +30,14 @@ static ka_status put_ids(struct ka_ctx *ctx, struct ka_str *out, const int32_t *
 }
 
 static ka_status put_json_ids(struct ka_ctx *ctx, struct ka_str *out, const char *key,
-                              const struct ka_tokens *t) {
+                              const struct ka_tok_tokens *t) {
   KA_TRY(ka_str_printf(ctx, out, "\"%s\": [", key));
   KA_TRY(put_ids(ctx, out, t->ids, t->n, ", "));
   return ka_str_puts(ctx, out, "]");
 }
 
 static ka_status put_json_text(struct ka_ctx *ctx, struct ka_str *out, const char *key,
-                               const struct ka_tokenizer *t, const struct ka_tokens *tokens,
+                               const struct ka_tokenizer *t, const struct ka_tok_tokens *tokens,
                                bool skip_special, struct ka_str *decoded) {
   ka_str_clear(decoded);
   KA_TRY(ka_tokenizer_decode(ctx, t, tokens->ids, tokens->n, skip_special, decoded));
@@ -49,7 +49,7 @@ static ka_status put_json_text(struct ka_ctx *ctx, struct ka_str *out, const cha
 static ka_status jsonl_line(struct ka_ctx *ctx, const struct ka_tokenizer *t, const char *where,
                             const char *line, size_t n, struct ka_str *out) {
   json_t *row = NULL;
-  struct ka_tokens ids = {0}, plain = {0};
+  struct ka_tok_tokens ids = {0}, plain = {0};
   struct ka_str decoded = {0};
   ka_status st = KA_STATUS_OK;
   KA_TRY(ka_json_parse(ctx, line, n, where, &row));
@@ -71,8 +71,8 @@ static ka_status jsonl_line(struct ka_ctx *ctx, const struct ka_tokenizer *t, co
   KA_TRY_GOTO(ka_str_puts(ctx, out, "}\n"), out);
 out:
   json_decref(row);
-  ka_tokens_deinit(&ids);
-  ka_tokens_deinit(&plain);
+  ka_tok_tokens_deinit(&ids);
+  ka_tok_tokens_deinit(&plain);
   ka_str_deinit(&decoded);
   return st;
 }
@@ -156,7 +156,7 @@ out:
 
 /* One line a token: where it stands in the text, its id, and the text it covers. */
 static ka_status put_table(struct ka_ctx *ctx, const struct ka_tokenizer *t,
-                           const struct ka_tokens *tokens, struct ka_str *out) {
+                           const struct ka_tok_tokens *tokens, struct ka_str *out) {
   for (int64_t i = 0; i < tokens->n; i++) {
     size_t n = 0;
     const char *token = ka_tokenizer_token_text(t, tokens->ids[i], &n);
@@ -183,7 +183,7 @@ static ka_status read_all(struct ka_ctx *ctx, FILE *in, const char *name, struct
 static ka_status run_text(struct ka_ctx *ctx, const struct ka_cli *cli,
                           const struct ka_tokenizer *t, FILE *in, const char *name) {
   struct ka_str text = {0}, out = {0};
-  struct ka_tokens tokens = {.want_spans = !ka_cli_flag(cli, "ids")};
+  struct ka_tok_tokens tokens = {.want_spans = !ka_cli_flag(cli, "ids")};
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(read_all(ctx, in, name, &text), out);
   size_t valid = ka_utf8_check(text.data, text.len);
@@ -203,7 +203,7 @@ static ka_status run_text(struct ka_ctx *ctx, const struct ka_cli *cli,
   if (fwrite(out.data, 1, out.len, stdout) != out.len)
     st = ka_fail(ctx, KA_E_IO, "stdout: write failed");
 out:
-  ka_tokens_deinit(&tokens);
+  ka_tok_tokens_deinit(&tokens);
   ka_str_deinit(&text);
   ka_str_deinit(&out);
   return st;
@@ -263,7 +263,7 @@ out:
 
 static ka_status run_chat(struct ka_ctx *ctx, const struct ka_cli *cli, const char *model) {
   struct ka_str text = {0}, out = {0};
-  struct ka_tokens tokens = {.want_spans = !ka_cli_flag(cli, "ids")};
+  struct ka_tok_tokens tokens = {.want_spans = !ka_cli_flag(cli, "ids")};
   struct ka_tokenizer *t = NULL;
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(render_chat(ctx, cli, model, &text), out);
@@ -282,7 +282,7 @@ static ka_status run_chat(struct ka_ctx *ctx, const struct ka_cli *cli, const ch
     st = ka_fail(ctx, KA_E_IO, "stdout: write failed");
 out:
   ka_tokenizer_close(t);
-  ka_tokens_deinit(&tokens);
+  ka_tok_tokens_deinit(&tokens);
   ka_str_deinit(&text);
   ka_str_deinit(&out);
   return st;
@@ -309,15 +309,15 @@ static ka_status run_bench(struct ka_ctx *ctx, const struct ka_tokenizer *t, FIL
     n_tok = 0;
 #pragma omp parallel reduction(+ : n_tok) reduction(| : failed)
     {
-      struct ka_tokens out = {0};
+      struct ka_tok_tokens out = {0};
 #pragma omp for schedule(dynamic, 64)
       for (int64_t i = 0; i < n_lines; i++) {
-        ka_tokens_clear(&out);
+        ka_tok_tokens_clear(&out);
         failed |= !ka_ok(ka_tokenizer_encode(ctx, t, text.data + starts[i],
                                              starts[i + 1] - starts[i], false, &out));
         n_tok += out.n;
       }
-      ka_tokens_deinit(&out);
+      ka_tok_tokens_deinit(&out);
     }
     double rate = (double)text.len / 1e6 / (ka_now_s() - begin);
     if (rate > best) best = rate;
@@ -360,7 +360,7 @@ static ka_status tokenize_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   return st;
 }
 
-static const struct ka_option options[] = {
+static const struct ka_cli_option options[] = {
     {"jsonl", KA_OPT_FLAG, NULL, NULL,
      "one {\"text\"} a line in; one {\"ids\", \"ids_plain\", \"decoded\", \"decoded_skip\"} a line "
      "out"},
@@ -379,7 +379,7 @@ static const struct ka_option options[] = {
     {0},
 };
 
-const struct ka_command ka_command_tokenize = {
+const struct ka_cli_command ka_command_tokenize = {
     .name = "tokenize",
     .args = "MODEL [FILE]",
     .summary = "ids and text of a model directory's tokenizer (FILE, or stdin)",

@@ -18,23 +18,23 @@ static ka_status train_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
   if (ka_ok(st)) {
     st = ka_run_open(ctx, &run, &job, &options);
-    if (ka_ok(st)) st = dry ? ka_plan_print(&run) : ka_run_train(&run);
+    if (ka_ok(st)) st = dry ? ka_train_plan_print(&run) : ka_run_train(&run);
     ka_run_close(&run);
   }
   ka_job_close(&job);
   return st;
 }
 
-const struct ka_command ka_command_train = {
+const struct ka_cli_command ka_command_train = {
     .name = "train",
     .args = "JOB.yaml [key=value ...]",
     .summary = "analyse, select, fine-tune, save: the whole job",
     .min_args = 1,
     .max_args = -1,
-    .options = (const struct ka_option[]){{"resume", KA_OPT_FLAG, NULL, NULL,
-                                           "continue from the newest checkpoint in output_dir"},
-                                          {"dry-run", KA_OPT_FLAG, NULL, NULL,
-                                           "as `kappa plan`: look, say, write nothing"},
-                                          {0}},
+    .options = (const struct ka_cli_option[]){{"resume", KA_OPT_FLAG, NULL, NULL,
+                                               "continue from the newest checkpoint in output_dir"},
+                                              {"dry-run", KA_OPT_FLAG, NULL, NULL,
+                                               "as `kappa plan`: look, say, write nothing"},
+                                              {0}},
     .run = train_run,
 };

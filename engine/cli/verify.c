@@ -70,18 +70,19 @@ out:
   return st;
 }
 
-const struct ka_command ka_command_verify = {
+const struct ka_cli_command ka_command_verify = {
     .name = "verify",
     .args = "MODEL --against FILE.safetensors",
     .summary = "logits, hidden states, loss and gradients against a reference",
     .min_args = 1,
     .max_args = 1,
-    .options = (const struct ka_option[]){{"against", KA_OPT_STR, "FILE", NULL,
-                                           "input_ids, labels, logits, hidden.I, loss, grad.NAME"},
-                                          {"dtype", KA_OPT_STR, "f32|bf16", "f32", "compute in"},
-                                          {"json", KA_OPT_STR, "FILE", NULL,
-                                           "write the table as JSON (- for stdout)"},
-                                          KA_OPT_BASE,
-                                          {0}},
+    .options =
+        (const struct ka_cli_option[]){
+            {"against", KA_OPT_STR, "FILE", NULL,
+             "input_ids, labels, logits, hidden.I, loss, grad.NAME"},
+            {"dtype", KA_OPT_STR, "f32|bf16", "f32", "compute in"},
+            {"json", KA_OPT_STR, "FILE", NULL, "write the table as JSON (- for stdout)"},
+            KA_OPT_BASE,
+            {0}},
     .run = verify_run,
 };

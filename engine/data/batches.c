@@ -6,14 +6,14 @@
 
 #include <string.h>
 
-static ka_status shuffle_pieces(struct ka_ctx *ctx, struct ka_pieces *p, uint64_t seed) {
+static ka_status shuffle_pieces(struct ka_ctx *ctx, struct ka_data_pieces *p, uint64_t seed) {
   void *order, *moved;
   KA_TRY(ka_alloc_n(ctx, &order, p->n, sizeof(int64_t), "shuffling"));
   ka_status st = ka_alloc_n(ctx, &moved, p->n, sizeof *p->items, "shuffling");
   if (ka_ok(st)) {
     ka_rng_permutation(seed, ka_rng_stream("data.pieces"), p->n, order);
     for (int64_t i = 0; i < p->n; i++)
-      ((struct ka_piece *)moved)[i] = p->items[((int64_t *)order)[i]];
+      ((struct ka_data_piece *)moved)[i] = p->items[((int64_t *)order)[i]];
     ka_free(p->items);
     p->items = moved;
     p->cap = p->n;
@@ -22,26 +22,27 @@ static ka_status shuffle_pieces(struct ka_ctx *ctx, struct ka_pieces *p, uint64_
   return st;
 }
 
-static ka_status pack_part(struct ka_data *d, struct ka_part *p) {
+static ka_status pack_part(struct ka_data *d, struct ka_data_packed_split *p) {
   struct ka_ctx *ctx = d->ctx;
   void *mem;
   KA_TRY(ka_alloc_n(ctx, &mem, p->pieces.n, sizeof(int64_t), "lengths"));
   int64_t *lengths = mem;
   for (int64_t i = 0; i < p->pieces.n; i++) lengths[i] = p->pieces.items[i].n;
-  ka_status st = ka_pack_rows(ctx, &p->packed, lengths, p->pieces.n, d->job->sequence_len,
-                              d->job->sample_packing ? KA_PACK_WINDOW : 1);
+  ka_status st = ka_data_pack_rows(ctx, &p->packed, lengths, p->pieces.n, d->job->sequence_len,
+                                   d->job->sample_packing ? KA_PACK_WINDOW : 1);
   ka_free(lengths);
   return st;
 }
 
-static int64_t row_length(const struct ka_part *p, int64_t row) {
+static int64_t row_length(const struct ka_data_packed_split *p, int64_t row) {
   int64_t n = 0;
   for (int64_t i = p->packed.first[row]; i < p->packed.first[row + 1]; i++)
     n += p->pieces.items[p->packed.items[i]].n;
   return n;
 }
 
-static void count(const struct ka_data *d, struct ka_part *p, struct ka_data_part_stats *s) {
+static void count(const struct ka_data *d, struct ka_data_packed_split *p,
+                  struct ka_data_part_stats *s) {
   int64_t B = d->job->micro_batch_size;
   for (int64_t i = 0; i < p->pieces.n; i++) {
     s->n_tok += p->pieces.items[i].n;
@@ -57,9 +58,9 @@ static void count(const struct ka_data *d, struct ka_part *p, struct ka_data_par
     s->efficiency = (double)s->n_tok / ((double)s->n_rows * (double)d->job->sequence_len);
 }
 
-ka_status ka_part_build(struct ka_data *d, enum ka_data_part part) {
+ka_status ka_data_split_build(struct ka_data *d, enum ka_data_split part) {
   struct ka_ctx *ctx = d->ctx;
-  struct ka_part *p = &d->parts[part];
+  struct ka_data_packed_split *p = &d->parts[part];
   bool shuffle = d->job->shuffle && part == KA_DATA_TRAIN;
   void *mem;
   p->epoch = -1;
@@ -79,15 +80,15 @@ ka_status ka_part_build(struct ka_data *d, enum ka_data_part part) {
   return KA_STATUS_OK;
 }
 
-void ka_part_deinit(struct ka_part *p) {
+void ka_data_split_deinit(struct ka_data_packed_split *p) {
   ka_free(p->pieces.items);
-  ka_packed_deinit(&p->packed);
+  ka_data_packed_deinit(&p->packed);
   ka_free(p->order);
   ka_free(p->buffer);
-  *p = (struct ka_part){0};
+  *p = (struct ka_data_packed_split){0};
 }
 
-int64_t ka_data_n_batches(const struct ka_data *d, enum ka_data_part part) {
+int64_t ka_data_n_batches(const struct ka_data *d, enum ka_data_split part) {
   return d->stats.part[part].n_batches;
 }
 
@@ -96,12 +97,12 @@ struct row_out {
 };
 
 /* One row: its documents one after the other, then padding. Returns its targets. */
-static int64_t fill_row(const struct ka_data *d, const struct ka_part *p, int64_t row, int64_t T,
-                        struct row_out o) {
+static int64_t fill_row(const struct ka_data *d, const struct ka_data_packed_split *p, int64_t row,
+                        int64_t T, struct row_out o) {
   int64_t at = 0, n_targets = 0;
   for (int64_t i = p->packed.first[row]; i < p->packed.first[row + 1]; i++) {
-    const struct ka_piece *q = &p->pieces.items[p->packed.items[i]];
-    ka_store_read(&d->store, q->doc, q->start, q->n, o.ids + at, o.labels + at);
+    const struct ka_data_piece *q = &p->pieces.items[p->packed.items[i]];
+    ka_data_store_read(&d->store, q->doc, q->start, q->n, o.ids + at, o.labels + at);
     o.labels[at] = KA_LABEL_MASKED; /* nothing to predict it from */
     for (int64_t t = 0; t < q->n; t++) {
       o.position[at + t] = (int32_t)t;
@@ -119,7 +120,7 @@ static int64_t fill_row(const struct ka_data *d, const struct ka_part *p, int64_
   return n_targets;
 }
 
-static int64_t row_at(struct ka_data *d, struct ka_part *p, int64_t epoch, int64_t i) {
+static int64_t row_at(struct ka_data *d, struct ka_data_packed_split *p, int64_t epoch, int64_t i) {
   if (!p->order) return i;
   if (p->epoch != epoch) {
     ka_rng_permutation((uint64_t)d->job->seed, ka_rng_stream("data.epoch") + (uint64_t)epoch,
@@ -129,9 +130,9 @@ static int64_t row_at(struct ka_data *d, struct ka_part *p, int64_t epoch, int64
   return p->order[i];
 }
 
-ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_part part,
+ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_split part,
                         int64_t index, struct ka_batch *out) {
-  struct ka_part *p = &d->parts[part];
+  struct ka_data_packed_split *p = &d->parts[part];
   int64_t n_batches = d->stats.part[part].n_batches, B = d->job->micro_batch_size;
   KA_NEVER(ctx, n_batches == 0 || index < 0);
   int64_t first = index % n_batches * B, n = p->packed.n_rows - first, epoch = index / n_batches;
@@ -158,13 +159,13 @@ ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_part
   return KA_STATUS_OK;
 }
 
-int64_t ka_data_document(const struct ka_data *d, enum ka_data_part part, int64_t i, int64_t max,
+int64_t ka_data_document(const struct ka_data *d, enum ka_data_split part, int64_t i, int64_t max,
                          int32_t *ids, int32_t *labels) {
-  const struct ka_part *p = &d->parts[part];
+  const struct ka_data_packed_split *p = &d->parts[part];
   if (i < 0 || i >= p->pieces.n) return 0;
-  const struct ka_piece *q = &p->pieces.items[i];
+  const struct ka_data_piece *q = &p->pieces.items[i];
   int64_t n = q->n < max ? q->n : max;
-  ka_store_read(&d->store, q->doc, q->start, n, ids, labels);
+  ka_data_store_read(&d->store, q->doc, q->start, n, ids, labels);
   if (n > 0 && labels) labels[0] = KA_LABEL_MASKED;
   return q->n;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- *   | header | ends [n_entries] i64 | documents [n_docs] struct ka_stored | tokens i32 |
+ *   | header | ends [n_entries] i64 | documents [n_docs] struct ka_data_stored | tokens i32 |
  * Little-endian and of this build's layout: the version in the key changes with either. */
 #include "engine/data/cache.h"
 
@@ -48,7 +48,7 @@ static ka_status hash_file(struct ka_ctx *ctx, XXH3_state_t *h, const char *path
   return KA_STATUS_OK;
 }
 
-static void hash_list(XXH3_state_t *h, const struct ka_texts *list) {
+static void hash_list(XXH3_state_t *h, const struct ka_key_texts *list) {
   XXH3_128bits_update(h, &list->n, sizeof list->n);
   for (int64_t i = 0; i < list->n; i++) hash_text(h, list->items[i]);
 }
@@ -86,7 +86,8 @@ static ka_status hash_entry(struct ka_arena *a, XXH3_state_t *h, const struct ka
   return KA_STATUS_OK;
 }
 
-static ka_status hash_all(struct ka_arena *a, XXH3_state_t *h, const struct ka_read_options *o) {
+static ka_status hash_all(struct ka_arena *a, XXH3_state_t *h,
+                          const struct ka_data_read_options *o) {
   static const char *const model_files[] = {"tokenizer.json", "tokenizer_config.json",
                                             "special_tokens_map.json", "chat_template.jinja",
                                             "config.json"};
@@ -106,12 +107,12 @@ static ka_status hash_all(struct ka_arena *a, XXH3_state_t *h, const struct ka_r
   return KA_STATUS_OK;
 }
 
-ka_status ka_cache_init(struct ka_cache *c, struct ka_arena *a, const struct ka_read_options *o,
-                        struct ka_data_stats *stats) {
+ka_status ka_data_cache_init(struct ka_data_cache *c, struct ka_arena *a,
+                             const struct ka_data_read_options *o, struct ka_data_stats *stats) {
   struct ka_ctx *ctx = a->ctx;
   void *ends;
   const char *name;
-  *c = (struct ka_cache){
+  *c = (struct ka_data_cache){
       .ctx = ctx, .stats = stats, .n_entries = o->job->datasets.n + o->job->test_datasets.n};
   KA_TRY(ka_arena_alloc_n(a, &ends, c->n_entries, sizeof *c->ends, "entries"));
   c->ends = ends;
@@ -131,14 +132,14 @@ ka_status ka_cache_init(struct ka_cache *c, struct ka_arena *a, const struct ka_
 
 /* --- the file ---------------------------------------------------------------- */
 
-static uint64_t checksum(const int64_t *ends, int64_t n_entries, const struct ka_stored *docs,
+static uint64_t checksum(const int64_t *ends, int64_t n_entries, const struct ka_data_stored *docs,
                          int64_t n_docs, const int32_t *tokens, int64_t n_tokens) {
   uint64_t h = XXH3_64bits(ends, (size_t)n_entries * sizeof *ends);
   h = XXH3_64bits_withSeed(docs, (size_t)n_docs * sizeof *docs, h);
   return XXH3_64bits_withSeed(tokens, (size_t)n_tokens * sizeof *tokens, h);
 }
 
-ka_status ka_cache_save(struct ka_cache *c, const struct ka_store *store) {
+ka_status ka_data_cache_save(struct ka_data_cache *c, const struct ka_data_store *store) {
   struct ka_ctx *ctx = c->ctx;
   const struct ka_data_stats *s = c->stats;
   struct header h = {.magic = "KAPPATOK",
@@ -169,8 +170,9 @@ out:
 }
 
 /* Is the mapped file what this key's file must be? Sets the parts. */
-static bool valid(const struct ka_cache *c, const struct ka_map *m, struct header *h,
-                  const int64_t **ends, const struct ka_stored **docs, const int32_t **tokens) {
+static bool valid(const struct ka_data_cache *c, const struct ka_map *m, struct header *h,
+                  const int64_t **ends, const struct ka_data_stored **docs,
+                  const int32_t **tokens) {
   if (m->len < sizeof *h) return false;
   memcpy(h, m->data, sizeof *h);
   if (memcmp(h->magic, "KAPPATOK", 8) != 0 || memcmp(h->key, c->key, sizeof h->key) != 0)
@@ -184,17 +186,17 @@ static bool valid(const struct ka_cache *c, const struct ka_map *m, struct heade
       rest)
     return false;
   *ends = (const int64_t *)(const void *)(m->data + sizeof *h);
-  *docs = (const struct ka_stored *)(const void *)(*ends + h->n_entries);
+  *docs = (const struct ka_data_stored *)(const void *)(*ends + h->n_entries);
   *tokens = (const int32_t *)(const void *)(*docs + h->n_docs);
   return h->checksum == checksum(*ends, h->n_entries, *docs, h->n_docs, *tokens, h->n_tokens);
 }
 
-ka_status ka_cache_load(struct ka_cache *c, struct ka_store *store, bool *hit) {
+ka_status ka_data_cache_load(struct ka_data_cache *c, struct ka_data_store *store, bool *hit) {
   struct ka_ctx *ctx = c->ctx;
   struct ka_map m;
   struct header h = {0};
   const int64_t *ends = NULL;
-  const struct ka_stored *docs = NULL;
+  const struct ka_data_stored *docs = NULL;
   const int32_t *tokens = NULL;
   *hit = false;
   if (!ka_path_exists(c->path)) return KA_STATUS_OK;

@@ -7,7 +7,7 @@
 
 #include "engine/data/reader.h"
 
-struct ka_cache {
+struct ka_data_cache {
   struct ka_ctx *ctx;
   const char *path; /* of the file; in the arena */
   uint64_t key[2];
@@ -17,12 +17,12 @@ struct ka_cache {
 };
 
 /* Hashes everything; reads all data files once. */
-ka_status ka_cache_init(struct ka_cache *c, struct ka_arena *a, const struct ka_read_options *o,
-                        struct ka_data_stats *stats);
+ka_status ka_data_cache_init(struct ka_data_cache *c, struct ka_arena *a,
+                             const struct ka_data_read_options *o, struct ka_data_stats *stats);
 /* *hit: the store is filled and sealed, ends and stats are set. A file that is not what it should
  * be is a miss, with a warning. */
-ka_status ka_cache_load(struct ka_cache *c, struct ka_store *store, bool *hit);
+ka_status ka_data_cache_load(struct ka_data_cache *c, struct ka_data_store *store, bool *hit);
 /* Writes a sealed store, published by rename. */
-ka_status ka_cache_save(struct ka_cache *c, const struct ka_store *store);
+ka_status ka_data_cache_save(struct ka_data_cache *c, const struct ka_data_store *store);
 
 #endif

@@ -229,7 +229,7 @@ out:
 /* --- tokens ---------------------------------------------------------------------------------- */
 
 /* First token that begins at byte `at` or behind it. */
-static int64_t token_at(const struct ka_tokens *t, size_t at) {
+static int64_t token_at(const struct ka_tok_tokens *t, size_t at) {
   int64_t lo = 0, hi = t->n;
   while (lo < hi) {
     int64_t mid = lo + (hi - lo) / 2;
@@ -252,7 +252,7 @@ static void learn_end(struct mask *m, int32_t id) {
 }
 
 static bool blank_token(const struct mask *m, int64_t i) {
-  const struct ka_token_span *s = &m->out->tokens.spans[i];
+  const struct ka_tok_span *s = &m->out->tokens.spans[i];
   for (int64_t k = s->begin; k < s->end; k++)
     if (!strchr(" \t\r\n", m->out->text.data[k]) || !m->out->text.data[k]) return false;
   return true;
@@ -260,7 +260,7 @@ static bool blank_token(const struct mask *m, int64_t i) {
 
 /* The special token that only blanks follow in an exact turn. */
 static void find_exact_end(struct mask *m, struct turn *turn) {
-  const struct ka_tokens *t = &m->out->tokens;
+  const struct ka_tok_tokens *t = &m->out->tokens;
   int64_t first = token_at(t, turn->begin), i = token_at(t, turn->end) - 1;
   while (i >= first && !ka_tokenizer_is_special(m->tokenizer, t->ids[i]) && blank_token(m, i)) i--;
   if (i < first) return;
@@ -270,7 +270,7 @@ static void find_exact_end(struct mask *m, struct turn *turn) {
 }
 
 static void find_near_end(struct mask *m, struct turn *turn, size_t limit) {
-  const struct ka_tokens *t = &m->out->tokens;
+  const struct ka_tok_tokens *t = &m->out->tokens;
   int64_t first = token_at(t, turn->end);
   for (int64_t i = first; i < t->n && i <= first + END_WITHIN; i++) {
     if ((size_t)t->spans[i].begin >= limit) return;
@@ -290,7 +290,7 @@ static void find_near_end(struct mask *m, struct turn *turn, size_t limit) {
 static bool end_by_other_token(const struct mask *m, size_t begin, const struct ka_str *alone,
                                size_t *end) {
   const struct ka_str *whole = &m->out->text;
-  const struct ka_tokens *t = &m->out->tokens;
+  const struct ka_tok_tokens *t = &m->out->tokens;
   size_t c = 0;
   while (c < alone->len && c < whole->len && alone->data[c] == whole->data[c]) c++;
   int64_t i = token_at(t, c + 1) - 1;
@@ -381,7 +381,7 @@ static ka_status find_turns(struct mask *m) {
 /* --- labels ---------------------------------------------------------------------------------- */
 
 static void label_bytes(struct mask *m, size_t begin, size_t end, bool train) {
-  const struct ka_tokens *t = &m->out->tokens;
+  const struct ka_tok_tokens *t = &m->out->tokens;
   for (int64_t i = token_at(t, begin); i < t->n && (size_t)t->spans[i].begin < end; i++)
     m->out->labels[i] = train ? t->ids[i] : -100;
 }
@@ -412,7 +412,7 @@ static ka_status label_parts(struct mask *m, int64_t index, size_t end) {
 
 static ka_status label_turns(struct mask *m) {
   struct ka_ctx *ctx = m->ctx;
-  const struct ka_tokens *t = &m->out->tokens;
+  const struct ka_tok_tokens *t = &m->out->tokens;
   int64_t last = -1;
   for (int64_t i = 0; i < m->n; i++) {
     const struct turn *turn = &m->turns[i];
@@ -488,8 +488,8 @@ static ka_status mask_all(struct mask *m, const json_t *vars, struct ka_jinja_sp
   KA_TRY(prepare(m, vars));
   bool want_spans = ka_jinja_has_generation(jinja) && usual_options(m->opts);
   KA_TRY(render_whole(m, want_spans, spans, &marked));
-  struct ka_tokens *t = &m->out->tokens;
-  ka_tokens_clear(t);
+  struct ka_tok_tokens *t = &m->out->tokens;
+  ka_tok_tokens_clear(t);
   t->want_spans = true;
   const char *text = m->out->text.data ? m->out->text.data : "";
   KA_TRY(ka_tokenizer_encode(ctx, m->tokenizer, text, m->out->text.len, false, t));
@@ -523,7 +523,7 @@ ka_status ka_chat_mask(struct ka_ctx *ctx, const struct ka_chat *chat,
 }
 
 void ka_chat_masked_deinit(struct ka_chat_masked *m) {
-  ka_tokens_deinit(&m->tokens);
+  ka_tok_tokens_deinit(&m->tokens);
   ka_free(m->labels);
   ka_str_deinit(&m->text);
 }

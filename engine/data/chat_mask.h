@@ -26,7 +26,7 @@
 #include "engine/data/chat.h"
 #include "tokenizer/tokenizer.h"
 
-enum ka_train_on_eos {
+enum ka_data_train_on_eos {
   KA_EOS_TURN, /* end-of-turn tokens of trained turns */
   KA_EOS_ALL,  /* of all turns where one is found */
   KA_EOS_LAST, /* the last one of the conversation */
@@ -36,7 +36,7 @@ enum ka_train_on_eos {
 struct ka_chat_mask_options {
   const char *const *roles_to_train; /* NULL: only "assistant" */
   int64_t n_roles;
-  enum ka_train_on_eos train_on_eos;
+  enum ka_data_train_on_eos train_on_eos;
   bool train_on_inputs;                 /* every role's bodies are trained (headers never) */
   const char *field_training;           /* a message's or part's own true or false; NULL: "train" */
   const struct ka_jinja_options *jinja; /* may be NULL */
@@ -44,8 +44,8 @@ struct ka_chat_mask_options {
 
 /* Growing output; zero-initialise, free with ka_chat_masked_deinit. */
 struct ka_chat_masked {
-  struct ka_tokens tokens; /* ids and spans (byte ranges of text) */
-  int32_t *labels;         /* [tokens.n]: the id, or -100 */
+  struct ka_tok_tokens tokens; /* ids and spans (byte ranges of text) */
+  int32_t *labels;             /* [tokens.n]: the id, or -100 */
   int64_t labels_cap;
   struct ka_str text; /* the rendering */
 };

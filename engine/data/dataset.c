@@ -14,7 +14,8 @@
 
 enum { MEMORY_BYTES = 256 << 20, FORGET_DOCUMENTS = 16384 };
 
-static ka_status add_piece(struct ka_ctx *ctx, struct ka_pieces *p, struct ka_piece piece) {
+static ka_status add_piece(struct ka_ctx *ctx, struct ka_data_pieces *p,
+                           struct ka_data_piece piece) {
   void *grown = p->items;
   KA_TRY(ka_grow(ctx, &grown, &p->cap, p->n + 1, sizeof piece, "pieces"));
   p->items = grown;
@@ -29,15 +30,16 @@ static const char *policy_of(const struct ka_job *job, const struct ka_job_datas
   return strcmp(entry->type, "completion") == 0 ? "split" : "drop";
 }
 
-static ka_status keep(struct ka_data *d, struct ka_pieces *out, int64_t doc, int64_t start,
+static ka_status keep(struct ka_data *d, struct ka_data_pieces *out, int64_t doc, int64_t start,
                       int64_t n) {
-  int64_t n_targets = ka_store_targets(&d->store, doc, start, n);
-  if (n_targets > 0) return add_piece(d->ctx, out, (struct ka_piece){doc, start, n, n_targets});
+  int64_t n_targets = ka_data_store_targets(&d->store, doc, start, n);
+  if (n_targets > 0)
+    return add_piece(d->ctx, out, (struct ka_data_piece){doc, start, n, n_targets});
   d->stats.n_all_masked += n > 1 || start == 0; /* not the last token of a cut */
   return KA_STATUS_OK;
 }
 
-static ka_status cut_document(struct ka_data *d, struct ka_pieces *out, int64_t doc,
+static ka_status cut_document(struct ka_data *d, struct ka_data_pieces *out, int64_t doc,
                               const char *policy) {
   struct ka_ctx *ctx = d->ctx;
   struct ka_data_stats *s = &d->stats;
@@ -71,7 +73,7 @@ static const struct ka_job_dataset *entry_at(const struct ka_data *d, int64_t i)
                              : &job->test_datasets.items[i - job->datasets.n];
 }
 
-static ka_status read_entries(struct ka_data *d, const struct ka_read_options *o, int64_t n,
+static ka_status read_entries(struct ka_data *d, const struct ka_data_read_options *o, int64_t n,
                               int64_t *ends) {
   struct ka_ctx *ctx = d->ctx;
   for (int64_t i = 0; i < n; i++) {
@@ -82,18 +84,18 @@ static ka_status read_entries(struct ka_data *d, const struct ka_read_options *o
     KA_TRY(ka_data_read(ctx, o, entry_at(d, i), key, &d->store, &d->stats));
     ends[i] = d->store.n_docs;
   }
-  return ka_store_seal(&d->store);
+  return ka_data_store_seal(&d->store);
 }
 
 /* From the cache, or from the files and into the cache. ends: documents up to each entry's last. */
-static ka_status fill_store(struct ka_data *d, const struct ka_read_options *o, int64_t n,
+static ka_status fill_store(struct ka_data *d, const struct ka_data_read_options *o, int64_t n,
                             int64_t *ends) {
   struct ka_ctx *ctx = d->ctx;
-  struct ka_cache cache;
+  struct ka_data_cache cache;
   bool hit = false;
   if (!d->job->dataset_prepared_path) return read_entries(d, o, n, ends);
-  KA_TRY(ka_cache_init(&cache, &d->arena, o, &d->stats));
-  KA_TRY(ka_cache_load(&cache, &d->store, &hit));
+  KA_TRY(ka_data_cache_init(&cache, &d->arena, o, &d->stats));
+  KA_TRY(ka_data_cache_load(&cache, &d->store, &hit));
   if (hit) {
     ka_info(ctx, "data", "%s: tokenised before", cache.path);
     memcpy(ends, cache.ends, (size_t)n * sizeof *ends);
@@ -101,11 +103,11 @@ static ka_status fill_store(struct ka_data *d, const struct ka_read_options *o, 
   }
   KA_TRY(read_entries(d, o, n, ends));
   memcpy(cache.ends, ends, (size_t)n * sizeof *ends);
-  return ka_cache_save(&cache, &d->store);
+  return ka_data_cache_save(&cache, &d->store);
 }
 
 /* All entries are read before any is cut: a sealed store can be read back. */
-static ka_status read_all(struct ka_data *d, const struct ka_read_options *o) {
+static ka_status read_all(struct ka_data *d, const struct ka_data_read_options *o) {
   struct ka_ctx *ctx = d->ctx;
   const struct ka_job *job = d->job;
   void *p, *ends;
@@ -115,14 +117,14 @@ static ka_status read_all(struct ka_data *d, const struct ka_read_options *o) {
   KA_TRY(ka_arena_alloc_n(&d->arena, &ends, n, sizeof(int64_t), "entries"));
   KA_TRY(fill_store(d, o, n, ends));
   for (int64_t i = 0, doc = 0; i < n; i++) {
-    struct ka_pieces *out =
+    struct ka_data_pieces *out =
         i < n_train ? &d->entry_pieces[i] : &d->parts[KA_DATA_VALIDATION].pieces;
     for (; doc < ((int64_t *)ends)[i]; doc++) {
       KA_TRY(cut_document(d, out, doc, policy_of(job, entry_at(d, i))));
-      if (doc % FORGET_DOCUMENTS == 0) ka_store_forget(&d->store);
+      if (doc % FORGET_DOCUMENTS == 0) ka_data_store_forget(&d->store);
     }
   }
-  ka_store_forget(&d->store);
+  ka_data_store_forget(&d->store);
   if (d->stats.n_too_long > 0 && strcmp(job->length_policy, "error") == 0)
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: length_policy is error: %lld documents are longer than sequence_len %lld, "
@@ -162,7 +164,7 @@ static ka_status set_aside(struct ka_data *d) {
   unsigned char *chosen = p;
   for (int64_t i = 0; ka_ok(st) && i < n_val; i++) chosen[order[i]] = 1;
   for (int64_t e = 0; ka_ok(st) && e < d->job->datasets.n; e++) {
-    struct ka_pieces *from = &d->entry_pieces[e];
+    struct ka_data_pieces *from = &d->entry_pieces[e];
     int64_t kept = 0;
     for (int64_t i = 0; ka_ok(st) && i < from->n; i++, at++) {
       if (chosen[at])
@@ -180,8 +182,8 @@ static ka_status set_aside(struct ka_data *d) {
 /* weight 2.5: every piece twice, and a seeded half of them once more. */
 static ka_status weigh(struct ka_data *d, int64_t e) {
   struct ka_ctx *ctx = d->ctx;
-  const struct ka_pieces *from = &d->entry_pieces[e];
-  struct ka_pieces *to = &d->parts[KA_DATA_TRAIN].pieces;
+  const struct ka_data_pieces *from = &d->entry_pieces[e];
+  struct ka_data_pieces *to = &d->parts[KA_DATA_TRAIN].pieces;
   double weight = d->job->datasets.items[e].weight, whole = floor(weight);
   int64_t n_more = (int64_t)floor((weight - whole) * (double)from->n + 0.5);
   for (double k = 0; k < whole; k++)
@@ -252,11 +254,11 @@ static void say(const struct ka_data *d) {
 
 static ka_status build(struct ka_data *d, const struct ka_tokenizer *tokenizer, int64_t V) {
   struct ka_ctx *ctx = d->ctx;
-  struct ka_read_options o = {
+  struct ka_data_read_options o = {
       .job = d->job, .tokenizer = tokenizer, .eos = find_eos(ctx, d->job, tokenizer), .V = V};
   const char *spill_dir;
   KA_TRY(find_spill_dir(d, &spill_dir));
-  ka_store_init(&d->store, ctx, spill_dir, MEMORY_BYTES);
+  ka_data_store_init(&d->store, ctx, spill_dir, MEMORY_BYTES);
   KA_TRY(read_all(d, &o));
   if (d->job->test_datasets.n == 0) KA_TRY(set_aside(d));
   for (int64_t e = 0; e < d->job->datasets.n; e++) KA_TRY(weigh(d, e));
@@ -267,7 +269,7 @@ static ka_status build(struct ka_data *d, const struct ka_tokenizer *tokenizer, 
                    ka_job_place(d->job, "datasets"), (long long)d->stats.n_rows,
                    (long long)d->stats.n_empty, (long long)d->stats.n_dropped,
                    (long long)d->stats.n_all_masked);
-  for (int part = 0; part < 2; part++) KA_TRY(ka_part_build(d, (enum ka_data_part)part));
+  for (int part = 0; part < 2; part++) KA_TRY(ka_data_split_build(d, (enum ka_data_split)part));
   say(d);
   return KA_STATUS_OK;
 }
@@ -296,8 +298,8 @@ void ka_data_close(struct ka_data *d) {
   if (!d) return;
   for (int64_t e = 0; d->entry_pieces && e < d->job->datasets.n; e++)
     ka_free(d->entry_pieces[e].items);
-  for (int part = 0; part < 2; part++) ka_part_deinit(&d->parts[part]);
-  ka_store_deinit(&d->store);
+  for (int part = 0; part < 2; part++) ka_data_split_deinit(&d->parts[part]);
+  ka_data_store_deinit(&d->store);
   ka_arena_deinit(&d->arena);
   ka_free(d);
 }

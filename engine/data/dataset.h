@@ -18,7 +18,7 @@
 
 struct ka_data;
 
-enum ka_data_part { KA_DATA_TRAIN, KA_DATA_VALIDATION };
+enum ka_data_split { KA_DATA_TRAIN, KA_DATA_VALIDATION };
 
 enum { KA_DATA_HISTOGRAM = 24 };
 
@@ -54,18 +54,18 @@ const struct ka_data_stats *ka_data_get_stats(const struct ka_data *d);
 void ka_data_round_lengths(struct ka_data *d, int64_t unit);
 
 /* Micro-batches of one epoch; 0 for a validation part that is empty. */
-int64_t ka_data_n_batches(const struct ka_data *d, enum ka_data_part part);
+int64_t ka_data_n_batches(const struct ka_data *d, enum ka_data_split part);
 
 /* Micro-batch `index` of the whole run: index / n_batches is the epoch. B <= micro_batch_size,
  * T <= sequence_len (the longest row of the batch, rounded up). The validation part is in file order, the same
  * in each epoch. Valid until the next call for that part. */
-ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_part part,
+ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_split part,
                         int64_t index, struct ka_batch *out);
 
 /* Document i (before packing, in an epoch's unshuffled order): ids and labels appended as
  * (id, label) pairs' arrays that the caller owns, at most max tokens. Returns the whole length, 0
  * when there is no such document. */
-int64_t ka_data_document(const struct ka_data *d, enum ka_data_part part, int64_t i, int64_t max,
+int64_t ka_data_document(const struct ka_data *d, enum ka_data_split part, int64_t i, int64_t max,
                          int32_t *ids, int32_t *labels);
 
 #endif

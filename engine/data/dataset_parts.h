@@ -7,18 +7,18 @@
 #include "engine/data/pack.h"
 #include "engine/data/store.h"
 
-struct ka_piece { /* tokens [start, start+n) of a document; what is packed */
+struct ka_data_piece { /* tokens [start, start+n) of a document; what is packed */
   int64_t doc, start, n, n_targets;
 };
 
-struct ka_pieces {
-  struct ka_piece *items;
+struct ka_data_pieces {
+  struct ka_data_piece *items;
   int64_t n, cap;
 };
 
-struct ka_part {
-  struct ka_pieces pieces; /* in packing order */
-  struct ka_packed packed;
+struct ka_data_packed_split {
+  struct ka_data_pieces pieces; /* in packing order */
+  struct ka_data_packed packed;
   int64_t *order;  /* of the rows in epoch `epoch`; NULL: as packed */
   int64_t epoch;   /* -1: none yet */
   int64_t T;       /* longest row */
@@ -29,15 +29,15 @@ struct ka_data {
   struct ka_ctx *ctx;
   const struct ka_job *job;
   struct ka_arena arena;
-  struct ka_store store;
-  struct ka_pieces *entry_pieces; /* [datasets] */
-  struct ka_part parts[2];
+  struct ka_data_store store;
+  struct ka_data_pieces *entry_pieces; /* [datasets] */
+  struct ka_data_packed_split parts[2];
   struct ka_data_stats stats;
   int64_t length_unit; /* of micro-batches of unpacked rows */
 };
 
 /* Orders, packs and counts a part's pieces. */
-ka_status ka_part_build(struct ka_data *d, enum ka_data_part part);
-void ka_part_deinit(struct ka_part *p);
+ka_status ka_data_split_build(struct ka_data *d, enum ka_data_split part);
+void ka_data_split_deinit(struct ka_data_packed_split *p);
 
 #endif

@@ -11,7 +11,7 @@ void ka_document_clear(struct ka_document *d) { d->n = 0; }
 void ka_document_deinit(struct ka_document *d) {
   ka_free(d->ids);
   ka_free(d->labels);
-  ka_tokens_deinit(&d->scratch);
+  ka_tok_tokens_deinit(&d->scratch);
   *d = (struct ka_document){0};
 }
 
@@ -37,7 +37,7 @@ ka_status ka_document_add(struct ka_ctx *ctx, struct ka_document *d, const int32
 
 ka_status ka_document_text(struct ka_ctx *ctx, struct ka_document *d, const struct ka_tokenizer *t,
                            const char *text, size_t n, bool special, bool train) {
-  ka_tokens_clear(&d->scratch);
+  ka_tok_tokens_clear(&d->scratch);
   KA_TRY(ka_tokenizer_encode(ctx, t, text, n, special, &d->scratch));
   return ka_document_add(ctx, d, d->scratch.ids, d->scratch.n, train);
 }
@@ -232,9 +232,9 @@ static const struct {
              {"tokenized", tokenized}};
 
 static ka_status from_text(struct ka_ctx *ctx, const struct ka_document_maker *m,
-                           const struct ka_row *row, struct ka_document *d) {
+                           const struct ka_data_row *row, struct ka_document *d) {
   bool rows_wanted = strcmp(m->dataset->type, "completion") != 0;
-  if (rows_wanted && !ka_row_named(row)) return KA_STATUS_OK; /* a README beside the data */
+  if (rows_wanted && !ka_data_row_named(row)) return KA_STATUS_OK; /* a README beside the data */
   if (rows_wanted)
     return ka_fail(ctx, KA_E_INPUT,
                    "a plain text file cannot be of type %s; set ds_type if it is "
@@ -242,7 +242,7 @@ static ka_status from_text(struct ka_ctx *ctx, const struct ka_document_maker *m
                    m->dataset->type);
   size_t good = ka_utf8_check(row->bytes, row->n);
   if (good == row->n) return completion_text(ctx, m, row->bytes, row->n, d);
-  if (!ka_row_named(row)) return KA_STATUS_OK;
+  if (!ka_data_row_named(row)) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_INPUT, "not UTF-8 text: byte %zu", good);
 }
 
@@ -258,14 +258,14 @@ static ka_status check_ids(struct ka_ctx *ctx, const struct ka_document_maker *m
 }
 
 ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m,
-                           const struct ka_row *row, struct ka_document *d) {
+                           const struct ka_data_row *row, struct ka_document *d) {
   ka_document_clear(d);
-  if (ka_row_is_text(row)) {
+  if (ka_data_row_is_text(row)) {
     KA_TRY(from_text(ctx, m, row, d));
     return check_ids(ctx, m, d);
   }
   json_t *obj = NULL;
-  ka_status st = ka_row_parse(ctx, row, &obj);
+  ka_status st = ka_data_row_parse(ctx, row, &obj);
   for (size_t i = 0; i < sizeof types / sizeof *types && ka_ok(st); i++)
     if (strcmp(types[i].name, m->dataset->type) == 0) st = types[i].make(ctx, m, obj, d);
   json_decref(obj);

@@ -13,7 +13,7 @@
 struct ka_document {
   int32_t *ids, *labels;
   int64_t n, ids_cap, labels_cap;
-  struct ka_tokens scratch;
+  struct ka_tok_tokens scratch;
 };
 void ka_document_clear(struct ka_document *d); /* keeps the memory */
 void ka_document_deinit(struct ka_document *d);
@@ -38,6 +38,6 @@ struct ka_document_maker {
  * glob found and that is not UTF-8, or not of a type with rows. Messages name no file. Thread-safe
  * with ctx and d per thread. */
 ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m,
-                           const struct ka_row *row, struct ka_document *d);
+                           const struct ka_data_row *row, struct ka_document *d);
 
 #endif

@@ -90,12 +90,12 @@ static ka_status read_messages(struct ka_ctx *ctx, struct chat_row *c, const jso
 
 /* --- labels ----------------------------------------------------------------------------------- */
 
-static enum ka_train_on_eos eos_rule(const char *word) {
+static enum ka_data_train_on_eos eos_rule(const char *word) {
   static const char *const words[] = {
       [KA_EOS_TURN] = "turn", [KA_EOS_ALL] = "all", [KA_EOS_LAST] = "last", [KA_EOS_NONE] = "none"};
   int rule = KA_EOS_TURN;
   while (rule < KA_EOS_NONE && strcmp(words[rule], word) != 0) rule++;
-  return (enum ka_train_on_eos)rule;
+  return (enum ka_data_train_on_eos)rule;
 }
 
 static ka_status label(struct ka_ctx *ctx, const struct chat_row *c, struct ka_document *d) {

@@ -22,12 +22,12 @@ struct found {
 struct walker {
   struct ka_ctx *ctx;
   struct ka_arena *a;
-  const struct ka_texts *only, *not_these;
+  const struct ka_key_texts *only, *not_these;
   struct found *items;
   int64_t n, cap;
 };
 
-static bool matches(const struct ka_texts *globs, const char *below) {
+static bool matches(const struct ka_key_texts *globs, const char *below) {
   for (int64_t i = 0; globs && i < globs->n; i++)
     if (fnmatch(globs->items[i], below, 0) == 0 ||
         fnmatch(globs->items[i], ka_path_base(below), 0) == 0)
@@ -120,7 +120,7 @@ static void drop_repeated(struct walker *w) {
   qsort(w->items, (size_t)w->n, sizeof *w->items, by_order);
 }
 
-static ka_status find_all(struct walker *w, const struct ka_texts *paths) {
+static ka_status find_all(struct walker *w, const struct ka_key_texts *paths) {
   struct ka_ctx *ctx = w->ctx;
   for (int64_t i = 0; i < paths->n; i++) {
     const char *p = paths->items[i];
@@ -136,9 +136,9 @@ static ka_status find_all(struct walker *w, const struct ka_texts *paths) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_data_files(struct ka_arena *a, const struct ka_texts *paths,
-                        const struct ka_texts *data_files, const struct ka_texts *exclude_files,
-                        struct ka_data_files *out) {
+ka_status ka_data_files(struct ka_arena *a, const struct ka_key_texts *paths,
+                        const struct ka_key_texts *data_files,
+                        const struct ka_key_texts *exclude_files, struct ka_data_files *out) {
   struct ka_ctx *ctx = a->ctx;
   struct walker w = {.ctx = ctx, .a = a, .only = data_files, .not_these = exclude_files};
   void *list;

@@ -21,8 +21,8 @@ struct ka_data_files {
  * directories are passed over. data_files: globs matched against the path below the directory and
  * against the bare name; only these (NULL or empty: all). exclude_files: not these. KA_E_INPUT when
  * a path is missing or nothing is left. Memory from a. */
-ka_status ka_data_files(struct ka_arena *a, const struct ka_texts *paths,
-                        const struct ka_texts *data_files, const struct ka_texts *exclude_files,
-                        struct ka_data_files *out);
+ka_status ka_data_files(struct ka_arena *a, const struct ka_key_texts *paths,
+                        const struct ka_key_texts *data_files,
+                        const struct ka_key_texts *exclude_files, struct ka_data_files *out);
 
 #endif

@@ -52,11 +52,11 @@ static int64_t pack_window(struct item *items, int64_t n, int64_t T, int64_t *ro
   return n_rows;
 }
 
-ka_status ka_pack_rows(struct ka_ctx *ctx, struct ka_packed *out, const int64_t *lengths, int64_t n,
-                       int64_t T, int64_t window) {
+ka_status ka_data_pack_rows(struct ka_ctx *ctx, struct ka_data_packed *out, const int64_t *lengths,
+                            int64_t n, int64_t T, int64_t window) {
   void *items = NULL, *room = NULL, *p = NULL;
   ka_status st = KA_STATUS_OK;
-  *out = (struct ka_packed){0};
+  *out = (struct ka_data_packed){0};
   KA_TRY_GOTO(ka_alloc_n(ctx, &items, window, sizeof(struct item), "packing"), out);
   KA_TRY_GOTO(ka_alloc_n(ctx, &room, 4 * window, sizeof(int64_t), "packing"), out);
   KA_TRY_GOTO(ka_alloc_n(ctx, &p, n + 1, sizeof(int64_t), "rows"), out);
@@ -77,12 +77,12 @@ ka_status ka_pack_rows(struct ka_ctx *ctx, struct ka_packed *out, const int64_t 
 out:
   ka_free(items);
   ka_free(room);
-  if (!ka_ok(st)) ka_packed_deinit(out);
+  if (!ka_ok(st)) ka_data_packed_deinit(out);
   return st;
 }
 
-void ka_packed_deinit(struct ka_packed *p) {
+void ka_data_packed_deinit(struct ka_data_packed *p) {
   ka_free(p->first);
   ka_free(p->items);
-  *p = (struct ka_packed){0};
+  *p = (struct ka_data_packed){0};
 }

@@ -16,14 +16,14 @@ struct slot { /* a row on its way */
 
 struct reader {
   struct ka_ctx *ctx;
-  const struct ka_read_options *o;
+  const struct ka_data_read_options *o;
   const char *key;
   struct ka_document_maker maker;
   struct ka_chat *chat;
   struct ka_arena arena;
-  struct ka_rows rows;
+  struct ka_data_rows rows;
   struct slot *slots;
-  struct ka_store *store;
+  struct ka_data_store *store;
   struct ka_data_stats *stats;
   int n_bad;
   struct ka_str bad;
@@ -31,7 +31,7 @@ struct reader {
 
 /* --- rows to documents ------------------------------------------------------- */
 
-static void make_documents(struct reader *r, const struct ka_row *rows, int n) {
+static void make_documents(struct reader *r, const struct ka_data_row *rows, int n) {
 #pragma omp parallel for schedule(dynamic, 1)
   for (int i = 0; i < n; i++) {
     struct slot *s = &r->slots[i];
@@ -40,35 +40,35 @@ static void make_documents(struct reader *r, const struct ka_row *rows, int n) {
   }
 }
 
-static ka_status note_bad(struct reader *r, const struct ka_row *row, const struct slot *s) {
+static ka_status note_bad(struct reader *r, const struct ka_data_row *row, const struct slot *s) {
   struct ka_ctx *ctx = r->ctx;
   if (r->bad.len > 0) KA_TRY(ka_str_puts(ctx, &r->bad, "\n  "));
-  KA_TRY(ka_str_puts(ctx, &r->bad, ka_row_path(row)));
+  KA_TRY(ka_str_puts(ctx, &r->bad, ka_data_row_path(row)));
   if (row->line > 0) KA_TRY(ka_str_printf(ctx, &r->bad, ":%lld", (long long)row->line));
   r->n_bad++;
   return ka_str_printf(ctx, &r->bad, ": %.300s", s->ctx.error.message);
 }
 
-static ka_status take_document(struct reader *r, const struct ka_row *row, struct slot *s) {
+static ka_status take_document(struct reader *r, const struct ka_data_row *row, struct slot *s) {
   struct ka_ctx *ctx = r->ctx;
   if (s->st.code == KA_E_INPUT) return note_bad(r, row, s);
   if (!ka_ok(s->st))
-    return ka_fail(ctx, s->st.code, "%s: %s", ka_row_path(row), s->ctx.error.message);
+    return ka_fail(ctx, s->st.code, "%s: %s", ka_data_row_path(row), s->ctx.error.message);
   r->stats->n_rows++;
   if (s->doc.n == 0) {
-    bool not_text = ka_row_is_text(row) && row->n > 0;
+    bool not_text = ka_data_row_is_text(row) && row->n > 0;
     r->stats->n_not_text += not_text;
     r->stats->n_empty += !not_text;
     return KA_STATUS_OK;
   }
-  return ka_store_add(r->store, &s->doc);
+  return ka_data_store_add(r->store, &s->doc);
 }
 
 static ka_status read_rows(struct reader *r) {
   struct ka_ctx *ctx = r->ctx;
-  struct ka_row rows[KA_ROWS_BATCH];
+  struct ka_data_row rows[KA_ROWS_BATCH];
   for (int n = 1; n > 0 && r->n_bad < MAX_BAD;) {
-    KA_TRY(ka_rows_next(&r->rows, rows, &n));
+    KA_TRY(ka_data_rows_next(&r->rows, rows, &n));
     make_documents(r, rows, n);
     for (int i = 0; i < n && r->n_bad < MAX_BAD; i++)
       KA_TRY(take_document(r, &rows[i], &r->slots[i]));
@@ -108,14 +108,14 @@ static ka_status start(struct reader *r, struct ka_data_files *files) {
   for (int i = 0; i < KA_ROWS_BATCH; i++) ka_ctx_init(&r->slots[i].ctx);
   KA_TRY(
       ka_arena_printf(&r->arena, &what, "%s: %s.split", ka_job_place(r->o->job, r->key), r->key));
-  KA_TRY(ka_rows_init(&r->rows, ctx, files, ds->ds_type, ds->split, what));
+  KA_TRY(ka_data_rows_init(&r->rows, ctx, files, ds->ds_type, ds->split, what));
   r->stats->n_files += files->n;
   return KA_STATUS_OK;
 }
 
-ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_read_options *o,
-                       const struct ka_job_dataset *entry, const char *key, struct ka_store *store,
-                       struct ka_data_stats *stats) {
+ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_data_read_options *o,
+                       const struct ka_job_dataset *entry, const char *key,
+                       struct ka_data_store *store, struct ka_data_stats *stats) {
   struct ka_data_files files;
   struct reader r = {.ctx = ctx, .o = o, .key = key, .store = store, .stats = stats};
   r.maker = (struct ka_document_maker){.dataset = entry,
@@ -126,7 +126,7 @@ ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_read_options *o,
   ka_arena_init(&r.arena, ctx, "data files");
   ka_status st = start(&r, &files);
   if (ka_ok(st)) st = read_rows(&r);
-  ka_rows_deinit(&r.rows);
+  ka_data_rows_deinit(&r.rows);
   ka_chat_destroy(r.chat);
   for (int i = 0; r.slots && i < KA_ROWS_BATCH; i++) ka_document_deinit(&r.slots[i].doc);
   ka_free(r.slots);

@@ -6,7 +6,7 @@
 #include "engine/data/dataset.h"
 #include "engine/data/store.h"
 
-struct ka_read_options {
+struct ka_data_read_options {
   const struct ka_job *job;
   const struct ka_tokenizer *tokenizer;
   int32_t eos;
@@ -15,8 +15,8 @@ struct ka_read_options {
 
 /* Tokenises one entry's rows, many threads at a time, and adds them to the store in order. `key`
  * ("datasets.0") names the entry in messages. Counts into stats. */
-ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_read_options *o,
-                       const struct ka_job_dataset *entry, const char *key, struct ka_store *store,
-                       struct ka_data_stats *stats);
+ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_data_read_options *o,
+                       const struct ka_job_dataset *entry, const char *key,
+                       struct ka_data_store *store, struct ka_data_stats *stats);
 
 #endif

@@ -9,7 +9,7 @@
 struct ka_row_source {
   const struct ka_data_file *file;
   struct ka_map map;
-  enum ka_row_format format;
+  enum ka_data_row_format format;
   char separator;         /* CSV */
   const char *header;     /* CSV: the first record */
   size_t header_len, pos; /* pos: of the next row */
@@ -23,7 +23,7 @@ static void close_source(struct ka_row_source *s) {
   ka_free(s);
 }
 
-void ka_rows_deinit(struct ka_rows *r) {
+void ka_data_rows_deinit(struct ka_data_rows *r) {
   for (int i = 0; i < r->n_open; i++) close_source(r->open[i]);
   r->n_open = 0;
 }
@@ -36,11 +36,12 @@ static void skip_space(struct ka_row_source *s) {
   for (; s->pos < s->map.len && is_space(p[s->pos]); s->pos++) s->line += p[s->pos] == '\n';
 }
 
-static ka_status broken(struct ka_rows *r, const struct ka_row_source *s, const char *what) {
+static ka_status broken(struct ka_data_rows *r, const struct ka_row_source *s, const char *what) {
   return ka_fail(r->ctx, KA_E_INPUT, "%s:%lld: %s", s->file->path, (long long)s->line, what);
 }
 
-static enum ka_row_format format_of(const struct ka_rows *r, const struct ka_row_source *s) {
+static enum ka_data_row_format format_of(const struct ka_data_rows *r,
+                                         const struct ka_row_source *s) {
   const char *path = s->file->path;
   bool automatic = strcmp(r->ds_type, "auto") == 0;
   if (strcmp(r->ds_type, "csv") == 0 ||
@@ -54,7 +55,8 @@ static enum ka_row_format format_of(const struct ka_rows *r, const struct ka_row
 }
 
 /* One CSV record from pos: quoted fields may hold separators and line ends. */
-static ka_status csv_record(struct ka_rows *r, struct ka_row_source *s, struct ka_row *row) {
+static ka_status csv_record(struct ka_data_rows *r, struct ka_row_source *s,
+                            struct ka_data_row *row) {
   const char *p = (const char *)s->map.data;
   size_t i = s->pos;
   int64_t line = s->line;
@@ -65,24 +67,25 @@ static ka_status csv_record(struct ka_rows *r, struct ka_row_source *s, struct k
   }
   if (quoted) return broken(r, s, "CSV: a quoted field has no closing quote");
   size_t end = i > s->pos && p[i - 1] == '\r' ? i - 1 : i;
-  *row = (struct ka_row){s, s->line, p + s->pos, end - s->pos};
+  *row = (struct ka_data_row){s, s->line, p + s->pos, end - s->pos};
   s->pos = i < s->map.len ? i + 1 : i;
   s->line = line + 1;
   return KA_STATUS_OK;
 }
 
-static ka_status json_line(struct ka_row_source *s, struct ka_row *row) {
+static ka_status json_line(struct ka_row_source *s, struct ka_data_row *row) {
   const char *p = (const char *)s->map.data;
   const char *end = memchr(p + s->pos, '\n', s->map.len - s->pos);
   size_t stop = end ? (size_t)(end - p) : s->map.len;
-  *row = (struct ka_row){s, s->line, p + s->pos, stop - s->pos};
+  *row = (struct ka_data_row){s, s->line, p + s->pos, stop - s->pos};
   s->pos = stop;
   return KA_STATUS_OK;
 }
 
 /* One element of an array: up to the comma or bracket that ends it. The element itself is checked
  * when it is parsed. */
-static ka_status array_element(struct ka_rows *r, struct ka_row_source *s, struct ka_row *row) {
+static ka_status array_element(struct ka_data_rows *r, struct ka_row_source *s,
+                               struct ka_data_row *row) {
   const char *p = (const char *)s->map.data;
   size_t i = s->pos;
   int64_t depth = 0, line = s->line;
@@ -104,7 +107,7 @@ static ka_status array_element(struct ka_rows *r, struct ka_row_source *s, struc
     }
   }
   if (i >= s->map.len) return broken(r, s, "not valid JSON: the array or this element has no end");
-  *row = (struct ka_row){s, s->line, p + s->pos, i - s->pos};
+  *row = (struct ka_data_row){s, s->line, p + s->pos, i - s->pos};
   s->pos = i;
   s->line = line;
   if (row->n == 0) return broken(r, s, "not valid JSON: expected an element");
@@ -112,7 +115,7 @@ static ka_status array_element(struct ka_rows *r, struct ka_row_source *s, struc
 }
 
 /* After an element or the opening bracket: on to the next element, or the end. */
-static ka_status array_next(struct ka_rows *r, struct ka_row_source *s, bool first) {
+static ka_status array_next(struct ka_data_rows *r, struct ka_row_source *s, bool first) {
   const char *p = (const char *)s->map.data;
   skip_space(s);
   bool end = s->pos < s->map.len && p[s->pos] == ']';
@@ -129,7 +132,7 @@ static ka_status array_next(struct ka_rows *r, struct ka_row_source *s, bool fir
   return s->pos < s->map.len ? broken(r, s, "not valid JSON: text after the array") : KA_STATUS_OK;
 }
 
-static ka_status open_source(struct ka_rows *r, struct ka_row_source **out) {
+static ka_status open_source(struct ka_data_rows *r, struct ka_row_source **out) {
   struct ka_ctx *ctx = r->ctx;
   void *p;
   *out = NULL;
@@ -137,7 +140,7 @@ static ka_status open_source(struct ka_rows *r, struct ka_row_source **out) {
   struct ka_row_source *s = p;
   s->file = &r->files->items[r->next_file++];
   s->line = 1;
-  r->open[r->n_open++] = *out = s; /* ka_rows_deinit closes it, whatever follows */
+  r->open[r->n_open++] = *out = s; /* ka_data_rows_deinit closes it, whatever follows */
   KA_TRY(ka_map_file(ctx, s->file->path, &s->map));
   if (s->map.len >= 3 && memcmp(s->map.data, "\xef\xbb\xbf", 3) == 0) s->pos = 3;
   size_t start = s->pos;
@@ -151,7 +154,7 @@ static ka_status open_source(struct ka_rows *r, struct ka_row_source **out) {
     s->pos++;
     return array_next(r, s, true);
   } else if (s->format == KA_ROWS_CSV && !s->done) {
-    struct ka_row row = {0};
+    struct ka_data_row row = {0};
     s->separator = ka_ends_with(s->file->path, ".tsv") ? '\t' : ',';
     KA_TRY(csv_record(r, s, &row));
     s->header = row.bytes;
@@ -162,11 +165,12 @@ static ka_status open_source(struct ka_rows *r, struct ka_row_source **out) {
   return KA_STATUS_OK;
 }
 
-static ka_status next_row(struct ka_rows *r, struct ka_row_source *s, struct ka_row *row) {
+static ka_status next_row(struct ka_data_rows *r, struct ka_row_source *s,
+                          struct ka_data_row *row) {
   struct ka_ctx *ctx = r->ctx;
   switch (s->format) {
   case KA_ROWS_TEXT:
-    *row = (struct ka_row){s, 0, (const char *)s->map.data + s->pos, s->map.len - s->pos};
+    *row = (struct ka_data_row){s, 0, (const char *)s->map.data + s->pos, s->map.len - s->pos};
     s->done = true;
     return KA_STATUS_OK;
   case KA_ROWS_ARRAY:
@@ -185,7 +189,7 @@ static ka_status next_row(struct ka_rows *r, struct ka_row_source *s, struct ka_
 }
 
 /* Closes what the batch before this one has used up. */
-static void start_batch(struct ka_rows *r) {
+static void start_batch(struct ka_data_rows *r) {
   int kept = 0;
   for (int i = 0; i < r->n_open; i++) {
     struct ka_row_source *s = r->open[i];
@@ -200,7 +204,8 @@ static void start_batch(struct ka_rows *r) {
   r->n_open = kept;
 }
 
-static ka_status next_batch(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH], int *n) {
+static ka_status next_batch(struct ka_data_rows *r, struct ka_data_row rows[KA_ROWS_BATCH],
+                            int *n) {
   struct ka_ctx *ctx = r->ctx;
   size_t n_bytes = 0;
   *n = 0;
@@ -222,7 +227,8 @@ static ka_status next_batch(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH]
   return KA_STATUS_OK;
 }
 
-ka_status ka_rows_next(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH], int *n) {
+ka_status ka_data_rows_next(struct ka_data_rows *r, struct ka_data_row rows[KA_ROWS_BATCH],
+                            int *n) {
   struct ka_ctx *ctx = r->ctx;
   for (*n = 0; r->row < r->end;) {
     int found = 0;
@@ -242,13 +248,13 @@ ka_status ka_rows_next(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH], int
 
 /* --- split ------------------------------------------------------------------- */
 
-static ka_status count_rows(struct ka_rows *r, int64_t *n_rows) {
-  struct ka_row rows[KA_ROWS_BATCH];
-  struct ka_rows all = {.ctx = r->ctx, .files = r->files, .ds_type = r->ds_type};
+static ka_status count_rows(struct ka_data_rows *r, int64_t *n_rows) {
+  struct ka_data_row rows[KA_ROWS_BATCH];
+  struct ka_data_rows all = {.ctx = r->ctx, .files = r->files, .ds_type = r->ds_type};
   int n = 1;
   ka_status st = KA_STATUS_OK;
   for (*n_rows = 0; ka_ok(st) && n > 0; *n_rows += n) st = next_batch(&all, rows, &n);
-  ka_rows_deinit(&all);
+  ka_data_rows_deinit(&all);
   return st;
 }
 
@@ -268,9 +274,10 @@ static bool parse_bound(const char *s, size_t n, int64_t n_rows, int64_t dflt, i
   return true;
 }
 
-ka_status ka_rows_init(struct ka_rows *r, struct ka_ctx *ctx, const struct ka_data_files *files,
-                       const char *ds_type, const char *split, const char *what) {
-  *r = (struct ka_rows){.ctx = ctx, .files = files, .ds_type = ds_type, .end = INT64_MAX};
+ka_status ka_data_rows_init(struct ka_data_rows *r, struct ka_ctx *ctx,
+                            const struct ka_data_files *files, const char *ds_type,
+                            const char *split, const char *what) {
+  *r = (struct ka_data_rows){.ctx = ctx, .files = files, .ds_type = ds_type, .end = INT64_MAX};
   const char *open = strchr(split, '['), *colon, *close;
   if (!open) return KA_STATUS_OK;
   int64_t n_rows = 0;
@@ -288,9 +295,11 @@ ka_status ka_rows_init(struct ka_rows *r, struct ka_ctx *ctx, const struct ka_da
 
 /* --- parsing ----------------------------------------------------------------- */
 
-const char *ka_row_path(const struct ka_row *row) { return row->source->file->path; }
-bool ka_row_is_text(const struct ka_row *row) { return row->source->format == KA_ROWS_TEXT; }
-bool ka_row_named(const struct ka_row *row) { return row->source->file->named; }
+const char *ka_data_row_path(const struct ka_data_row *row) { return row->source->file->path; }
+bool ka_data_row_is_text(const struct ka_data_row *row) {
+  return row->source->format == KA_ROWS_TEXT;
+}
+bool ka_data_row_named(const struct ka_data_row *row) { return row->source->file->named; }
 
 /* The next field of a CSV record into text; *at behind its separator. False at the end. */
 static ka_status csv_field(struct ka_ctx *ctx, const char *rec, size_t n, char separator,
@@ -315,7 +324,7 @@ static ka_status csv_field(struct ka_ctx *ctx, const char *rec, size_t n, char s
   return KA_STATUS_OK;
 }
 
-static ka_status csv_object(struct ka_ctx *ctx, const struct ka_row *row, json_t *obj,
+static ka_status csv_object(struct ka_ctx *ctx, const struct ka_data_row *row, json_t *obj,
                             struct ka_str *key, struct ka_str *value) {
   const struct ka_row_source *s = row->source;
   size_t at = 0, header_at = 0;
@@ -332,7 +341,7 @@ static ka_status csv_object(struct ka_ctx *ctx, const struct ka_row *row, json_t
   return KA_STATUS_OK;
 }
 
-ka_status ka_row_parse(struct ka_ctx *ctx, const struct ka_row *row, json_t **out) {
+ka_status ka_data_row_parse(struct ka_ctx *ctx, const struct ka_data_row *row, json_t **out) {
   if (row->source->format == KA_ROWS_CSV) {
     struct ka_str key = {0}, value = {0};
     *out = json_object();

@@ -2,18 +2,18 @@
  *
  * Rows of data files as byte slices of mapped files, in order, with file and line: lines of JSONL,
  * elements of a JSON array, records of CSV, whole text files. Finding a row's bytes is cheap and
- * sequential; parsing them (ka_row_parse) may be done by many threads. */
+ * sequential; parsing them (ka_data_row_parse) may be done by many threads. */
 #ifndef KAPPA_ENGINE_DATA_ROWS_H
 #define KAPPA_ENGINE_DATA_ROWS_H
 
 #include "base/json.h"
 #include "engine/data/files.h"
 
-enum ka_row_format { KA_ROWS_LINES, KA_ROWS_ARRAY, KA_ROWS_CSV, KA_ROWS_TEXT };
+enum ka_data_row_format { KA_ROWS_LINES, KA_ROWS_ARRAY, KA_ROWS_CSV, KA_ROWS_TEXT };
 
 struct ka_row_source; /* a mapped file with its CSV header */
 
-struct ka_row {
+struct ka_data_row {
   const struct ka_row_source *source;
   int64_t line; /* of its first byte, from 1; 0: a whole file */
   const char *bytes;
@@ -22,7 +22,7 @@ struct ka_row {
 
 enum { KA_ROWS_BATCH = 128, KA_ROWS_BATCH_BYTES = 16 << 20 };
 
-struct ka_rows {
+struct ka_data_rows {
   struct ka_ctx *ctx;
   const struct ka_data_files *files;
   const char *ds_type;     /* auto, json, csv, text */
@@ -35,18 +35,19 @@ struct ka_rows {
 /* split: "train" for all rows, "train[:1000]", "[90%:]" (percent: all files are looked through
  * once more); KA_E_INPUT when it is not that;
  * `what` names the key in the message. */
-ka_status ka_rows_init(struct ka_rows *r, struct ka_ctx *ctx, const struct ka_data_files *files,
-                       const char *ds_type, const char *split, const char *what);
+ka_status ka_data_rows_init(struct ka_data_rows *r, struct ka_ctx *ctx,
+                            const struct ka_data_files *files, const char *ds_type,
+                            const char *split, const char *what);
 /* Up to KA_ROWS_BATCH rows, about KA_ROWS_BATCH_BYTES; *n 0 at the end. Rows live until the next
  * call. KA_E_INPUT "file:line: ..." when the file's structure is broken. */
-ka_status ka_rows_next(struct ka_rows *r, struct ka_row rows[KA_ROWS_BATCH], int *n);
-void ka_rows_deinit(struct ka_rows *r);
+ka_status ka_data_rows_next(struct ka_data_rows *r, struct ka_data_row rows[KA_ROWS_BATCH], int *n);
+void ka_data_rows_deinit(struct ka_data_rows *r);
 
-const char *ka_row_path(const struct ka_row *row);
-bool ka_row_is_text(const struct ka_row *row);
-bool ka_row_named(const struct ka_row *row); /* see struct ka_data_file */
+const char *ka_data_row_path(const struct ka_data_row *row);
+bool ka_data_row_is_text(const struct ka_data_row *row);
+bool ka_data_row_named(const struct ka_data_row *row); /* see struct ka_data_file */
 /* The row as a JSON object (new reference): parsed JSON, or a CSV record's columns as strings. Not
  * for whole texts. Messages name no file. Thread-safe with a ctx per thread. */
-ka_status ka_row_parse(struct ka_ctx *ctx, const struct ka_row *row, json_t **out);
+ka_status ka_data_row_parse(struct ka_ctx *ctx, const struct ka_data_row *row, json_t **out);
 
 #endif

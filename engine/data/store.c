@@ -9,28 +9,28 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-void ka_store_init(struct ka_store *s, struct ka_ctx *ctx, const char *spill_dir,
-                   size_t memory_bytes) {
-  *s = (struct ka_store){.ctx = ctx, .spill_dir = spill_dir, .memory_bytes = memory_bytes};
+void ka_data_store_init(struct ka_data_store *s, struct ka_ctx *ctx, const char *spill_dir,
+                        size_t memory_bytes) {
+  *s = (struct ka_data_store){.ctx = ctx, .spill_dir = spill_dir, .memory_bytes = memory_bytes};
 }
 
-void ka_store_deinit(struct ka_store *s) {
+void ka_data_store_deinit(struct ka_data_store *s) {
   if (s->map.len > 0)
     ka_map_drop(&s->map);
   else
     ka_free(s->tokens);
   if (s->file) fclose(s->file);
   ka_free(s->docs);
-  *s = (struct ka_store){0};
+  *s = (struct ka_data_store){0};
 }
 
-static ka_status write_tokens(struct ka_store *s, const int32_t *tokens, int64_t n) {
+static ka_status write_tokens(struct ka_data_store *s, const int32_t *tokens, int64_t n) {
   if (n > 0 && fwrite(tokens, sizeof *tokens, (size_t)n, s->file) != (size_t)n)
     return ka_fail(s->ctx, KA_E_IO, "%s: cannot write tokens: %s", s->spill_dir, strerror(errno));
   return KA_STATUS_OK;
 }
 
-static ka_status spill(struct ka_store *s) {
+static ka_status spill(struct ka_data_store *s) {
   struct ka_ctx *ctx = s->ctx;
   struct ka_str name = {0};
   KA_TRY(ka_str_printf(ctx, &name, "%s/kappa-tokens-XXXXXX", s->spill_dir));
@@ -49,7 +49,7 @@ static ka_status spill(struct ka_store *s) {
   return KA_STATUS_OK;
 }
 
-static ka_status append(struct ka_store *s, const int32_t *tokens, int64_t n) {
+static ka_status append(struct ka_data_store *s, const int32_t *tokens, int64_t n) {
   struct ka_ctx *ctx = s->ctx;
   if (!s->file && (size_t)(s->n_tokens + n) * sizeof *tokens > s->memory_bytes) KA_TRY(spill(s));
   if (s->file) {
@@ -64,9 +64,9 @@ static ka_status append(struct ka_store *s, const int32_t *tokens, int64_t n) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_store_add(struct ka_store *s, const struct ka_document *d) {
+ka_status ka_data_store_add(struct ka_data_store *s, const struct ka_document *d) {
   struct ka_ctx *ctx = s->ctx;
-  struct ka_stored doc = {.at = s->n_tokens, .n = d->n};
+  struct ka_data_stored doc = {.at = s->n_tokens, .n = d->n};
   for (int64_t i = 0; i < d->n; i++) {
     doc.n_targets += i > 0 && d->labels[i] != KA_LABEL_MASKED;
     doc.own_labels |= d->labels[i] != KA_LABEL_MASKED && d->labels[i] != d->ids[i];
@@ -82,7 +82,7 @@ ka_status ka_store_add(struct ka_store *s, const struct ka_document *d) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_store_seal(struct ka_store *s) {
+ka_status ka_data_store_seal(struct ka_data_store *s) {
   if (!s->file) return KA_STATUS_OK;
   size_t n_bytes = (size_t)s->n_tokens * sizeof *s->tokens;
   void *p = MAP_FAILED;
@@ -97,9 +97,9 @@ ka_status ka_store_seal(struct ka_store *s) {
   return KA_STATUS_OK;
 }
 
-void ka_store_read(const struct ka_store *s, int64_t i, int64_t start, int64_t n, int32_t *ids,
-                   int32_t *labels) {
-  const struct ka_stored *d = &s->docs[i];
+void ka_data_store_read(const struct ka_data_store *s, int64_t i, int64_t start, int64_t n,
+                        int32_t *ids, int32_t *labels) {
+  const struct ka_data_stored *d = &s->docs[i];
   const int32_t *from = s->tokens + d->at + start, *own = d->own_labels ? from + d->n : NULL;
   for (int64_t t = 0; t < n; t++) {
     bool masked = from[t] < 0;
@@ -109,10 +109,10 @@ void ka_store_read(const struct ka_store *s, int64_t i, int64_t start, int64_t n
   }
 }
 
-void ka_store_forget(const struct ka_store *s) { ka_map_forget(&s->map, 0, s->map.len); }
+void ka_data_store_forget(const struct ka_data_store *s) { ka_map_forget(&s->map, 0, s->map.len); }
 
-int64_t ka_store_targets(const struct ka_store *s, int64_t i, int64_t start, int64_t n) {
-  const struct ka_stored *d = &s->docs[i];
+int64_t ka_data_store_targets(const struct ka_data_store *s, int64_t i, int64_t start, int64_t n) {
+  const struct ka_data_stored *d = &s->docs[i];
   const int32_t *from = s->tokens + d->at + start;
   if (start == 0 && n == d->n) return d->n_targets;
   int64_t n_targets = 0;

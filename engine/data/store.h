@@ -10,18 +10,18 @@
 
 #include <stdio.h>
 
-struct ka_stored {
+struct ka_data_stored {
   int64_t at; /* index of its first token */
   int64_t n;
   int64_t n_targets; /* labels other than -100 behind the first token */
   bool own_labels;   /* n labels follow the n ids */
 };
 
-struct ka_store {
+struct ka_data_store {
   struct ka_ctx *ctx;
   const char *spill_dir; /* where the nameless file goes; borrowed */
   size_t memory_bytes;   /* what may stay in memory */
-  struct ka_stored *docs;
+  struct ka_data_stored *docs;
   int64_t n_docs, docs_cap;
   int32_t *tokens; /* in memory, or while filling a file NULL */
   int64_t n_tokens, tokens_cap;
@@ -29,19 +29,19 @@ struct ka_store {
   struct ka_map map;
 };
 
-void ka_store_init(struct ka_store *s, struct ka_ctx *ctx, const char *spill_dir,
-                   size_t memory_bytes);
-ka_status ka_store_add(struct ka_store *s, const struct ka_document *d);
+void ka_data_store_init(struct ka_data_store *s, struct ka_ctx *ctx, const char *spill_dir,
+                        size_t memory_bytes);
+ka_status ka_data_store_add(struct ka_data_store *s, const struct ka_document *d);
 /* No more documents: reading may start. */
-ka_status ka_store_seal(struct ka_store *s);
-void ka_store_deinit(struct ka_store *s);
+ka_status ka_data_store_seal(struct ka_data_store *s);
+void ka_data_store_deinit(struct ka_data_store *s);
 
 /* Tokens [start, start+n) of document i; ids or labels may be NULL. */
-void ka_store_read(const struct ka_store *s, int64_t i, int64_t start, int64_t n, int32_t *ids,
-                   int32_t *labels);
+void ka_data_store_read(const struct ka_data_store *s, int64_t i, int64_t start, int64_t n,
+                        int32_t *ids, int32_t *labels);
 /* Gives back the memory that reading a mapped store has filled; it is read again when needed. */
-void ka_store_forget(const struct ka_store *s);
+void ka_data_store_forget(const struct ka_data_store *s);
 /* Labels other than -100 at start+1 .. start+n-1. */
-int64_t ka_store_targets(const struct ka_store *s, int64_t i, int64_t start, int64_t n);
+int64_t ka_data_store_targets(const struct ka_data_store *s, int64_t i, int64_t start, int64_t n);
 
 #endif

@@ -13,21 +13,21 @@
 enum { CHUNK = 1000 }; /* draws by one generator */
 
 /* tmp: room for n numbers. NaN: the items do not fit together (the caller has checked). */
-typedef double aggregate_function(const struct ka_metric_item *x, int64_t n, double *tmp);
+typedef double aggregate_function(const struct ka_eval_metric_item *x, int64_t n, double *tmp);
 
-static double sum(const struct ka_metric_item *x, int64_t n) {
+static double sum(const struct ka_eval_metric_item *x, int64_t n) {
   double s = 0;
   for (int64_t i = 0; i < n; i++) s += x[i].a;
   return s;
 }
 
-static double weighted(const struct ka_metric_item *x, int64_t n) {
+static double weighted(const struct ka_eval_metric_item *x, int64_t n) {
   double weights = 0;
   for (int64_t i = 0; i < n; i++) weights += x[i].b;
   return sum(x, n) / weights;
 }
 
-static double agg_mean(const struct ka_metric_item *x, int64_t n, double *tmp) {
+static double agg_mean(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
   (void)tmp;
   return sum(x, n) / (double)n;
 }
@@ -37,13 +37,13 @@ static int ascending(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-static double agg_median(const struct ka_metric_item *x, int64_t n, double *tmp) {
+static double agg_median(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
   for (int64_t i = 0; i < n; i++) tmp[i] = x[i].a;
   qsort(tmp, (size_t)n, sizeof *tmp, ascending);
   return tmp[n / 2];
 }
 
-static double agg_nanmean(const struct ka_metric_item *x, int64_t n, double *tmp) {
+static double agg_nanmean(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
   (void)tmp;
   double s = 0;
   int64_t count = 0;
@@ -55,21 +55,21 @@ static double agg_nanmean(const struct ka_metric_item *x, int64_t n, double *tmp
   return s / (double)count;
 }
 
-static double agg_perplexity(const struct ka_metric_item *x, int64_t n, double *tmp) {
+static double agg_perplexity(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
   return exp(-agg_mean(x, n, tmp));
 }
 
-static double agg_weighted_perplexity(const struct ka_metric_item *x, int64_t n, double *tmp) {
+static double agg_weighted_perplexity(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
   (void)tmp;
   return exp(-weighted(x, n));
 }
 
-static double agg_bits_per_byte(const struct ka_metric_item *x, int64_t n, double *tmp) {
+static double agg_bits_per_byte(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
   (void)tmp;
   return -weighted(x, n) / M_LN2;
 }
 
-static double agg_f1(const struct ka_metric_item *x, int64_t n, double *tmp) {
+static double agg_f1(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
   (void)tmp;
   int64_t both = 0, either = 0; /* of right and chosen */
   for (int64_t i = 0; i < n; i++) {
@@ -80,7 +80,7 @@ static double agg_f1(const struct ka_metric_item *x, int64_t n, double *tmp) {
 }
 
 /* Gorodkin 2004, from the counts of each class among the right (t) and the chosen (p). */
-static double agg_matthews_corrcoef(const struct ka_metric_item *x, int64_t n, double *tmp) {
+static double agg_matthews_corrcoef(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
   (void)tmp;
   double right = 0, tp = 0, pp = 0, tt = 0, m = (double)n;
   double most = 0;
@@ -100,7 +100,7 @@ static double agg_matthews_corrcoef(const struct ka_metric_item *x, int64_t n, d
   return below == 0 ? 0 : (right * m - tp) / sqrt(below);
 }
 
-static double agg_brier_score(const struct ka_metric_item *x, int64_t n, double *tmp) {
+static double agg_brier_score(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
   (void)tmp;
   double s = 0;
   for (int64_t i = 0; i < n; i++)
@@ -117,8 +117,8 @@ static aggregate_function *const functions[] = {
 };
 
 /* What the harness's libraries refuse too. */
-static ka_status check(struct ka_ctx *ctx, const struct ka_aggregation *a,
-                       const struct ka_metric_item *x, int64_t n) {
+static ka_status check(struct ka_ctx *ctx, const struct ka_eval_aggregation *a,
+                       const struct ka_eval_metric_item *x, int64_t n) {
   bool f1 = functions[a - ka_aggregations] == agg_f1;
   for (int64_t i = 0; i < n; i++) {
     if (f1 && (x[i].a < 0 || x[i].a > 1 || x[i].b > 1))
@@ -132,8 +132,8 @@ static ka_status check(struct ka_ctx *ctx, const struct ka_aggregation *a,
   return KA_STATUS_OK;
 }
 
-ka_status ka_aggregate(struct ka_ctx *ctx, const struct ka_aggregation *a,
-                       const struct ka_metric_item *items, int64_t n, double *out) {
+ka_status ka_eval_aggregate(struct ka_ctx *ctx, const struct ka_eval_aggregation *a,
+                            const struct ka_eval_metric_item *items, int64_t n, double *out) {
   void *tmp;
   KA_TRY(check(ctx, a, items, n));
   KA_TRY(ka_alloc_n(ctx, &tmp, n, sizeof(double), "metric"));
@@ -153,19 +153,19 @@ static double sample_deviation(const double *x, int64_t n) {
 }
 
 /* Draws chunk `c` of `draws` values; its generator is Random(c). */
-static void draw_chunk(aggregate_function *f, const struct ka_metric_item *items, int64_t n,
-                       int64_t c, int64_t draws, struct ka_metric_item *drawn, double *tmp,
+static void draw_chunk(aggregate_function *f, const struct ka_eval_metric_item *items, int64_t n,
+                       int64_t c, int64_t draws, struct ka_eval_metric_item *drawn, double *tmp,
                        double *out) {
-  struct ka_mt mt;
-  ka_mt_seed(&mt, (uint64_t)c);
+  struct ka_py_mt mt;
+  ka_py_mt_seed(&mt, (uint64_t)c);
   for (int64_t i = 0; i < draws; i++) {
-    for (int64_t k = 0; k < n; k++) drawn[k] = items[ka_mt_choice_index(&mt, (double)n)];
+    for (int64_t k = 0; k < n; k++) drawn[k] = items[ka_py_mt_choice_index(&mt, (double)n)];
     out[c * draws + i] = f(drawn, n, tmp);
   }
 }
 
 static ka_status bootstrap(struct ka_ctx *ctx, aggregate_function *f,
-                           const struct ka_metric_item *items, int64_t n, int64_t iters,
+                           const struct ka_eval_metric_item *items, int64_t n, int64_t iters,
                            double *out) {
   int64_t draws = iters < CHUNK ? iters : CHUNK, n_chunks = iters / draws;
   void *values;
@@ -173,7 +173,7 @@ static ka_status bootstrap(struct ka_ctx *ctx, aggregate_function *f,
   KA_TRY(ka_alloc_n(ctx, &values, n_chunks * draws, sizeof(double), "bootstrap"));
 #pragma omp parallel
   {
-    struct ka_metric_item *drawn = malloc((size_t)n * sizeof *drawn);
+    struct ka_eval_metric_item *drawn = malloc((size_t)n * sizeof *drawn);
     double *tmp = malloc((size_t)n * sizeof *tmp);
 #pragma omp for schedule(dynamic)
     for (int64_t c = 0; c < n_chunks; c++) {
@@ -191,9 +191,9 @@ static ka_status bootstrap(struct ka_ctx *ctx, aggregate_function *f,
   return failed ? ka_fail(ctx, KA_E_MEMORY, "bootstrap: out of memory") : KA_STATUS_OK;
 }
 
-ka_status ka_aggregate_stderr(struct ka_ctx *ctx, const struct ka_aggregation *a,
-                              const struct ka_metric_item *items, int64_t n,
-                              int64_t bootstrap_iters, double *out) {
+ka_status ka_eval_aggregate_stderr(struct ka_ctx *ctx, const struct ka_eval_aggregation *a,
+                                   const struct ka_eval_metric_item *items, int64_t n,
+                                   int64_t bootstrap_iters, double *out) {
   *out = NAN;
   if (n < 2 || bootstrap_iters <= 0 || a->stderr_kind == KA_STDERR_NONE) return KA_STATUS_OK;
   if (a->stderr_kind == KA_STDERR_BOOTSTRAP)
@@ -208,7 +208,7 @@ ka_status ka_aggregate_stderr(struct ka_ctx *ctx, const struct ka_aggregation *a
 
 /* --- groups ------------------------------------------------------------------ */
 
-double ka_group_mean(const double *values, const int64_t *sizes, int64_t n, bool by_size) {
+double ka_eval_group_mean(const double *values, const int64_t *sizes, int64_t n, bool by_size) {
   double s = 0, total = 0;
   for (int64_t i = 0; i < n; i++) {
     double w = by_size ? (double)sizes[i] : 1;
@@ -218,7 +218,7 @@ double ka_group_mean(const double *values, const int64_t *sizes, int64_t n, bool
   return s / total;
 }
 
-double ka_group_stderr(const double *stderrs, const int64_t *sizes, int64_t n, bool by_size) {
+double ka_eval_group_stderr(const double *stderrs, const int64_t *sizes, int64_t n, bool by_size) {
   double s = 0, total = 0;
   for (int64_t i = 0; i < n; i++) {
     double size = (double)sizes[i], var = stderrs[i] * stderrs[i];

@@ -11,7 +11,7 @@ struct run {
   struct ka_ctx *ctx;
   const struct ka_tasks *t;
   struct ka_model *m;
-  const struct ka_score_options *o;
+  const struct ka_eval_score_options *o;
   struct ka_results *r;
   int64_t n_done, cap_values;
 };
@@ -25,31 +25,31 @@ static void progress(void *user, int64_t n_done) {
 
 /* A text longer than the model takes comes in windows. The first starts with the prefix token; a
  * full one after it has one token of context, the last is filled up with tokens scored before. */
-static int64_t windows(const struct ka_request *r, int64_t most, struct ka_sequence *out,
-                       struct ka_answer *a) {
+static int64_t windows(const struct ka_eval_request *r, int64_t most, struct ka_eval_sequence *out,
+                       struct ka_eval_answer *a) {
   int64_t n = r->n - 1, k = 0;
   for (int64_t done = 0; done < n; k++) {
     int64_t part = n - done < most ? n - done : most, end = done + part;
     int64_t begin = done == 0 ? 0 : end - most;
     if (out)
-      out[k] = (struct ka_sequence){r->ids + begin, end + 1 - begin, part, &a->ll, &a->greedy};
+      out[k] = (struct ka_eval_sequence){r->ids + begin, end + 1 - begin, part, &a->ll, &a->greedy};
     done = end;
   }
   return k;
 }
 
-static int64_t list_sequences(const struct run *x, struct ka_sequence *out) {
+static int64_t list_sequences(const struct run *x, struct ka_eval_sequence *out) {
   int64_t n = 0;
   for (int64_t i = 0; i < x->t->n_tasks; i++) {
     const struct ka_task *task = x->t->tasks[i];
     for (int64_t k = 0; k < task->n_requests && task->output != KA_OUT_GENERATE; k++) {
-      const struct ka_request *r = &task->requests[k];
-      struct ka_answer *a = &x->r->answers[i][k];
+      const struct ka_eval_request *r = &task->requests[k];
+      struct ka_eval_answer *a = &x->r->answers[i][k];
       a->greedy = true;
       if (task->output == KA_OUT_ROLLING)
         n += windows(r, x->t->encoding.max_length, out ? out + n : NULL, a);
       else if (out)
-        out[n++] = (struct ka_sequence){r->ids, r->n, r->n_targets, &a->ll, &a->greedy};
+        out[n++] = (struct ka_eval_sequence){r->ids, r->n, r->n_targets, &a->ll, &a->greedy};
       else
         n++;
     }
@@ -61,10 +61,11 @@ static ka_status score_sequences(struct run *x) {
   struct ka_ctx *ctx = x->ctx;
   int64_t n = list_sequences(x, NULL);
   void *list;
-  KA_TRY(ka_alloc_n(ctx, &list, n, sizeof(struct ka_sequence), "requests"));
+  KA_TRY(ka_alloc_n(ctx, &list, n, sizeof(struct ka_eval_sequence), "requests"));
   list_sequences(x, list);
-  const struct ka_scoring o = {.batch_size = x->o->batch_size, .progress = progress, .user = x};
-  ka_status st = ka_score_sequences(ctx, x->m, list, n, &o);
+  const struct ka_eval_scoring o = {
+      .batch_size = x->o->batch_size, .progress = progress, .user = x};
+  ka_status st = ka_eval_score_sequences(ctx, x->m, list, n, &o);
   x->n_done += n;
   ka_free(list);
   return st;
@@ -94,23 +95,23 @@ static ka_status generate(struct run *x, int64_t i) {
   const struct ka_task *task = x->t->tasks[i];
   int64_t each = task->temperature > 0 ? task->config.repeats : 1, n = task->n_requests * each;
   void *p;
-  KA_TRY(ka_alloc_n(ctx, &p, n, sizeof(struct ka_prompt), "requests"));
-  struct ka_prompt *prompts = p;
+  KA_TRY(ka_alloc_n(ctx, &p, n, sizeof(struct ka_eval_prompt), "requests"));
+  struct ka_eval_prompt *prompts = p;
   for (int64_t k = 0; k < n; k++) {
-    const struct ka_request *r = &task->requests[k / each];
-    prompts[k] = (struct ka_prompt){.ids = r->ids, .n = r->n, .draw = (uint64_t)k};
+    const struct ka_eval_request *r = &task->requests[k / each];
+    prompts[k] = (struct ka_eval_prompt){.ids = r->ids, .n = r->n, .draw = (uint64_t)k};
   }
-  const struct ka_generation g = {.tokenizer = x->t->tokenizer,
-                                  .until = &task->config.generation_kwargs.until,
-                                  .max_tokens = task->max_gen_toks,
-                                  .temperature = task->temperature,
-                                  .seed = x->o->seed,
-                                  .batch_size = x->o->batch_size,
-                                  .progress = progress,
-                                  .user = x};
-  ka_status st = ka_generate_answers(ctx, x->m, prompts, n, &g);
+  const struct ka_eval_generation g = {.tokenizer = x->t->tokenizer,
+                                       .until = &task->config.generation_kwargs.until,
+                                       .max_tokens = task->max_gen_toks,
+                                       .temperature = task->temperature,
+                                       .seed = x->o->seed,
+                                       .batch_size = x->o->batch_size,
+                                       .progress = progress,
+                                       .user = x};
+  ka_status st = ka_eval_generate_answers(ctx, x->m, prompts, n, &g);
   for (int64_t k = 0; k < task->n_requests && ka_ok(st); k++) {
-    struct ka_answer *a = &x->r->answers[i][k];
+    struct ka_eval_answer *a = &x->r->answers[i][k];
     st = ka_alloc_n(ctx, &p, each, sizeof *a->texts, "answers");
     if (!ka_ok(st)) break;
     a->texts = p;
@@ -136,7 +137,7 @@ static ka_status add_value(struct run *x, const struct ka_task_value *v) {
   return KA_STATUS_OK;
 }
 
-static double chance_of(const struct ka_task *t, const struct ka_metric *m) {
+static double chance_of(const struct ka_task *t, const struct ka_eval_metric *m) {
   double sum = 0;
   if (m->chance == KA_CHANCE_NONE) return NAN;
   if (m->chance == KA_CHANCE_ZERO || t->output != KA_OUT_CHOICE) return 0;
@@ -146,14 +147,14 @@ static double chance_of(const struct ka_task *t, const struct ka_metric *m) {
 }
 
 /* items [n_metrics * n_items]; probabilities are copied into arena. */
-static ka_status judge_all(struct ka_judge *j, int64_t filter, struct ka_metric_item *items,
-                           struct ka_arena *arena) {
+static ka_status judge_all(struct ka_eval_judge *j, int64_t filter,
+                           struct ka_eval_metric_item *items, struct ka_arena *arena) {
   struct ka_ctx *ctx = j->ctx;
   const struct ka_task *t = j->task;
   for (int64_t i = 0; i < t->n_items; i++) {
-    KA_TRY(ka_judge_document(j, i, filter));
+    KA_TRY(ka_eval_judge_document(j, i, filter));
     for (int64_t m = 0; m < t->n_metrics; m++) {
-      struct ka_metric_item *item = &items[m * t->n_items + i];
+      struct ka_eval_metric_item *item = &items[m * t->n_items + i];
       *item = j->items[m];
       if (!item->p) continue;
       void *p;
@@ -165,26 +166,27 @@ static ka_status judge_all(struct ka_judge *j, int64_t filter, struct ka_metric_
   return KA_STATUS_OK;
 }
 
-static ka_status value_task(struct run *x, struct ka_judge *j, struct ka_arena *arena) {
+static ka_status value_task(struct run *x, struct ka_eval_judge *j, struct ka_arena *arena) {
   struct ka_ctx *ctx = x->ctx;
   const struct ka_task *t = j->task;
   void *p;
-  KA_TRY(ka_arena_alloc_n(arena, &p, t->n_metrics * t->n_items, sizeof(struct ka_metric_item),
+  KA_TRY(ka_arena_alloc_n(arena, &p, t->n_metrics * t->n_items, sizeof(struct ka_eval_metric_item),
                           "metrics"));
-  const struct ka_metric_item *items = p;
+  const struct ka_eval_metric_item *items = p;
   for (int64_t f = 0; f < t->n_filters; f++) {
     KA_TRY(judge_all(j, f, p, arena));
     for (int64_t m = 0; m < t->n_metrics; m++) {
-      const struct ka_metric_use *use = &t->metrics[m];
+      const struct ka_eval_metric_use *use = &t->metrics[m];
       struct ka_task_value v = {.task = t->name,
                                 .metric = use->metric->name,
                                 .filter = t->filters[f].name,
                                 .chance = chance_of(t, use->metric),
                                 .higher_is_better = use->higher_is_better,
                                 .n_docs = t->n_items};
-      KA_TRY(ka_aggregate(ctx, use->aggregation, items + m * t->n_items, t->n_items, &v.value));
-      KA_TRY(ka_aggregate_stderr(ctx, use->aggregation, items + m * t->n_items, t->n_items,
-                                 x->o->bootstrap_iters, &v.stderr_));
+      KA_TRY(
+          ka_eval_aggregate(ctx, use->aggregation, items + m * t->n_items, t->n_items, &v.value));
+      KA_TRY(ka_eval_aggregate_stderr(ctx, use->aggregation, items + m * t->n_items, t->n_items,
+                                      x->o->bootstrap_iters, &v.stderr_));
       KA_TRY(add_value(x, &v));
     }
   }
@@ -192,12 +194,12 @@ static ka_status value_task(struct run *x, struct ka_judge *j, struct ka_arena *
 }
 
 static ka_status judge_task(struct run *x, int64_t i) {
-  struct ka_judge j;
+  struct ka_eval_judge j;
   struct ka_arena arena;
   ka_arena_init(&arena, x->ctx, "metrics");
-  ka_status st = ka_judge_open(x->ctx, &j, x->t->tasks[i], x->r->answers[i]);
+  ka_status st = ka_eval_judge_open(x->ctx, &j, x->t->tasks[i], x->r->answers[i]);
   if (ka_ok(st)) st = value_task(x, &j, &arena);
-  ka_judge_close(&j);
+  ka_eval_judge_close(&j);
   ka_arena_deinit(&arena);
   return st;
 }
@@ -205,7 +207,7 @@ static ka_status judge_task(struct run *x, int64_t i) {
 /* --- groups ------------------------------------------------------------------ */
 
 /* One value of a group: of all its tasks that have this metric and filter. */
-static ka_status value_group(struct run *x, const struct ka_group *g,
+static ka_status value_group(struct run *x, const struct ka_eval_group *g,
                              const struct ka_task_aggregate *a, const char *filter,
                              const int64_t *tasks, int64_t n_tasks) {
   struct ka_ctx *ctx = x->ctx;
@@ -227,8 +229,8 @@ static ka_status value_group(struct run *x, const struct ka_group *g,
     v.n_docs += of->n_docs;
     v.higher_is_better = of->higher_is_better;
   }
-  v.value = ka_group_mean(values, sizes, n, a->weight_by_size);
-  v.stderr_ = ka_group_stderr(errors, sizes, n, a->weight_by_size);
+  v.value = ka_eval_group_mean(values, sizes, n, a->weight_by_size);
+  v.stderr_ = ka_eval_group_stderr(errors, sizes, n, a->weight_by_size);
   v.chance = chance / (a->weight_by_size ? (double)v.n_docs : (double)n);
   ka_free(p);
   return n > 0 ? add_value(x, &v) : KA_STATUS_OK;
@@ -244,7 +246,7 @@ static bool first_mention(const struct run *x, const int64_t *tasks, int64_t i, 
   return true;
 }
 
-static ka_status judge_metric(struct run *x, const struct ka_group *g,
+static ka_status judge_metric(struct run *x, const struct ka_eval_group *g,
                               const struct ka_task_aggregate *a, const int64_t *tasks, int64_t n) {
   struct ka_ctx *ctx = x->ctx;
   for (int64_t i = 0; i < a->filter_list.n; i++)
@@ -258,12 +260,12 @@ static ka_status judge_metric(struct run *x, const struct ka_group *g,
   return KA_STATUS_OK;
 }
 
-static ka_status judge_group(struct run *x, const struct ka_group *g) {
+static ka_status judge_group(struct run *x, const struct ka_eval_group *g) {
   struct ka_ctx *ctx = x->ctx;
   void *tasks;
   KA_TRY(ka_alloc_n(ctx, &tasks, g->n_tasks, sizeof(int64_t), "group"));
   int64_t *end = tasks;
-  ka_group_tasks(x->t, g, &end);
+  ka_eval_group_tasks(x->t, g, &end);
   ka_status st = KA_STATUS_OK;
   for (int64_t i = 0; i < g->config.aggregate_metric_list.n && ka_ok(st); i++)
     st = judge_metric(x, g, &g->config.aggregate_metric_list.items[i], tasks, g->n_tasks);
@@ -283,7 +285,8 @@ static ka_status make_room(struct run *x) {
   x->r->n_answers = p;
   x->r->n_tasks = n;
   for (int64_t i = 0; i < n; i++) {
-    KA_TRY(ka_alloc_n(ctx, &p, x->t->tasks[i]->n_requests, sizeof(struct ka_answer), "answers"));
+    KA_TRY(
+        ka_alloc_n(ctx, &p, x->t->tasks[i]->n_requests, sizeof(struct ka_eval_answer), "answers"));
     x->r->answers[i] = p;
     x->r->n_answers[i] = x->t->tasks[i]->n_requests;
   }
@@ -291,7 +294,7 @@ static ka_status make_room(struct run *x) {
 }
 
 ka_status ka_tasks_score(struct ka_ctx *ctx, const struct ka_tasks *t, struct ka_model *m,
-                         const struct ka_score_options *o, struct ka_results *results) {
+                         const struct ka_eval_score_options *o, struct ka_results *results) {
   struct run x = {.ctx = ctx, .t = t, .m = m, .o = o, .r = results};
   *results = (struct ka_results){0};
   KA_NEVER(ctx, !t->tokenizer || ka_model_positions(m) < ka_tasks_positions(t));
@@ -308,7 +311,7 @@ ka_status ka_tasks_score(struct ka_ctx *ctx, const struct ka_tasks *t, struct ka
 void ka_results_close(struct ka_results *r) {
   for (int64_t i = 0; i < r->n_tasks; i++) {
     for (int64_t k = 0; r->answers[i] && k < r->n_answers[i]; k++) {
-      struct ka_answer *a = &r->answers[i][k];
+      struct ka_eval_answer *a = &r->answers[i][k];
       for (int64_t e = 0; e < a->n_texts; e++) ka_str_deinit(&a->texts[e]);
       ka_free(a->texts);
     }

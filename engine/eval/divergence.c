@@ -15,7 +15,7 @@ static double log_sum_exp(const float *x, int64_t n) {
   return most + log(sum);
 }
 
-double ka_divergence_row(const float *p, const float *q, int64_t V) {
+double ka_eval_divergence_row(const float *p, const float *q, int64_t V) {
   double zp = log_sum_exp(p, V), zq = log_sum_exp(q, V), kl = 0;
   for (int64_t i = 0; i < V; i++) {
     double lp = (double)p[i] - zp, weight = exp(lp);
@@ -38,12 +38,12 @@ static ka_status chunk(struct ka_model *base, struct ka_model *tuned, const stru
   KA_TRY(ka_model_logits(tuned, first, n, q));
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < n; i++)
-    rows[i] = predicts(batch, first + i) ? ka_divergence_row(p + i * V, q + i * V, V) : 0;
+    rows[i] = predicts(batch, first + i) ? ka_eval_divergence_row(p + i * V, q + i * V, V) : 0;
   return KA_STATUS_OK;
 }
 
-ka_status ka_divergence(struct ka_ctx *ctx, struct ka_model *base, struct ka_model *tuned,
-                        const struct ka_batch *batch, double *kl) {
+ka_status ka_eval_divergence(struct ka_ctx *ctx, struct ka_model *base, struct ka_model *tuned,
+                             const struct ka_batch *batch, double *kl) {
   int64_t V = base->recipe.V, N = batch->B * batch->T;
   int64_t step = CHUNK_BYTES / (int64_t)sizeof(float) / V;
   void *p = NULL, *q = NULL, *rows = NULL;

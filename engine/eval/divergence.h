@@ -10,10 +10,10 @@
 /* *kl += the sum over the batch's targets of KL(base || tuned) of the distribution that predicts
  * each. Both models prepared for the batch. The logits of a few rows at a time are all that is
  * held, in f32; sums are in double. KA_E_INPUT: vocabularies of different sizes. */
-ka_status ka_divergence(struct ka_ctx *ctx, struct ka_model *base, struct ka_model *tuned,
-                        const struct ka_batch *batch, double *kl);
+ka_status ka_eval_divergence(struct ka_ctx *ctx, struct ka_model *base, struct ka_model *tuned,
+                             const struct ka_batch *batch, double *kl);
 
 /* KL(p || q) of the softmaxes of two rows of logits; NaN when a logit is. */
-double ka_divergence_row(const float *p, const float *q, int64_t V);
+double ka_eval_divergence_row(const float *p, const float *q, int64_t V);
 
 #endif

@@ -12,9 +12,10 @@
 
 /* All rows of the files (paths or globs), a new array of objects with equal keys. csv: else JSON
  * lines or an array. KA_E_INPUT "file:line: ...". */
-ka_status ka_docs_read(struct ka_ctx *ctx, const struct ka_texts *files, bool csv, json_t **out);
+ka_status ka_eval_docs_read(struct ka_ctx *ctx, const struct ka_key_texts *files, bool csv,
+                            json_t **out);
 
 /* The typing of docs_read, on rows from elsewhere; in place. */
-ka_status ka_docs_type(struct ka_ctx *ctx, json_t *rows);
+ka_status ka_eval_docs_type(struct ka_ctx *ctx, json_t *rows);
 
 #endif

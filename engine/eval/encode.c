@@ -18,22 +18,22 @@ struct encoder {
 struct worker { /* of one request */
   struct ka_ctx *ctx;
   const struct encoder *e;
-  struct ka_tokens whole, context;
+  struct ka_tok_tokens whole, context;
   struct ka_str text;
 };
 
 /* As the tokenizer does it by itself, but for a text that starts with the prefix token already. */
-static ka_status encode(struct worker *w, const char *p, size_t n, struct ka_tokens *out) {
+static ka_status encode(struct worker *w, const char *p, size_t n, struct ka_tok_tokens *out) {
   const struct ka_str *prefix = &w->e->prefix_text;
   bool special = w->e->t->encoding.add_bos != 0;
   if (n >= prefix->len && memcmp(p, prefix->data ? prefix->data : "", prefix->len) == 0)
     special = false;
-  ka_tokens_clear(out);
+  ka_tok_tokens_clear(out);
   return ka_tokenizer_encode(w->ctx, w->e->t->tokenizer, p, n, special, out);
 }
 
 /* ids = before[n_before], then ids[n]; the last n_targets are targets. */
-static ka_status keep(struct worker *w, struct ka_request *r, const int32_t *before,
+static ka_status keep(struct worker *w, struct ka_eval_request *r, const int32_t *before,
                       int64_t n_before, const int32_t *ids, int64_t n, int64_t n_targets) {
   struct ka_ctx *ctx = w->ctx;
   void *p;
@@ -52,19 +52,19 @@ static ka_status no_prefix(struct worker *w) {
                  "give --prefix-token");
 }
 
-static ka_status without_context(struct worker *w, struct ka_request *r) {
+static ka_status without_context(struct worker *w, struct ka_eval_request *r) {
   struct ka_ctx *ctx = w->ctx;
-  const struct ka_text *text = &r->continuation;
+  const struct ka_eval_text *text = &r->continuation;
   int32_t prefix = w->e->t->prefix_token;
   if (prefix < 0) return no_prefix(w);
-  ka_tokens_clear(&w->whole);
+  ka_tok_tokens_clear(&w->whole);
   KA_TRY(ka_tokenizer_encode(ctx, w->e->t->tokenizer, text->p, text->n, false, &w->whole));
   if (w->whole.n > 0 && w->whole.ids[0] == prefix)
     return keep(w, r, NULL, 0, w->whole.ids, w->whole.n, w->whole.n - 1);
   return keep(w, r, &prefix, 1, w->whole.ids, w->whole.n, w->whole.n);
 }
 
-static ka_status pair_of_harness(struct worker *w, struct ka_request *r) {
+static ka_status pair_of_harness(struct worker *w, struct ka_eval_request *r) {
   struct ka_ctx *ctx = w->ctx;
   int32_t prefix = w->e->t->prefix_token;
   size_t n = ka_py_rstrip(r->context.p, r->context.n); /* its blanks go to the continuation */
@@ -77,13 +77,13 @@ static ka_status pair_of_harness(struct worker *w, struct ka_request *r) {
   return prefix < 0 ? no_prefix(w) : keep(w, r, &prefix, 1, targets, rest, rest);
 }
 
-static ka_status pair_of_kappa(struct worker *w, struct ka_request *r) {
+static ka_status pair_of_kappa(struct worker *w, struct ka_eval_request *r) {
   struct ka_ctx *ctx = w->ctx;
   int32_t prefix = w->e->t->prefix_token;
   int64_t border = (int64_t)r->context.n, end = (int64_t)w->text.len, first = 0;
   w->whole.want_spans = true;
   KA_TRY(encode(w, w->text.data, w->text.len, &w->whole));
-  const struct ka_token_span *spans = w->whole.spans;
+  const struct ka_tok_span *spans = w->whole.spans;
   int64_t n = w->whole.n;
   while (n > 0 && spans[n - 1].begin == spans[n - 1].end && spans[n - 1].begin == end) n--;
   while (first < n && spans[first].end <= border) first++;
@@ -91,7 +91,7 @@ static ka_status pair_of_kappa(struct worker *w, struct ka_request *r) {
   return prefix < 0 ? no_prefix(w) : keep(w, r, &prefix, 1, w->whole.ids, n, n);
 }
 
-static ka_status pair(struct worker *w, struct ka_request *r) {
+static ka_status pair(struct worker *w, struct ka_eval_request *r) {
   struct ka_ctx *ctx = w->ctx;
   if (r->context.n == 0) return without_context(w, r);
   KA_TRY(ka_str_append(ctx, &w->text, r->context.p, r->context.n));
@@ -100,9 +100,9 @@ static ka_status pair(struct worker *w, struct ka_request *r) {
 }
 
 /* The harness scores special tokens too that the tokenizer puts at the start. */
-static ka_status rolling(struct worker *w, struct ka_request *r) {
+static ka_status rolling(struct worker *w, struct ka_eval_request *r) {
   struct ka_ctx *ctx = w->ctx;
-  const struct ka_text *text = &r->continuation;
+  const struct ka_eval_text *text = &r->continuation;
   int32_t prefix = w->e->t->prefix_token;
   if (prefix < 0) return no_prefix(w);
   if (w->e->task->native)
@@ -112,7 +112,7 @@ static ka_status rolling(struct worker *w, struct ka_request *r) {
   return keep(w, r, &prefix, 1, w->whole.ids, w->whole.n, w->whole.n);
 }
 
-static ka_status generation(struct worker *w, struct ka_request *r) {
+static ka_status generation(struct worker *w, struct ka_eval_request *r) {
   struct ka_ctx *ctx = w->ctx;
   int32_t prefix = w->e->t->prefix_token;
   KA_TRY(encode(w, r->context.p, r->context.n, &w->whole));
@@ -121,7 +121,7 @@ static ka_status generation(struct worker *w, struct ka_request *r) {
 }
 
 /* Cuts the beginning of what is too long; *cut: it was. */
-static ka_status fit(struct worker *w, struct ka_request *r, bool *cut) {
+static ka_status fit(struct worker *w, struct ka_eval_request *r, bool *cut) {
   const struct ka_task *task = w->e->task;
   int64_t most = w->e->t->encoding.max_length, room = most + 1;
   if (task->output == KA_OUT_ROLLING) return KA_STATUS_OK; /* in windows */
@@ -145,8 +145,8 @@ static ka_status fit(struct worker *w, struct ka_request *r, bool *cut) {
   return KA_STATUS_OK;
 }
 
-static ka_status encode_request(struct ka_ctx *ctx, const struct encoder *e, struct ka_request *r,
-                                bool *cut) {
+static ka_status encode_request(struct ka_ctx *ctx, const struct encoder *e,
+                                struct ka_eval_request *r, bool *cut) {
   struct worker w = {.ctx = ctx, .e = e};
   ka_status st = KA_STATUS_OK;
   ka_free(r->ids);
@@ -163,8 +163,8 @@ static ka_status encode_request(struct ka_ctx *ctx, const struct encoder *e, str
   }
   KA_TRY_GOTO(fit(&w, r, cut), out);
 out:
-  ka_tokens_deinit(&w.whole);
-  ka_tokens_deinit(&w.context);
+  ka_tok_tokens_deinit(&w.whole);
+  ka_tok_tokens_deinit(&w.context);
   ka_str_deinit(&w.text);
   return st;
 }
@@ -196,7 +196,8 @@ static ka_status encode_task(struct ka_ctx *ctx, const struct encoder *e, struct
 }
 
 ka_status ka_tasks_encode(struct ka_ctx *ctx, struct ka_tasks *t,
-                          const struct ka_tokenizer *tokenizer, const struct ka_encode_options *o) {
+                          const struct ka_tokenizer *tokenizer,
+                          const struct ka_eval_encode_options *o) {
   struct encoder e = {.t = t};
   int64_t n_cut = 0; /* requests that lost their beginning */
   t->tokenizer = tokenizer;

@@ -2,34 +2,34 @@
  * See field.h. */
 #include "engine/eval/field.h"
 
-#include "python/jinja/jinja.h"
 #include "engine/job/yaml_json.h"
+#include "python/jinja/jinja.h"
 
 #include <string.h>
 
-ka_status ka_field_open_text(struct ka_arena *arena, struct ka_field *f, const char *text,
-                             const char *place, const char *name) {
+ka_status ka_eval_field_open_text(struct ka_arena *arena, struct ka_eval_field *f, const char *text,
+                                  const char *place, const char *name) {
   struct ka_ctx *ctx = arena->ctx;
   const char *what;
-  *f = (struct ka_field){0};
+  *f = (struct ka_eval_field){0};
   if (!text) return KA_STATUS_OK;
   KA_TRY(ka_arena_printf(arena, &what, "%s: %s", place, name));
   KA_TRY(ka_arena_str(arena, &f->text, text, strlen(text)));
   return ka_jinja_parse(ctx, &f->template, KA_JINJA_TASK, what, f->text, strlen(f->text));
 }
 
-ka_status ka_field_open(struct ka_arena *arena, struct ka_field *f, const struct ka_yaml *node,
-                        const char *name) {
+ka_status ka_eval_field_open(struct ka_arena *arena, struct ka_eval_field *f,
+                             const struct ka_yaml *node, const char *name) {
   struct ka_ctx *ctx = arena->ctx;
   json_t *v = NULL;
   const char *place;
-  *f = (struct ka_field){0};
+  *f = (struct ka_eval_field){0};
   if (!node || ka_yaml_is_null(node)) return KA_STATUS_OK;
   KA_TRY(ka_arena_printf(arena, &place, "%s:%d:%d", node->file, node->line, node->column));
   KA_TRY(ka_yaml_json(ctx, node, &v));
   ka_status st = KA_STATUS_OK;
   if (json_is_string(v)) {
-    st = ka_field_open_text(arena, f, json_string_value(v), place, name);
+    st = ka_eval_field_open_text(arena, f, json_string_value(v), place, name);
   } else if (json_is_integer(v) || json_is_array(v)) {
     f->value = json_incref(v);
   } else if (json_is_object(v)) {
@@ -46,23 +46,23 @@ ka_status ka_field_open(struct ka_arena *arena, struct ka_field *f, const struct
   return st;
 }
 
-void ka_field_close(struct ka_field *f) {
+void ka_eval_field_close(struct ka_eval_field *f) {
   ka_jinja_destroy(f->template);
   json_decref(f->value);
-  *f = (struct ka_field){0};
+  *f = (struct ka_eval_field){0};
 }
 
-bool ka_field_given(const struct ka_field *f) { return f->text || f->value; }
+bool ka_eval_field_given(const struct ka_eval_field *f) { return f->text || f->value; }
 
-bool ka_field_is_column(const struct ka_field *f, const json_t *doc) {
+bool ka_eval_field_is_column(const struct ka_eval_field *f, const json_t *doc) {
   return f->text && json_object_get(doc, f->text);
 }
 
-ka_status ka_field_value(struct ka_ctx *ctx, const struct ka_field *f, const json_t *doc,
-                         json_t **out) {
+ka_status ka_eval_field_value(struct ka_ctx *ctx, const struct ka_eval_field *f, const json_t *doc,
+                              json_t **out) {
   *out = NULL;
-  KA_NEVER(ctx, !ka_field_given(f));
-  if (f->value || ka_field_is_column(f, doc)) {
+  KA_NEVER(ctx, !ka_eval_field_given(f));
+  if (f->value || ka_eval_field_is_column(f, doc)) {
     *out = json_incref(f->value ? f->value : json_object_get(doc, f->text));
     return KA_STATUS_OK;
   }

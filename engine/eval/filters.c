@@ -2,8 +2,8 @@
  * See filters.h. */
 #include "engine/eval/filters.h"
 
-#include "python/regex.h"
 #include "engine/job/yaml_json.h"
+#include "python/regex.h"
 
 #include <string.h>
 
@@ -12,22 +12,23 @@ struct context {
   const struct ka_py *py;
   const struct ka_filter_step *step;
 };
-typedef ka_status step_function(const struct context *c, struct ka_filtered *f);
+typedef ka_status step_function(const struct context *c, struct ka_eval_filtered *f);
 
 struct ka_filter_step {
   const struct ka_task_step *config;
   step_function *run;
-  struct ka_pyregex *pattern;
+  struct ka_py_regex *pattern;
   json_t *map;
 };
 
-void ka_filtered_deinit(struct ka_filtered *f) {
+void ka_eval_filtered_deinit(struct ka_eval_filtered *f) {
   for (int64_t i = 0; i < f->cap; i++) ka_str_deinit(&f->texts[i]);
   ka_free(f->texts);
-  *f = (struct ka_filtered){0};
+  *f = (struct ka_eval_filtered){0};
 }
 
-ka_status ka_filtered_add(struct ka_ctx *ctx, struct ka_filtered *f, const char *text, size_t n) {
+ka_status ka_eval_filtered_add(struct ka_ctx *ctx, struct ka_eval_filtered *f, const char *text,
+                               size_t n) {
   void *texts = f->texts;
   KA_TRY(ka_grow(ctx, &texts, &f->cap, f->n + 1, sizeof *f->texts, "answers"));
   f->texts = texts;
@@ -38,14 +39,14 @@ ka_status ka_filtered_add(struct ka_ctx *ctx, struct ka_filtered *f, const char 
 
 /* --- steps ------------------------------------------------------------------- */
 
-static ka_status step_take_first(const struct context *c, struct ka_filtered *f) {
+static ka_status step_take_first(const struct context *c, struct ka_eval_filtered *f) {
   (void)c;
   f->n = f->n > 0 ? 1 : 0;
   f->one = true;
   return KA_STATUS_OK;
 }
 
-static ka_status step_take_first_k(const struct context *c, struct ka_filtered *f) {
+static ka_status step_take_first_k(const struct context *c, struct ka_eval_filtered *f) {
   int64_t k = c->step->config->k;
   if (f->n < k)
     return ka_fail(c->ctx, KA_E_INPUT, "take_first_k: %lld answers, expected %lld; raise repeats",
@@ -58,7 +59,7 @@ static bool same(const struct ka_str *a, const struct ka_str *b) {
   return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
 }
 
-static ka_status step_majority_vote(const struct context *c, struct ka_filtered *f) {
+static ka_status step_majority_vote(const struct context *c, struct ka_eval_filtered *f) {
   (void)c;
   int64_t best = 0, most = 0;
   for (int64_t i = 0; i < f->n; i++) {
@@ -82,7 +83,7 @@ struct piece {
 };
 
 /* What findall gives for one match: all of it, its only group, or the first group with text. */
-static struct piece piece_of(const struct ka_pymatch *m) {
+static struct piece piece_of(const struct ka_py_match *m) {
   for (int g = 1; g <= m->n_groups; g++) {
     struct piece p = {m->span[2 * g], m->span[2 * g + 1]};
     bool text = p.begin != SIZE_MAX && p.end > p.begin;
@@ -96,11 +97,11 @@ static ka_status find(const struct context *c, const struct ka_str *text, struct
   struct ka_ctx *ctx = c->ctx;
   struct piece *all = NULL;
   int64_t n = 0, cap = 0, select = c->step->config->group_select;
-  struct ka_pymatch m = {0};
+  struct ka_py_match m = {0};
   ka_status st = KA_STATUS_OK;
   *out = (struct piece){1, 0};
   for (bool found = true;;) {
-    KA_TRY_GOTO(ka_pyregex_next(ctx, c->step->pattern, text->data, text->len, &m, &found), out);
+    KA_TRY_GOTO(ka_py_regex_next(ctx, c->step->pattern, text->data, text->len, &m, &found), out);
     if (!found) break;
     void *grown = all;
     KA_TRY_GOTO(ka_grow(ctx, &grown, &cap, n + 1, sizeof *all, "matches"), out);
@@ -124,7 +125,7 @@ static ka_status strip(const struct context *c, struct ka_str *text, const char 
   return st;
 }
 
-static ka_status step_regex(const struct context *c, struct ka_filtered *f) {
+static ka_status step_regex(const struct context *c, struct ka_eval_filtered *f) {
   struct ka_ctx *ctx = c->ctx;
   for (int64_t i = 0; i < f->n; i++) {
     struct ka_str *text = &f->texts[i];
@@ -138,7 +139,7 @@ static ka_status step_regex(const struct context *c, struct ka_filtered *f) {
   return KA_STATUS_OK;
 }
 
-static ka_status each(const struct context *c, struct ka_filtered *f, enum ka_py_function g) {
+static ka_status each(const struct context *c, struct ka_eval_filtered *f, enum ka_py_function g) {
   struct ka_ctx *ctx = c->ctx;
   for (int64_t i = 0; i < f->n; i++) {
     struct ka_str *text = &f->texts[i];
@@ -152,17 +153,17 @@ static ka_status each(const struct context *c, struct ka_filtered *f, enum ka_py
   return KA_STATUS_OK;
 }
 
-static ka_status step_remove_whitespace(const struct context *c, struct ka_filtered *f) {
+static ka_status step_remove_whitespace(const struct context *c, struct ka_eval_filtered *f) {
   return each(c, f, KA_PY_STRIP);
 }
-static ka_status step_lowercase(const struct context *c, struct ka_filtered *f) {
+static ka_status step_lowercase(const struct context *c, struct ka_eval_filtered *f) {
   return each(c, f, KA_PY_LOWER);
 }
-static ka_status step_uppercase(const struct context *c, struct ka_filtered *f) {
+static ka_status step_uppercase(const struct context *c, struct ka_eval_filtered *f) {
   return each(c, f, KA_PY_UPPER);
 }
 
-static ka_status step_map(const struct context *c, struct ka_filtered *f) {
+static ka_status step_map(const struct context *c, struct ka_eval_filtered *f) {
   struct ka_ctx *ctx = c->ctx;
   for (int64_t i = 0; i < f->n; i++) {
     struct ka_str *text = &f->texts[i];
@@ -217,7 +218,7 @@ static ka_status open_step(struct ka_ctx *ctx, struct ka_filter_step *s, const c
   s->run = table[i].run;
   if (s->run == step_map) return open_map(ctx, s);
   if (s->run != step_regex) return KA_STATUS_OK;
-  ka_status st = ka_pyregex_open(ctx, &s->pattern, pattern, strlen(pattern));
+  ka_status st = ka_py_regex_open(ctx, &s->pattern, pattern, strlen(pattern));
   if (st.code != KA_E_INPUT) return st;
   char why[256];
   snprintf(why, sizeof why, "%.255s", ctx->error.message);
@@ -225,12 +226,12 @@ static ka_status open_step(struct ka_ctx *ctx, struct ka_filter_step *s, const c
   return ka_fail(ctx, KA_E_INPUT, "%s: regex_pattern: %s", place, why);
 }
 
-ka_status ka_filter_open(struct ka_arena *arena, struct ka_filter *f,
-                         const struct ka_task_filter *config, const char *place) {
+ka_status ka_eval_filter_open(struct ka_arena *arena, struct ka_eval_filter *f,
+                              const struct ka_task_filter *config, const char *place) {
   static const struct ka_task_step take_first = {.function = "take_first"};
   struct ka_ctx *ctx = arena->ctx;
   void *steps;
-  *f = (struct ka_filter){.name = config ? config->name : "none"};
+  *f = (struct ka_eval_filter){.name = config ? config->name : "none"};
   int64_t n = config ? config->filter.n : 1;
   KA_TRY(ka_arena_alloc_n(arena, &steps, n, sizeof *f->steps, "filter"));
   f->steps = steps;
@@ -240,16 +241,16 @@ ka_status ka_filter_open(struct ka_arena *arena, struct ka_filter *f,
   return KA_STATUS_OK;
 }
 
-void ka_filter_close(struct ka_filter *f) {
+void ka_eval_filter_close(struct ka_eval_filter *f) {
   for (int64_t i = 0; i < f->n_steps; i++) {
-    ka_pyregex_close(f->steps[i].pattern);
+    ka_py_regex_close(f->steps[i].pattern);
     json_decref(f->steps[i].map);
   }
   f->n_steps = 0;
 }
 
-ka_status ka_filter_apply(struct ka_ctx *ctx, const struct ka_filter *f, const struct ka_py *py,
-                          struct ka_filtered *answers) {
+ka_status ka_eval_filter_apply(struct ka_ctx *ctx, const struct ka_eval_filter *f,
+                               const struct ka_py *py, struct ka_eval_filtered *answers) {
   for (int64_t i = 0; i < f->n_steps; i++) {
     struct context c = {ctx, py, &f->steps[i]};
     if (answers->one && c.step->run != step_take_first)

@@ -37,31 +37,31 @@ static double turned(const struct ka_measure *m, double value) {
   return m->higher_is_better ? value : -value;
 }
 
-double ka_gain(const struct ka_measure *m, double base, double now) {
+double ka_eval_gain(const struct ka_measure *m, double base, double now) {
   double b = level(m, base), change = turned(m, level(m, now) - b);
   return b > 0 ? change / b : NAN;
 }
 
-double ka_gone_beyond_chance(const struct ka_measure *m, double base, double now) {
+double ka_eval_gone_beyond_chance(const struct ka_measure *m, double base, double now) {
   double beyond = turned(m, base - m->chance);
   return beyond > 0 ? turned(m, base - now) / beyond : NAN;
 }
 
-struct ka_scores ka_scores_of(const struct ka_measure *m, int64_t n, const double *base,
-                              const double *now, double weight) {
+struct ka_eval_scores ka_eval_scores_of(const struct ka_measure *m, int64_t n, const double *base,
+                                        const double *now, double weight) {
   double learned = 0, lost = 0, beyond = 0;
   int64_t n_new = 0, n_old = 0, n_beyond = 0;
   for (int64_t i = 0; i < n; i++) {
-    double gain = ka_gain(&m[i], base[i], now[i]);
-    double gone = m[i].is_new ? NAN : ka_gone_beyond_chance(&m[i], base[i], now[i]);
+    double gain = ka_eval_gain(&m[i], base[i], now[i]);
+    double gone = m[i].is_new ? NAN : ka_eval_gone_beyond_chance(&m[i], base[i], now[i]);
     if (!isnan(gain)) *(m[i].is_new ? &learned : &lost) += m[i].is_new ? gain : -gain;
     if (!isnan(gain)) ++*(m[i].is_new ? &n_new : &n_old);
     if (!isnan(gone)) beyond += gone;
     n_beyond += !isnan(gone);
   }
-  struct ka_scores s = {n_new > 0 ? learned / (double)n_new : NAN,
-                        n_old > 0 ? lost / (double)n_old : NAN, 0,
-                        n_beyond > 0 ? beyond / (double)n_beyond : NAN};
+  struct ka_eval_scores s = {n_new > 0 ? learned / (double)n_new : NAN,
+                             n_old > 0 ? lost / (double)n_old : NAN, 0,
+                             n_beyond > 0 ? beyond / (double)n_beyond : NAN};
   s.score = (n_new > 0 ? s.learned : 0) - (n_old > 0 ? weight * s.forgot : 0);
   return s;
 }
@@ -93,12 +93,12 @@ static double mean_change(const struct ka_measure *m, int64_t n, const double *a
   return sum / (double)n_old;
 }
 
-double ka_backward_transfer(const struct ka_measure *m, int64_t n, const double *a,
-                            int64_t n_stages) {
+double ka_eval_backward_transfer(const struct ka_measure *m, int64_t n, const double *a,
+                                 int64_t n_stages) {
   return mean_change(m, n, a, n_stages, false);
 }
 
-double ka_average_forgetting(const struct ka_measure *m, int64_t n, const double *a,
-                             int64_t n_stages) {
+double ka_eval_average_forgetting(const struct ka_measure *m, int64_t n, const double *a,
+                                  int64_t n_stages) {
   return -mean_change(m, n, a, n_stages, true);
 }

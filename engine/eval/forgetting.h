@@ -26,28 +26,28 @@ bool ka_measure_recall(struct ka_measure *m, const json_t *saved);
  * Perplexities count as their logarithms, which are losses: so one text gives the same number
  * whether it is measured in nats a token, bits a byte or word perplexity. NaN where the base has
  * nothing to divide by. */
-double ka_gain(const struct ka_measure *m, double base, double now);
+double ka_eval_gain(const struct ka_measure *m, double base, double now);
 
 /* The part of what the base knew beyond guessing that is gone: (base - now) / (base - chance). NaN
  * without a chance, and for a base that only guesses. */
-double ka_gone_beyond_chance(const struct ka_measure *m, double base, double now);
+double ka_eval_gone_beyond_chance(const struct ka_measure *m, double base, double now);
 
-struct ka_scores {
+struct ka_eval_scores {
   double learned; /* mean gain of the new measures; NaN without any */
   double forgot;  /* minus the mean gain of the old ones (FG of Luo et al. 2023); NaN likewise */
   double score;   /* learned - weight * forgot; one that is missing counts as 0 */
-  double beyond_chance; /* mean of ka_gone_beyond_chance over the old ones that have it */
+  double beyond_chance; /* mean of ka_eval_gone_beyond_chance over the old ones that have it */
 };
-struct ka_scores ka_scores_of(const struct ka_measure *m, int64_t n, const double *base,
-                              const double *now, double weight);
+struct ka_eval_scores ka_eval_scores_of(const struct ka_measure *m, int64_t n, const double *base,
+                                        const double *now, double weight);
 
 /* Of the old measures, on their own scales turned so that higher is better, where all share one
  * scale (an accuracy, nats a token); else NaN. a [n_stages, n]: the first stage is the base.
  * Backward transfer (Lopez-Paz and Ranzato 2017): mean of last - first. Average forgetting
  * (Chaudhry et al. 2018): mean of the best of the earlier stages - last. */
-double ka_backward_transfer(const struct ka_measure *m, int64_t n, const double *a,
-                            int64_t n_stages);
-double ka_average_forgetting(const struct ka_measure *m, int64_t n, const double *a,
-                             int64_t n_stages);
+double ka_eval_backward_transfer(const struct ka_measure *m, int64_t n, const double *a,
+                                 int64_t n_stages);
+double ka_eval_average_forgetting(const struct ka_measure *m, int64_t n, const double *a,
+                                  int64_t n_stages);
 
 #endif

@@ -11,7 +11,7 @@
 enum { SIDE_BY_SIDE = 16 };
 
 struct answer { /* on its way */
-  struct ka_prompt *prompt;
+  struct ka_eval_prompt *prompt;
   int32_t *ids; /* [max_tokens] */
   int64_t n;
   bool done;
@@ -20,7 +20,7 @@ struct answer { /* on its way */
 struct generator {
   struct ka_ctx *ctx;
   struct ka_model *m;
-  const struct ka_generation *g;
+  const struct ka_eval_generation *g;
   struct ka_arena arena;
   struct ka_decoder decoder;
   int64_t B;
@@ -38,17 +38,17 @@ struct generator {
 static ka_status measure_until(struct generator *x) {
   struct ka_ctx *ctx = x->ctx;
   const struct ka_tokenizer *tok = x->g->tokenizer;
-  struct ka_tokens ids = {0};
+  struct ka_tok_tokens ids = {0};
   int32_t eos = ka_tokenizer_eos(tok);
   ka_status st = KA_STATUS_OK;
   if (eos >= 0) st = ka_tokenizer_decode(ctx, tok, &eos, 1, false, &x->end);
   for (int64_t i = 0; i <= x->g->until->n && ka_ok(st); i++) {
     const char *text = i < x->g->until->n ? x->g->until->items[i] : x->end.data;
-    ka_tokens_clear(&ids);
+    ka_tok_tokens_clear(&ids);
     if (text) st = ka_tokenizer_encode(ctx, tok, text, strlen(text), false, &ids);
     x->look_back[i] = ids.n + 2;
   }
-  ka_tokens_deinit(&ids);
+  ka_tok_tokens_deinit(&ids);
   return st;
 }
 
@@ -99,10 +99,10 @@ static ka_status finish(struct generator *x, struct answer *a) {
 
 /* --- batches ----------------------------------------------------------------- */
 
-static int64_t pad_prompts(struct generator *x, struct ka_prompt **prompts, int64_t n) {
+static int64_t pad_prompts(struct generator *x, struct ka_eval_prompt **prompts, int64_t n) {
   int64_t T = prompts[0]->n; /* the longest */
   for (int64_t b = 0; b < x->B; b++) {
-    const struct ka_prompt *p = prompts[b < n ? b : 0];
+    const struct ka_eval_prompt *p = prompts[b < n ? b : 0];
     int64_t skip = T - p->n;
     x->decoder.skip[b] = (int32_t)skip;
     for (int64_t t = 0; t < T; t++) x->padded[b * T + t] = t < skip ? p->ids[0] : p->ids[t - skip];
@@ -118,7 +118,7 @@ static int32_t take(struct generator *x, int64_t b, int64_t index) {
                    (uint64_t)index);
 }
 
-static ka_status run_batch(struct generator *x, struct ka_prompt **prompts, int64_t n) {
+static ka_status run_batch(struct generator *x, struct ka_eval_prompt **prompts, int64_t n) {
   struct ka_ctx *ctx = x->ctx;
   bool drawn = x->g->temperature > 0;
   int64_t T = pad_prompts(x, prompts, n), open = n;
@@ -152,8 +152,8 @@ static ka_status run_batch(struct generator *x, struct ka_prompt **prompts, int6
 }
 
 static int longest_first(const void *a, const void *b) {
-  const struct ka_prompt *const x = *(struct ka_prompt *const *)a;
-  const struct ka_prompt *const y = *(struct ka_prompt *const *)b;
+  const struct ka_eval_prompt *const x = *(struct ka_eval_prompt *const *)a;
+  const struct ka_eval_prompt *const y = *(struct ka_eval_prompt *const *)b;
   if (x->n != y->n) return x->n > y->n ? -1 : 1;
   return x < y ? -1 : x > y;
 }
@@ -179,11 +179,11 @@ static ka_status allocate(struct generator *x, int64_t longest) {
   return KA_STATUS_OK;
 }
 
-static ka_status run(struct generator *x, struct ka_prompt *prompts, int64_t n) {
+static ka_status run(struct generator *x, struct ka_eval_prompt *prompts, int64_t n) {
   struct ka_ctx *ctx = x->ctx;
   void *p;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, n, sizeof(struct ka_prompt *), "answers"));
-  struct ka_prompt **order = p;
+  KA_TRY(ka_arena_alloc_n(&x->arena, &p, n, sizeof(struct ka_eval_prompt *), "answers"));
+  struct ka_eval_prompt **order = p;
   for (int64_t i = 0; i < n; i++) order[i] = &prompts[i];
   qsort(order, (size_t)n, sizeof *order, longest_first);
   int64_t rows = ka_model_rows(x->m), longest = order[0]->n;
@@ -198,8 +198,9 @@ static ka_status run(struct generator *x, struct ka_prompt *prompts, int64_t n) 
   return KA_STATUS_OK;
 }
 
-ka_status ka_generate_answers(struct ka_ctx *ctx, struct ka_model *m, struct ka_prompt *prompts,
-                              int64_t n, const struct ka_generation *g) {
+ka_status ka_eval_generate_answers(struct ka_ctx *ctx, struct ka_model *m,
+                                   struct ka_eval_prompt *prompts, int64_t n,
+                                   const struct ka_eval_generation *g) {
   struct generator x = {.ctx = ctx, .m = m, .g = g};
   if (n == 0) return KA_STATUS_OK;
   ka_arena_init(&x.arena, ctx, "answers");

@@ -10,16 +10,16 @@
 #include "engine/model/model.h"
 #include "tokenizer/tokenizer.h"
 
-struct ka_prompt {
+struct ka_eval_prompt {
   const int32_t *ids; /* [n], n > 0 */
   int64_t n;
   uint64_t draw;      /* names the draw of this answer */
   struct ka_str text; /* out; starts empty */
 };
 
-struct ka_generation {
+struct ka_eval_generation {
   const struct ka_tokenizer *tokenizer;
-  const struct ka_texts *until;
+  const struct ka_key_texts *until;
   int64_t max_tokens;
   double temperature; /* 0: greedy, the first of equals */
   uint64_t seed;
@@ -30,7 +30,8 @@ struct ka_generation {
 
 /* m: prepared, for positions below the longest n + max_tokens. KA_E_INPUT: an id outside its
  * vocabulary; KA_E_INTERRUPTED. */
-ka_status ka_generate_answers(struct ka_ctx *ctx, struct ka_model *m, struct ka_prompt *prompts,
-                              int64_t n, const struct ka_generation *g);
+ka_status ka_eval_generate_answers(struct ka_ctx *ctx, struct ka_model *m,
+                                   struct ka_eval_prompt *prompts, int64_t n,
+                                   const struct ka_eval_generation *g);
 
 #endif

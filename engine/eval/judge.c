@@ -6,11 +6,11 @@
 
 #include <string.h>
 
-ka_status ka_judge_open(struct ka_ctx *ctx, struct ka_judge *j, const struct ka_task *task,
-                        const struct ka_answer *answers) {
+ka_status ka_eval_judge_open(struct ka_ctx *ctx, struct ka_eval_judge *j,
+                             const struct ka_task *task, const struct ka_eval_answer *answers) {
   int64_t most = 1;
   void *p;
-  *j = (struct ka_judge){.ctx = ctx, .task = task, .answers = answers};
+  *j = (struct ka_eval_judge){.ctx = ctx, .task = task, .answers = answers};
   ka_arena_init(&j->arena, ctx, "metrics");
   for (int64_t i = 0; i < task->n_items; i++)
     if (task->items[i].n_requests > most) most = task->items[i].n_requests;
@@ -31,14 +31,15 @@ ka_status ka_judge_open(struct ka_ctx *ctx, struct ka_judge *j, const struct ka_
   return KA_STATUS_OK;
 }
 
-void ka_judge_close(struct ka_judge *j) {
-  ka_filtered_deinit(&j->filtered);
+void ka_eval_judge_close(struct ka_eval_judge *j) {
+  ka_eval_filtered_deinit(&j->filtered);
   ka_arena_deinit(&j->arena);
 }
 
 /* --- likelihoods ------------------------------------------------------------- */
 
-static void gather_choices(struct ka_judge *j, const struct ka_item *item, struct ka_answers *a) {
+static void gather_choices(struct ka_eval_judge *j, const struct ka_eval_item *item,
+                           struct ka_eval_answers *a) {
   a->n = (int64_t)json_array_size(item->choices);
   a->gold = item->gold;
   a->n_gold = item->n_gold;
@@ -53,17 +54,18 @@ static void gather_choices(struct ka_judge *j, const struct ka_item *item, struc
   }
 }
 
-static int64_t weight_of(const struct ka_task *t, const struct ka_item *item, const char *metric) {
-  const struct ka_request *r = &t->requests[item->first];
+static int64_t weight_of(const struct ka_task *t, const struct ka_eval_item *item,
+                         const char *metric) {
+  const struct ka_eval_request *r = &t->requests[item->first];
   if (strcmp(metric, "word_perplexity") == 0) return item->n_words;
   if (strcmp(metric, "token_perplexity") == 0) return r->n_targets;
   return item->n_bytes;
 }
 
-static ka_status judge_likelihoods(struct ka_judge *j, const struct ka_item *item) {
+static ka_status judge_likelihoods(struct ka_eval_judge *j, const struct ka_eval_item *item) {
   struct ka_ctx *ctx = j->ctx;
   const struct ka_task *t = j->task;
-  struct ka_answers a = {.n = 1, .ll = j->ll, .greedy = j->greedy, .p = j->p};
+  struct ka_eval_answers a = {.n = 1, .ll = j->ll, .greedy = j->greedy, .p = j->p};
   for (int64_t i = 0; i < item->n_requests; i++) {
     j->ll[i] = j->answers[item->first + i].ll;
     j->greedy[i] = j->answers[item->first + i].greedy;
@@ -71,14 +73,14 @@ static ka_status judge_likelihoods(struct ka_judge *j, const struct ka_item *ite
   if (t->output == KA_OUT_CHOICE) gather_choices(j, item, &a);
   for (int64_t m = 0; m < t->n_metrics; m++) {
     a.weight = weight_of(t, item, t->metrics[m].metric->name);
-    KA_TRY(ka_metric_score(ctx, t->metrics[m].metric, &a, &j->items[m]));
+    KA_TRY(ka_eval_metric_score(ctx, t->metrics[m].metric, &a, &j->items[m]));
   }
   return KA_STATUS_OK;
 }
 
 /* --- generated texts --------------------------------------------------------- */
 
-static ka_status through(struct ka_judge *j, struct ka_str *s, enum ka_py_function f) {
+static ka_status through(struct ka_eval_judge *j, struct ka_str *s, enum ka_py_function f) {
   json_t *v = json_stringn(s->data ? s->data : "", s->len);
   if (!v) return ka_fail(j->ctx, KA_E_MEMORY, "exact_match: out of memory");
   ka_str_clear(s);
@@ -95,12 +97,13 @@ static void remove_bytes(struct ka_str *s, const char *which) {
 }
 
 /* What is to be ignored is taken out, in the harness's order. */
-static ka_status normalise(struct ka_judge *j, const struct ka_metric_use *use, struct ka_str *s) {
+static ka_status normalise(struct ka_eval_judge *j, const struct ka_eval_metric_use *use,
+                           struct ka_str *s) {
   struct ka_ctx *ctx = j->ctx;
   const struct ka_task_metric *c = use->config;
   for (int64_t i = 0; c && i < c->regexes_to_ignore.n; i++) {
     struct ka_str left = {0};
-    ka_status st = ka_pyregex_sub(ctx, use->ignore[i], "", 0, s->data, s->len, 0, &left);
+    ka_status st = ka_py_regex_sub(ctx, use->ignore[i], "", 0, s->data, s->len, 0, &left);
     ka_str_deinit(s);
     *s = left;
     KA_TRY(st);
@@ -116,7 +119,7 @@ static bool same(const struct ka_str *a, const struct ka_str *b) {
 }
 
 /* Is the answer this right one? */
-static ka_status matches(struct ka_judge *j, const struct ka_metric_use *use,
+static ka_status matches(struct ka_eval_judge *j, const struct ka_eval_metric_use *use,
                          const struct ka_str *answer, const json_t *right, bool *out) {
   struct ka_ctx *ctx = j->ctx;
   struct ka_str a = {0}, b = {0};
@@ -134,7 +137,8 @@ out:
 
 /* The right answers: a new list. One that is a text is, among documents with lists, the list of its
  * characters, as the harness has it; and lists of numbers alone match no text. */
-static ka_status right_answers(struct ka_judge *j, const struct ka_item *item, json_t **out) {
+static ka_status right_answers(struct ka_eval_judge *j, const struct ka_eval_item *item,
+                               json_t **out) {
   struct ka_ctx *ctx = j->ctx;
   const struct ka_task *t = j->task;
   const json_t *target = item->target, *first = t->items[0].target;
@@ -166,7 +170,7 @@ static ka_status right_answers(struct ka_judge *j, const struct ka_item *item, j
 }
 
 /* With several right answers any will do; of several answers the part that is right counts. */
-static ka_status exact_match(struct ka_judge *j, const struct ka_metric_use *use,
+static ka_status exact_match(struct ka_eval_judge *j, const struct ka_eval_metric_use *use,
                              const json_t *right, double *out) {
   struct ka_ctx *ctx = j->ctx;
   size_t n_right = json_array_size(right);
@@ -183,30 +187,31 @@ static ka_status exact_match(struct ka_judge *j, const struct ka_metric_use *use
   return KA_STATUS_OK;
 }
 
-static ka_status judge_texts(struct ka_judge *j, const struct ka_item *item, int64_t filter) {
+static ka_status judge_texts(struct ka_eval_judge *j, const struct ka_eval_item *item,
+                             int64_t filter) {
   struct ka_ctx *ctx = j->ctx;
   const struct ka_task *t = j->task;
-  const struct ka_answer *a = &j->answers[item->first];
+  const struct ka_eval_answer *a = &j->answers[item->first];
   json_t *right = NULL;
   j->filtered.n = 0;
   j->filtered.one = false;
   for (int64_t i = 0; i < t->config.repeats; i++) {
     const struct ka_str *text = &a->texts[i < a->n_texts ? i : 0];
-    KA_TRY(ka_filtered_add(ctx, &j->filtered, text->data ? text->data : "", text->len));
+    KA_TRY(ka_eval_filtered_add(ctx, &j->filtered, text->data ? text->data : "", text->len));
   }
-  KA_TRY(ka_filter_apply(ctx, &t->filters[filter], t->py, &j->filtered));
+  KA_TRY(ka_eval_filter_apply(ctx, &t->filters[filter], t->py, &j->filtered));
   KA_TRY(right_answers(j, item, &right));
   ka_status st = KA_STATUS_OK;
   for (int64_t m = 0; m < t->n_metrics && ka_ok(st); m++) {
-    j->items[m] = (struct ka_metric_item){0};
+    j->items[m] = (struct ka_eval_metric_item){0};
     st = exact_match(j, &t->metrics[m], right, &j->items[m].a);
   }
   json_decref(right);
   return st;
 }
 
-ka_status ka_judge_document(struct ka_judge *j, int64_t i, int64_t filter) {
-  const struct ka_item *item = &j->task->items[i];
+ka_status ka_eval_judge_document(struct ka_eval_judge *j, int64_t i, int64_t filter) {
+  const struct ka_eval_item *item = &j->task->items[i];
   ka_status st = j->task->output == KA_OUT_GENERATE ? judge_texts(j, item, filter)
                                                     : judge_likelihoods(j, item);
   return ka_task_fail_doc(j->task, st, i);

@@ -6,7 +6,7 @@
 #include "engine/eval/task_set.h"
 
 /* The answer to a request. texts: of generation, [task's repeats] when drawn, else one. */
-struct ka_answer {
+struct ka_eval_answer {
   double ll;
   bool greedy;
   int64_t n_texts;
@@ -14,22 +14,22 @@ struct ka_answer {
 };
 
 /* Room for the documents of a task, one after the other. */
-struct ka_judge {
+struct ka_eval_judge {
   struct ka_ctx *ctx;
   const struct ka_task *task;
-  const struct ka_answer *answers; /* of the task's requests */
+  const struct ka_eval_answer *answers; /* of the task's requests */
   struct ka_arena arena;
   double *ll, *ll_alone, *p;
   bool *greedy;
   int64_t *chars, *bytes;
-  struct ka_filtered filtered;  /* of the last document, when it is generated */
-  struct ka_metric_item *items; /* [n_metrics], of the last document */
+  struct ka_eval_filtered filtered;  /* of the last document, when it is generated */
+  struct ka_eval_metric_item *items; /* [n_metrics], of the last document */
 };
 
-ka_status ka_judge_open(struct ka_ctx *ctx, struct ka_judge *j, const struct ka_task *task,
-                        const struct ka_answer *answers);
-void ka_judge_close(struct ka_judge *j);
+ka_status ka_eval_judge_open(struct ka_ctx *ctx, struct ka_eval_judge *j,
+                             const struct ka_task *task, const struct ka_eval_answer *answers);
+void ka_eval_judge_close(struct ka_eval_judge *j);
 /* Fills items (and filtered) for document i under a filter. */
-ka_status ka_judge_document(struct ka_judge *j, int64_t i, int64_t filter);
+ka_status ka_eval_judge_document(struct ka_eval_judge *j, int64_t i, int64_t filter);
 
 #endif

@@ -49,7 +49,7 @@ static ka_status add_set_measures(struct ka_measures *ms, int64_t *cap, struct k
                                   bool is_new) {
   struct ka_ctx *ctx = ms->ctx;
   const struct ka_tasks *t = set->tasks;
-  const struct ka_group *g = t->n_groups > 0 ? t->groups[t->n_groups - 1] : NULL;
+  const struct ka_eval_group *g = t->n_groups > 0 ? t->groups[t->n_groups - 1] : NULL;
   struct ka_measure m = {.is_new = is_new, .chance = NAN, .unit = "documents"};
   bool whole = g && g->config.aggregate_metric_list.n > 0;
   set->first = ms->n;
@@ -64,11 +64,11 @@ static ka_status add_set_measures(struct ka_measures *ms, int64_t *cap, struct k
   return KA_STATUS_OK;
 }
 
-static ka_status add_tasks(struct ka_measures *ms, int64_t *cap, const struct ka_texts *paths,
+static ka_status add_tasks(struct ka_measures *ms, int64_t *cap, const struct ka_key_texts *paths,
                            bool is_new, int64_t max_length) {
   struct ka_ctx *ctx = ms->ctx;
   struct ka_tasks_options options = KA_TASKS_DEFAULTS;
-  const struct ka_encode_options encoding = {
+  const struct ka_eval_encode_options encoding = {
       .max_length = max_length, .prefix_token = -1, .add_bos = -1};
   options.limit = ms->spec.limit;
   for (int64_t i = 0; i < paths->n; i++) {
@@ -129,57 +129,58 @@ int64_t ka_measures_count(const struct ka_measures *ms, bool is_new) {
 /* --- texts ------------------------------------------------------------------- */
 
 /* A row is a document: a whole text file, or the text of a JSON or CSV row. */
-static ka_status score_row(struct ka_text_scorer *s, const struct ka_job_held_out *h,
-                           const struct ka_row *row) {
+static ka_status score_row(struct ka_eval_text_scorer *s, const struct ka_job_held_out *h,
+                           const struct ka_data_row *row) {
   struct ka_ctx *ctx = s->ctx;
-  if (ka_row_is_text(row)) {
+  if (ka_data_row_is_text(row)) {
     size_t bad = ka_utf8_check(row->bytes, row->n);
-    if (bad == row->n) return ka_text_scorer_document(s, row->bytes, row->n);
-    if (!ka_row_named(row)) return KA_STATUS_OK; /* only a directory or glob found it */
-    return ka_fail(ctx, KA_E_INPUT, "%s: byte %zu is not valid UTF-8", ka_row_path(row), bad);
+    if (bad == row->n) return ka_eval_text_scorer_document(s, row->bytes, row->n);
+    if (!ka_data_row_named(row)) return KA_STATUS_OK; /* only a directory or glob found it */
+    return ka_fail(ctx, KA_E_INPUT, "%s: byte %zu is not valid UTF-8", ka_data_row_path(row), bad);
   }
   json_t *object = NULL;
-  KA_TRY(ka_row_parse(ctx, row, &object));
+  KA_TRY(ka_data_row_parse(ctx, row, &object));
   const json_t *text = json_object_get(object, h->field);
   ka_status st = KA_STATUS_OK;
   if (json_is_string(text))
-    st = ka_text_scorer_document(s, json_string_value(text), json_string_length(text));
+    st = ka_eval_text_scorer_document(s, json_string_value(text), json_string_length(text));
   else
-    st = ka_fail(ctx, KA_E_INPUT, "%s:%lld: \"%s\": a string is expected", ka_row_path(row),
+    st = ka_fail(ctx, KA_E_INPUT, "%s:%lld: \"%s\": a string is expected", ka_data_row_path(row),
                  (long long)row->line, h->field);
   json_decref(object);
   return st;
 }
 
-static ka_status score_files(struct ka_text_scorer *s, const struct ka_job_held_out *h,
+static ka_status score_files(struct ka_eval_text_scorer *s, const struct ka_job_held_out *h,
                              struct ka_arena *arena) {
   struct ka_ctx *ctx = s->ctx;
   struct ka_data_files files;
-  struct ka_rows rows;
-  struct ka_row batch[KA_ROWS_BATCH];
+  struct ka_data_rows rows;
+  struct ka_data_row batch[KA_ROWS_BATCH];
   int n = 0;
   KA_TRY(ka_data_files(arena, &h->path, &h->data_files, &h->exclude_files, &files));
-  KA_TRY(ka_rows_init(&rows, ctx, &files, "auto", h->split, "held_out: split"));
+  KA_TRY(ka_data_rows_init(&rows, ctx, &files, "auto", h->split, "held_out: split"));
   ka_status st = KA_STATUS_OK;
   do {
-    KA_TRY_GOTO(ka_rows_next(&rows, batch, &n), out);
+    KA_TRY_GOTO(ka_data_rows_next(&rows, batch, &n), out);
     for (int i = 0; i < n; i++) KA_TRY_GOTO(score_row(s, h, &batch[i]), out);
   } while (n > 0);
-  KA_TRY_GOTO(ka_text_scorer_finish(s), out);
+  KA_TRY_GOTO(ka_eval_text_scorer_finish(s), out);
 out:
-  ka_rows_deinit(&rows);
+  ka_data_rows_deinit(&rows);
   return st;
 }
 
 /* s->total and, with a base, s->kl_sum of one text. */
 static ka_status score_text(struct ka_measures *ms, int64_t i, struct ka_model *base,
-                            struct ka_model *m, int64_t B, int64_t T, struct ka_text_scorer *s) {
+                            struct ka_model *m, int64_t B, int64_t T,
+                            struct ka_eval_text_scorer *s) {
   struct ka_arena arena;
   ka_arena_init(&arena, ms->ctx, "held-out files");
-  ka_status st = ka_text_scorer_init(ms->ctx, s, m, ms->tokenizer, B, T);
+  ka_status st = ka_eval_text_scorer_init(ms->ctx, s, m, ms->tokenizer, B, T);
   s->base = base;
   if (ka_ok(st)) st = score_files(s, &ms->spec.texts[i], &arena);
-  ka_text_scorer_deinit(s);
+  ka_eval_text_scorer_deinit(s);
   ka_arena_deinit(&arena);
   return st;
 }
@@ -188,10 +189,10 @@ static ka_status score_texts(struct ka_measures *ms, struct ka_model *m, int64_t
                              double *values) {
   struct ka_ctx *ctx = ms->ctx;
   for (int64_t i = 0; i < ms->spec.n_texts; i++) {
-    struct ka_text_scorer s = {0};
+    struct ka_eval_text_scorer s = {0};
     int64_t at = ms->spec.validation + i;
     KA_TRY(score_text(ms, i, NULL, m, B, T, &s));
-    values[at] = ka_text_loss_per_token(&s.total);
+    values[at] = ka_eval_text_loss_per_token(&s.total);
     ms->items[at].n = s.total.n_tokens;
     if (s.total.n_tokens == 0)
       return ka_fail(ctx, KA_E_INPUT, "held_out %s: no token to measure; its files are empty",
@@ -208,7 +209,7 @@ ka_status ka_measures_divergence(struct ka_measures *ms, struct ka_model *base, 
   struct ka_ctx *ctx = ms->ctx;
   for (int64_t i = 0; i < ms->n; i++) kl[i] = NAN;
   for (int64_t i = 0; i < ms->spec.n_texts; i++) {
-    struct ka_text_scorer s = {0};
+    struct ka_eval_text_scorer s = {0};
     int64_t at = ms->spec.validation + i;
     if (ms->items[at].is_new) continue;
     KA_TRY(score_text(ms, i, base, m, B, T, &s));
@@ -223,7 +224,7 @@ static ka_status score_set(struct ka_measures *ms, const struct ka_measure_set *
                            struct ka_model *m, double *values) {
   struct ka_ctx *ctx = ms->ctx;
   struct ka_results r = {0};
-  struct ka_score_options options = KA_SCORE_DEFAULTS;
+  struct ka_eval_score_options options = KA_SCORE_DEFAULTS;
   options.bootstrap_iters = 0;
   ka_status st = ka_tasks_score(ctx, set->tasks, m, &options, &r);
   for (int64_t i = set->first; ka_ok(st) && i < set->first + set->n; i++) {

@@ -16,8 +16,8 @@ struct ka_measures_spec {
   bool validation; /* the first measure, of the new skill: its value is the caller's */
   const struct ka_job_held_out *texts;
   int64_t n_texts;
-  struct ka_texts old_tasks, new_tasks; /* files */
-  double limit;                         /* as in ka_tasks_options */
+  struct ka_key_texts old_tasks, new_tasks; /* files */
+  double limit;                             /* as in ka_tasks_options */
 };
 
 struct ka_measures_spec ka_measures_spec_of_job(const struct ka_job *job, bool validation);

@@ -11,7 +11,7 @@ static double worst_of(const struct ka_measures *ms, const double *stages, int64
                        int64_t i) {
   double worst = stages[i], least = 0;
   for (int64_t s = 1; s < n_stages; s++) {
-    double value = stages[s * ms->n + i], gain = ka_gain(&ms->items[i], stages[i], value);
+    double value = stages[s * ms->n + i], gain = ka_eval_gain(&ms->items[i], stages[i], value);
     if (!(gain < least)) continue;
     least = gain;
     worst = value;
@@ -27,7 +27,7 @@ static int measure(const struct ka_measures *ms, const double *stages, int64_t n
   failed |= json_object_set_new(row, "base", ka_json_real(base));
   failed |= json_object_set_new(row, "value", ka_json_real(now));
   failed |= json_object_set_new(row, "worst", ka_json_real(worst_of(ms, stages, n_stages, i)));
-  failed |= json_object_set_new(row, "gain", ka_json_real(ka_gain(&ms->items[i], base, now)));
+  failed |= json_object_set_new(row, "gain", ka_json_real(ka_eval_gain(&ms->items[i], base, now)));
   failed |= json_object_set_new(row, "kl", ka_json_real(kl ? kl[i] : NAN));
   return failed;
 }
@@ -44,7 +44,7 @@ ka_status ka_measures_report(const struct ka_measures *ms, const double *stages,
                              const double *kl, double weight, json_t *root) {
   const struct ka_measure *m = ms->items;
   int64_t n = ms->n;
-  struct ka_scores s = ka_scores_of(m, n, stages, stages + (n_stages - 1) * n, weight);
+  struct ka_eval_scores s = ka_eval_scores_of(m, n, stages, stages + (n_stages - 1) * n, weight);
   json_t *list = json_array();
   int failed = json_object_set_new(root, "measures", list);
   for (int64_t i = 0; i < n && !failed; i++) failed |= measure(ms, stages, n_stages, kl, i, list);
@@ -53,14 +53,15 @@ ka_status ka_measures_report(const struct ka_measures *ms, const double *stages,
       json_pack("{s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o}", "learned", ka_json_real(s.learned),
                 "forgot", ka_json_real(s.forgot), "score", ka_json_real(s.score), "weight", weight,
                 "beyond_chance", ka_json_real(s.beyond_chance), "backward_transfer",
-                ka_json_real(ka_backward_transfer(m, n, stages, n_stages)), "average_forgetting",
-                ka_json_real(ka_average_forgetting(m, n, stages, n_stages)), "kl",
+                ka_json_real(ka_eval_backward_transfer(m, n, stages, n_stages)),
+                "average_forgetting",
+                ka_json_real(ka_eval_average_forgetting(m, n, stages, n_stages)), "kl",
                 ka_json_real(mean_of(kl, n))));
   return failed ? ka_fail(ms->ctx, KA_E_MEMORY, "report: out of memory") : KA_STATUS_OK;
 }
 
 void ka_measures_print(const struct ka_measures *ms, const double *base, const double *now) {
-  struct ka_scores s = ka_scores_of(ms->items, ms->n, base, now, 1);
+  struct ka_eval_scores s = ka_eval_scores_of(ms->items, ms->n, base, now, 1);
   int width = 8;
   for (int64_t i = 0; i < ms->n; i++)
     if ((int)strlen(ms->items[i].name) > width) width = (int)strlen(ms->items[i].name);

@@ -27,21 +27,21 @@ static ka_status as_number(const struct ka_task *t, json_t **v) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_doc_text(const struct ka_task *t, const struct ka_field *f, const json_t *doc,
-                      json_t **out) {
+ka_status ka_eval_doc_text(const struct ka_task *t, const struct ka_eval_field *f,
+                           const json_t *doc, json_t **out) {
   struct ka_ctx *ctx = t->ctx;
-  KA_TRY(ka_field_value(ctx, f, doc, out));
-  if (f->text && !ka_field_is_column(f, doc)) KA_TRY(as_number(t, out));
+  KA_TRY(ka_eval_field_value(ctx, f, doc, out));
+  if (f->text && !ka_eval_field_is_column(f, doc)) KA_TRY(as_number(t, out));
   if (json_is_string(*out) || json_is_integer(*out)) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_INPUT, "doc_to_text: expected a text; the column %s has none here",
                  f->text ? f->text : "");
 }
 
-ka_status ka_doc_target(const struct ka_task *t, const struct ka_field *f, const json_t *doc,
-                        json_t **out) {
+ka_status ka_eval_doc_target(const struct ka_task *t, const struct ka_eval_field *f,
+                             const json_t *doc, json_t **out) {
   struct ka_ctx *ctx = t->ctx;
-  KA_TRY(ka_field_value(ctx, f, doc, out));
-  if (!f->text || ka_field_is_column(f, doc)) return KA_STATUS_OK;
+  KA_TRY(ka_eval_field_value(ctx, f, doc, out));
+  if (!f->text || ka_eval_field_is_column(f, doc)) return KA_STATUS_OK;
   KA_TRY(as_number(t, out));
   const char *p = json_string_value(*out);
   size_t n = json_string_length(*out);
@@ -53,11 +53,11 @@ ka_status ka_doc_target(const struct ka_task *t, const struct ka_field *f, const
   return KA_STATUS_OK;
 }
 
-ka_status ka_doc_choices(const struct ka_task *t, const struct ka_field *f, const json_t *doc,
-                         json_t **out) {
+ka_status ka_eval_doc_choices(const struct ka_task *t, const struct ka_eval_field *f,
+                              const json_t *doc, json_t **out) {
   struct ka_ctx *ctx = t->ctx;
-  KA_TRY(ka_field_value(ctx, f, doc, out));
-  if (f->text && !ka_field_is_column(f, doc)) {
+  KA_TRY(ka_eval_field_value(ctx, f, doc, out));
+  if (f->text && !ka_eval_field_is_column(f, doc)) {
     json_t *list = NULL;
     const char *p = json_string_value(*out);
     if (!ka_py_literal(p, json_string_length(*out), &list))
@@ -76,24 +76,24 @@ ka_status ka_doc_choices(const struct ka_task *t, const struct ka_field *f, cons
 
 /* --- writing ----------------------------------------------------------------- */
 
-static struct ka_text text_of(const json_t *v) {
-  return (struct ka_text){json_string_value(v), json_string_length(v)};
+static struct ka_eval_text text_of(const json_t *v) {
+  return (struct ka_eval_text){json_string_value(v), json_string_length(v)};
 }
 
-static ka_status put(struct ka_ctx *ctx, struct ka_str *out, struct ka_text text) {
+static ka_status put(struct ka_ctx *ctx, struct ka_str *out, struct ka_eval_text text) {
   return ka_str_append(ctx, out, text.p, text.n);
 }
 
-static bool touches_space(struct ka_text a, struct ka_text b) {
+static bool touches_space(struct ka_eval_text a, struct ka_eval_text b) {
   return ka_py_ends_with_space(a.p, a.n) || ka_py_starts_with_space(b.p, b.n);
 }
 
 /* The gen_prefix of a document, a new reference or NULL. */
-static ka_status gen_prefix(const struct ka_task *t, const struct ka_writer *w, const json_t *doc,
-                            json_t **out) {
+static ka_status gen_prefix(const struct ka_task *t, const struct ka_eval_writer *w,
+                            const json_t *doc, json_t **out) {
   *out = NULL;
-  if (!ka_field_given(&w->gen_prefix)) return KA_STATUS_OK;
-  ka_status st = ka_field_value(t->ctx, &w->gen_prefix, doc, out);
+  if (!ka_eval_field_given(&w->gen_prefix)) return KA_STATUS_OK;
+  ka_status st = ka_eval_field_value(t->ctx, &w->gen_prefix, doc, out);
   if (ka_ok(st) && !json_is_string(*out))
     st = ka_fail(t->ctx, KA_E_INPUT, "gen_prefix: expected a text");
   return st;
@@ -102,9 +102,9 @@ static ka_status gen_prefix(const struct ka_task *t, const struct ka_writer *w, 
 /* What an example answers: choices[target], the first of a list, or the target's text. None or an
  * empty text is no answer (p NULL). */
 static ka_status answer_of(const struct ka_task *t, const json_t *target, const json_t *choices,
-                           struct ka_text *out) {
+                           struct ka_eval_text *out) {
   const json_t *v = target;
-  *out = (struct ka_text){0};
+  *out = (struct ka_eval_text){0};
   if (json_is_null(target) || (json_is_string(target) && json_string_length(target) == 0))
     return KA_STATUS_OK;
   if (choices && (json_is_integer(target) || json_is_boolean(target))) {
@@ -122,8 +122,9 @@ static ka_status answer_of(const struct ka_task *t, const json_t *target, const 
   return KA_STATUS_OK;
 }
 
-static ka_status put_answer(struct ka_ctx *ctx, const struct ka_writer *w, struct ka_text prefix,
-                            struct ka_text answer, struct ka_str *out) {
+static ka_status put_answer(struct ka_ctx *ctx, const struct ka_eval_writer *w,
+                            struct ka_eval_text prefix, struct ka_eval_text answer,
+                            struct ka_str *out) {
   if (prefix.n > 0) {
     KA_TRY(put(ctx, out, prefix));
     if (answer.n > 0 && !touches_space(prefix, answer)) KA_TRY(ka_str_puts(ctx, out, " "));
@@ -132,9 +133,9 @@ static ka_status put_answer(struct ka_ctx *ctx, const struct ka_writer *w, struc
   return ka_str_puts(ctx, out, w->fewshot_delimiter);
 }
 
-static ka_status put_question(struct ka_ctx *ctx, const struct ka_writer *w,
-                              struct ka_text question, struct ka_text prefix, bool answered,
-                              struct ka_str *out) {
+static ka_status put_question(struct ka_ctx *ctx, const struct ka_eval_writer *w,
+                              struct ka_eval_text question, struct ka_eval_text prefix,
+                              bool answered, struct ka_str *out) {
   bool delimiter = prefix.n > 0 ? question.n > 0 && !touches_space(question, prefix) : answered;
   KA_TRY(put(ctx, out, question));
   return delimiter ? ka_str_puts(ctx, out, w->target_delimiter) : KA_STATUS_OK;
@@ -147,11 +148,11 @@ struct shot { /* values of one example */
 static ka_status write_shot(const struct ka_task *t, const json_t *doc, struct shot *s,
                             struct ka_str *out) {
   struct ka_ctx *ctx = t->ctx;
-  const struct ka_writer *w = &t->shot;
-  struct ka_text answer = {0}, question;
-  KA_TRY(ka_doc_text(t, &w->text, doc, &s->text));
-  if (ka_field_given(&w->choice)) KA_TRY(ka_doc_choices(t, &w->choice, doc, &s->choices));
-  KA_TRY(ka_doc_target(t, &w->target, doc, &s->target));
+  const struct ka_eval_writer *w = &t->shot;
+  struct ka_eval_text answer = {0}, question;
+  KA_TRY(ka_eval_doc_text(t, &w->text, doc, &s->text));
+  if (ka_eval_field_given(&w->choice)) KA_TRY(ka_eval_doc_choices(t, &w->choice, doc, &s->choices));
+  KA_TRY(ka_eval_doc_target(t, &w->target, doc, &s->target));
   KA_TRY(gen_prefix(t, w, doc, &s->prefix));
   const json_t *text = s->text, *choices = s->choices;
   if (t->choices_are_contexts && json_is_integer(text)) {
@@ -162,7 +163,7 @@ static ka_status write_shot(const struct ka_task *t, const json_t *doc, struct s
     return ka_fail(ctx, KA_E_INPUT, "doc_to_text: expected a text for a few-shot example");
   KA_TRY(answer_of(t, s->target, choices, &answer));
   question = text_of(text);
-  struct ka_text prefix = s->prefix ? text_of(s->prefix) : (struct ka_text){0};
+  struct ka_eval_text prefix = s->prefix ? text_of(s->prefix) : (struct ka_eval_text){0};
   KA_TRY(put_question(ctx, w, question, prefix, answer.p != NULL, out));
   if (answer.p) return put_answer(ctx, w, prefix, answer, out);
   return prefix.n > 0 ? put(ctx, out, prefix) : KA_STATUS_OK;
@@ -183,11 +184,11 @@ static ka_status put_shot(const struct ka_task *t, int64_t index, struct ka_str 
   return ka_fail(ctx, KA_E_INPUT, "few-shot example %lld: %s", (long long)index, why);
 }
 
-ka_status ka_prompt_shots(struct ka_task *t, const json_t *doc, struct ka_str *out) {
+ka_status ka_eval_prompt_shots(struct ka_task *t, const json_t *doc, struct ka_str *out) {
   struct ka_ctx *ctx = t->ctx;
-  if (ka_field_given(&t->description) && *t->description.text) {
+  if (ka_eval_field_given(&t->description) && *t->description.text) {
     json_t *v = NULL;
-    KA_TRY(ka_field_value(ctx, &t->description, doc, &v));
+    KA_TRY(ka_eval_field_value(ctx, &t->description, doc, &v));
     ka_status st = json_is_string(v) ? put(ctx, out, text_of(v))
                                      : ka_fail(ctx, KA_E_INPUT, "description: expected a text");
     json_decref(v);
@@ -196,21 +197,22 @@ ka_status ka_prompt_shots(struct ka_task *t, const json_t *doc, struct ka_str *o
   if (t->num_fewshot == 0) return KA_STATUS_OK;
   void *drawn;
   KA_TRY(ka_alloc_n(ctx, &drawn, t->num_fewshot, sizeof(int64_t), "examples"));
-  ka_status st = ka_shots_draw(t, doc, drawn);
+  ka_status st = ka_eval_shots_draw(t, doc, drawn);
   for (int64_t i = 0; i < t->num_fewshot && ka_ok(st); i++)
     st = put_shot(t, ((int64_t *)drawn)[i], out);
   ka_free(drawn);
   return st;
 }
 
-ka_status ka_prompt_question(const struct ka_task *t, const json_t *doc, struct ka_text question,
-                             bool delimiter, struct ka_str *out) {
+ka_status ka_eval_prompt_question(const struct ka_task *t, const json_t *doc,
+                                  struct ka_eval_text question, bool delimiter,
+                                  struct ka_str *out) {
   struct ka_ctx *ctx = t->ctx;
-  struct ka_writer w = t->question;
+  struct ka_eval_writer w = t->question;
   json_t *prefix = NULL;
   if (!delimiter) w.target_delimiter = "";
   ka_status st = gen_prefix(t, &w, doc, &prefix);
-  struct ka_text text = prefix && ka_ok(st) ? text_of(prefix) : (struct ka_text){0};
+  struct ka_eval_text text = prefix && ka_ok(st) ? text_of(prefix) : (struct ka_eval_text){0};
   if (ka_ok(st)) st = put_question(ctx, &w, question, text, false, out);
   if (ka_ok(st) && text.n > 0) st = put(ctx, out, text);
   json_decref(prefix);

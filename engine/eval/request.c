@@ -9,29 +9,29 @@
 
 enum { OUT_OF_RANGE = INT32_MIN }; /* a right answer that is no choice: always wrong */
 
-static struct ka_text text_of(const json_t *v) {
-  return (struct ka_text){json_string_value(v), json_string_length(v)};
+static struct ka_eval_text text_of(const json_t *v) {
+  return (struct ka_eval_text){json_string_value(v), json_string_length(v)};
 }
 
-static ka_status keep(struct ka_task *t, const struct ka_str *s, struct ka_text *out) {
+static ka_status keep(struct ka_task *t, const struct ka_str *s, struct ka_eval_text *out) {
   out->n = s->len;
   return ka_arena_str(&t->arena, &out->p, s->data ? s->data : "", s->len);
 }
 
-static ka_status add_request(struct ka_task *t, struct ka_item *item, struct ka_text context,
-                             struct ka_text continuation) {
+static ka_status add_request(struct ka_task *t, struct ka_eval_item *item,
+                             struct ka_eval_text context, struct ka_eval_text continuation) {
   struct ka_ctx *ctx = t->ctx;
   void *list = t->requests;
   KA_TRY(ka_grow(ctx, &list, &t->cap_requests, t->n_requests + 1, sizeof *t->requests, "requests"));
   t->requests = list;
   t->requests[t->n_requests++] =
-      (struct ka_request){.context = context, .continuation = continuation};
+      (struct ka_eval_request){.context = context, .continuation = continuation};
   item->n_requests++;
   return KA_STATUS_OK;
 }
 
 /* delimiter + text of any value. */
-static ka_status delimited(struct ka_task *t, const json_t *v, struct ka_text *out) {
+static ka_status delimited(struct ka_task *t, const json_t *v, struct ka_eval_text *out) {
   struct ka_ctx *ctx = t->ctx;
   struct ka_str s = {0};
   ka_status st = ka_str_puts(ctx, &s, t->question.target_delimiter);
@@ -44,7 +44,7 @@ static ka_status delimited(struct ka_task *t, const json_t *v, struct ka_text *o
 /* --- right choices ----------------------------------------------------------- */
 
 /* A number counts from the end when negative, as Python's do; a text is looked up. */
-static ka_status gold_of(struct ka_task *t, const struct ka_item *item, const json_t *v,
+static ka_status gold_of(struct ka_task *t, const struct ka_eval_item *item, const json_t *v,
                          bool in_list, int64_t *out) {
   int64_t n = (int64_t)json_array_size(item->choices);
   *out = OUT_OF_RANGE;
@@ -61,7 +61,7 @@ static ka_status gold_of(struct ka_task *t, const struct ka_item *item, const js
   return KA_STATUS_OK;
 }
 
-static ka_status find_gold(struct ka_task *t, struct ka_item *item, const json_t *right) {
+static ka_status find_gold(struct ka_task *t, struct ka_eval_item *item, const json_t *right) {
   struct ka_ctx *ctx = t->ctx;
   bool list = json_is_array(right);
   void *gold;
@@ -87,31 +87,32 @@ struct prompt { /* of the document at work */
   json_t *text;
 };
 
-static ka_status make_context(struct ka_task *t, const struct ka_item *item, struct prompt *p,
-                              struct ka_text question, bool delimiter, struct ka_text *out) {
+static ka_status make_context(struct ka_task *t, const struct ka_eval_item *item, struct prompt *p,
+                              struct ka_eval_text question, bool delimiter,
+                              struct ka_eval_text *out) {
   struct ka_ctx *ctx = t->ctx;
   ka_str_clear(&p->context);
   KA_TRY(ka_str_append(ctx, &p->context, p->shots.data, p->shots.len));
-  KA_TRY(ka_prompt_question(t, item->doc, question, delimiter, &p->context));
+  KA_TRY(ka_eval_prompt_question(t, item->doc, question, delimiter, &p->context));
   return keep(t, &p->context, out);
 }
 
 /* The choices are contexts, what follows is the same for all: Trinh and Le 2018. */
-static ka_status contexts(struct ka_task *t, struct ka_item *item, struct prompt *p) {
+static ka_status contexts(struct ka_task *t, struct ka_eval_item *item, struct prompt *p) {
   struct ka_ctx *ctx = t->ctx;
-  struct ka_text continuation, context;
+  struct ka_eval_text continuation, context;
   KA_TRY(delimited(t, item->target, &continuation));
   for (size_t i = 0; i < json_array_size(item->choices); i++) {
-    struct ka_text choice = text_of(json_array_get(item->choices, i));
+    struct ka_eval_text choice = text_of(json_array_get(item->choices, i));
     KA_TRY(make_context(t, item, p, choice, false, &context));
     KA_TRY(add_request(t, item, context, continuation));
   }
   return find_gold(t, item, p->text);
 }
 
-static ka_status continuations(struct ka_task *t, struct ka_item *item, struct prompt *p) {
+static ka_status continuations(struct ka_task *t, struct ka_eval_item *item, struct prompt *p) {
   struct ka_ctx *ctx = t->ctx;
-  struct ka_text continuation, context;
+  struct ka_eval_text continuation, context;
   if (!json_is_string(p->text))
     return ka_fail(ctx, KA_E_INPUT,
                    "doc_to_text: got a number; the first document's is a text, so choices are no "
@@ -130,7 +131,7 @@ static bool uses(const struct ka_task *t, const char *metric) {
   return false;
 }
 
-static ka_status make_choice(struct ka_task *t, struct ka_item *item, struct prompt *p) {
+static ka_status make_choice(struct ka_task *t, struct ka_eval_item *item, struct prompt *p) {
   struct ka_ctx *ctx = t->ctx;
   if (t->choices_are_contexts)
     KA_TRY(contexts(t, item, p));
@@ -138,14 +139,15 @@ static ka_status make_choice(struct ka_task *t, struct ka_item *item, struct pro
     KA_TRY(continuations(t, item, p));
   if (!uses(t, "acc_mutual_info")) return KA_STATUS_OK;
   for (size_t i = 0; i < json_array_size(item->choices); i++) {
-    struct ka_text alone;
+    struct ka_eval_text alone;
     KA_TRY(delimited(t, json_array_get(item->choices, i), &alone));
-    KA_TRY(add_request(t, item, (struct ka_text){"", 0}, alone));
+    KA_TRY(add_request(t, item, (struct ka_eval_text){"", 0}, alone));
   }
   return KA_STATUS_OK;
 }
 
-static ka_status text_target(struct ka_task *t, const struct ka_item *item, struct ka_text *out) {
+static ka_status text_target(struct ka_task *t, const struct ka_eval_item *item,
+                             struct ka_eval_text *out) {
   if (!json_is_string(item->target))
     return ka_fail(t->ctx, KA_E_INPUT, "doc_to_target: expected a text with %s",
                    t->config.output_type);
@@ -154,44 +156,45 @@ static ka_status text_target(struct ka_task *t, const struct ka_item *item, stru
   return keep(t, &s, out);
 }
 
-static ka_status make_loglikelihood(struct ka_task *t, struct ka_item *item, struct prompt *p) {
+static ka_status make_loglikelihood(struct ka_task *t, struct ka_eval_item *item,
+                                    struct prompt *p) {
   struct ka_ctx *ctx = t->ctx;
-  struct ka_text context, continuation;
+  struct ka_eval_text context, continuation;
   if (!json_is_string(p->text)) return ka_fail(ctx, KA_E_INPUT, "doc_to_text: expected a text");
   KA_TRY(make_context(t, item, p, text_of(p->text), true, &context));
   KA_TRY(text_target(t, item, &continuation));
   return add_request(t, item, context, continuation);
 }
 
-static ka_status make_rolling(struct ka_task *t, struct ka_item *item, struct prompt *p) {
+static ka_status make_rolling(struct ka_task *t, struct ka_eval_item *item, struct prompt *p) {
   struct ka_ctx *ctx = t->ctx;
-  struct ka_text text, counted;
+  struct ka_eval_text text, counted;
   (void)p;
   KA_TRY(text_target(t, item, &text));
-  KA_TRY(add_request(t, item, (struct ka_text){"", 0}, text));
+  KA_TRY(add_request(t, item, (struct ka_eval_text){"", 0}, text));
   counted = text;
   json_t *v = NULL;
-  if (ka_field_given(&t->count_text)) {
-    KA_TRY(ka_field_value(ctx, &t->count_text, item->doc, &v));
+  if (ka_eval_field_given(&t->count_text)) {
+    KA_TRY(ka_eval_field_value(ctx, &t->count_text, item->doc, &v));
     counted = text_of(v);
   }
   if (counted.p) {
-    item->n_words = ka_count_words(counted.p, counted.n);
+    item->n_words = ka_eval_count_words(counted.p, counted.n);
     item->n_bytes = (int64_t)counted.n;
   }
   json_decref(v);
   return counted.p ? KA_STATUS_OK : ka_fail(ctx, KA_E_INPUT, "count_text: expected a text");
 }
 
-static ka_status make_generation(struct ka_task *t, struct ka_item *item, struct prompt *p) {
+static ka_status make_generation(struct ka_task *t, struct ka_eval_item *item, struct prompt *p) {
   struct ka_ctx *ctx = t->ctx;
-  struct ka_text context;
+  struct ka_eval_text context;
   if (!json_is_string(p->text)) return ka_fail(ctx, KA_E_INPUT, "doc_to_text: expected a text");
   KA_TRY(make_context(t, item, p, text_of(p->text), true, &context));
-  return add_request(t, item, context, (struct ka_text){"", 0});
+  return add_request(t, item, context, (struct ka_eval_text){"", 0});
 }
 
-static ka_status (*const makers[KA_N_OUTPUTS])(struct ka_task *, struct ka_item *,
+static ka_status (*const makers[KA_N_OUTPUTS])(struct ka_task *, struct ka_eval_item *,
                                                struct prompt *) = {
     [KA_OUT_GENERATE] = make_generation,
     [KA_OUT_LOGLIKELIHOOD] = make_loglikelihood,
@@ -201,17 +204,17 @@ static ka_status (*const makers[KA_N_OUTPUTS])(struct ka_task *, struct ka_item 
 
 /* --- all documents ----------------------------------------------------------- */
 
-static ka_status make_item(struct ka_task *t, struct ka_item *item, struct prompt *p) {
+static ka_status make_item(struct ka_task *t, struct ka_eval_item *item, struct prompt *p) {
   struct ka_ctx *ctx = t->ctx;
-  const struct ka_writer *w = &t->question;
+  const struct ka_eval_writer *w = &t->question;
   ka_str_clear(&p->shots);
   json_decref(p->text);
   p->text = NULL;
   item->first = t->n_requests;
-  KA_TRY(ka_prompt_shots(t, item->doc, &p->shots));
-  KA_TRY(ka_doc_text(t, &w->text, item->doc, &p->text));
-  KA_TRY(ka_doc_target(t, &w->target, item->doc, &item->target));
-  if (t->has_choices) KA_TRY(ka_doc_choices(t, &w->choice, item->doc, &item->choices));
+  KA_TRY(ka_eval_prompt_shots(t, item->doc, &p->shots));
+  KA_TRY(ka_eval_doc_text(t, &w->text, item->doc, &p->text));
+  KA_TRY(ka_eval_doc_target(t, &w->target, item->doc, &item->target));
+  if (t->has_choices) KA_TRY(ka_eval_doc_choices(t, &w->choice, item->doc, &item->choices));
   return makers[t->output](t, item, p);
 }
 
@@ -220,14 +223,15 @@ static ka_status look_at_first(struct ka_task *t) {
   struct ka_ctx *ctx = t->ctx;
   const json_t *doc = json_array_get(t->docs, 0);
   json_t *text = NULL;
-  struct ka_field *const fields[] = {&t->question.text, &t->question.target, &t->question.choice};
+  struct ka_eval_field *const fields[] = {&t->question.text, &t->question.target,
+                                          &t->question.choice};
   static const char *const names[] = {"doc_to_text", "doc_to_target", "doc_to_choice"};
-  ka_status st = ka_doc_text(t, &t->question.text, doc, &text);
+  ka_status st = ka_eval_doc_text(t, &t->question.text, doc, &text);
   t->choices_are_contexts = json_is_integer(text) && t->has_choices;
   json_decref(text);
   for (int i = 0; i < 3; i++) {
     const char *word = fields[i]->text;
-    if (word && *word && !strpbrk(word, " {}\n") && !ka_field_is_column(fields[i], doc))
+    if (word && *word && !strpbrk(word, " {}\n") && !ka_eval_field_is_column(fields[i], doc))
       ka_warn(ctx, "eval", "%s: %s: %s is no column of the documents; it is taken as text",
               ka_task_place(t, names[i]), names[i], word);
   }
@@ -243,7 +247,7 @@ ka_status ka_task_make_requests(struct ka_task *t, int64_t n) {
   KA_TRY(ka_arena_alloc_n(&t->arena, &items, n, sizeof *t->items, "documents"));
   t->items = items;
   for (int64_t i = 0; i < n && ka_ok(st); i++) {
-    struct ka_item *item = &t->items[t->n_items++];
+    struct ka_eval_item *item = &t->items[t->n_items++];
     item->doc = json_array_get(t->docs, (size_t)i);
     st = ka_task_fail_doc(t, make_item(t, item, &p), i);
   }

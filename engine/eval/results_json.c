@@ -47,8 +47,9 @@ static ka_status add_task(struct ka_ctx *ctx, const struct ka_task *t, const str
   return add_values(ctx, r, t->name, false, one);
 }
 
-static ka_status add_group(struct ka_ctx *ctx, const struct ka_tasks *t, const struct ka_group *g,
-                           const struct ka_results *r, json_t *root) {
+static ka_status add_group(struct ka_ctx *ctx, const struct ka_tasks *t,
+                           const struct ka_eval_group *g, const struct ka_results *r,
+                           json_t *root) {
   json_t *one = json_pack("{s:s, s:s}", "alias", g->alias, "name", g->name);
   json_t *counts = json_object(), *groups = json_object_get(root, "groups");
   int64_t total = 0;
@@ -61,7 +62,7 @@ static ka_status add_group(struct ka_ctx *ctx, const struct ka_tasks *t, const s
   ka_status st = ka_alloc_n(ctx, &p, g->n_tasks, sizeof(int64_t), "group");
   if (ka_ok(st)) {
     int64_t *end = p;
-    ka_group_tasks(t, g, &end);
+    ka_eval_group_tasks(t, g, &end);
     for (int64_t *i = p; i < end; i++) total += t->tasks[*i]->n_items;
     ka_free(p);
     st = ka_json_set(ctx, one, "sample_len", json_integer((json_int_t)total));
@@ -144,7 +145,7 @@ static ka_status add_facts(struct ka_ctx *ctx, const struct ka_task *t, json_t *
 /* Members, version; what the tasks right below it (as in the harness, not those of inner groups)
  * have in common: examples and which way metrics go. */
 static ka_status add_group_facts(struct ka_ctx *ctx, const struct ka_tasks *t,
-                                 const struct ka_group *g, json_t *root) {
+                                 const struct ka_eval_group *g, json_t *root) {
   json_t *members = json_array(), *version = NULL, *common;
   json_t *higher = json_object_get(root, "higher_is_better"),
          *shots = json_object_get(root, "n-shot");
@@ -154,7 +155,7 @@ static ka_status add_group_facts(struct ka_ctx *ctx, const struct ka_tasks *t,
   KA_TRY(ka_json_set(ctx, json_object_get(root, "group_subtasks"), g->name, members));
   common = json_object();
   for (int64_t i = 0; i < g->n_members; i++) {
-    const struct ka_member *m = &g->members[i];
+    const struct ka_eval_member *m = &g->members[i];
     const char *name = m->is_group ? t->groups[m->index]->name : t->tasks[m->index]->name;
     json_array_append_new(members, json_string(name));
     if (m->is_group) continue;

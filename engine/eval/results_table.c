@@ -85,16 +85,16 @@ static ka_status add_task(struct table *x, const struct ka_task *t, int depth) {
 
 struct named {
   const char *name;
-  struct ka_member member;
+  struct ka_eval_member member;
 };
 
 static int by_name(const void *a, const void *b) {
   return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
 }
 
-static ka_status add_tree(struct table *x, struct ka_member *members, int64_t n, int depth);
+static ka_status add_tree(struct table *x, struct ka_eval_member *members, int64_t n, int depth);
 
-static ka_status add_group(struct table *x, const struct ka_group *g, int depth) {
+static ka_status add_group(struct table *x, const struct ka_eval_group *g, int depth) {
   struct ka_ctx *ctx = x->ctx;
   char shown[CELL];
   snprintf(shown, sizeof shown, "%*s%s%s", depth, "", depth ? "- " : "", g->alias);
@@ -102,7 +102,7 @@ static ka_status add_group(struct table *x, const struct ka_group *g, int depth)
   return add_tree(x, g->members, g->n_members, depth + 1);
 }
 
-static ka_status add_tree(struct table *x, struct ka_member *members, int64_t n, int depth) {
+static ka_status add_tree(struct table *x, struct ka_eval_member *members, int64_t n, int depth) {
   struct ka_ctx *ctx = x->ctx;
   void *p;
   KA_TRY(ka_alloc_n(ctx, &p, n, sizeof(struct named), "table"));
@@ -115,7 +115,7 @@ static ka_status add_tree(struct table *x, struct ka_member *members, int64_t n,
   qsort(list, (size_t)n, sizeof *list, by_name);
   ka_status st = KA_STATUS_OK;
   for (int64_t i = 0; i < n && ka_ok(st); i++) {
-    const struct ka_member *m = &list[i].member;
+    const struct ka_eval_member *m = &list[i].member;
     if (m->is_group)
       st = add_group(x, x->t->groups[m->index], depth);
     else if (!x->groups_only)
@@ -131,8 +131,8 @@ static ka_status add_all(struct table *x) {
   const struct ka_tasks *t = x->t;
   void *p;
   int64_t n = 0;
-  KA_TRY(ka_alloc_n(ctx, &p, t->n_groups + t->n_tasks, sizeof(struct ka_member), "table"));
-  struct ka_member *tops = p;
+  KA_TRY(ka_alloc_n(ctx, &p, t->n_groups + t->n_tasks, sizeof(struct ka_eval_member), "table"));
+  struct ka_eval_member *tops = p;
   ka_status st = KA_STATUS_OK;
   for (int pass = 0; pass < 2 && ka_ok(st); pass++) {
     bool groups = pass == 0;
@@ -143,7 +143,7 @@ static ka_status add_all(struct table *x) {
         for (int64_t k = 0; k < t->groups[g]->n_members; k++)
           inside = inside || (t->groups[g]->members[k].is_group == groups &&
                               t->groups[g]->members[k].index == i);
-      if (!inside) tops[n++] = (struct ka_member){groups, i};
+      if (!inside) tops[n++] = (struct ka_eval_member){groups, i};
     }
     st = add_tree(x, tops, n, 0);
   }

@@ -12,7 +12,7 @@
 struct writer {
   struct ka_ctx *ctx;
   const struct ka_task *task;
-  struct ka_judge judge;
+  struct ka_eval_judge judge;
   struct ka_publish file;
   struct ka_sha256 all; /* of the task's hashes */
   struct ka_str scratch;
@@ -47,7 +47,8 @@ static ka_status number_text(struct writer *w, double v, json_t **out) {
 }
 
 /* What a request came to: a text, a log-likelihood, or that and whether it was greedy. */
-static ka_status response(struct writer *w, const struct ka_answer *a, int64_t k, json_t **out) {
+static ka_status response(struct writer *w, const struct ka_eval_answer *a, int64_t k,
+                          json_t **out) {
   struct ka_ctx *ctx = w->ctx;
   if (w->task->output == KA_OUT_GENERATE) {
     const struct ka_str *s = &a->texts[k < a->n_texts ? k : 0];
@@ -60,13 +61,13 @@ static ka_status response(struct writer *w, const struct ka_answer *a, int64_t k
   return KA_STATUS_OK;
 }
 
-static ka_status add_responses(struct writer *w, const struct ka_item *item, json_t *line) {
+static ka_status add_responses(struct writer *w, const struct ka_eval_item *item, json_t *line) {
   struct ka_ctx *ctx = w->ctx;
   json_t *all = json_array(), *kept = json_array(), *one;
   KA_TRY(ka_json_set(w->ctx, line, "resps", all));
   KA_TRY(ka_json_set(w->ctx, line, "filtered_resps", kept));
   for (int64_t i = 0; i < item->n_requests; i++) {
-    const struct ka_answer *a = &w->judge.answers[item->first + i];
+    const struct ka_eval_answer *a = &w->judge.answers[item->first + i];
     json_t *repeats = json_array();
     json_array_append_new(all, repeats);
     for (int64_t k = 0; k < w->task->config.repeats; k++) {
@@ -90,7 +91,7 @@ static ka_status add_responses(struct writer *w, const struct ka_item *item, jso
 static ka_status generation_args(struct writer *w, json_t **out) {
   struct ka_ctx *ctx = w->ctx;
   const struct ka_yaml *keys = ka_yaml_get(w->task->config.keys, "generation_kwargs");
-  const struct ka_texts *until = &w->task->config.generation_kwargs.until;
+  const struct ka_key_texts *until = &w->task->config.generation_kwargs.until;
   json_t *list = json_array();
   *out = NULL;
   if (keys && keys->kind == KA_YAML_MAP)
@@ -102,12 +103,12 @@ static ka_status generation_args(struct writer *w, json_t **out) {
   return ka_json_set(w->ctx, *out, "until", list);
 }
 
-static ka_status add_arguments(struct writer *w, const struct ka_item *item, json_t *line) {
+static ka_status add_arguments(struct writer *w, const struct ka_eval_item *item, json_t *line) {
   struct ka_ctx *ctx = w->ctx;
   json_t *args = json_object(), *second;
   KA_TRY(ka_json_set(w->ctx, line, "arguments", args));
   for (int64_t i = 0; i < item->n_requests; i++) {
-    const struct ka_request *r = &w->task->requests[item->first + i];
+    const struct ka_eval_request *r = &w->task->requests[item->first + i];
     char key[32];
     snprintf(key, sizeof key, "gen_args_%lld", (long long)i);
     json_t *one = json_object();
@@ -134,7 +135,7 @@ static ka_status add_metrics(struct writer *w, json_t *line) {
   for (int64_t m = 0; m < t->n_metrics; m++)
     json_array_append_new(names, json_string(t->metrics[m].metric->name));
   for (int64_t m = 0; m < t->n_metrics; m++) {
-    const struct ka_metric_item *item = &w->judge.items[m];
+    const struct ka_eval_metric_item *item = &w->judge.items[m];
     json_t *v = json_real(item->a), *list;
     switch (t->metrics[m].metric->items) {
     case KA_ITEMS_VALUE:
@@ -158,11 +159,11 @@ static ka_status add_metrics(struct writer *w, json_t *line) {
   return KA_STATUS_OK;
 }
 
-static ka_status add_hashes(struct writer *w, const struct ka_item *item, json_t *line) {
+static ka_status add_hashes(struct writer *w, const struct ka_eval_item *item, json_t *line) {
   struct ka_ctx *ctx = w->ctx;
-  const struct ka_request *r = &w->task->requests[item->first];
+  const struct ka_eval_request *r = &w->task->requests[item->first];
   bool rolling = w->task->output == KA_OUT_ROLLING;
-  const struct ka_text *prompt = rolling ? &r->continuation : &r->context;
+  const struct ka_eval_text *prompt = rolling ? &r->continuation : &r->context;
   KA_TRY(call(w, KA_PY_DUMPS, item->doc));
   KA_TRY(add_hash(w, line, "doc_hash", w->scratch.data, w->scratch.len));
   KA_TRY(add_hash(w, line, "prompt_hash", prompt->p, prompt->n));
@@ -172,8 +173,8 @@ static ka_status add_hashes(struct writer *w, const struct ka_item *item, json_t
 
 static ka_status fill_line(struct writer *w, int64_t i, int64_t filter, json_t *line) {
   struct ka_ctx *ctx = w->ctx;
-  const struct ka_item *item = &w->task->items[i];
-  KA_TRY(ka_judge_document(&w->judge, i, filter));
+  const struct ka_eval_item *item = &w->task->items[i];
+  KA_TRY(ka_eval_judge_document(&w->judge, i, filter));
   KA_TRY(ka_json_set(w->ctx, line, "doc_id", json_integer((json_int_t)i)));
   KA_TRY(ka_json_set(w->ctx, line, "doc", json_incref(item->doc)));
   KA_TRY(call(w, KA_PY_STR, item->target));
@@ -201,11 +202,12 @@ out:
 }
 
 static ka_status write_samples(struct ka_ctx *ctx, const struct ka_task *task,
-                               const struct ka_answer *answers, const char *path, char hash[65]) {
+                               const struct ka_eval_answer *answers, const char *path,
+                               char hash[65]) {
   struct writer w = {.ctx = ctx, .task = task};
   ka_status st = KA_STATUS_OK;
   ka_sha256_init(&w.all);
-  KA_TRY_GOTO(ka_judge_open(ctx, &w.judge, task, answers), out);
+  KA_TRY_GOTO(ka_eval_judge_open(ctx, &w.judge, task, answers), out);
   KA_TRY_GOTO(ka_publish_begin(ctx, &w.file, path), out);
   for (int64_t f = 0; f < task->n_filters; f++)
     for (int64_t i = 0; i < task->n_items; i++) KA_TRY_GOTO(write_line(&w, i, f), out);
@@ -213,7 +215,7 @@ static ka_status write_samples(struct ka_ctx *ctx, const struct ka_task *task,
   ka_sha256_hex(&w.all, hash);
 out:
   ka_publish_abort(&w.file);
-  ka_judge_close(&w.judge);
+  ka_eval_judge_close(&w.judge);
   ka_str_deinit(&w.scratch);
   return st;
 }

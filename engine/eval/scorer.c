@@ -23,8 +23,8 @@ struct leaf {
 struct scorer {
   struct ka_ctx *ctx;
   struct ka_model *m;
-  struct ka_sequence *s;
-  const struct ka_scoring *o;
+  struct ka_eval_sequence *s;
+  const struct ka_eval_scoring *o;
   int64_t n, n_leaves, rows, n_done;
   int64_t *order;
   struct leaf *leaves;
@@ -37,23 +37,23 @@ struct scorer {
 
 /* --- order ------------------------------------------------------------------- */
 
-static int64_t common(const struct ka_sequence *a, const struct ka_sequence *b) {
+static int64_t common(const struct ka_eval_sequence *a, const struct ka_eval_sequence *b) {
   int64_t n = (a->n < b->n ? a->n : b->n) - 1, i = 0;
   while (i < n && a->ids[i] == b->ids[i]) i++;
   return i;
 }
 
 static int compare(const void *x, const void *y, void *sequences) {
-  const struct ka_sequence *s = sequences;
+  const struct ka_eval_sequence *s = sequences;
   int64_t i = *(const int64_t *)x, j = *(const int64_t *)y;
-  const struct ka_sequence *a = &s[i], *b = &s[j];
+  const struct ka_eval_sequence *a = &s[i], *b = &s[j];
   int64_t k = common(a, b);
   bool a_ends = k == a->n - 1, b_ends = k == b->n - 1;
   if (a_ends || b_ends) return a_ends && b_ends ? (i < j ? -1 : i > j) : a_ends ? -1 : 1;
   return a->ids[k] < b->ids[k] ? -1 : 1;
 }
 
-static const struct ka_sequence *longest(const struct scorer *x, const struct leaf *l) {
+static const struct ka_eval_sequence *longest(const struct scorer *x, const struct leaf *l) {
   return &x->s[x->order[l->first + l->n_riders - 1]];
 }
 
@@ -61,7 +61,7 @@ static const struct ka_sequence *longest(const struct scorer *x, const struct le
 static void find_leaves(struct scorer *x) {
   struct leaf *l = NULL;
   for (int64_t i = 0; i < x->n; i++) {
-    const struct ka_sequence *s = &x->s[x->order[i]];
+    const struct ka_eval_sequence *s = &x->s[x->order[i]];
     bool rides =
         l && common(longest(x, l), s) == l->n_inputs && l->n_pairs + s->n_targets <= x->rows;
     if (!rides) {
@@ -98,7 +98,7 @@ static int64_t list_pairs(struct scorer *x, const struct leaf *l, int64_t offset
   for (int64_t r = l->first_row; r < l->n_inputs; r++)
     for (int64_t k = 0; k < l->n_riders; k++) {
       int64_t i = x->order[l->first + k];
-      const struct ka_sequence *s = &x->s[i];
+      const struct ka_eval_sequence *s = &x->s[i];
       if (r < s->n - 1 - s->n_targets || r >= s->n - 1) continue;
       x->row[n] = (int32_t)(offset + r);
       x->target[n] = s->ids[r + 1];
@@ -109,7 +109,7 @@ static int64_t list_pairs(struct scorer *x, const struct leaf *l, int64_t offset
 
 static void take_scores(struct scorer *x, int64_t n_pairs) {
   for (int64_t p = 0; p < n_pairs; p++) {
-    const struct ka_sequence *s = &x->s[x->owner[p]];
+    const struct ka_eval_sequence *s = &x->s[x->owner[p]];
     *s->ll -= (double)x->loss[p];
     *s->greedy = *s->greedy && x->best[p] == x->target[p];
   }
@@ -125,7 +125,7 @@ static ka_status done(struct scorer *x, int64_t n_sequences) {
 
 static ka_status run_kept(struct scorer *x, const struct leaf *l) {
   struct ka_ctx *ctx = x->ctx;
-  const struct ka_sequence *s = longest(x, l);
+  const struct ka_eval_sequence *s = longest(x, l);
   int64_t past = l->shared < x->decoder.past ? l->shared : x->decoder.past;
   struct ka_pairs pairs = {.row = x->row, .target = x->target};
   ka_decoder_rewind(&x->decoder, past);
@@ -163,7 +163,7 @@ struct pass {
 };
 
 static void add_leaf(struct scorer *x, struct pass *p, const struct leaf *l) {
-  const struct ka_sequence *s = longest(x, l);
+  const struct ka_eval_sequence *s = longest(x, l);
   p->n_pairs += list_pairs(x, l, p->T, p->n_pairs);
   for (int64_t i = 0; i < l->n_inputs; i++) {
     x->ids[p->T + i] = s->ids[i];
@@ -270,8 +270,9 @@ static ka_status score(struct scorer *x, struct ka_arena *a) {
   return run_packed(x);
 }
 
-ka_status ka_score_sequences(struct ka_ctx *ctx, struct ka_model *m, struct ka_sequence *s,
-                             int64_t n, const struct ka_scoring *o) {
+ka_status ka_eval_score_sequences(struct ka_ctx *ctx, struct ka_model *m,
+                                  struct ka_eval_sequence *s, int64_t n,
+                                  const struct ka_eval_scoring *o) {
   struct scorer x = {.ctx = ctx, .m = m, .s = s, .o = o, .n = n, .rows = ka_model_rows(m)};
   struct ka_arena a;
   if (n == 0) return KA_STATUS_OK;

@@ -9,14 +9,14 @@
 
 #include "engine/model/model.h"
 
-struct ka_sequence {
+struct ka_eval_sequence {
   const int32_t *ids; /* [n], n > n_targets > 0 */
   int64_t n, n_targets;
   double *ll;   /* += log p(the last n_targets | all before each), natural */
   bool *greedy; /* &= each of them was the likeliest token there, the first of equals */
 };
 
-struct ka_scoring {
+struct ka_eval_scoring {
   int64_t batch_size; /* sequences in a pass; 0: as many as the model has rows for */
   int64_t share_min;  /* tokens that a beginning must have to be kept; 0: by default, -1: never */
   void (*progress)(void *user, int64_t n_done); /* sequences; may be NULL */
@@ -25,7 +25,8 @@ struct ka_scoring {
 
 /* m: prepared, for positions below the longest n - 1. KA_E_INPUT: an id outside its vocabulary;
  * KA_E_INTERRUPTED. */
-ka_status ka_score_sequences(struct ka_ctx *ctx, struct ka_model *m, struct ka_sequence *s,
-                             int64_t n, const struct ka_scoring *o);
+ka_status ka_eval_score_sequences(struct ka_ctx *ctx, struct ka_model *m,
+                                  struct ka_eval_sequence *s, int64_t n,
+                                  const struct ka_eval_scoring *o);
 
 #endif

@@ -29,7 +29,7 @@ static ka_status draw_others(struct ka_task *t, const json_t *doc, int64_t *out,
   for (int64_t i = 0; i < size; i++)
     if (!is_self(t, doc, i)) others[n++] = i;
   if (n < t->num_fewshot) return too_few(t, t->num_fewshot);
-  KA_TRY(ka_mt_sample(ctx, &t->mt, n, t->num_fewshot, out));
+  KA_TRY(ka_py_mt_sample(ctx, &t->mt, n, t->num_fewshot, out));
   for (int64_t i = 0; i < t->num_fewshot; i++) out[i] = others[out[i]];
   return KA_STATUS_OK;
 }
@@ -39,13 +39,13 @@ static ka_status draw(struct ka_task *t, const json_t *doc, int64_t *out, int64_
   int64_t size = (int64_t)json_array_size(t->pool), n = 0;
   int64_t wanted = t->num_fewshot + (t->spare_self && json_object_size(doc) > 0);
   if (wanted > size) return too_few(t, wanted);
-  KA_TRY(ka_mt_sample(ctx, &t->mt, size, wanted, drawn));
+  KA_TRY(ka_py_mt_sample(ctx, &t->mt, size, wanted, drawn));
   for (int64_t i = 0; i < wanted && n < t->num_fewshot; i++)
     if (!is_self(t, doc, drawn[i])) out[n++] = drawn[i];
   return n == t->num_fewshot ? KA_STATUS_OK : draw_others(t, doc, out, drawn);
 }
 
-ka_status ka_shots_draw(struct ka_task *t, const json_t *doc, int64_t *out) {
+ka_status ka_eval_shots_draw(struct ka_task *t, const json_t *doc, int64_t *out) {
   struct ka_ctx *ctx = t->ctx;
   void *scratch;
   if (t->first_n) return first_n(t, doc, out);

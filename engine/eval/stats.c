@@ -39,20 +39,20 @@ static double beta_regularised(double a, double b, double x) {
   return 1 - front * beta_fraction(b, a, 1 - x) / b;
 }
 
-double ka_student_cdf(double t, double df) {
+double ka_eval_student_cdf(double t, double df) {
   if (isnan(t) || !(df > 0)) return NAN;
   double tail = isinf(t) ? 0 : 0.5 * beta_regularised(df / 2, 0.5, df / (df + t * t));
   return t > 0 ? 1 - tail : tail;
 }
 
-double ka_student_quantile(double p, double df) {
+double ka_eval_student_quantile(double p, double df) {
   if (!(p > 0 && p < 1) || !(df > 0)) return NAN;
   double low = -1, high = 1;
-  while (ka_student_cdf(low, df) > p) low *= 2;
-  while (ka_student_cdf(high, df) < p) high *= 2;
+  while (ka_eval_student_cdf(low, df) > p) low *= 2;
+  while (ka_eval_student_cdf(high, df) < p) high *= 2;
   for (int i = 0; i < 200 && high - low > 1e-14 * fmax(1, fabs(low)); i++) {
     double middle = low + (high - low) / 2;
-    *(ka_student_cdf(middle, df) < p ? &low : &high) = middle;
+    *(ka_eval_student_cdf(middle, df) < p ? &low : &high) = middle;
   }
   return low + (high - low) / 2;
 }
@@ -86,9 +86,9 @@ static struct squares squares_of(const double *d, int64_t R, int64_t S) {
 static double mean_square(double squares, double df) { return df > 0 ? squares / df : 0; }
 static double share(double ms, double df) { return df > 0 ? ms * ms / df : 0; }
 
-struct ka_difference ka_difference_of(const double *d, int64_t n_draws, int64_t n_seeds) {
+struct ka_eval_difference ka_eval_difference_of(const double *d, int64_t n_draws, int64_t n_seeds) {
   struct squares q = squares_of(d, n_draws, n_seeds);
-  struct ka_difference out = {q.mean, NAN, NAN, NAN, NAN, NAN};
+  struct ka_eval_difference out = {q.mean, NAN, NAN, NAN, NAN, NAN};
   double R = (double)n_draws, S = (double)n_seeds;
   double draw = mean_square(q.draw, R - 1), seed = mean_square(q.seed, S - 1);
   double rest = mean_square(q.rest, (R - 1) * (S - 1));
@@ -103,16 +103,16 @@ struct ka_difference ka_difference_of(const double *d, int64_t n_draws, int64_t 
   if (q.mean != 0 && ms <= rounding * rounding) return out;
   out.se = sqrt(ms / (R * S));
   out.df = shares > 0 ? ms * ms / shares : fmax(R, S) - 1;
-  double t = ka_student_quantile(0.975, out.df);
+  double t = ka_eval_student_quantile(0.975, out.df);
   out.low = out.mean - t * out.se;
   out.high = out.mean + t * out.se;
-  out.p = out.se > 0 ? 2 * ka_student_cdf(-fabs(out.mean) / out.se, out.df) : 1;
+  out.p = out.se > 0 ? 2 * ka_eval_student_cdf(-fabs(out.mean) / out.se, out.df) : 1;
   return out;
 }
 
 /* --- many at once ------------------------------------------------------------ */
 
-void ka_holm(double *p, int64_t n) {
+void ka_eval_holm(double *p, int64_t n) {
   int64_t left = 0;
   double so_far = 0;
   for (int64_t i = 0; i < n; i++) left += !isnan(p[i]);

@@ -12,16 +12,16 @@
 #include "engine/eval/field.h"
 #include "engine/eval/filters.h"
 #include "engine/eval/metrics.h"
-#include "python/random.h"
 #include "engine/eval/tasks.h"
+#include "python/random.h"
 
-struct ka_text {
+struct ka_eval_text {
   const char *p; /* may hold NUL */
   size_t n;
 };
 
 /* In the order of output_type's words. */
-enum ka_output {
+enum ka_eval_output {
   KA_OUT_GENERATE,
   KA_OUT_LOGLIKELIHOOD,
   KA_OUT_ROLLING,
@@ -31,35 +31,35 @@ enum ka_output {
 
 /* One question to a model. GENERATE: what follows the context? ROLLING: how likely is the
  * continuation, all by itself? Else: how likely is it behind the context? */
-struct ka_request {
-  struct ka_text context, continuation;
+struct ka_eval_request {
+  struct ka_eval_text context, continuation;
   int32_t
       *ids; /* encoded: both together, the last n_targets are scored; ROLLING: the prefix first */
   int64_t n, n_targets;
 };
 
 /* A document that is evaluated. */
-struct ka_item {
+struct ka_eval_item {
   json_t *doc, *target; /* target: what doc_to_target gives, any type */
   json_t *choices;      /* list of texts, or NULL */
-  int64_t *gold;        /* CHOICE: right choices, as ka_answers has them */
+  int64_t *gold;        /* CHOICE: right choices, as ka_eval_answers has them */
   int64_t n_gold;
   int64_t first, n_requests; /* of the task's requests */
   int64_t n_words, n_bytes;  /* ROLLING */
 };
 
 /* How questions, or few-shot examples, are written. */
-struct ka_writer {
-  struct ka_field text, target, choice, gen_prefix;
+struct ka_eval_writer {
+  struct ka_eval_field text, target, choice, gen_prefix;
   const char *target_delimiter, *fewshot_delimiter;
 };
 
-struct ka_metric_use {
-  const struct ka_metric *metric;
-  const struct ka_aggregation *aggregation;
+struct ka_eval_metric_use {
+  const struct ka_eval_metric *metric;
+  const struct ka_eval_aggregation *aggregation;
   bool higher_is_better;
   const struct ka_task_metric *config; /* NULL: the output type's own */
-  struct ka_pyregex **ignore;          /* [config->regexes_to_ignore.n] */
+  struct ka_py_regex **ignore;         /* [config->regexes_to_ignore.n] */
 };
 
 struct ka_task {
@@ -68,22 +68,22 @@ struct ka_task {
   struct ka_arena arena;
   struct ka_task_config config;
   const char *name, *alias;
-  enum ka_output output;
-  struct ka_writer question, shot;
-  struct ka_field description, count_text;
+  enum ka_eval_output output;
+  struct ka_eval_writer question, shot;
+  struct ka_eval_field description, count_text;
   bool native, has_choices, choices_are_contexts;
   int64_t num_fewshot;
   json_t *splits;           /* {name: rows}: those that were read */
   json_t *docs;             /* of the evaluated split; borrowed from splits */
   json_t *pool;             /* few-shot examples; borrowed; NULL when none are wanted */
   bool first_n, spare_self; /* sampler; the question's own document may not be an example */
-  struct ka_mt mt;
+  struct ka_py_mt mt;
   int64_t n_items, n_without_gold, n_requests, cap_requests;
-  struct ka_item *items;
-  struct ka_request *requests;
+  struct ka_eval_item *items;
+  struct ka_eval_request *requests;
   int64_t n_metrics, n_filters;
-  struct ka_metric_use *metrics;
-  struct ka_filter *filters;
+  struct ka_eval_metric_use *metrics;
+  struct ka_eval_filter *filters;
   int64_t max_gen_toks;
   double temperature; /* 0: greedy */
 };
@@ -105,21 +105,21 @@ ka_status ka_task_read_data(struct ka_task *t);
 
 /* --- prompt.c --- */
 /* New references. text: a string, or the number of a choice; target: any; choices: strings. */
-ka_status ka_doc_text(const struct ka_task *t, const struct ka_field *f, const json_t *doc,
-                      json_t **out);
-ka_status ka_doc_target(const struct ka_task *t, const struct ka_field *f, const json_t *doc,
-                        json_t **out);
-ka_status ka_doc_choices(const struct ka_task *t, const struct ka_field *f, const json_t *doc,
-                         json_t **out);
+ka_status ka_eval_doc_text(const struct ka_task *t, const struct ka_eval_field *f,
+                           const json_t *doc, json_t **out);
+ka_status ka_eval_doc_target(const struct ka_task *t, const struct ka_eval_field *f,
+                             const json_t *doc, json_t **out);
+ka_status ka_eval_doc_choices(const struct ka_task *t, const struct ka_eval_field *f,
+                              const json_t *doc, json_t **out);
 /* Appends everything before the question: description and examples, drawn from t->mt. */
-ka_status ka_prompt_shots(struct ka_task *t, const json_t *doc, struct ka_str *out);
+ka_status ka_eval_prompt_shots(struct ka_task *t, const json_t *doc, struct ka_str *out);
 /* Appends the question as the model is to go on behind it. */
-ka_status ka_prompt_question(const struct ka_task *t, const json_t *doc, struct ka_text question,
-                             bool delimiter, struct ka_str *out);
+ka_status ka_eval_prompt_question(const struct ka_task *t, const json_t *doc,
+                                  struct ka_eval_text question, bool delimiter, struct ka_str *out);
 
 /* --- shots.c --- */
 /* The examples of a document: indices into the pool, out [t->num_fewshot]. */
-ka_status ka_shots_draw(struct ka_task *t, const json_t *doc, int64_t *out);
+ka_status ka_eval_shots_draw(struct ka_task *t, const json_t *doc, int64_t *out);
 
 /* --- request.c --- */
 /* Items and requests of the first n documents. */

@@ -22,7 +22,7 @@ enum { MAX_INCLUDED = 64 };
 
 static const struct ka_key keys[] = {
 #define KA_TASK_KEY(...) ROW(KA_SCOPE_TASK, ka_task_config, __VA_ARGS__)
-#define KA_GROUP_KEY(...) ROW(KA_SCOPE_GROUP, ka_group_config, __VA_ARGS__)
+#define KA_GROUP_KEY(...) ROW(KA_SCOPE_GROUP, ka_eval_group_config, __VA_ARGS__)
 #define KA_DATA_KEY(...) ROW(KA_SCOPE_DATA, ka_task_data, __VA_ARGS__)
 #define KA_FEWSHOT_KEY(...) ROW(KA_SCOPE_FEWSHOT, ka_task_fewshot, __VA_ARGS__)
 #define KA_GENERATION_KEY(...) ROW(KA_SCOPE_GENERATION, ka_task_generation, __VA_ARGS__)
@@ -42,7 +42,7 @@ static const struct ka_key_rule none[] = {{0}};
 
 static const struct ka_key_scope scopes[KA_N_TASK_SCOPES] = {
     [KA_SCOPE_TASK] = {"task", sizeof(struct ka_task_config)},
-    [KA_SCOPE_GROUP] = {"group", sizeof(struct ka_group_config)},
+    [KA_SCOPE_GROUP] = {"group", sizeof(struct ka_eval_group_config)},
     [KA_SCOPE_DATA] = {"dataset_kwargs", sizeof(struct ka_task_data)},
     [KA_SCOPE_FEWSHOT] = {"fewshot_config", sizeof(struct ka_task_fewshot)},
     [KA_SCOPE_GENERATION] = {"generation_kwargs", sizeof(struct ka_task_generation)},
@@ -171,10 +171,10 @@ ka_status ka_task_config_open(struct ka_ctx *ctx, struct ka_task_config *c,
 
 void ka_task_config_close(struct ka_task_config *c) { ka_key_file_close(&c->file); }
 
-ka_status ka_group_config_open(struct ka_ctx *ctx, struct ka_group_config *g,
-                               const struct ka_yaml *map, const char *path) {
-  *g = (struct ka_group_config){0};
+ka_status ka_eval_group_config_open(struct ka_ctx *ctx, struct ka_eval_group_config *g,
+                                    const struct ka_yaml *map, const char *path) {
+  *g = (struct ka_eval_group_config){0};
   return read_scope(ctx, &g->file, KA_SCOPE_GROUP, g, map, path);
 }
 
-void ka_group_config_close(struct ka_group_config *g) { ka_key_file_close(&g->file); }
+void ka_eval_group_config_close(struct ka_eval_group_config *g) { ka_key_file_close(&g->file); }

@@ -89,7 +89,7 @@ struct ka_task_config {
   const struct ka_yaml *keys;
 };
 
-struct ka_group_config {
+struct ka_eval_group_config {
 #define KA_GROUP_KEY KA_TASK_FIELD
 #include "engine/eval/task.def"
   struct ka_key_file file;
@@ -109,9 +109,9 @@ ka_status ka_task_keys_merge(struct ka_arena *arena, const struct ka_yaml *base,
 ka_status ka_task_config_open(struct ka_ctx *ctx, struct ka_task_config *c,
                               const struct ka_yaml *keys, const char *path);
 void ka_task_config_close(struct ka_task_config *c);
-ka_status ka_group_config_open(struct ka_ctx *ctx, struct ka_group_config *g,
-                               const struct ka_yaml *keys, const char *path);
-void ka_group_config_close(struct ka_group_config *g);
+ka_status ka_eval_group_config_open(struct ka_ctx *ctx, struct ka_eval_group_config *g,
+                                    const struct ka_yaml *keys, const char *path);
+void ka_eval_group_config_close(struct ka_eval_group_config *g);
 
 /* docs/tasks.md, appended to out. */
 ka_status ka_task_doc_markdown(struct ka_ctx *ctx, struct ka_str *out);

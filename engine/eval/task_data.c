@@ -12,13 +12,13 @@ static ka_status bad_node(const struct ka_task *t, const struct ka_yaml *v, cons
 }
 
 /* A file, or a list of files; relative ones start where the YAML file is. */
-static ka_status file_list(struct ka_task *t, const struct ka_yaml *v, struct ka_texts *out) {
+static ka_status file_list(struct ka_task *t, const struct ka_yaml *v, struct ka_key_texts *out) {
   struct ka_ctx *ctx = t->ctx;
   bool list = v->kind == KA_YAML_LIST;
   int64_t n = list ? v->n : 1;
   void *items;
   KA_TRY(ka_arena_alloc_n(&t->arena, &items, n, sizeof(const char *), "data files"));
-  *out = (struct ka_texts){items, n};
+  *out = (struct ka_key_texts){items, n};
   if (n == 0) return bad_node(t, v, "a file, a glob or a list of them");
   for (int64_t i = 0; i < n; i++) {
     const struct ka_yaml *name = list ? v->items[i] : v;
@@ -54,7 +54,7 @@ static ka_status no_such_split(const struct ka_task *t, const struct ka_yaml *fi
 static ka_status read_split(struct ka_task *t, const char *split, const char *key, json_t **out) {
   struct ka_ctx *ctx = t->ctx;
   const struct ka_yaml *files = t->config.dataset_kwargs.data_files, *of_split = NULL;
-  struct ka_texts list;
+  struct ka_key_texts list;
   *out = json_object_get(t->splits, split);
   if (*out) return KA_STATUS_OK;
   if (files->kind == KA_YAML_MAP)
@@ -63,7 +63,7 @@ static ka_status read_split(struct ka_task *t, const char *split, const char *ke
     of_split = files;
   if (!of_split) return no_such_split(t, files, split, key);
   KA_TRY(file_list(t, of_split, &list));
-  KA_TRY(ka_docs_read(ctx, &list, strcmp(t->config.dataset_path, "csv") == 0, out));
+  KA_TRY(ka_eval_docs_read(ctx, &list, strcmp(t->config.dataset_path, "csv") == 0, out));
   if (json_object_set_new(t->splits, split, *out) != 0)
     return ka_fail(ctx, KA_E_MEMORY, "documents: out of memory");
   if (json_array_size(*out) == 0)

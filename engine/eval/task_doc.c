@@ -40,7 +40,7 @@ static ka_status put_metrics(struct ka_ctx *ctx, struct ka_str *out) {
   KA_TRY(ka_str_puts(ctx, out,
                      "\n## Metrics\n\n| metric | of (bold: by itself) | aggregation | "
                      "better | meaning |\n|---|---|---|---|---|\n"));
-  for (const struct ka_metric *m = ka_metrics; m->name; m++) {
+  for (const struct ka_eval_metric *m = ka_metrics; m->name; m++) {
     KA_TRY(ka_str_printf(ctx, out, "| `%s` | ", m->name));
     for (int i = 0, n = 0; i < 4; i++) {
       const char *bold = strchr(m->dflt, outputs[i].letter) ? "**" : "";
@@ -60,7 +60,7 @@ static ka_status put_aggregations(struct ka_ctx *ctx, struct ka_str *out) {
   KA_TRY(ka_str_puts(ctx, out,
                      "\n## Aggregations\n\n| aggregation | standard error | meaning "
                      "|\n|---|---|---|\n"));
-  for (const struct ka_aggregation *a = ka_aggregations; a->name; a++)
+  for (const struct ka_eval_aggregation *a = ka_aggregations; a->name; a++)
     KA_TRY(
         ka_str_printf(ctx, out, "| `%s` | %s | %s |\n", a->name, errors[a->stderr_kind], a->doc));
   return KA_STATUS_OK;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A task's keys to what runs: fields, metrics, filters, how answers are generated. */
 #include "base/log.h"
-#include "python/regex.h"
 #include "engine/eval/task.h"
+#include "python/regex.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char output_letters[] = "glrc"; /* by enum ka_output */
+static const char output_letters[] = "glrc"; /* by enum ka_eval_output */
 
 const char *ka_task_place(const struct ka_task *t, const char *key) {
   return ka_key_place(&t->config.file, key);
@@ -29,24 +29,24 @@ ka_status ka_task_fail_doc(const struct ka_task *t, ka_status st, int64_t doc) {
 
 /* --- fields ------------------------------------------------------------------ */
 
-static ka_status open_text(struct ka_task *t, struct ka_field *f, const char *text,
+static ka_status open_text(struct ka_task *t, struct ka_eval_field *f, const char *text,
                            const char *key) {
-  return ka_field_open_text(&t->arena, f, text, ka_task_place(t, key), key);
+  return ka_eval_field_open_text(&t->arena, f, text, ka_task_place(t, key), key);
 }
 
 static ka_status open_question(struct ka_task *t) {
   struct ka_ctx *ctx = t->ctx;
   const struct ka_task_config *c = &t->config;
-  struct ka_writer *w = &t->question;
-  KA_TRY(ka_field_open(&t->arena, &w->text, c->doc_to_text, "doc_to_text"));
-  KA_TRY(ka_field_open(&t->arena, &w->target, c->doc_to_target, "doc_to_target"));
-  KA_TRY(ka_field_open(&t->arena, &w->choice, c->doc_to_choice, "doc_to_choice"));
+  struct ka_eval_writer *w = &t->question;
+  KA_TRY(ka_eval_field_open(&t->arena, &w->text, c->doc_to_text, "doc_to_text"));
+  KA_TRY(ka_eval_field_open(&t->arena, &w->target, c->doc_to_target, "doc_to_target"));
+  KA_TRY(ka_eval_field_open(&t->arena, &w->choice, c->doc_to_choice, "doc_to_choice"));
   KA_TRY(open_text(t, &w->gen_prefix, c->gen_prefix, "gen_prefix"));
   KA_TRY(open_text(t, &t->description, c->description, "description"));
   KA_TRY(open_text(t, &t->count_text, c->count_text, "count_text"));
   w->target_delimiter = c->target_delimiter;
   w->fewshot_delimiter = c->fewshot_delimiter;
-  t->has_choices = ka_field_given(&w->choice);
+  t->has_choices = ka_eval_field_given(&w->choice);
   return KA_STATUS_OK;
 }
 
@@ -55,13 +55,15 @@ static ka_status open_shot(struct ka_task *t) {
   struct ka_ctx *ctx = t->ctx;
   const struct ka_task_config *c = &t->config;
   const struct ka_task_fewshot *f = &c->fewshot_config;
-  struct ka_writer *w = &t->shot;
-  KA_TRY(ka_field_open(&t->arena, &w->text, f->doc_to_text ? f->doc_to_text : c->doc_to_text,
-                       "doc_to_text"));
-  KA_TRY(ka_field_open(&t->arena, &w->target,
-                       f->doc_to_target ? f->doc_to_target : c->doc_to_target, "doc_to_target"));
-  KA_TRY(ka_field_open(&t->arena, &w->choice,
-                       f->doc_to_choice ? f->doc_to_choice : c->doc_to_choice, "doc_to_choice"));
+  struct ka_eval_writer *w = &t->shot;
+  KA_TRY(ka_eval_field_open(&t->arena, &w->text, f->doc_to_text ? f->doc_to_text : c->doc_to_text,
+                            "doc_to_text"));
+  KA_TRY(ka_eval_field_open(&t->arena, &w->target,
+                            f->doc_to_target ? f->doc_to_target : c->doc_to_target,
+                            "doc_to_target"));
+  KA_TRY(ka_eval_field_open(&t->arena, &w->choice,
+                            f->doc_to_choice ? f->doc_to_choice : c->doc_to_choice,
+                            "doc_to_choice"));
   KA_TRY(open_text(t, &w->gen_prefix, f->gen_prefix ? f->gen_prefix : c->gen_prefix, "gen_prefix"));
   w->target_delimiter = f->target_delimiter ? f->target_delimiter : c->target_delimiter;
   w->fewshot_delimiter = f->fewshot_delimiter ? f->fewshot_delimiter : c->fewshot_delimiter;
@@ -74,14 +76,14 @@ static ka_status open_shot(struct ka_task *t) {
 
 /* --- metrics ----------------------------------------------------------------- */
 
-static bool scores(const struct ka_metric *m, enum ka_output output) {
+static bool scores(const struct ka_eval_metric *m, enum ka_eval_output output) {
   return strchr(m->outputs, output_letters[output]) != NULL;
 }
 
 static ka_status unknown_metric(struct ka_task *t, const char *name, const char *place) {
   const char *names[64] = {0};
   int n = 0;
-  for (const struct ka_metric *m = ka_metrics; m->name && n < 63; m++)
+  for (const struct ka_eval_metric *m = ka_metrics; m->name && n < 63; m++)
     if (scores(m, t->output)) names[n++] = m->name;
   const char *near = ka_nearest(name, names);
   return ka_fail(t->ctx, KA_E_INPUT, "%s: metric: %.80s is not a metric of %s%s%s%s", place, name,
@@ -89,23 +91,24 @@ static ka_status unknown_metric(struct ka_task *t, const char *name, const char 
                  near ? "?" : "");
 }
 
-static ka_status open_aggregation(struct ka_task *t, struct ka_metric_use *use, const char *name,
-                                  const char *place) {
-  use->aggregation = ka_aggregation_find(name);
+static ka_status open_aggregation(struct ka_task *t, struct ka_eval_metric_use *use,
+                                  const char *name, const char *place) {
+  use->aggregation = ka_eval_aggregation_find(name);
   if (use->aggregation && use->aggregation->items == use->metric->items) return KA_STATUS_OK;
   return ka_fail(t->ctx, KA_E_INPUT, "%s: aggregation: %.80s is none for %s, whose own is %s",
                  place, name, use->metric->name, use->metric->aggregation);
 }
 
-static ka_status open_ignored(struct ka_task *t, struct ka_metric_use *use, const char *place) {
+static ka_status open_ignored(struct ka_task *t, struct ka_eval_metric_use *use,
+                              const char *place) {
   struct ka_ctx *ctx = t->ctx;
-  const struct ka_texts *patterns = &use->config->regexes_to_ignore;
+  const struct ka_key_texts *patterns = &use->config->regexes_to_ignore;
   void *list;
   KA_TRY(ka_arena_alloc_n(&t->arena, &list, patterns->n, sizeof *use->ignore, "patterns"));
   use->ignore = list;
   for (int64_t i = 0; i < patterns->n; i++) {
     const char *text = patterns->items[i];
-    ka_status st = ka_pyregex_open(ctx, &use->ignore[i], text, strlen(text));
+    ka_status st = ka_py_regex_open(ctx, &use->ignore[i], text, strlen(text));
     if (ka_ok(st)) continue;
     if (st.code != KA_E_INPUT) return st;
     char why[256];
@@ -118,14 +121,14 @@ static ka_status open_ignored(struct ka_task *t, struct ka_metric_use *use, cons
 
 static ka_status open_metric(struct ka_task *t, int64_t i) {
   struct ka_ctx *ctx = t->ctx;
-  struct ka_metric_use *use = &t->metrics[i];
+  struct ka_eval_metric_use *use = &t->metrics[i];
   const struct ka_task_metric *c = &t->config.metric_list.items[i];
   const char *path;
   KA_TRY(ka_arena_printf(&t->arena, &path, "metric_list.%lld", (long long)i));
   const char *place = ka_task_place(t, path);
   KA_TRY(ka_arena_printf(&t->arena, &path, "metric_list.%lld.higher_is_better", (long long)i));
   use->config = c;
-  use->metric = ka_metric_find(c->metric);
+  use->metric = ka_eval_metric_find(c->metric);
   if (!use->metric || !scores(use->metric, t->output)) return unknown_metric(t, c->metric, place);
   KA_TRY(
       open_aggregation(t, use, c->aggregation ? c->aggregation : use->metric->aggregation, place));
@@ -138,13 +141,13 @@ static ka_status open_metrics(struct ka_task *t) {
   int64_t n = t->config.metric_list.n, most = n;
   bool own = !given(t, "metric_list");
   void *list;
-  for (const struct ka_metric *m = ka_metrics; m->name; m++) most++;
+  for (const struct ka_eval_metric *m = ka_metrics; m->name; m++) most++;
   KA_TRY(ka_arena_alloc_n(&t->arena, &list, most, sizeof *t->metrics, "metrics"));
   t->metrics = list;
-  for (const struct ka_metric *m = ka_metrics; own && m->name; m++)
+  for (const struct ka_eval_metric *m = ka_metrics; own && m->name; m++)
     if (strchr(m->dflt, output_letters[t->output])) {
-      struct ka_metric_use *use = &t->metrics[t->n_metrics++];
-      *use = (struct ka_metric_use){.metric = m, .higher_is_better = m->higher_is_better};
+      struct ka_eval_metric_use *use = &t->metrics[t->n_metrics++];
+      *use = (struct ka_eval_metric_use){.metric = m, .higher_is_better = m->higher_is_better};
       KA_TRY(open_aggregation(t, use, m->aggregation, t->config.file.path));
     }
   for (int64_t i = 0; i < n; i++) {
@@ -170,8 +173,8 @@ static ka_status open_filters(struct ka_task *t) {
   t->filters = list;
   for (int64_t i = 0; i < n; i++) {
     t->n_filters++;
-    KA_TRY(ka_filter_open(&t->arena, &t->filters[i], c->n > 0 ? &c->items[i] : NULL,
-                          ka_task_place(t, "filter_list")));
+    KA_TRY(ka_eval_filter_open(&t->arena, &t->filters[i], c->n > 0 ? &c->items[i] : NULL,
+                               ka_task_place(t, "filter_list")));
     for (int64_t k = 0; k < i; k++)
       if (strcmp(t->filters[k].name, t->filters[i].name) == 0)
         return ka_fail(ctx, KA_E_INPUT, "%s: filter_list: %s is named twice",
@@ -203,7 +206,7 @@ static ka_status open_generation(struct ka_task *t) {
   void *until;
   KA_TRY(ka_arena_alloc_n(&t->arena, &until, 1, sizeof(const char *), "until"));
   *(const char **)until = t->config.fewshot_delimiter;
-  g->until = (struct ka_texts){until, 1};
+  g->until = (struct ka_key_texts){until, 1};
   return KA_STATUS_OK;
 }
 
@@ -211,7 +214,7 @@ static ka_status open_output(struct ka_task *t) {
   static const char *const words[] = {"generate_until", "loglikelihood", "loglikelihood_rolling",
                                       "multiple_choice"};
   for (int i = 0; i < KA_N_OUTPUTS; i++)
-    if (strcmp(t->config.output_type, words[i]) == 0) t->output = (enum ka_output)i;
+    if (strcmp(t->config.output_type, words[i]) == 0) t->output = (enum ka_eval_output)i;
   if (t->output == KA_OUT_CHOICE && !t->config.doc_to_choice)
     return ka_fail(t->ctx, KA_E_INPUT, "%s: doc_to_choice is required with multiple_choice",
                    t->config.file.path);
@@ -234,7 +237,7 @@ static ka_status open_parts(struct ka_task *t, const struct ka_tasks_options *o)
   KA_TRY(open_generation(t));
   t->native = o->native;
   t->num_fewshot = shots_wanted(t, o);
-  ka_mt_seed(&t->mt, o->fewshot_seed);
+  ka_py_mt_seed(&t->mt, o->fewshot_seed);
   KA_TRY(ka_task_read_data(t));
   double n = (double)json_array_size(t->docs), limit = o->limit;
   if (limit > 0 && limit < 1) limit = ceil(n * limit);
@@ -256,24 +259,24 @@ ka_status ka_task_open(struct ka_ctx *ctx, struct ka_task *t, const struct ka_py
   return open_parts(t, o);
 }
 
-static void close_writer(struct ka_writer *w) {
-  struct ka_field *const fields[] = {&w->text, &w->target, &w->choice, &w->gen_prefix};
-  for (int i = 0; i < 4; i++) ka_field_close(fields[i]);
+static void close_writer(struct ka_eval_writer *w) {
+  struct ka_eval_field *const fields[] = {&w->text, &w->target, &w->choice, &w->gen_prefix};
+  for (int i = 0; i < 4; i++) ka_eval_field_close(fields[i]);
 }
 
 void ka_task_close(struct ka_task *t) {
   close_writer(&t->question);
   close_writer(&t->shot);
-  ka_field_close(&t->description);
-  ka_field_close(&t->count_text);
+  ka_eval_field_close(&t->description);
+  ka_eval_field_close(&t->count_text);
   for (int64_t i = 0; i < t->n_items; i++) {
     json_decref(t->items[i].target);
     json_decref(t->items[i].choices);
   }
   for (int64_t i = 0; i < t->n_metrics; i++)
     for (int64_t k = 0; t->metrics[i].ignore && k < t->metrics[i].config->regexes_to_ignore.n; k++)
-      ka_pyregex_close(t->metrics[i].ignore[k]);
-  for (int64_t i = 0; i < t->n_filters; i++) ka_filter_close(&t->filters[i]);
+      ka_py_regex_close(t->metrics[i].ignore[k]);
+  for (int64_t i = 0; i < t->n_filters; i++) ka_eval_filter_close(&t->filters[i]);
   for (int64_t i = 0; i < t->n_requests; i++) ka_free(t->requests[i].ids);
   ka_free(t->requests);
   json_decref(t->splits);

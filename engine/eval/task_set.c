@@ -149,7 +149,7 @@ static ka_status merged_keys(struct finder *f, const struct source *s, struct ka
   return KA_STATUS_OK;
 }
 
-static ka_status add_task(struct finder *f, const struct source *s, struct ka_member *out) {
+static ka_status add_task(struct finder *f, const struct source *s, struct ka_eval_member *out) {
   struct ka_ctx *ctx = f->ctx;
   struct ka_tasks *t = f->t;
   struct ka_yaml *keys;
@@ -157,7 +157,7 @@ static ka_status add_task(struct finder *f, const struct source *s, struct ka_me
   const char *name = text_of(keys, "task");
   for (int64_t i = 0; i < t->n_tasks && name; i++) {
     if (strcmp(t->tasks[i]->name, name) != 0) continue;
-    *out = (struct ka_member){false, i};
+    *out = (struct ka_eval_member){false, i};
     if (strcmp(t->tasks[i]->config.file.path, s->path) == 0 && !s->changes) return KA_STATUS_OK;
     return ka_fail(ctx, KA_E_INPUT, "%s: there are two tasks of the name %s; the other is in %s",
                    s->path, name, t->tasks[i]->config.file.path);
@@ -167,17 +167,17 @@ static ka_status add_task(struct finder *f, const struct source *s, struct ka_me
   t->tasks = list;
   KA_TRY(ka_alloc(ctx, &p, sizeof(struct ka_task), "task"));
   t->tasks[t->n_tasks] = p;
-  *out = (struct ka_member){false, t->n_tasks++};
+  *out = (struct ka_eval_member){false, t->n_tasks++};
   return ka_task_open(ctx, p, &t->py, keys, s->path, &t->options);
 }
 
 /* --- groups ------------------------------------------------------------------ */
 
-static ka_status add(struct finder *f, const struct source *s, struct ka_member *out);
+static ka_status add(struct finder *f, const struct source *s, struct ka_eval_member *out);
 
-static ka_status add_member(struct finder *f, struct ka_group *g, const struct source *s) {
+static ka_status add_member(struct finder *f, struct ka_eval_group *g, const struct source *s) {
   struct ka_ctx *ctx = f->ctx;
-  struct ka_member m;
+  struct ka_eval_member m;
   KA_TRY(add(f, s, &m));
   void *list = g->members;
   KA_TRY(ka_grow(ctx, &list, &g->cap_members, g->n_members + 1, sizeof m, "group"));
@@ -219,7 +219,7 @@ static ka_status merge_changes(struct finder *f, const struct ka_yaml *changes,
 
 /* A file beside the group's, or a name; with `inline_source` an unknown name makes a task or group
  * of its own. */
-static ka_status add_named(struct finder *f, struct ka_group *g, const struct ka_yaml *at,
+static ka_status add_named(struct finder *f, struct ka_eval_group *g, const struct ka_yaml *at,
                            const char *name, const struct source *group,
                            const struct ka_yaml *changes, const struct source *inline_source) {
   struct ka_ctx *ctx = f->ctx;
@@ -254,7 +254,7 @@ static ka_status add_named(struct finder *f, struct ka_group *g, const struct ka
   return add_member(f, g, &s);
 }
 
-static ka_status add_item(struct finder *f, struct ka_group *g, const struct ka_yaml *item,
+static ka_status add_item(struct finder *f, struct ka_eval_group *g, const struct ka_yaml *item,
                           const struct source *group, const struct ka_yaml *changes) {
   struct ka_ctx *ctx = f->ctx;
   struct ka_yaml *rest;
@@ -270,7 +270,7 @@ static ka_status add_item(struct finder *f, struct ka_group *g, const struct ka_
   return add_named(f, g, item, name, group, all, &here);
 }
 
-static ka_status fill_group(struct finder *f, struct ka_group *g, const struct source *s) {
+static ka_status fill_group(struct finder *f, struct ka_eval_group *g, const struct source *s) {
   struct ka_ctx *ctx = f->ctx;
   static const char own_words[] =
       "group group_alias task aggregate_metric_list metadata tag include";
@@ -279,7 +279,7 @@ static ka_status fill_group(struct finder *f, struct ka_group *g, const struct s
   KA_TRY(split_keys(f, s->keys, own_words, true, &own));
   KA_TRY(split_keys(f, s->keys, own_words, false, &rest));
   KA_TRY(merge_changes(f, rest, s->changes, &changes));
-  KA_TRY(ka_group_config_open(ctx, &g->config, own, s->path));
+  KA_TRY(ka_eval_group_config_open(ctx, &g->config, own, s->path));
   g->name = s->name ? s->name : g->config.group;
   g->alias = g->config.group_alias ? g->config.group_alias : g->name;
   const struct ka_yaml *members = g->config.task;
@@ -289,38 +289,38 @@ static ka_status fill_group(struct finder *f, struct ka_group *g, const struct s
   return KA_STATUS_OK;
 }
 
-static ka_status add_group(struct finder *f, const struct source *s, struct ka_member *out) {
+static ka_status add_group(struct finder *f, const struct source *s, struct ka_eval_member *out) {
   struct ka_ctx *ctx = f->ctx;
   struct ka_tasks *t = f->t;
   void *p;
   const char *name = s->name ? s->name : text_of(s->keys, "group");
   for (int64_t i = 0; i < t->n_groups; i++)
     if (strcmp(t->groups[i]->name, name) == 0) {
-      *out = (struct ka_member){true, i};
+      *out = (struct ka_eval_member){true, i};
       return KA_STATUS_OK;
     }
   if (++f->depth > MAX_DEPTH)
     return ka_fail(ctx, KA_E_INPUT, "%s: groups inside groups more than %d deep", s->path,
                    MAX_DEPTH);
-  KA_TRY(ka_alloc(ctx, &p, sizeof(struct ka_group), "group"));
+  KA_TRY(ka_alloc(ctx, &p, sizeof(struct ka_eval_group), "group"));
   ka_status st = fill_group(f, p, s);
   void *list = t->groups;
   if (ka_ok(st))
     st = ka_grow(ctx, &list, &t->cap_groups, t->n_groups + 1, sizeof *t->groups, "groups");
   if (!ka_ok(st)) {
-    ka_free(((struct ka_group *)p)->members);
-    ka_group_config_close(&((struct ka_group *)p)->config);
+    ka_free(((struct ka_eval_group *)p)->members);
+    ka_eval_group_config_close(&((struct ka_eval_group *)p)->config);
     ka_free(p);
     return st;
   }
   t->groups = list;
   t->groups[t->n_groups] = p;
-  *out = (struct ka_member){true, t->n_groups++};
+  *out = (struct ka_eval_member){true, t->n_groups++};
   f->depth--;
   return KA_STATUS_OK;
 }
 
-static ka_status add(struct finder *f, const struct source *s, struct ka_member *out) {
+static ka_status add(struct finder *f, const struct source *s, struct ka_eval_member *out) {
   return ka_yaml_get(s->keys, "group") ? add_group(f, s, out) : add_task(f, s, out);
 }
 
@@ -328,7 +328,7 @@ static ka_status add(struct finder *f, const struct source *s, struct ka_member 
 
 static ka_status add_top(struct finder *f, const char *name) {
   struct ka_ctx *ctx = f->ctx;
-  struct ka_member m;
+  struct ka_eval_member m;
   struct ka_yaml *keys;
   struct entry *found;
   int64_t n = 0;
@@ -356,11 +356,11 @@ ka_status ka_task_set_fill(struct ka_tasks *t, const char *const *names, int64_t
   return st;
 }
 
-void ka_group_tasks(const struct ka_tasks *t, const struct ka_group *g, int64_t **out) {
+void ka_eval_group_tasks(const struct ka_tasks *t, const struct ka_eval_group *g, int64_t **out) {
   for (int64_t i = 0; i < g->n_members; i++) {
-    const struct ka_member *m = &g->members[i];
+    const struct ka_eval_member *m = &g->members[i];
     if (m->is_group)
-      ka_group_tasks(t, t->groups[m->index], out);
+      ka_eval_group_tasks(t, t->groups[m->index], out);
     else
       *(*out)++ = m->index;
   }

@@ -30,7 +30,7 @@ void ka_tasks_close(struct ka_tasks *t) {
     ka_free(t->tasks[i]);
   }
   for (int64_t i = 0; i < t->n_groups; i++) {
-    ka_group_config_close(&t->groups[i]->config);
+    ka_eval_group_config_close(&t->groups[i]->config);
     ka_free(t->groups[i]->members);
     ka_free(t->groups[i]);
   }

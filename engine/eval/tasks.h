@@ -37,7 +37,7 @@ ka_status ka_tasks_load(struct ka_ctx *ctx, struct ka_tasks **out, const char *c
                         int64_t n, const struct ka_tasks_options *o);
 void ka_tasks_close(struct ka_tasks *t); /* NULL is fine */
 
-struct ka_encode_options {
+struct ka_eval_encode_options {
   int64_t max_length;   /* tokens that the model takes at once */
   int32_t prefix_token; /* before texts without a context; -1: BOS, else EOS */
   int add_bos;          /* special tokens at the start: 0 no, 1 yes, -1 as tokenizer.json says */
@@ -47,12 +47,13 @@ struct ka_encode_options {
  * long lose their beginning, which is said once. KA_E_INPUT: a target longer than the model takes,
  * or without a token. */
 ka_status ka_tasks_encode(struct ka_ctx *ctx, struct ka_tasks *t,
-                          const struct ka_tokenizer *tokenizer, const struct ka_encode_options *o);
+                          const struct ka_tokenizer *tokenizer,
+                          const struct ka_eval_encode_options *o);
 /* Positions that scoring needs of a model. */
 int64_t ka_tasks_positions(const struct ka_tasks *t);
 int64_t ka_tasks_n_requests(const struct ka_tasks *t);
 
-struct ka_score_options {
+struct ka_eval_score_options {
   int64_t batch_size;      /* sequences at once; 0: as many as the model has rows for */
   int64_t bootstrap_iters; /* the harness's are 100000; 0: no standard errors */
   uint64_t seed;           /* of answers that are drawn */
@@ -60,7 +61,7 @@ struct ka_score_options {
   void *user;
 };
 #define KA_SCORE_DEFAULTS                                                                          \
-  (struct ka_score_options) { .bootstrap_iters = 100000, .seed = 1234 }
+  (struct ka_eval_score_options) { .bootstrap_iters = 100000, .seed = 1234 }
 
 /* A metric of a task or group. NaN is what there is none of. */
 struct ka_task_value {
@@ -74,14 +75,14 @@ struct ka_task_value {
 struct ka_results {
   struct ka_task_value *values; /* tasks in their order, then groups */
   int64_t n_values;
-  struct ka_answer **answers; /* of each task's requests, in order */
+  struct ka_eval_answer **answers; /* of each task's requests, in order */
   int64_t n_tasks, *n_answers;
 };
 
 /* m: prepared, for ka_tasks_positions(t) positions and any number of rows. Close results in either
  * case. KA_E_INPUT: the tokenizer is not this model's. */
 ka_status ka_tasks_score(struct ka_ctx *ctx, const struct ka_tasks *t, struct ka_model *m,
-                         const struct ka_score_options *o, struct ka_results *results);
+                         const struct ka_eval_score_options *o, struct ka_results *results);
 void ka_results_close(struct ka_results *r);
 /* The first such value; filter NULL: any. NULL: there is none. */
 const struct ka_task_value *ka_results_find(const struct ka_results *r, const char *task,
@@ -93,7 +94,7 @@ struct ka_run_info {
   const char *model; /* as it was named; its directory below output paths comes from it */
   const char *dtype, *device;
   const struct ka_tasks_options *tasks;
-  const struct ka_score_options *scoring;
+  const struct ka_eval_score_options *scoring;
   double started_s, seconds; /* Unix time, duration */
 };
 

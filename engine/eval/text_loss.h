@@ -16,7 +16,7 @@
 #include "engine/model/model.h"
 #include "tokenizer/tokenizer.h"
 
-struct ka_text_loss {
+struct ka_eval_text_loss {
   double loss_sum;  /* nats */
   int64_t n_tokens; /* scored */
   int64_t n_words;  /* pieces of the text split at runs of white space, as Python's re.split(\s+):
@@ -25,40 +25,43 @@ struct ka_text_loss {
   int64_t n_docs;
 };
 
-double ka_text_loss_per_token(const struct ka_text_loss *t);   /* nats; NaN when no tokens */
-double ka_text_token_perplexity(const struct ka_text_loss *t); /* exp(loss / tokens) */
-double ka_text_word_perplexity(const struct ka_text_loss *t);  /* exp(loss / words) */
-double ka_text_byte_perplexity(const struct ka_text_loss *t);  /* exp(loss / bytes) */
-double ka_text_bits_per_byte(const struct ka_text_loss *t);    /* loss / bytes / ln 2 */
+double
+ka_eval_text_loss_per_token(const struct ka_eval_text_loss *t); /* nats; NaN when no tokens */
+double ka_eval_text_token_perplexity(const struct ka_eval_text_loss *t); /* exp(loss / tokens) */
+double ka_eval_text_word_perplexity(const struct ka_eval_text_loss *t);  /* exp(loss / words) */
+double ka_eval_text_byte_perplexity(const struct ka_eval_text_loss *t);  /* exp(loss / bytes) */
+double ka_eval_text_bits_per_byte(const struct ka_eval_text_loss *t);    /* loss / bytes / ln 2 */
 /* {"tokens", "words", "bytes", "documents", "loss", "token_perplexity", ...}; NULL: no memory. */
-json_t *ka_text_loss_json(const struct ka_text_loss *t);
+json_t *ka_eval_text_loss_json(const struct ka_eval_text_loss *t);
 
-int64_t ka_count_words(const char *text, size_t n_bytes);
+int64_t ka_eval_count_words(const char *text, size_t n_bytes);
 
 /* Scores documents into *total (+=). Zero-initialised by _init; windows are rows of a [B,T] batch,
  * so W = T - 1; the model must be prepared for B x T. */
-struct ka_text_scorer {
+struct ka_eval_text_scorer {
   struct ka_ctx *ctx;
   struct ka_model *model;
   const struct ka_tokenizer *tokenizer;
   int64_t B, T, n_rows;
   int32_t *input_ids, *labels, *position, *doc_start; /* [B,T] */
   int64_t n_targets;
-  struct ka_tokens tokens;
-  struct ka_text_loss total;
+  struct ka_tok_tokens tokens;
+  struct ka_eval_text_loss total;
   struct ka_model *base; /* of the same tokenizer, prepared for B x T: measures kl_sum, no loss */
   double kl_sum;         /* KL(base || model) over the scored tokens, see divergence.h */
   void (*on_batch)(void *user, int64_t n_tokens); /* progress; may be NULL */
   void *user;
 };
 
-ka_status ka_text_scorer_init(struct ka_ctx *ctx, struct ka_text_scorer *s, struct ka_model *m,
-                              const struct ka_tokenizer *tokenizer, int64_t B, int64_t T);
-void ka_text_scorer_deinit(struct ka_text_scorer *s);
+ka_status ka_eval_text_scorer_init(struct ka_ctx *ctx, struct ka_eval_text_scorer *s,
+                                   struct ka_model *m, const struct ka_tokenizer *tokenizer,
+                                   int64_t B, int64_t T);
+void ka_eval_text_scorer_deinit(struct ka_eval_text_scorer *s);
 /* One document. Its loss may be added only by the next document's batch, or by finish. */
-ka_status ka_text_scorer_document(struct ka_text_scorer *s, const char *text, size_t n_bytes);
+ka_status ka_eval_text_scorer_document(struct ka_eval_text_scorer *s, const char *text,
+                                       size_t n_bytes);
 /* A file: a whole text file is one document; of a .jsonl file each line's "text" is one. */
-ka_status ka_text_scorer_file(struct ka_text_scorer *s, const char *path);
-ka_status ka_text_scorer_finish(struct ka_text_scorer *s);
+ka_status ka_eval_text_scorer_file(struct ka_eval_text_scorer *s, const char *path);
+ka_status ka_eval_text_scorer_finish(struct ka_eval_text_scorer *s);
 
 #endif

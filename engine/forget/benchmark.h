@@ -32,7 +32,7 @@ ka_status ka_benchmark(struct ka_ctx *ctx, const struct ka_benchmark_options *o,
 
 /* Models tuned elsewhere, against their base, without a job: labels[i] is a method's name, equal
  * ones are its seeds in order. Writes dir/report.* unless dir is NULL. */
-ka_status ka_compare_models(struct ka_ctx *ctx, const struct ka_scoring_spec *spec,
+ka_status ka_compare_models(struct ka_ctx *ctx, const struct ka_forget_scoring_spec *spec,
                             const char *const *labels, const char *const *models, int64_t n,
                             const char *dir, const char *command, json_t **report);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * From runs to the report of their comparison; see benchmark.h. */
 #include "base/log.h"
+#include "engine/forget/benchmark_parts.h"
 #include "engine/forget/compare.h"
 #include "engine/report/jsonl.h"
 #include "engine/report/report.h"
-#include "engine/forget/benchmark_parts.h"
 #include "engine/train/run_report.h"
 
 #include <math.h>
@@ -137,7 +137,7 @@ static ka_status failed_report(struct ka_ctx *ctx, ka_status st, const char *mod
 }
 
 /* Scores the model, unless that was done before: OUT/also/... keeps the result. */
-static ka_status measure_other(struct ka_bench *b, struct ka_scoring *s, bool *opened,
+static ka_status measure_other(struct ka_bench *b, struct ka_forget_scoring *s, bool *opened,
                                const struct other *x, json_t **report) {
   struct ka_ctx *ctx = b->ctx;
   const char *dir, *path;
@@ -149,13 +149,13 @@ static ka_status measure_other(struct ka_bench *b, struct ka_scoring *s, bool *o
   KA_TRY(ka_recorded_identity(ctx, path, recorded));
   if (strcmp(wanted, recorded) == 0) return ka_json_load(ctx, path, report);
   if (!*opened) {
-    struct ka_scoring_spec spec = {.base = b->job.base_model,
-                                   .device = b->o->device ? b->o->device : b->job.device,
-                                   .job = &b->job};
+    struct ka_forget_scoring_spec spec = {.base = b->job.base_model,
+                                          .device = b->o->device ? b->o->device : b->job.device,
+                                          .job = &b->job};
     *opened = true;
-    KA_TRY(ka_scoring_open(ctx, s, &spec));
+    KA_TRY(ka_forget_scoring_open(ctx, s, &spec));
   }
-  KA_TRY(failed_report(ctx, ka_scoring_model(s, x->model, report), x->model, report));
+  KA_TRY(failed_report(ctx, ka_forget_scoring_model(s, x->model, report), x->model, report));
   if (json_object_set_new(*report, "identity", json_string(wanted)) != 0)
     return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
   KA_TRY(ka_make_dirs(ctx, dir));
@@ -163,7 +163,7 @@ static ka_status measure_other(struct ka_bench *b, struct ka_scoring *s, bool *o
 }
 
 /* What the line says wins. */
-static ka_status score_other(struct ka_bench *b, struct ka_scoring *s, bool *opened,
+static ka_status score_other(struct ka_bench *b, struct ka_forget_scoring *s, bool *opened,
                              const struct other *x, const json_t *line, json_t **report) {
   struct ka_ctx *ctx = b->ctx;
   static const char *const told[] = {"trained_params", "seconds"};
@@ -176,7 +176,7 @@ static ka_status score_other(struct ka_bench *b, struct ka_scoring *s, bool *ope
   return failed ? ka_fail(ctx, KA_E_MEMORY, "report: out of memory") : KA_STATUS_OK;
 }
 
-static ka_status add_other(struct ka_bench *b, struct ka_scoring *s, bool *opened,
+static ka_status add_other(struct ka_bench *b, struct ka_forget_scoring *s, bool *opened,
                            const json_t *line, json_t *rows) {
   struct ka_ctx *ctx = b->ctx;
   struct other x;
@@ -195,13 +195,13 @@ static ka_status add_other(struct ka_bench *b, struct ka_scoring *s, bool *opene
 }
 
 static ka_status add_others(struct ka_bench *b, json_t *rows) {
-  struct ka_scoring s = {0};
+  struct ka_forget_scoring s = {0};
   const json_t *line;
   bool opened = false;
   size_t i;
   ka_status st = KA_STATUS_OK;
   json_array_foreach(b->also, i, line) if (ka_ok(st)) st = add_other(b, &s, &opened, line, rows);
-  if (opened) ka_scoring_close(&s);
+  if (opened) ka_forget_scoring_close(&s);
   return st;
 }
 
@@ -340,14 +340,14 @@ ka_status ka_bench_report(struct ka_bench *b, json_t **report) {
 
 /* --- without a job ----------------------------------------------------------- */
 
-static ka_status score_models(struct ka_scoring *s, const char *const *labels,
+static ka_status score_models(struct ka_forget_scoring *s, const char *const *labels,
                               const char *const *models, int64_t n, json_t *root, json_t *rows) {
   struct ka_ctx *ctx = s->ctx;
   for (int64_t i = 0; i < n; i++) {
     json_t *report = NULL;
     int64_t seed = 1;
     for (int64_t k = 0; k < i; k++) seed += strcmp(labels[k], labels[i]) == 0;
-    KA_TRY(ka_scoring_model(s, models[i], &report));
+    KA_TRY(ka_forget_scoring_model(s, models[i], &report));
     ka_status st = keep_measures(ctx, root, report, models[i]);
     if (ka_ok(st)) st = add_row(ctx, rows, report, labels[i], NAN, NAN, seed, 1, models[i]);
     json_decref(report);
@@ -356,16 +356,16 @@ static ka_status score_models(struct ka_scoring *s, const char *const *labels,
   return KA_STATUS_OK;
 }
 
-ka_status ka_compare_models(struct ka_ctx *ctx, const struct ka_scoring_spec *spec,
+ka_status ka_compare_models(struct ka_ctx *ctx, const struct ka_forget_scoring_spec *spec,
                             const char *const *labels, const char *const *models, int64_t n,
                             const char *dir, const char *command, json_t **report) {
-  struct ka_scoring s;
+  struct ka_forget_scoring s;
   json_t *root, *rows, *facts;
   *report = NULL;
   if (dir) KA_TRY(ka_make_dirs(ctx, dir)); /* rather now than after hours */
   KA_TRY(begin(ctx, "What was learned, what was forgotten", spec->base, command, &root, &rows,
                &facts));
-  ka_status st = ka_scoring_open(ctx, &s, spec);
+  ka_status st = ka_forget_scoring_open(ctx, &s, spec);
   if (ka_ok(st)) st = score_models(&s, labels, models, n, root, rows);
   if (ka_ok(st)) st = compare(ctx, root, rows);
   if (ka_ok(st)) st = ka_report_fact(ctx, facts, "base model", "%s", spec->base);
@@ -373,7 +373,7 @@ ka_status ka_compare_models(struct ka_ctx *ctx, const struct ka_scoring_spec *sp
     st = ka_report_fact(ctx, facts, labels[i], "%s", models[i]);
   if (ka_ok(st)) st = add_machine(ctx, root, &s.dev);
   if (ka_ok(st) && dir) st = ka_report_write(ctx, root, dir);
-  ka_scoring_close(&s);
+  ka_forget_scoring_close(&s);
   if (ka_ok(st)) *report = root;
   if (!ka_ok(st)) json_decref(root);
   return st;

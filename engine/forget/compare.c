@@ -39,28 +39,28 @@ static int64_t index_of(int64_t *list, int64_t *n, int64_t value) {
   return (*n)++;
 }
 
-static struct ka_series *series_of(struct ka_comparison *c, const json_t *run) {
+static struct ka_forget_series *series_of(struct ka_forget_comparison *c, const json_t *run) {
   const char *method = text_of(run, "method");
   double budget = number_of(run, "budget");
   for (int64_t i = 0; i < c->n_series; i++)
     if (strcmp(c->series[i].method, method) == 0 && same(c->series[i].budget, budget))
       return &c->series[i];
-  struct ka_series *s = &c->series[c->n_series++];
-  *s = (struct ka_series){.method = method, .budget = budget, .best = -1};
+  struct ka_forget_series *s = &c->series[c->n_series++];
+  *s = (struct ka_forget_series){.method = method, .budget = budget, .best = -1};
   s->params = NAN;
   return s;
 }
 
-static struct ka_cell *cell_of(struct ka_series *s, double lr) {
+static struct ka_forget_cell *cell_of(struct ka_forget_series *s, double lr) {
   for (int64_t i = 0; i < s->n_cells; i++)
     if (same(s->cells[i].lr, lr)) return &s->cells[i];
-  struct ka_cell *cell = &s->cells[s->n_cells++];
-  *cell = (struct ka_cell){.lr = lr};
+  struct ka_forget_cell *cell = &s->cells[s->n_cells++];
+  *cell = (struct ka_forget_cell){.lr = lr};
   return cell;
 }
 
 /* First pass: which series there are, with which seeds, draws and learning rates. */
-static ka_status count(struct ka_comparison *c, const json_t *runs) {
+static ka_status count(struct ka_forget_comparison *c, const json_t *runs) {
   struct ka_ctx *ctx = c->arena.ctx;
   int64_t n = (int64_t)json_array_size(runs);
   void *mem;
@@ -69,7 +69,7 @@ static ka_status count(struct ka_comparison *c, const json_t *runs) {
   KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n, sizeof *c->series, "series"));
   c->series = mem;
   json_array_foreach(runs, i, run) {
-    struct ka_series *s = series_of(c, run);
+    struct ka_forget_series *s = series_of(c, run);
     if (!s->cells) {
       KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n, sizeof *s->cells, "cells"));
       s->cells = mem;
@@ -85,14 +85,14 @@ static ka_status count(struct ka_comparison *c, const json_t *runs) {
 }
 
 static int by_rate(const void *a, const void *b) {
-  double x = ((const struct ka_cell *)a)->lr, y = ((const struct ka_cell *)b)->lr;
+  double x = ((const struct ka_forget_cell *)a)->lr, y = ((const struct ka_forget_cell *)b)->lr;
   return x < y ? -1 : x > y;
 }
 
-static ka_status place(struct ka_comparison *c, const json_t *run) {
+static ka_status place(struct ka_forget_comparison *c, const json_t *run) {
   struct ka_ctx *ctx = c->arena.ctx;
-  struct ka_series *s = series_of(c, run);
-  struct ka_cell *cell = cell_of(s, number_of(run, "learning_rate"));
+  struct ka_forget_series *s = series_of(c, run);
+  struct ka_forget_cell *cell = cell_of(s, number_of(run, "learning_rate"));
   int64_t seed =
       index_of(s->seeds, &s->n_seeds, (int64_t)json_integer_value(json_object_get(run, "seed")));
   int64_t draw =
@@ -111,13 +111,13 @@ static ka_status place(struct ka_comparison *c, const json_t *run) {
   return KA_STATUS_OK;
 }
 
-static ka_status fill(struct ka_comparison *c, const json_t *runs) {
+static ka_status fill(struct ka_forget_comparison *c, const json_t *runs) {
   struct ka_ctx *ctx = c->arena.ctx;
   void *mem;
   size_t i;
   const json_t *run;
   for (int64_t k = 0; k < c->n_series; k++) {
-    struct ka_series *s = &c->series[k];
+    struct ka_forget_series *s = &c->series[k];
     qsort(s->cells, (size_t)s->n_cells, sizeof *s->cells, by_rate);
     for (int64_t l = 0; l < s->n_cells; l++) {
       KA_TRY(ka_arena_alloc_n(&c->arena, &mem, s->n_draws * s->n_seeds, sizeof(json_t *), "runs"));
@@ -137,21 +137,24 @@ static ka_status fill(struct ka_comparison *c, const json_t *runs) {
 
 /* --- figures ----------------------------------------------------------------- */
 
-double ka_run_figure(const json_t *run, enum ka_figure f) {
+double ka_run_figure(const json_t *run, enum ka_forget_figure f) {
   if (json_is_true(json_object_get(run, "failed"))) return NAN;
   return number_of(json_object_get(run, "scores"), ka_figure_names[f]);
 }
 
 /* get(run, which) of all runs of a cell: their mean, and its uncertainty over seeds and draws. */
-static struct ka_difference mean_of(struct ka_comparison *c, const struct ka_series *s,
-                                    const struct ka_cell *cell,
-                                    double (*get)(const json_t *, int64_t), int64_t which) {
+static struct ka_eval_difference mean_of(struct ka_forget_comparison *c,
+                                         const struct ka_forget_series *s,
+                                         const struct ka_forget_cell *cell,
+                                         double (*get)(const json_t *, int64_t), int64_t which) {
   double *x = c->scratch;
   for (int64_t i = 0; i < s->n_draws * s->n_seeds; i++) x[i] = get(cell->runs[i], which);
-  return ka_difference_of(x, s->n_draws, s->n_seeds);
+  return ka_eval_difference_of(x, s->n_draws, s->n_seeds);
 }
 
-static double figure(const json_t *run, int64_t f) { return ka_run_figure(run, (enum ka_figure)f); }
+static double figure(const json_t *run, int64_t f) {
+  return ka_run_figure(run, (enum ka_forget_figure)f);
+}
 
 static double value(const json_t *run, int64_t i) {
   if (json_is_true(json_object_get(run, "failed"))) return NAN;
@@ -163,21 +166,22 @@ static double seconds(const json_t *run, int64_t unused) {
   return number_of(run, "seconds");
 }
 
-static json_t *mean_json(struct ka_difference d) {
+static json_t *mean_json(struct ka_eval_difference d) {
   return json_pack("{s:o, s:o}", "mean", ka_json_real(d.mean), "se", ka_json_real(d.se));
 }
 
 /* The point of each of the series' cells for one draw and seed; c->points. */
-static int64_t points_of(struct ka_comparison *c, const struct ka_series *s, int64_t run) {
+static int64_t points_of(struct ka_forget_comparison *c, const struct ka_forget_series *s,
+                         int64_t run) {
   for (int64_t l = 0; l < s->n_cells; l++)
-    c->points[l] = (struct ka_point){ka_run_figure(s->cells[l].runs[run], KA_FIGURE_LEARNED),
-                                     ka_run_figure(s->cells[l].runs[run], KA_FIGURE_FORGOT)};
+    c->points[l] = (struct ka_forget_point){ka_run_figure(s->cells[l].runs[run], KA_FIGURE_LEARNED),
+                                            ka_run_figure(s->cells[l].runs[run], KA_FIGURE_FORGOT)};
   return s->n_cells;
 }
 
 /* Nothing learned, as much forgotten as the worst run of all did. */
-static void find_reference(struct ka_comparison *c) {
-  c->reference = (struct ka_point){0, 0};
+static void find_reference(struct ka_forget_comparison *c) {
+  c->reference = (struct ka_forget_point){0, 0};
   for (int64_t k = 0; k < c->n_series; k++)
     for (int64_t i = 0; i < c->series[k].n_draws * c->series[k].n_seeds; i++) {
       int64_t n = points_of(c, &c->series[k], i);
@@ -187,7 +191,7 @@ static void find_reference(struct ka_comparison *c) {
 }
 
 /* Mean figures, the best learning rate, the areas. */
-static ka_status reduce(struct ka_comparison *c, struct ka_series *s) {
+static ka_status reduce(struct ka_forget_comparison *c, struct ka_forget_series *s) {
   struct ka_ctx *ctx = c->arena.ctx;
   int64_t n = s->n_draws * s->n_seeds;
   void *mem;
@@ -195,23 +199,23 @@ static ka_status reduce(struct ka_comparison *c, struct ka_series *s) {
   s->areas = mem;
   if (s->n_trained == 0) s->trained = NAN;
   for (int64_t l = 0; l < s->n_cells; l++) {
-    struct ka_cell *cell = &s->cells[l];
+    struct ka_forget_cell *cell = &s->cells[l];
     for (int f = 0; f < KA_N_FIGURES; f++) cell->figures[f] = mean_of(c, s, cell, figure, f);
     double learned = cell->figures[KA_FIGURE_LEARNED].mean;
     if (cell->n_failed > 0 || isnan(learned)) continue;
     if (s->best < 0 || learned > s->cells[s->best].figures[KA_FIGURE_LEARNED].mean) s->best = l;
   }
   for (int64_t i = 0; i < n; i++)
-    s->areas[i] = ka_front_area(c->points, points_of(c, s, i), c->reference);
-  s->area = ka_difference_of(s->areas, s->n_draws, s->n_seeds);
+    s->areas[i] = ka_forget_front_area(c->points, points_of(c, s, i), c->reference);
+  s->area = ka_eval_difference_of(s->areas, s->n_draws, s->n_seeds);
   s->edge = s->n_cells > 1 && (s->best == 0 || s->best == s->n_cells - 1);
   return KA_STATUS_OK;
 }
 
 /* --- JSON -------------------------------------------------------------------- */
 
-static json_t *cell_json(struct ka_comparison *c, const struct ka_series *s,
-                         const struct ka_cell *cell) {
+static json_t *cell_json(struct ka_forget_comparison *c, const struct ka_forget_series *s,
+                         const struct ka_forget_cell *cell) {
   json_t *out = json_object(), *values = json_array();
   size_t n = json_array_size(json_object_get(cell->runs[0], "values"));
   json_object_set_new(out, "learning_rate", ka_json_real(cell->lr));
@@ -226,18 +230,18 @@ static json_t *cell_json(struct ka_comparison *c, const struct ka_series *s,
   return out;
 }
 
-static json_t *front_json(struct ka_comparison *c, const struct ka_series *s) {
+static json_t *front_json(struct ka_forget_comparison *c, const struct ka_forget_series *s) {
   json_t *out = json_array();
   int64_t *order = (int64_t *)(void *)c->scratch;
   for (int64_t l = 0; l < s->n_cells; l++)
-    c->points[l] = (struct ka_point){s->cells[l].figures[KA_FIGURE_LEARNED].mean,
-                                     s->cells[l].figures[KA_FIGURE_FORGOT].mean};
-  int64_t n = ka_front(c->points, s->n_cells, order);
+    c->points[l] = (struct ka_forget_point){s->cells[l].figures[KA_FIGURE_LEARNED].mean,
+                                            s->cells[l].figures[KA_FIGURE_FORGOT].mean};
+  int64_t n = ka_forget_front(c->points, s->n_cells, order);
   for (int64_t i = 0; i < n; i++) json_array_append_new(out, json_integer((json_int_t)order[i]));
   return out;
 }
 
-static json_t *series_json(struct ka_comparison *c, const struct ka_series *s) {
+static json_t *series_json(struct ka_forget_comparison *c, const struct ka_forget_series *s) {
   json_t *cells = json_array();
   for (int64_t l = 0; l < s->n_cells; l++)
     json_array_append_new(cells, cell_json(c, s, &s->cells[l]));
@@ -249,7 +253,7 @@ static json_t *series_json(struct ka_comparison *c, const struct ka_series *s) {
                    "cells", cells, "front", front_json(c, s), "area", mean_json(s->area));
 }
 
-static ka_status compare(struct ka_comparison *c, const json_t *runs, json_t *out) {
+static ka_status compare(struct ka_forget_comparison *c, const json_t *runs, json_t *out) {
   struct ka_ctx *ctx = c->arena.ctx;
   int64_t n = (int64_t)json_array_size(runs);
   void *mem;
@@ -271,12 +275,12 @@ static ka_status compare(struct ka_comparison *c, const json_t *runs, json_t *ou
   failed |= json_object_set_new(out, "control", json_string(c->options->control));
   failed |= json_object_set_new(out, "baseline", json_string(c->options->baseline));
   if (failed) return ka_fail(ctx, KA_E_MEMORY, "comparison: out of memory");
-  return ka_verdict(c, out);
+  return ka_forget_verdict(c, out);
 }
 
 ka_status ka_compare(struct ka_ctx *ctx, const json_t *runs, const struct ka_compare_options *o,
                      json_t **out) {
-  struct ka_comparison c = {.options = o};
+  struct ka_forget_comparison c = {.options = o};
   *out = json_object();
   if (!*out) return ka_fail(ctx, KA_E_MEMORY, "comparison: out of memory");
   ka_arena_init(&c.arena, ctx, "comparison");

@@ -4,12 +4,12 @@
 #define KAPPA_ENGINE_FORGET_COMPARE_PARTS_H
 
 #include "base/arena.h"
+#include "engine/eval/stats.h"
 #include "engine/forget/compare.h"
 #include "engine/forget/front.h"
-#include "engine/eval/stats.h"
 
 /* Members of a run's "scores". */
-enum ka_figure {
+enum ka_forget_figure {
   KA_FIGURE_LEARNED,
   KA_FIGURE_FORGOT,
   KA_FIGURE_SCORE,
@@ -24,40 +24,40 @@ extern const char *const ka_figure_names[KA_N_FIGURES];
 /* Tested differences between two series. */
 enum { KA_TEST_LEARNED, KA_TEST_FORGOT, KA_TEST_AREA, KA_N_TESTS };
 
-struct ka_cell {       /* a learning rate */
-  double lr;           /* NaN: unknown */
-  const json_t **runs; /* [n_draws, n_seeds] of its series */
+struct ka_forget_cell { /* a learning rate */
+  double lr;            /* NaN: unknown */
+  const json_t **runs;  /* [n_draws, n_seeds] of its series */
   int64_t n_failed;
-  struct ka_difference figures[KA_N_FIGURES]; /* means; NaN with a failed run */
+  struct ka_eval_difference figures[KA_N_FIGURES]; /* means; NaN with a failed run */
 };
 
-struct ka_series {
+struct ka_forget_series {
   const char *method;
   double budget;          /* NaN: everything */
   double trained, params; /* trained: mean of the n_trained runs that say it; NaN: unknown */
   int64_t n_trained;
   int64_t n_seeds, n_draws, *seeds, *draws;
-  int64_t n_cells, best; /* best: the cell that learned most; -1: none is without failures */
-  struct ka_cell *cells; /* by ascending rate */
-  bool edge;             /* best is the first or last of several */
-  double *areas;         /* [n_draws, n_seeds]: below the front over the cells */
-  struct ka_difference area;
+  int64_t n_cells, best;        /* best: the cell that learned most; -1: none is without failures */
+  struct ka_forget_cell *cells; /* by ascending rate */
+  bool edge;                    /* best is the first or last of several */
+  double *areas;                /* [n_draws, n_seeds]: below the front over the cells */
+  struct ka_eval_difference area;
 };
 
-struct ka_comparison {
+struct ka_forget_comparison {
   struct ka_arena arena;
   const struct ka_compare_options *options;
   int64_t n_series;
-  struct ka_series *series;
-  struct ka_point reference;
-  struct ka_point *points; /* scratch, [n_runs + 1] */
-  double *scratch;         /* [KA_N_TESTS * n_runs + 1] */
+  struct ka_forget_series *series;
+  struct ka_forget_point reference;
+  struct ka_forget_point *points; /* scratch, [n_runs + 1] */
+  double *scratch;                /* [KA_N_TESTS * n_runs + 1] */
 };
 
-double ka_run_figure(const json_t *run, enum ka_figure f);
+double ka_run_figure(const json_t *run, enum ka_forget_figure f);
 
 /* verdict.c: adds "against_control" and "against_baseline" to the series in out, and "verdict" and
  * "rule" to out. */
-ka_status ka_verdict(struct ka_comparison *c, json_t *out);
+ka_status ka_forget_verdict(struct ka_forget_comparison *c, json_t *out);
 
 #endif

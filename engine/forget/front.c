@@ -4,14 +4,14 @@
 
 #include <math.h>
 
-static bool dominates(struct ka_point a, struct ka_point b) {
+static bool dominates(struct ka_forget_point a, struct ka_forget_point b) {
   return a.learned >= b.learned && a.forgot <= b.forgot &&
          (a.learned > b.learned || a.forgot < b.forgot);
 }
 
-static bool known(struct ka_point p) { return !isnan(p.learned) && !isnan(p.forgot); }
+static bool known(struct ka_forget_point p) { return !isnan(p.learned) && !isnan(p.forgot); }
 
-int64_t ka_front(const struct ka_point *points, int64_t n, int64_t *order) {
+int64_t ka_forget_front(const struct ka_forget_point *points, int64_t n, int64_t *order) {
   int64_t n_front = 0;
   for (int64_t i = 0; i < n; i++) {
     bool on = known(points[i]);
@@ -30,7 +30,8 @@ int64_t ka_front(const struct ka_point *points, int64_t n, int64_t *order) {
 
 /* Left to right along the learned axis: at each stretch the least forgetting of the points that
  * reach it counts. */
-double ka_front_area(const struct ka_point *points, int64_t n, struct ka_point reference) {
+double ka_forget_front_area(const struct ka_forget_point *points, int64_t n,
+                            struct ka_forget_point reference) {
   double area = 0, from = reference.learned;
   for (;;) {
     double to = INFINITY, least = reference.forgot;

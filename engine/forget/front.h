@@ -7,14 +7,14 @@
 
 #include "base/status.h"
 
-struct ka_point {
+struct ka_forget_point {
   double learned, forgot;
 };
 
 /* The points that none other dominates (at least as good in both, better in one), by ascending
  * learned; equal points once. order [n] receives their indices; returns how many. Points with NaN
  * are left out. */
-int64_t ka_front(const struct ka_point *points, int64_t n, int64_t *order);
+int64_t ka_forget_front(const struct ka_forget_point *points, int64_t n, int64_t *order);
 
 /* The area between the front and a reference point that is worse than all: the hypervolume
  * indicator (Zitzler and Thiele 1998) in two dimensions, of what lies beyond the reference in both.
@@ -26,6 +26,7 @@ int64_t ka_front(const struct ka_point *points, int64_t n, int64_t *order);
  *         |########|
  *         +---o----+-- learned
  */
-double ka_front_area(const struct ka_point *points, int64_t n, struct ka_point reference);
+double ka_forget_front_area(const struct ka_forget_point *points, int64_t n,
+                            struct ka_forget_point reference);
 
 #endif

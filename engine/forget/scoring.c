@@ -10,12 +10,12 @@
 
 enum { MAX_WINDOW = 1024, BATCH_TOKENS = 4096 }; /* where no job says */
 
-static int64_t positions_of(const struct ka_scoring *s) {
+static int64_t positions_of(const struct ka_forget_scoring *s) {
   int64_t n = ka_measures_positions(&s->measures);
   return n > s->T ? n : s->T;
 }
 
-static ka_status open_measures(struct ka_scoring *s) {
+static ka_status open_measures(struct ka_forget_scoring *s) {
   struct ka_ctx *ctx = s->ctx;
   const struct ka_job *job = s->spec.job;
   int64_t most = s->base.recipe.max_positions;
@@ -32,19 +32,19 @@ static ka_status open_measures(struct ka_scoring *s) {
   return KA_STATUS_OK;
 }
 
-static ka_status score(struct ka_scoring *s, struct ka_model *m, double *values) {
+static ka_status score(struct ka_forget_scoring *s, struct ka_model *m, double *values) {
   struct ka_ctx *ctx = s->ctx;
   double validation = NAN;
   int64_t n_targets = 0;
   m->max_position = positions_of(s);
   KA_TRY(ka_model_prepare(m, s->B, s->T, false));
   if (s->spec.measures.validation)
-    KA_TRY(ka_source_loss(m, &s->data.validation, &validation, &n_targets));
+    KA_TRY(ka_train_source_loss(m, &s->data.validation, &validation, &n_targets));
   if (s->spec.measures.validation) s->measures.items[0].n = n_targets;
   return ka_measures_score(&s->measures, m, s->B, s->T, validation, values);
 }
 
-static ka_status open_base(struct ka_scoring *s) {
+static ka_status open_base(struct ka_forget_scoring *s) {
   struct ka_ctx *ctx = s->ctx;
   const char *path;
   KA_TRY(ka_dev_open(ctx, &s->dev, s->spec.device));
@@ -56,10 +56,10 @@ static ka_status open_base(struct ka_scoring *s) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_scoring_open(struct ka_ctx *ctx, struct ka_scoring *s,
-                          const struct ka_scoring_spec *spec) {
+ka_status ka_forget_scoring_open(struct ka_ctx *ctx, struct ka_forget_scoring *s,
+                                 const struct ka_forget_scoring_spec *spec) {
   void *mem;
-  *s = (struct ka_scoring){.ctx = ctx, .spec = *spec};
+  *s = (struct ka_forget_scoring){.ctx = ctx, .spec = *spec};
   ka_arena_init(&s->arena, ctx, "scoring");
   KA_TRY(open_base(s));
   KA_TRY(open_measures(s));
@@ -69,7 +69,7 @@ ka_status ka_scoring_open(struct ka_ctx *ctx, struct ka_scoring *s,
   return score(s, &s->base, s->values);
 }
 
-void ka_scoring_close(struct ka_scoring *s) {
+void ka_forget_scoring_close(struct ka_forget_scoring *s) {
   ka_measures_close(&s->measures);
   if (s->spec.job) ka_train_data_close(&s->data);
   ka_tokenizer_close(s->tokenizer);
@@ -94,7 +94,7 @@ static double n_changed(const struct ka_model *base, const struct ka_model *m) {
   return n;
 }
 
-static ka_status report(struct ka_scoring *s, const struct ka_model *m, double start_s,
+static ka_status report(struct ka_forget_scoring *s, const struct ka_model *m, double start_s,
                         json_t *out) {
   struct ka_ctx *ctx = s->ctx;
   double changed = n_changed(&s->base, m);
@@ -107,7 +107,7 @@ static ka_status report(struct ka_scoring *s, const struct ka_model *m, double s
                             s->spec.weight, out);
 }
 
-ka_status ka_scoring_model(struct ka_scoring *s, const char *model, json_t **out) {
+ka_status ka_forget_scoring_model(struct ka_forget_scoring *s, const char *model, json_t **out) {
   struct ka_ctx *ctx = s->ctx;
   struct ka_model_source source = {0};
   struct ka_model m = {0};

@@ -8,16 +8,16 @@
 #include "engine/eval/measures.h"
 #include "engine/train/data.h"
 
-struct ka_scoring_spec {
+struct ka_forget_scoring_spec {
   const char *base, *device;
   const struct ka_job *job; /* its measures, validation data, batches and precision; or NULL, */
   struct ka_measures_spec measures; /* then these ... */
   double weight;                    /* ... and forgetting's weight in the score */
 };
 
-struct ka_scoring {
+struct ka_forget_scoring {
   struct ka_ctx *ctx;
-  struct ka_scoring_spec spec;
+  struct ka_forget_scoring_spec spec;
   struct ka_arena arena;
   struct ka_dev dev;
   struct ka_model_source source;
@@ -32,13 +32,13 @@ struct ka_scoring {
 
 /* Opens and scores the base. KA_E_INPUT: nothing is measured. Close in either case; the struct must
  * not move. */
-ka_status ka_scoring_open(struct ka_ctx *ctx, struct ka_scoring *s,
-                          const struct ka_scoring_spec *spec);
-void ka_scoring_close(struct ka_scoring *s);
+ka_status ka_forget_scoring_open(struct ka_ctx *ctx, struct ka_forget_scoring *s,
+                                 const struct ka_forget_scoring_spec *spec);
+void ka_forget_scoring_close(struct ka_forget_scoring *s);
 
 /* model: a directory, delta or adapter of this base. *out: {"params", "trained_params" (elements of
  * the tensors that differ from the base's; null where dtypes differ), "seconds", "measures",
  * "scores"}; a new reference. */
-ka_status ka_scoring_model(struct ka_scoring *s, const char *model, json_t **out);
+ka_status ka_forget_scoring_model(struct ka_forget_scoring *s, const char *model, json_t **out);
 
 #endif

@@ -26,19 +26,19 @@ static const struct { /* by KA_TEST_... */
 } tests[KA_N_TESTS] = {{"learned", 1}, {"forgot", -1}, {"area", 1}};
 
 struct pairing {
-  const struct ka_series *a, *b;
-  json_t *out;                        /* of a, in the list of series */
-  struct ka_difference d[KA_N_TESTS]; /* a - b */
-  double p[KA_N_TESTS];               /* adjusted */
+  const struct ka_forget_series *a, *b;
+  json_t *out;                             /* of a, in the list of series */
+  struct ka_eval_difference d[KA_N_TESTS]; /* a - b */
+  double p[KA_N_TESTS];                    /* adjusted */
 };
 
-static double figure_of(const struct ka_series *s, int test, int64_t run) {
+static double figure_of(const struct ka_forget_series *s, int test, int64_t run) {
   if (test == KA_TEST_AREA) return s->areas[run];
   return ka_run_figure(s->cells[s->best].runs[run],
                        test == KA_TEST_LEARNED ? KA_FIGURE_LEARNED : KA_FIGURE_FORGOT);
 }
 
-static double mean_over_draws(const struct ka_series *s, int test, int64_t seed) {
+static double mean_over_draws(const struct ka_forget_series *s, int test, int64_t seed) {
   double sum = 0;
   for (int64_t r = 0; r < s->n_draws; r++) sum += figure_of(s, test, r * s->n_seeds + seed);
   return sum / (double)s->n_draws;
@@ -46,12 +46,13 @@ static double mean_over_draws(const struct ka_series *s, int test, int64_t seed)
 
 /* a - b over the seeds that both have and the draws of b, or of a when b has but one; the other's
  * draws are averaged. */
-static struct ka_difference difference(struct ka_comparison *c, const struct ka_series *a,
-                                       const struct ka_series *b, int test) {
+static struct ka_eval_difference difference(struct ka_forget_comparison *c,
+                                            const struct ka_forget_series *a,
+                                            const struct ka_forget_series *b, int test) {
   double sign = 1;
   int64_t n = 0;
   if (b->n_draws == 1) {
-    const struct ka_series *swap = a;
+    const struct ka_forget_series *swap = a;
     a = b;
     b = swap;
     sign = -1;
@@ -62,11 +63,11 @@ static struct ka_difference difference(struct ka_comparison *c, const struct ka_
         if (a->seeds[s] == b->seeds[t])
           c->scratch[n++] =
               sign * (mean_over_draws(a, test, s) - figure_of(b, test, r * b->n_seeds + t));
-  if (n == 0) return (struct ka_difference){NAN, NAN, NAN, NAN, NAN, NAN};
-  return ka_difference_of(c->scratch, b->n_draws, n / b->n_draws);
+  if (n == 0) return (struct ka_eval_difference){NAN, NAN, NAN, NAN, NAN, NAN};
+  return ka_eval_difference_of(c->scratch, b->n_draws, n / b->n_draws);
 }
 
-static json_t *difference_json(const struct ka_difference *d, double p) {
+static json_t *difference_json(const struct ka_eval_difference *d, double p) {
   return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "mean", ka_json_real(d->mean), "se",
                    ka_json_real(d->se), "df", ka_json_real(d->df), "low", ka_json_real(d->low),
                    "high", ka_json_real(d->high), "p", ka_json_real(d->p), "p_adjusted",
@@ -74,13 +75,14 @@ static json_t *difference_json(const struct ka_difference *d, double p) {
 }
 
 /* +1: significantly better, -1: worse, 0: neither; by p-values that are adjusted or not. */
-static int sign_of(const struct ka_comparison *c, const struct pairing *x, int test, double p) {
+static int sign_of(const struct ka_forget_comparison *c, const struct pairing *x, int test,
+                   double p) {
   if (!(p < c->options->level)) return 0;
   return (x->d[test].mean > 0 ? 1 : -1) * tests[test].good;
 }
 
 /* What is gained must stand after correction; that nothing was paid for it, already before. */
-static const char *word_of(const struct ka_comparison *c, const struct pairing *x) {
+static const char *word_of(const struct ka_forget_comparison *c, const struct pairing *x) {
   if (isnan(x->d[KA_TEST_LEARNED].se) || isnan(x->d[KA_TEST_FORGOT].se)) return "unknown";
   int sure[KA_N_TESTS], seems[KA_N_TESTS];
   for (int t = 0; t < KA_N_TESTS; t++) {
@@ -119,20 +121,21 @@ static const char *why_unknown(const struct pairing *x) {
 
 /* "learned 1.20 points more"; nothing of what is not known. */
 static ka_status clause(struct ka_ctx *ctx, struct ka_str *out, const char *before,
-                        const struct ka_difference *d) {
+                        const struct ka_eval_difference *d) {
   if (isnan(d->mean)) return KA_STATUS_OK;
   return ka_str_printf(ctx, out, "%s %.2f points %s", before, 100 * fabs(d->mean),
                        d->mean < 0 ? "less" : "more");
 }
 
-static ka_status interval(struct ka_ctx *ctx, struct ka_str *out, const struct ka_difference *d) {
+static ka_status interval(struct ka_ctx *ctx, struct ka_str *out,
+                          const struct ka_eval_difference *d) {
   if (isnan(d->se)) return KA_STATUS_OK;
   return ka_str_printf(ctx, out, " [%+.2f, %+.2f]", 100 * d->low, 100 * d->high);
 }
 
 static ka_status sentence(struct ka_ctx *ctx, struct ka_str *out, const struct pairing *x,
                           const char *word, const char *control) {
-  const struct ka_difference *l = &x->d[KA_TEST_LEARNED], *f = &x->d[KA_TEST_FORGOT];
+  const struct ka_eval_difference *l = &x->d[KA_TEST_LEARNED], *f = &x->d[KA_TEST_FORGOT];
   double part = x->a->trained / x->a->params;
   KA_TRY(ka_str_puts(ctx, out, x->a->method));
   if (isfinite(part)) KA_TRY(ka_str_printf(ctx, out, " (%.1f %% of the parameters)", 100 * part));
@@ -156,10 +159,11 @@ static ka_status append(struct ka_ctx *ctx, json_t *list, struct ka_str *text) {
 
 /* --- against the control ----------------------------------------------------- */
 
-static const struct ka_series *series_of(const struct ka_comparison *c, const char *method,
-                                         double budget, bool any_budget) {
+static const struct ka_forget_series *series_of(const struct ka_forget_comparison *c,
+                                                const char *method, double budget,
+                                                bool any_budget) {
   for (int64_t i = 0; i < c->n_series; i++) {
-    const struct ka_series *s = &c->series[i];
+    const struct ka_forget_series *s = &c->series[i];
     bool same = s->budget == budget || (isnan(s->budget) && isnan(budget));
     if (strcmp(s->method, method) == 0 && (any_budget || same)) return s;
   }
@@ -167,11 +171,11 @@ static const struct ka_series *series_of(const struct ka_comparison *c, const ch
 }
 
 /* All methods that have a control at their budget. */
-static int64_t pair_up(struct ka_comparison *c, json_t *list, struct pairing *x) {
+static int64_t pair_up(struct ka_forget_comparison *c, json_t *list, struct pairing *x) {
   int64_t n = 0;
   for (int64_t i = 0; i < c->n_series; i++) {
-    const struct ka_series *a = &c->series[i];
-    const struct ka_series *b = series_of(c, c->options->control, a->budget, false);
+    const struct ka_forget_series *a = &c->series[i];
+    const struct ka_forget_series *b = series_of(c, c->options->control, a->budget, false);
     if (!b || a == b || a->best < 0 || b->best < 0) continue;
     x[n] = (struct pairing){.a = a, .b = b, .out = json_array_get(list, (size_t)i)};
     for (int t = 0; t < KA_N_TESTS; t++) x[n].d[t] = difference(c, a, b, t);
@@ -181,21 +185,21 @@ static int64_t pair_up(struct ka_comparison *c, json_t *list, struct pairing *x)
 }
 
 /* Holm's correction, over one budget at a time. */
-static void adjust(struct ka_comparison *c, struct pairing *x, int64_t n) {
+static void adjust(struct ka_forget_comparison *c, struct pairing *x, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
     int64_t m = 0, first = 0;
     while (first < i && x[first].b != x[i].b) first++;
     if (first < i) continue; /* of a budget that is done */
     for (int64_t k = i; k < n; k++)
       for (int t = 0; t < KA_N_TESTS && x[k].b == x[i].b; t++) c->scratch[m++] = x[k].d[t].p;
-    ka_holm(c->scratch, m);
+    ka_eval_holm(c->scratch, m);
     m = 0;
     for (int64_t k = i; k < n; k++)
       for (int t = 0; t < KA_N_TESTS && x[k].b == x[i].b; t++) x[k].p[t] = c->scratch[m++];
   }
 }
 
-static ka_status against_control(struct ka_comparison *c, json_t *list, json_t *verdict,
+static ka_status against_control(struct ka_forget_comparison *c, json_t *list, json_t *verdict,
                                  struct pairing *x, struct ka_str *text) {
   struct ka_ctx *ctx = c->arena.ctx;
   int64_t n = pair_up(c, list, x);
@@ -222,9 +226,10 @@ static ka_status against_control(struct ka_comparison *c, json_t *list, json_t *
 /* --- against the baseline ---------------------------------------------------- */
 
 static ka_status baseline_sentence(struct ka_ctx *ctx, struct ka_str *out, const char *baseline,
-                                   const char *method, const struct ka_difference d[KA_N_TESTS]) {
-  const struct ka_difference *l = &d[KA_TEST_LEARNED], *f = &d[KA_TEST_FORGOT];
-  const struct ka_difference *area = &d[KA_TEST_AREA];
+                                   const char *method,
+                                   const struct ka_eval_difference d[KA_N_TESTS]) {
+  const struct ka_eval_difference *l = &d[KA_TEST_LEARNED], *f = &d[KA_TEST_FORGOT];
+  const struct ka_eval_difference *area = &d[KA_TEST_AREA];
   KA_TRY(ka_str_printf(ctx, out, "Against %s: %s", baseline, method));
   if (isnan(l->mean)) return ka_str_puts(ctx, out, " has no seed in common with it.");
   KA_TRY(clause(ctx, out, " learned", l));
@@ -237,15 +242,15 @@ static ka_status baseline_sentence(struct ka_ctx *ctx, struct ka_str *out, const
   return ka_str_puts(ctx, out, ".");
 }
 
-static ka_status against_baseline(struct ka_comparison *c, json_t *list, json_t *verdict,
+static ka_status against_baseline(struct ka_forget_comparison *c, json_t *list, json_t *verdict,
                                   struct ka_str *text) {
   struct ka_ctx *ctx = c->arena.ctx;
-  const struct ka_series *b = series_of(c, c->options->baseline, NAN, true);
+  const struct ka_forget_series *b = series_of(c, c->options->baseline, NAN, true);
   for (int64_t i = 0; i < c->n_series && b && b->best >= 0; i++) {
-    const struct ka_series *a = &c->series[i];
+    const struct ka_forget_series *a = &c->series[i];
     if (a == b || a->best < 0) continue;
     json_t *row = json_object();
-    struct ka_difference d[KA_N_TESTS];
+    struct ka_eval_difference d[KA_N_TESTS];
     for (int t = 0; t < KA_N_TESTS; t++) {
       d[t] = difference(c, a, b, t);
       json_object_set_new(row, tests[t].name, difference_json(&d[t], d[t].p));
@@ -260,12 +265,12 @@ static ka_status against_baseline(struct ka_comparison *c, json_t *list, json_t 
 }
 
 /* What keeps the words from being the last ones. */
-static ka_status cautions(struct ka_comparison *c, json_t *verdict, struct ka_str *text) {
+static ka_status cautions(struct ka_forget_comparison *c, json_t *verdict, struct ka_str *text) {
   struct ka_ctx *ctx = c->arena.ctx;
   for (int i = 0; i < 2; i++) {
     const char *comma = "";
     for (int64_t k = 0; k < c->n_series; k++) {
-      const struct ka_series *s = &c->series[k];
+      const struct ka_forget_series *s = &c->series[k];
       if (i == 0 ? !s->edge || s->best < 0 : s->best >= 0) continue;
       KA_TRY(ka_str_printf(ctx, text, "%s%s", comma, s->method));
       comma = ", ";
@@ -281,7 +286,7 @@ static ka_status cautions(struct ka_comparison *c, json_t *verdict, struct ka_st
   return KA_STATUS_OK;
 }
 
-ka_status ka_verdict(struct ka_comparison *c, json_t *out) {
+ka_status ka_forget_verdict(struct ka_forget_comparison *c, json_t *out) {
   struct ka_ctx *ctx = c->arena.ctx;
   json_t *list = json_object_get(out, "series"), *verdict = json_array();
   struct ka_str text = {0};

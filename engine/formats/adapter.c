@@ -196,8 +196,8 @@ static ka_status merge_bias(struct merge *m, const char *module, const struct ka
     return bad(m, b, KA_E_INPUT, "does not fit the base's bias");
   KA_TRY(make_own(m, to));
   for (int64_t i = 0; i < ka_tensor_elems(&to->t); i++)
-    ka_store(to->t.data, to->t.dtype, i,
-             ka_load(to->t.data, to->t.dtype, i) + scale * ka_load(b->t.data, b->t.dtype, i));
+    ka_data_store(to->t.data, to->t.dtype, i,
+                  ka_load(to->t.data, to->t.dtype, i) + scale * ka_load(b->t.data, b->t.dtype, i));
   return KA_STATUS_OK;
 }
 

@@ -13,12 +13,18 @@
 #include "base/json.h"
 #include "kernels/tensor.h"
 
-enum ka_rope_kind { KA_ROPE_DEFAULT, KA_ROPE_LINEAR, KA_ROPE_LLAMA3, KA_ROPE_YARN, KA_ROPE_OTHER };
+enum ka_hf_rope_kind {
+  KA_ROPE_DEFAULT,
+  KA_ROPE_LINEAR,
+  KA_ROPE_LLAMA3,
+  KA_ROPE_YARN,
+  KA_ROPE_OTHER
+};
 
 /* What transformers' modeling_rope_utils.py computes the frequencies from. A field that the kind
  * does not use is 0, unless a default is said. */
-struct ka_rope_params {
-  enum ka_rope_kind kind;
+struct ka_hf_rope_params {
+  enum ka_hf_rope_kind kind;
   const char *kind_name; /* as in the file; models refuse KA_ROPE_OTHER by this name */
   double theta;          /* default 10000 */
   double factor;         /* linear, llama3, yarn */
@@ -60,10 +66,10 @@ struct ka_hf_config {
   int64_t bos_token_id; /* -1: absent or null */
   int64_t eos_token_ids[KA_MAX_EOS];
   int n_eos;
-  int64_t pad_token_id;             /* -1: absent or null */
-  struct ka_rope_params rope;       /* of all layers, or of the full_attention ones */
-  bool has_rope_local;              /* sliding_attention layers have their own */
-  struct ka_rope_params rope_local; /* equal to rope without */
+  int64_t pad_token_id;                /* -1: absent or null */
+  struct ka_hf_rope_params rope;       /* of all layers, or of the full_attention ones */
+  bool has_rope_local;                 /* sliding_attention layers have their own */
+  struct ka_hf_rope_params rope_local; /* equal to rope without */
 };
 
 /* `path`: config.json or the directory that holds it. KA_E_INPUT with file and key on a missing
@@ -87,14 +93,14 @@ ka_status ka_hf_str_or(struct ka_ctx *ctx, const struct ka_hf_config *c, const c
                        const char *dflt, const char **out);
 
 /* What a file at the top of a model directory is, by its name. */
-enum ka_file_kind {
+enum ka_hf_file_kind {
   KA_FILE_MODEL,         /* config, tokenizer, templates, and everything not known as another */
   KA_FILE_WEIGHTS,       /* safetensors and their index */
   KA_FILE_OTHER_WEIGHTS, /* the same in other formats */
   KA_FILE_SELECTION,     /* selection.json: what was trained */
   KA_FILE_RUN,           /* logs and reports of a training run */
 };
-enum ka_file_kind ka_model_file_kind(const char *name);
+enum ka_hf_file_kind ka_hf_file_kind_of(const char *name);
 
 /* Copies every regular file at the top of base_dir into out_dir, byte for byte, links followed,
  * except safetensors and their index (ka_st_rewrite's), weights in other formats and what an

@@ -9,7 +9,7 @@
 
 static const struct {
   const char *name;
-  enum ka_rope_kind kind;
+  enum ka_hf_rope_kind kind;
 } kinds[] = {{"default", KA_ROPE_DEFAULT},
              {"linear", KA_ROPE_LINEAR},
              {"llama3", KA_ROPE_LLAMA3},
@@ -53,7 +53,7 @@ static ka_status need(struct ka_ctx *ctx, const struct source *s, const char *ki
 }
 
 static ka_status read_original(struct ka_ctx *ctx, const struct source *s,
-                               struct ka_rope_params *r) {
+                               struct ka_hf_rope_params *r) {
   static const char *const key = "original_max_position_embeddings";
   double dflt = (double)s->c->max_position_embeddings;
   if (s->top_level && ka_hf_get(s->c, key))
@@ -61,7 +61,8 @@ static ka_status read_original(struct ka_ctx *ctx, const struct source *s,
   return number(ctx, s, key, dflt, &r->original_max_position_embeddings);
 }
 
-static ka_status read_yarn(struct ka_ctx *ctx, const struct source *s, struct ka_rope_params *r) {
+static ka_status read_yarn(struct ka_ctx *ctx, const struct source *s,
+                           struct ka_hf_rope_params *r) {
   KA_TRY(read_original(ctx, s, r));
   double ratio = (double)s->c->max_position_embeddings / r->original_max_position_embeddings;
   if (json_is_null(json_object_get(s->obj, "factor")))
@@ -76,7 +77,8 @@ static ka_status read_yarn(struct ka_ctx *ctx, const struct source *s, struct ka
   return ka_json_bool_or(ctx, s->what, s->obj, "truncate", true, &r->truncate);
 }
 
-static ka_status read_llama3(struct ka_ctx *ctx, const struct source *s, struct ka_rope_params *r) {
+static ka_status read_llama3(struct ka_ctx *ctx, const struct source *s,
+                             struct ka_hf_rope_params *r) {
   KA_TRY(need(ctx, s, "llama3", "factor", &r->factor));
   KA_TRY(need(ctx, s, "llama3", "low_freq_factor", &r->low_freq_factor));
   KA_TRY(need(ctx, s, "llama3", "high_freq_factor", &r->high_freq_factor));
@@ -87,9 +89,9 @@ static ka_status read_llama3(struct ka_ctx *ctx, const struct source *s, struct 
   return read_original(ctx, s, r);
 }
 
-static ka_status read_one(struct ka_ctx *ctx, const struct source *s, struct ka_rope_params *r) {
+static ka_status read_one(struct ka_ctx *ctx, const struct source *s, struct ka_hf_rope_params *r) {
   double theta = 0, partial = 0;
-  *r = (struct ka_rope_params){.kind_name = "default", .truncate = true};
+  *r = (struct ka_hf_rope_params){.kind_name = "default", .truncate = true};
   KA_TRY(top_number(ctx, s->c, "rope_theta", 10000, &theta));
   KA_TRY(top_number(ctx, s->c, "partial_rotary_factor", 1, &partial));
   KA_TRY(number(ctx, s, "rope_theta", theta, &r->theta));
@@ -157,9 +159,10 @@ ka_status ka_hf_config_rope(struct ka_ctx *ctx, struct ka_hf_config *c) {
   KA_TRY(top_number(ctx, c, "rope_local_base_freq", 0, &local_theta));
   if (local_theta == 0) return KA_STATUS_OK;
   c->has_rope_local = true;
-  c->rope_local = (struct ka_rope_params){.kind_name = "default",
-                                          .theta = local_theta,
-                                          .truncate = true,
-                                          .partial_rotary_factor = c->rope.partial_rotary_factor};
+  c->rope_local =
+      (struct ka_hf_rope_params){.kind_name = "default",
+                                 .theta = local_theta,
+                                 .truncate = true,
+                                 .partial_rotary_factor = c->rope.partial_rotary_factor};
   return KA_STATUS_OK;
 }

@@ -35,7 +35,7 @@ struct ka_delta_options {
 };
 
 /* Half-open ranges [at[2i], at[2i+1]), ascending, none empty, none touching. */
-struct ka_ranges {
+struct ka_delta_ranges {
   int64_t n, total; /* ranges; numbers in all of them */
   const int64_t *at;
 };
@@ -45,8 +45,8 @@ struct ka_delta_tensor {
   const struct ka_st_entry *entry;   /* in layout: name, dtype, shape */
   const struct ka_st_entry *payload; /* in file */
   bool part, packed;
-  int64_t n_rows, n_cols;      /* its matrix: all leading dimensions x the last */
-  struct ka_ranges rows, cols; /* of a part */
+  int64_t n_rows, n_cols;            /* its matrix: all leading dimensions x the last */
+  struct ka_delta_ranges rows, cols; /* of a part */
 };
 
 enum ka_delta_from { KA_DELTA_BASE, KA_DELTA_STORED, KA_DELTA_TENSORS };

@@ -6,14 +6,14 @@
 
 /* Marks as ranges, in the arena. A mark is any of `width` neighbouring bytes not zero. */
 static ka_status to_ranges(struct ka_arena *arena, const unsigned char *marks, int64_t n,
-                           size_t width, struct ka_ranges *out) {
+                           size_t width, struct ka_delta_ranges *out) {
   struct ka_ctx *ctx = arena->ctx;
   static const unsigned char zeros[8];
   void *memory = NULL;
   int64_t *at = NULL;
   for (int pass = 0; pass < 2; pass++) { /* counts, then writes */
     bool inside = false;
-    *out = (struct ka_ranges){0};
+    *out = (struct ka_delta_ranges){0};
     for (int64_t i = 0; i <= n; i++) {
       bool mark = i < n && memcmp(marks + (size_t)i * width, zeros, width) != 0;
       if (mark != inside && pass == 1) at[2 * out->n + inside] = i;

@@ -20,7 +20,8 @@ void ka_delta_matrix(const struct ka_st_entry *e, int64_t *n_rows, int64_t *n_co
 
 /* The one walk over a part: `whole` is the matrix, `packed` the elements one after the other. */
 static void walk(unsigned char *whole, unsigned char *packed, bool gather, int64_t n_cols,
-                 size_t width, const struct ka_ranges *rows, const struct ka_ranges *cols) {
+                 size_t width, const struct ka_delta_ranges *rows,
+                 const struct ka_delta_ranges *cols) {
   for (int64_t i = 0; i < rows->n; i++)
     for (int64_t r = rows->at[2 * i]; r < rows->at[2 * i + 1]; r++)
       for (int64_t j = 0; j < cols->n; j++) {
@@ -32,12 +33,12 @@ static void walk(unsigned char *whole, unsigned char *packed, bool gather, int64
 }
 
 void ka_delta_gather(unsigned char *out, const unsigned char *from, int64_t n_cols, size_t width,
-                     const struct ka_ranges *rows, const struct ka_ranges *cols) {
+                     const struct ka_delta_ranges *rows, const struct ka_delta_ranges *cols) {
   walk((unsigned char *)(uintptr_t)from, out, true, n_cols, width, rows, cols);
 }
 
 void ka_delta_scatter(unsigned char *to, const unsigned char *in, int64_t n_cols, size_t width,
-                      const struct ka_ranges *rows, const struct ka_ranges *cols) {
+                      const struct ka_delta_ranges *rows, const struct ka_delta_ranges *cols) {
   walk(to, (unsigned char *)(uintptr_t)in, false, n_cols, width, rows, cols);
 }
 

@@ -30,9 +30,9 @@ void ka_delta_matrix(const struct ka_st_entry *e, int64_t *n_rows, int64_t *n_co
 
 /* out = the elements of rows x cols of the matrix at `from`, in order; and the way back. */
 void ka_delta_gather(unsigned char *out, const unsigned char *from, int64_t n_cols, size_t width,
-                     const struct ka_ranges *rows, const struct ka_ranges *cols);
+                     const struct ka_delta_ranges *rows, const struct ka_delta_ranges *cols);
 void ka_delta_scatter(unsigned char *to, const unsigned char *in, int64_t n_cols, size_t width,
-                      const struct ka_ranges *rows, const struct ka_ranges *cols);
+                      const struct ka_delta_ranges *rows, const struct ka_delta_ranges *cols);
 
 void ka_delta_hex(char out[KA_HASH_TEXT], XXH128_hash_t hash);
 /* hex [n_entries]: of every tensor XXH3-128 of its bytes, the seed being XXH3-64 of the text

@@ -140,7 +140,7 @@ static ka_status read_files(struct ka_ctx *ctx, struct ka_delta *d) {
  */
 static ka_status read_ranges(struct ka_ctx *ctx, struct ka_delta *d, const json_t *row,
                              const char *where, const char *key, int64_t limit,
-                             struct ka_ranges *out) {
+                             struct ka_delta_ranges *out) {
   const json_t *list = NULL;
   void *memory = NULL;
   KA_TRY(member(ctx, d, row, where, key, JSON_ARRAY, &list));

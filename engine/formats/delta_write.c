@@ -54,7 +54,7 @@ static ka_status hash_base(struct export *x) {
 }
 
 static ka_status put_ranges(struct export *x, json_t *row, const char *key,
-                            const struct ka_ranges *r) {
+                            const struct ka_delta_ranges *r) {
   struct ka_ctx *ctx = x->ctx;
   json_t *list = json_array();
   KA_TRY(ka_json_set(x->ctx, row, key, list));
@@ -114,7 +114,7 @@ static ka_status list_files(struct export *x) {
     struct stat info;
     KA_TRY_GOTO(ka_path_join(&x->arena, &path, x->tuned_dir, names[i]), out);
     if (stat(path, &info) != 0 || !S_ISREG(info.st_mode)) continue;
-    enum ka_file_kind kind = ka_model_file_kind(names[i]);
+    enum ka_hf_file_kind kind = ka_hf_file_kind_of(names[i]);
     bool own = kind == KA_FILE_MODEL || kind == KA_FILE_SELECTION ||
                (x->tuned.index_path && strcmp(names[i], ka_path_base(x->tuned.index_path)) == 0);
     for (int64_t s = 0; s < x->tuned.n_shards; s++)

@@ -13,7 +13,7 @@
  * run. */
 static const struct {
   const char *pattern;
-  enum ka_file_kind kind;
+  enum ka_hf_file_kind kind;
 } kinds[] = {{"*.safetensors", KA_FILE_WEIGHTS},
              {"*.safetensors.index.json", KA_FILE_WEIGHTS},
              {"pytorch_model*.bin", KA_FILE_OTHER_WEIGHTS},
@@ -36,7 +36,7 @@ static const struct {
              {"events.out.tfevents.*", KA_FILE_RUN},
              {"*.tmp.*", KA_FILE_RUN}};
 
-enum ka_file_kind ka_model_file_kind(const char *name) {
+enum ka_hf_file_kind ka_hf_file_kind_of(const char *name) {
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
     if (fnmatch(kinds[i].pattern, name, 0) == 0) return kinds[i].kind;
   return KA_FILE_MODEL;
@@ -56,7 +56,7 @@ static ka_status carry_all(struct ka_ctx *ctx, struct ka_arena *a, const char *b
     struct stat info;
     KA_TRY(ka_path_join(a, &from, base_dir, names[i]));
     KA_TRY(ka_path_join(a, &to, out_dir, names[i]));
-    enum ka_file_kind kind = ka_model_file_kind(names[i]);
+    enum ka_hf_file_kind kind = ka_hf_file_kind_of(names[i]);
     if (stat(from, &info) != 0 || !S_ISREG(info.st_mode) || kind == KA_FILE_WEIGHTS) continue;
     if (kind == KA_FILE_MODEL)
       KA_TRY(ka_copy_file(ctx, from, to));

@@ -56,7 +56,7 @@ static ka_status view_delta(struct ka_model_source *s, const struct ka_delta *d,
   KA_TRY(make_view(s));
   for (int64_t i = 0; i < d->n_files; i++) {
     const struct ka_delta_file *f = &d->files[i];
-    if (ka_model_file_kind(f->name) != KA_FILE_MODEL) continue;
+    if (ka_hf_file_kind_of(f->name) != KA_FILE_MODEL) continue;
     if (f->from == KA_DELTA_STORED)
       KA_TRY(write_file(s, f->name, d->file.shards[0].map.data + f->payload->offset_bytes,
                         f->n_bytes));
@@ -129,7 +129,7 @@ static ka_status link_all(struct ka_model_source *s, const char *dir, const char
   KA_TRY(ka_list_dir(&s->arena, dir, &names, &n));
   for (int64_t i = 0; i < n; i++) {
     struct stat info;
-    bool skip = ka_model_file_kind(names[i]) != KA_FILE_MODEL;
+    bool skip = ka_hf_file_kind_of(names[i]) != KA_FILE_MODEL;
     for (int k = 0; except[k]; k++) skip = skip || strcmp(names[i], except[k]) == 0;
     KA_TRY(ka_path_join(&s->arena, &path, dir, names[i]));
     if (!skip && stat(path, &info) == 0 && S_ISREG(info.st_mode))

@@ -55,7 +55,7 @@ static ka_status walk(struct ka_key_reader *r, struct ka_job *job, const char *p
     void *field = (char *)*object + k->offset;
     at += n + 1;
     if (k->list) {
-      const struct ka_texts *list = field;
+      const struct ka_key_texts *list = field;
       const char *index;
       int64_t i = -1;
       n = strcspn(at, ".");
@@ -139,7 +139,7 @@ static ka_status finish_selection(struct ka_key_reader *r, struct ka_job_selecti
   void *list;
   KA_TRY(ka_arena_alloc_n(&r->file->arena, &list, 2, sizeof *usual, "exclude"));
   memcpy(list, usual, sizeof usual);
-  s->exclude = (struct ka_texts){list, 2};
+  s->exclude = (struct ka_key_texts){list, 2};
   return KA_STATUS_OK;
 }
 

@@ -283,7 +283,7 @@ static ka_status read_list(struct ka_key_reader *r, const struct ka_key *key,
     }
     KA_TRY(read_one(r, key, items[i], item, at));
   }
-  *(struct ka_texts *)field = (struct ka_texts){list, n};
+  *(struct ka_key_texts *)field = (struct ka_key_texts){list, n};
   return KA_STATUS_OK;
 }
 
@@ -300,7 +300,7 @@ ka_status ka_key_set_default(struct ka_key_reader *r, const struct ka_key *key, 
       [KA_KEY_NUM] = sizeof(double),          [KA_KEY_COUNT] = sizeof(int64_t),
       [KA_KEY_TEXT] = sizeof(const char *),   [KA_KEY_PATH] = sizeof(const char *),
       [KA_KEY_CHOICE] = sizeof(const char *), [KA_KEY_ANY] = sizeof(const struct ka_yaml *)};
-  memset(field, 0, key->list ? sizeof(struct ka_texts) : sizes[key->kind]);
+  memset(field, 0, key->list ? sizeof(struct ka_key_texts) : sizes[key->kind]);
   if (!key->dflt || !*key->dflt) return KA_STATUS_OK;
   struct ka_yaml v = {
       .kind = KA_YAML_SCALAR, .file = r->file->path, .text = key->dflt, .plain = true};

@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/json.h"
 
-struct ka_texts {
+struct ka_key_texts {
   const char **items;
   int64_t n;
 };
@@ -51,10 +51,10 @@ struct ka_key {
 #define KA_KEY_C_PATH const char *
 #define KA_KEY_C_NEWPATH const char *
 #define KA_KEY_C_CHOICE const char *
-#define KA_KEY_C_TEXTS struct ka_texts
-#define KA_KEY_C_PATHS struct ka_texts
-#define KA_KEY_C_REGEXES struct ka_texts
-#define KA_KEY_C_CHOICES struct ka_texts
+#define KA_KEY_C_TEXTS struct ka_key_texts
+#define KA_KEY_C_PATHS struct ka_key_texts
+#define KA_KEY_C_REGEXES struct ka_key_texts
+#define KA_KEY_C_CHOICES struct ka_key_texts
 #define KA_KEY_C_ANY const struct ka_yaml *
 #define KA_KEY_T_BOOL KA_KEY_BOOL, false, false, false, 0
 #define KA_KEY_T_INT KA_KEY_INT, false, false, false, 0
@@ -106,7 +106,7 @@ ka_status ka_key_doc_aliases(struct ka_ctx *ctx, struct ka_str *out, const struc
 struct ka_key_file {
   const char *path;
   struct ka_arena arena;
-  struct ka_texts problems; /* "job.yaml:3:5: unknown key ...", in the order of the file */
+  struct ka_key_texts problems; /* "job.yaml:3:5: unknown key ...", in the order of the file */
   int64_t cap_problems;
   struct ka_key_place {
     const char *key;   /* "selection.count", "datasets.0.path" */

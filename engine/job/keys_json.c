@@ -29,7 +29,7 @@ static json_t *entry_of(const struct ka_key_table *t, const struct ka_key *k, co
 }
 
 static json_t *list_of(const struct ka_key_table *t, const struct ka_key *k, const void *field) {
-  const struct ka_texts *list = field; /* or of objects: {items, n} too */
+  const struct ka_key_texts *list = field; /* or of objects: {items, n} too */
   size_t size = k->kind == KA_KEY_OBJECT ? t->scopes[k->child].size : sizeof(const char *);
   json_t *out = json_array();
   for (int64_t i = 0; i < list->n; i++)

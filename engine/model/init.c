@@ -19,12 +19,12 @@ static void fill(struct ka_tensor *t, const char *name, enum ka_role role, doubl
   int64_t n = ka_tensor_elems(t);
   uint64_t stream = ka_rng_stream(name);
   if (t->n_dim == 1) {
-    for (int64_t i = 0; i < n; i++) ka_store(t->data, t->dtype, i, is_norm(role) ? 1 : 0);
+    for (int64_t i = 0; i < n; i++) ka_data_store(t->data, t->dtype, i, is_norm(role) ? 1 : 0);
     return;
   }
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < n; i++)
-    ka_store(t->data, t->dtype, i, std * ka_rng_normal(seed, stream, (uint64_t)i));
+    ka_data_store(t->data, t->dtype, i, std * ka_rng_normal(seed, stream, (uint64_t)i));
 }
 
 static ka_status make_tensors(struct ka_arena *arena, const struct ka_family *family,

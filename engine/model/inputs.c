@@ -85,7 +85,7 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, doubl
   b->batch_B = B;
   b->batch_T = T;
   KA_TRY(list_rows(m, batch, &documents));
-  ka_store(b->host.scale, ka_wide(m), 0, grad_scale);
+  ka_data_store(b->host.scale, ka_wide(m), 0, grad_scale);
   const int32_t *ids = batch->input_ids, *pos = batch->position, *doc_start = batch->doc_start;
   if (m->dev->backend->separate) {
     memcpy(b->host.ids, ids, (size_t)N * sizeof *ids);

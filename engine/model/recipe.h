@@ -56,7 +56,7 @@ struct ka_recipe {
   enum ka_act act;
   double attn_scale; /* 1/sqrt(D) for most */
   int64_t *window;   /* [L] sliding window of each layer, 0: full */
-  struct ka_rope_params rope;
+  struct ka_hf_rope_params rope;
 };
 
 #endif

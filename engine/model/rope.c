@@ -8,17 +8,17 @@
 
 static const double two_pi = 6.283185307179586;
 
-int64_t ka_rope_channels(const struct ka_rope_params *p, int64_t D) {
+int64_t ka_rope_channels(const struct ka_hf_rope_params *p, int64_t D) {
   return (int64_t)((double)D * p->partial_rotary_factor);
 }
 
 /* theta^(2i/R): the power is taken in double and rounded once. */
-static float position_frequency(const struct ka_rope_params *p, int64_t R, int64_t i) {
+static float position_frequency(const struct ka_hf_rope_params *p, int64_t R, int64_t i) {
   float exponent = (float)(2 * i) / (float)R;
   return (float)pow((double)(float)p->theta, (double)exponent);
 }
 
-static float llama3(const struct ka_rope_params *p, float inv_freq) {
+static float llama3(const struct ka_hf_rope_params *p, float inv_freq) {
   float length = (float)p->original_max_position_embeddings;
   double low = p->original_max_position_embeddings / p->low_freq_factor;
   double high = p->original_max_position_embeddings / p->high_freq_factor;
@@ -30,12 +30,12 @@ static float llama3(const struct ka_rope_params *p, float inv_freq) {
   return (1 - smooth) * scaled / (float)p->factor + smooth * scaled;
 }
 
-static double correction_dim(const struct ka_rope_params *p, int64_t R, double rotations) {
+static double correction_dim(const struct ka_hf_rope_params *p, int64_t R, double rotations) {
   return ((double)R * log(p->original_max_position_embeddings / (rotations * two_pi))) /
          (2 * log(p->theta));
 }
 
-static void yarn(const struct ka_rope_params *p, int64_t R, float *inv_freq) {
+static void yarn(const struct ka_hf_rope_params *p, int64_t R, float *inv_freq) {
   double low = correction_dim(p, R, p->beta_fast), high = correction_dim(p, R, p->beta_slow);
   if (p->truncate) {
     low = floor(low);
@@ -57,14 +57,14 @@ static double yarn_mscale(double scale, double mscale) {
   return scale <= 1 ? 1.0 : 0.1 * mscale * log(scale) + 1.0;
 }
 
-static double yarn_attention_factor(const struct ka_rope_params *p) {
+static double yarn_attention_factor(const struct ka_hf_rope_params *p) {
   if (p->attention_factor != 0) return p->attention_factor;
   if (p->mscale != 0 && p->mscale_all_dim != 0)
     return yarn_mscale(p->factor, p->mscale) / yarn_mscale(p->factor, p->mscale_all_dim);
   return yarn_mscale(p->factor, 1);
 }
 
-void ka_rope_frequencies(const struct ka_rope_params *p, int64_t R, float *inv_freq,
+void ka_rope_frequencies(const struct ka_hf_rope_params *p, int64_t R, float *inv_freq,
                          float *attention_factor) {
   *attention_factor = 1;
   if (p->kind == KA_ROPE_YARN) {
@@ -79,7 +79,7 @@ void ka_rope_frequencies(const struct ka_rope_params *p, int64_t R, float *inv_f
   }
 }
 
-void ka_rope_table(const struct ka_rope_params *p, int64_t R, int64_t P, float *cos_out,
+void ka_rope_table(const struct ka_hf_rope_params *p, int64_t R, int64_t P, float *cos_out,
                    float *sin_out) {
   float factor, *inv_freq = cos_out; /* the first row is made last: position 0 needs no frequency */
   int64_t half = R / 2;

@@ -7,14 +7,14 @@
 #include "engine/formats/config.h"
 
 /* Channels of a head of D that rotate. */
-int64_t ka_rope_channels(const struct ka_rope_params *p, int64_t D);
+int64_t ka_rope_channels(const struct ka_hf_rope_params *p, int64_t D);
 
 /* inv_freq [R/2] f32 and the factor on cos and sin (1 but for yarn). */
-void ka_rope_frequencies(const struct ka_rope_params *p, int64_t R, float *inv_freq,
+void ka_rope_frequencies(const struct ka_hf_rope_params *p, int64_t R, float *inv_freq,
                          float *attention_factor);
 
 /* cos, sin [P,R/2] f32 with the factor in. */
-void ka_rope_table(const struct ka_rope_params *p, int64_t R, int64_t P, float *cos_out,
+void ka_rope_table(const struct ka_hf_rope_params *p, int64_t R, int64_t P, float *cos_out,
                    float *sin_out);
 
 #endif

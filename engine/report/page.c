@@ -48,7 +48,7 @@ static const char style[] =
     "pre{margin:0;font:13px/1.5 ui-monospace,monospace;white-space:pre-wrap;"
     "overflow-wrap:anywhere}\n";
 
-ka_status ka_html_escape(struct ka_ctx *ctx, struct ka_str *out, const char *text) {
+ka_status ka_report_html_escape(struct ka_ctx *ctx, struct ka_str *out, const char *text) {
   for (; *text; text++) {
     const char *e = *text == '&'   ? "&amp;"
                     : *text == '<' ? "&lt;"
@@ -81,7 +81,7 @@ static void md(struct ka_page *p, const char *raw) {
   if (ok(p)) p->st = ka_str_puts(p->ctx, &p->md, raw);
 }
 static void both(struct ka_page *p, const char *text) {
-  if (ok(p)) p->st = ka_html_escape(p->ctx, &p->html, text);
+  if (ok(p)) p->st = ka_report_html_escape(p->ctx, &p->html, text);
   if (ok(p)) p->st = md_escape(p->ctx, &p->md, text);
 }
 
@@ -103,7 +103,7 @@ void ka_page_begin(struct ka_ctx *ctx, struct ka_page *p, const char *title, con
   html(p,
        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" "
        "content=\"width=device-width,initial-scale=1\">\n<title>");
-  if (ok(p)) p->st = ka_html_escape(ctx, &p->html, title);
+  if (ok(p)) p->st = ka_report_html_escape(ctx, &p->html, title);
   html(p, "</title>\n<style>\n");
   html(p, style);
   html(p, "</style></head>\n<body><main>\n<h1>");
@@ -149,7 +149,7 @@ void ka_page_text(struct ka_page *p, const char *kind, const char *fmt, ...) {
 
 void ka_page_code(struct ka_page *p, const char *text) {
   html(p, "<div class=\"card\"><pre>");
-  if (ok(p)) p->st = ka_html_escape(p->ctx, &p->html, text);
+  if (ok(p)) p->st = ka_report_html_escape(p->ctx, &p->html, text);
   html(p, "</pre></div>\n");
   md(p, "\n```\n");
   md(p, text);
@@ -215,7 +215,7 @@ static void legend(struct ka_page *p, const char *const *names, int n) {
     if (ok(p))
       p->st = ka_str_printf(p->ctx, &p->html, "<li><i style=\"background:var(--s%d)\"></i>",
                             i % KA_PAGE_COLOURS);
-    if (ok(p)) p->st = ka_html_escape(p->ctx, &p->html, names[i]);
+    if (ok(p)) p->st = ka_report_html_escape(p->ctx, &p->html, names[i]);
     html(p, "</li>");
   }
   html(p, "</ul>\n");
@@ -224,7 +224,7 @@ static void legend(struct ka_page *p, const char *const *names, int n) {
 void ka_page_figure(struct ka_page *p, const char *title, const struct ka_str *svg,
                     const char *const *names, int n) {
   html(p, "<div class=\"card\"><h3>");
-  if (ok(p)) p->st = ka_html_escape(p->ctx, &p->html, title);
+  if (ok(p)) p->st = ka_report_html_escape(p->ctx, &p->html, title);
   html(p, "</h3>\n");
   html(p, svg->data ? svg->data : "");
   if (n > 0) legend(p, names, n);

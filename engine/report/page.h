@@ -45,6 +45,6 @@ void ka_page_figures_end(struct ka_page *p);
 enum { KA_PAGE_COLOURS = 10 };
 
 /* Text with &, <, > and quotes escaped. */
-ka_status ka_html_escape(struct ka_ctx *ctx, struct ka_str *out, const char *text);
+ka_status ka_report_html_escape(struct ka_ctx *ctx, struct ka_str *out, const char *text);
 
 #endif

@@ -28,7 +28,7 @@ void ka_report_cell(struct ka_page *p, const char *mark, const char *fmt, double
 }
 
 int64_t ka_report_points(struct ka_page *p, const json_t *list, double scale,
-                         struct ka_chart_point **out) {
+                         struct ka_report_chart_point **out) {
   size_t i, n = json_array_size(list);
   const json_t *pair;
   void *mem = NULL;
@@ -41,7 +41,8 @@ int64_t ka_report_points(struct ka_page *p, const json_t *list, double scale,
   json_array_foreach(list, i, pair) {
     const json_t *x = json_array_get(pair, 0), *y = json_array_get(pair, 1);
     if (!json_is_number(x) || !json_is_number(y)) continue;
-    (*out)[k++] = (struct ka_chart_point){json_number_value(x), scale * json_number_value(y), 0, 0};
+    (*out)[k++] =
+        (struct ka_report_chart_point){json_number_value(x), scale * json_number_value(y), 0, 0};
   }
   return k;
 }

@@ -71,45 +71,45 @@ void ka_report_verdict(struct ka_page *p, const json_t *root) {
 /* --- the plot ---------------------------------------------------------------- */
 
 struct plot {
-  struct ka_chart_series series[2 * MAX_SERIES]; /* the fronts, then the dots */
-  struct ka_chart_point *points[2 * MAX_SERIES];
+  struct ka_report_chart_series series[2 * MAX_SERIES]; /* the fronts, then the dots */
+  struct ka_report_chart_point *points[2 * MAX_SERIES];
   char names[MAX_SERIES][96];
   const char *legend[MAX_SERIES];
   int n;
 };
 
-static struct ka_chart_point point_of(const json_t *from) {
+static struct ka_report_chart_point point_of(const json_t *from) {
   double ex = 100 * se_of(from, "learned"), ey = 100 * se_of(from, "forgot");
-  return (struct ka_chart_point){100 * mean_of(from, "learned"),
-                                 100 - 100 * mean_of(from, "forgot"), isnan(ex) ? 0 : ex,
-                                 isnan(ey) ? 0 : ey};
+  return (struct ka_report_chart_point){100 * mean_of(from, "learned"),
+                                        100 - 100 * mean_of(from, "forgot"), isnan(ex) ? 0 : ex,
+                                        isnan(ey) ? 0 : ey};
 }
 
 /* Points of the cells, in the given order of indices (NULL: all, the best one first). */
 static void add(struct ka_page *p, struct plot *plot, int at, const json_t *series,
-                const json_t *order, enum ka_chart_style style, int colour) {
+                const json_t *order, enum ka_report_chart_style style, int colour) {
   const json_t *cells = json_object_get(series, "cells");
   size_t n = order ? json_array_size(order) : json_array_size(cells);
   size_t best = (size_t)json_integer_value(json_object_get(series, "best"));
   void *mem = NULL;
   int64_t k = 0;
   if (ka_ok(p->st) && n > 0)
-    p->st = ka_alloc_n(p->ctx, &mem, (int64_t)n, sizeof(struct ka_chart_point), "front");
+    p->st = ka_alloc_n(p->ctx, &mem, (int64_t)n, sizeof(struct ka_report_chart_point), "front");
   plot->points[at] = mem;
   for (size_t i = 0; i < n && mem; i++) {
     size_t which = order       ? (size_t)json_integer_value(json_array_get(order, i))
                    : i == 0    ? best
                    : i <= best ? i - 1
                                : i;
-    struct ka_chart_point point = point_of(json_array_get(cells, which));
+    struct ka_report_chart_point point = point_of(json_array_get(cells, which));
     if (!isnan(point.x) && !isnan(point.y)) plot->points[at][k++] = point;
   }
-  plot->series[at] = (struct ka_chart_series){.name = plot->legend[colour],
-                                              .points = plot->points[at],
-                                              .n = k,
-                                              .style = style,
-                                              .colour = colour,
-                                              .n_large = n > 1 && !order && best_of(series)};
+  plot->series[at] = (struct ka_report_chart_series){.name = plot->legend[colour],
+                                                     .points = plot->points[at],
+                                                     .n = k,
+                                                     .style = style,
+                                                     .colour = colour,
+                                                     .n_large = n > 1 && !order && best_of(series)};
 }
 
 void ka_report_fronts(struct ka_page *p, const json_t *root) {
@@ -130,8 +130,8 @@ void ka_report_fronts(struct ka_page *p, const json_t *root) {
     add(p, plot, plot->n + (int)i, s, NULL, KA_CHART_DOTS, (int)i);
   }
   if (ka_ok(p->st))
-    p->st = ka_chart_svg(p->ctx, &svg, "learned, % of the base's value", "kept of the old skill, %",
-                         plot->series, 2 * plot->n);
+    p->st = ka_report_chart_svg(p->ctx, &svg, "learned, % of the base's value",
+                                "kept of the old skill, %", plot->series, 2 * plot->n);
   ka_page_section(p, "Fronts");
   ka_page_figure(p, "Up and to the right is better", &svg, plot->legend, plot->n);
   ka_page_text(
@@ -147,8 +147,8 @@ void ka_report_fronts(struct ka_page *p, const json_t *root) {
 
 /* One figure: what `key` was on the way, a line a method. */
 static void curve(struct ka_page *p, const json_t *curves_of, const char *key, const char *title) {
-  struct ka_chart_series series[MAX_SERIES];
-  struct ka_chart_point *points[MAX_SERIES];
+  struct ka_report_chart_series series[MAX_SERIES];
+  struct ka_report_chart_point *points[MAX_SERIES];
   const char *names[MAX_SERIES], *name;
   const json_t *curves;
   struct ka_str svg = {0};
@@ -157,11 +157,12 @@ static void curve(struct ka_page *p, const json_t *curves_of, const char *key, c
     if (n == MAX_SERIES) break;
     int64_t n_points = ka_report_points(p, json_object_get(curves, key), 100, &points[n]);
     names[n] = name;
-    series[n] = (struct ka_chart_series){
+    series[n] = (struct ka_report_chart_series){
         .name = name, .points = points[n], .n = n_points, .style = KA_CHART_MARKS, .colour = n};
     n++;
   }
-  if (ka_ok(p->st)) p->st = ka_chart_svg(p->ctx, &svg, "step", "% of the base's value", series, n);
+  if (ka_ok(p->st))
+    p->st = ka_report_chart_svg(p->ctx, &svg, "step", "% of the base's value", series, n);
   ka_page_figure(p, title, &svg, names, n);
   for (int i = 0; i < n; i++) ka_free(points[i]);
   ka_str_deinit(&svg);

@@ -16,7 +16,7 @@ void ka_report_cell(struct ka_page *p, const char *mark, const char *fmt, double
 
 /* Points of [[x, y], ...], y times scale; ka_free(*out). Returns how many. */
 int64_t ka_report_points(struct ka_page *p, const json_t *list, double scale,
-                         struct ka_chart_point **out);
+                         struct ka_report_chart_point **out);
 
 void ka_report_summary(struct ka_page *p, const json_t *root);
 void ka_report_measures(struct ka_page *p, const json_t *root);

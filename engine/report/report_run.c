@@ -67,8 +67,8 @@ static const struct plot plots[] = {
 };
 
 static void plot(struct ka_page *p, const json_t *curves, const struct plot *what) {
-  struct ka_chart_series series[2] = {{0}};
-  struct ka_chart_point *points[2] = {NULL, NULL};
+  struct ka_report_chart_series series[2] = {{0}};
+  struct ka_report_chart_point *points[2] = {NULL, NULL};
   struct ka_str svg = {0};
   const char *names[2];
   int n = 0;
@@ -77,15 +77,16 @@ static void plot(struct ka_page *p, const json_t *curves, const struct plot *wha
     int64_t n_points = ka_report_points(p, list, what->scale, &points[i]);
     if (n_points == 0) continue;
     names[n] = what->lines[i].name;
-    series[n] = (struct ka_chart_series){.name = what->lines[i].name,
-                                         .points = points[i],
-                                         .n = n_points,
-                                         .style = n_points > 60 ? KA_CHART_LINE : KA_CHART_MARKS,
-                                         .colour = n};
+    series[n] =
+        (struct ka_report_chart_series){.name = what->lines[i].name,
+                                        .points = points[i],
+                                        .n = n_points,
+                                        .style = n_points > 60 ? KA_CHART_LINE : KA_CHART_MARKS,
+                                        .colour = n};
     n++;
   }
   if (n > 0) {
-    if (ka_ok(p->st)) p->st = ka_chart_svg(p->ctx, &svg, "step", what->label, series, n);
+    if (ka_ok(p->st)) p->st = ka_report_chart_svg(p->ctx, &svg, "step", what->label, series, n);
     ka_page_figure(p, what->title, &svg, names, n);
   }
   ka_str_deinit(&svg);
@@ -107,7 +108,7 @@ struct heat {
   struct ka_arena arena;
   const char *roles[MAX_ROLES], **rows;
   int n_roles, n_rows;
-  struct ka_heat_cell *cells; /* [n_rows, n_roles] */
+  struct ka_report_heat_cell *cells; /* [n_rows, n_roles] */
   int64_t *counts;
 };
 
@@ -129,10 +130,10 @@ static void add(struct heat *h, const json_t *unit) {
   int role = shown(unit) ? role_of(h, ka_report_text(unit, "role")) : -1;
   if (role < 0) return;
   int64_t at = (int64_t)ka_report_number(unit, "layer") * MAX_ROLES + role;
-  struct ka_heat_cell *c = &h->cells[at];
+  struct ka_report_heat_cell *c = &h->cells[at];
   double before = ka_report_number(unit, "kappa_before");
   double after = ka_report_number(unit, "kappa_after");
-  if (h->counts[at]++ == 0) *c = (struct ka_heat_cell){0};
+  if (h->counts[at]++ == 0) *c = (struct ka_report_heat_cell){0};
   c->before += log(before);
   c->after += log(isnan(after) ? before : after);
   c->marked += ka_report_number(unit, "trained");
@@ -157,7 +158,7 @@ static ka_status make_cells(struct ka_ctx *ctx, struct heat *h, const json_t *un
   json_array_foreach(units, i, u) add(h, u);
   int64_t kept = 0;
   for (int64_t k = 0; k < n; k++) {
-    struct ka_heat_cell c = h->cells[k];
+    struct ka_report_heat_cell c = h->cells[k];
     double count = (double)h->counts[k];
     if (count == 0) continue;
     c.row = (int)(k / MAX_ROLES);
@@ -178,7 +179,8 @@ static void heat(struct ka_page *p, const json_t *units) {
   ka_arena_init(&h.arena, p->ctx, "heat map");
   if (ka_ok(p->st)) p->st = make_cells(p->ctx, &h, units);
   if (ka_ok(p->st) && h.n_rows > 0) {
-    p->st = ka_heat_svg(p->ctx, &svg, h.roles, h.n_roles, h.rows, h.n_rows, h.cells, h.counts[0]);
+    p->st = ka_report_heat_svg(p->ctx, &svg, h.roles, h.n_roles, h.rows, h.n_rows, h.cells,
+                               h.counts[0]);
     ka_page_figure(p, "kappa of every unit; outlined: trained, before and after", &svg, NULL, 0);
   }
   ka_str_deinit(&svg);

@@ -35,7 +35,7 @@ out:
 static ka_status metrics_list(struct ka_ctx *ctx, struct ka_str *out) {
   KA_TRY(ka_str_puts(ctx, out, "\"metrics\":["));
   for (int i = 0; i < KA_N_METRICS; i++) {
-    const struct ka_metric_info *m = ka_metric_info((enum ka_metric)i);
+    const struct ka_spectral_metric_info *m = ka_spectral_metric_info((enum ka_spectral_metric)i);
     KA_TRY(ka_str_printf(ctx, out, "%s{\"name\":\"%s\",\"formula\":\"%s\",\"source\":\"%s\"}",
                          i ? "," : "", m->name, m->formula, m->source));
   }
@@ -80,7 +80,7 @@ static ka_status unit(struct ka_ctx *ctx, struct ka_str *out, const struct ka_sp
   KA_TRY(ka_str_puts(ctx, out, ",\"m\":{"));
   for (int i = 0; i < KA_N_METRICS; i++) {
     KA_TRY(ka_str_printf(ctx, out, "%s\"%s\":", i ? "," : "",
-                         ka_metric_info((enum ka_metric)i)->name));
+                         ka_spectral_metric_info((enum ka_spectral_metric)i)->name));
     KA_TRY(number(ctx, out, r->metrics[i], 10));
   }
   KA_TRY(ka_str_puts(ctx, out, "}"));
@@ -90,7 +90,7 @@ static ka_status unit(struct ka_ctx *ctx, struct ka_str *out, const struct ka_sp
 
 static ka_status head(struct ka_ctx *ctx, struct ka_str *out, const char *title,
                       const struct ka_spectrum *results, int64_t n, const struct ka_selection *s,
-                      enum ka_metric metric) {
+                      enum ka_spectral_metric metric) {
   double elems = 0;
   char count[32], some[32];
   for (int64_t i = 0; i < n; i++)
@@ -98,13 +98,13 @@ static ka_status head(struct ka_ctx *ctx, struct ka_str *out, const char *title,
   KA_TRY(ka_str_puts(ctx, out,
                      "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
                      "<meta name=viewport content='width=device-width,initial-scale=1'>\n<title>"));
-  KA_TRY(ka_html_escape(ctx, out, title));
+  KA_TRY(ka_report_html_escape(ctx, out, title));
   KA_TRY(ka_str_puts(ctx, out, ": spectra</title>\n<script type='application/json' id=data>\n{"));
   KA_TRY(ka_str_puts(ctx, out, "\"title\":"));
   KA_TRY(text(ctx, out, title));
   KA_TRY(ka_str_printf(ctx, out, ",\"subtitle\":\"%lld units, %s weights in matrices\",",
                        (long long)n, ka_fmt_count(elems, count)));
-  KA_TRY(ka_str_printf(ctx, out, "\"metric\":\"%s\",\n", ka_metric_info(metric)->name));
+  KA_TRY(ka_str_printf(ctx, out, "\"metric\":\"%s\",\n", ka_spectral_metric_info(metric)->name));
   if (s)
     KA_TRY(ka_str_printf(ctx, out,
                          "\"selection\":\"%s, %s first: %lld of %lld candidates, %s parameters\",",
@@ -115,8 +115,8 @@ static ka_status head(struct ka_ctx *ctx, struct ka_str *out, const char *title,
 
 ka_status ka_spectral_html_write(struct ka_ctx *ctx, const char *title,
                                  const struct ka_spectrum *results, int64_t n,
-                                 enum ka_metric metric, const struct ka_selection *selection,
-                                 const char *path) {
+                                 enum ka_spectral_metric metric,
+                                 const struct ka_selection *selection, const char *path) {
   struct ka_str out = {0};
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(head(ctx, &out, title, results, n, selection, metric), out);

@@ -12,8 +12,8 @@
  * results that hold all singular values. */
 ka_status ka_spectral_html_write(struct ka_ctx *ctx, const char *title,
                                  const struct ka_spectrum *results, int64_t n,
-                                 enum ka_metric metric, const struct ka_selection *selection,
-                                 const char *path);
+                                 enum ka_spectral_metric metric,
+                                 const struct ka_selection *selection, const char *path);
 
 extern const char ka_spectral_page[];
 

@@ -19,7 +19,7 @@ static double nice_tick(double span, int about) {
   return base * (f <= 1 ? 1 : f <= 2 ? 2 : f <= 5 ? 5 : 10);
 }
 
-static struct range range_of(const struct ka_chart_series *s, int n, bool x) {
+static struct range range_of(const struct ka_report_chart_series *s, int n, bool x) {
   struct range r = {INFINITY, -INFINITY, 1};
   for (int i = 0; i < n; i++)
     for (int64_t k = 0; k < s[i].n; k++) {
@@ -69,14 +69,15 @@ static ka_status axes(struct ka_ctx *ctx, struct ka_str *out, const struct range
   }
   KA_TRY(ka_str_printf(ctx, out, "<text class=\"tick\" x=\"%d\" y=\"%d\" text-anchor=\"end\">",
                        WIDTH - RIGHT, HEIGHT - 5));
-  KA_TRY(ka_html_escape(ctx, out, label_x));
+  KA_TRY(ka_report_html_escape(ctx, out, label_x));
   KA_TRY(ka_str_puts(ctx, out, "</text><text class=\"tick\" x=\"2\" y=\"13\">"));
-  KA_TRY(ka_html_escape(ctx, out, label_y));
+  KA_TRY(ka_report_html_escape(ctx, out, label_y));
   return ka_str_puts(ctx, out, "</text>\n");
 }
 
-static ka_status line(struct ka_ctx *ctx, struct ka_str *out, const struct ka_chart_series *s,
-                      const struct range *x, const struct range *y) {
+static ka_status line(struct ka_ctx *ctx, struct ka_str *out,
+                      const struct ka_report_chart_series *s, const struct range *x,
+                      const struct range *y) {
   int colour = s->colour % KA_PAGE_COLOURS;
   KA_TRY(ka_str_printf(ctx, out, "<polyline class=\"line\" style=\"stroke:var(--s%d)\" points=\"",
                        colour));
@@ -98,9 +99,9 @@ static ka_status bar(struct ka_ctx *ctx, struct ka_str *out, int colour, double 
                        colour, x1, y1, x2, y2);
 }
 
-static ka_status dot(struct ka_ctx *ctx, struct ka_str *out, const struct ka_chart_series *s,
+static ka_status dot(struct ka_ctx *ctx, struct ka_str *out, const struct ka_report_chart_series *s,
                      int64_t k, const struct range *xr, const struct range *yr) {
-  const struct ka_chart_point *p = &s->points[k];
+  const struct ka_report_chart_point *p = &s->points[k];
   int colour = s->colour % KA_PAGE_COLOURS;
   double x = px(xr, p->x), y = py(yr, p->y);
   if (p->ex > 0) KA_TRY(bar(ctx, out, colour, px(xr, p->x - p->ex), y, px(xr, p->x + p->ex), y));
@@ -108,25 +109,26 @@ static ka_status dot(struct ka_ctx *ctx, struct ka_str *out, const struct ka_cha
   KA_TRY(ka_str_printf(ctx, out,
                        "<circle r=\"%s\" cx=\"%.1f\" cy=\"%.1f\" style=\"fill:var(--s%d)\"><title>",
                        k < s->n_large ? "5" : "3", x, y, colour));
-  KA_TRY(ka_html_escape(ctx, out, s->name));
+  KA_TRY(ka_report_html_escape(ctx, out, s->name));
   return ka_str_printf(ctx, out, ": %.6g at %.6g</title></circle>\n", p->y, p->x);
 }
 
-ka_status ka_chart_svg(struct ka_ctx *ctx, struct ka_str *out, const char *label_x,
-                       const char *label_y, const struct ka_chart_series *series, int n_series) {
+ka_status ka_report_chart_svg(struct ka_ctx *ctx, struct ka_str *out, const char *label_x,
+                              const char *label_y, const struct ka_report_chart_series *series,
+                              int n_series) {
   int64_t n = 0;
   for (int i = 0; i < n_series; i++) n += series[i].n;
   if (n == 0) return KA_STATUS_OK;
   struct range x = range_of(series, n_series, true), y = range_of(series, n_series, false);
   KA_TRY(ka_str_printf(ctx, out, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", WIDTH,
                        HEIGHT));
-  KA_TRY(ka_html_escape(ctx, out, label_y));
+  KA_TRY(ka_report_html_escape(ctx, out, label_y));
   KA_TRY(ka_str_puts(ctx, out, " over "));
-  KA_TRY(ka_html_escape(ctx, out, label_x));
+  KA_TRY(ka_report_html_escape(ctx, out, label_x));
   KA_TRY(ka_str_puts(ctx, out, "\">\n"));
   KA_TRY(axes(ctx, out, &x, &y, label_x, label_y));
   for (int i = 0; i < n_series; i++) {
-    const struct ka_chart_series *s = &series[i];
+    const struct ka_report_chart_series *s = &series[i];
     bool dots = s->style == KA_CHART_MARKS || s->style == KA_CHART_DOTS ||
                 (s->style == KA_CHART_LINE && s->n == 1);
     if (s->style != KA_CHART_DOTS && s->n > 1) KA_TRY(line(ctx, out, s, &x, &y));

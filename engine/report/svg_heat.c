@@ -12,7 +12,7 @@
 
 enum { LEFT = 62, TOP = 22, CELL_W = 84, CELL_H = 26, GAP = 3 };
 
-static double least_of(const struct ka_heat_cell *c, int64_t n, double sign) {
+static double least_of(const struct ka_report_heat_cell *c, int64_t n, double sign) {
   double least = INFINITY;
   for (int64_t i = 0; i < n; i++) {
     least = fmin(least, sign * log(c[i].before));
@@ -36,12 +36,12 @@ static ka_status half(struct ka_ctx *ctx, struct ka_str *out, double x, double y
                        value >= 1e3 && value < 1e5 ? round(value) : value);
 }
 
-static ka_status cell(struct ka_ctx *ctx, struct ka_str *out, const struct ka_heat_cell *c,
+static ka_status cell(struct ka_ctx *ctx, struct ka_str *out, const struct ka_report_heat_cell *c,
                       double lo, double hi) {
   double x = LEFT + CELL_W * (double)c->column, y = TOP + CELL_H * (double)c->row;
   double w = CELL_W - GAP;
   KA_TRY(ka_str_puts(ctx, out, "<g><title>"));
-  KA_TRY(ka_html_escape(ctx, out, c->title));
+  KA_TRY(ka_report_html_escape(ctx, out, c->title));
   KA_TRY(ka_str_puts(ctx, out, "</title>"));
   bool two = !isnan(c->after);
   KA_TRY(half(ctx, out, x, y, two ? w / 2 : w, c->before, lo, hi));
@@ -59,13 +59,13 @@ static ka_status label(struct ka_ctx *ctx, struct ka_str *out, double x, double 
                        const char *anchor, const char *text) {
   KA_TRY(ka_str_printf(ctx, out, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">",
                        x, y, anchor));
-  KA_TRY(ka_html_escape(ctx, out, text));
+  KA_TRY(ka_report_html_escape(ctx, out, text));
   return ka_str_puts(ctx, out, "</text>\n");
 }
 
-ka_status ka_heat_svg(struct ka_ctx *ctx, struct ka_str *out, const char *const *columns,
-                      int n_columns, const char *const *rows, int n_rows,
-                      const struct ka_heat_cell *cells, int64_t n_cells) {
+ka_status ka_report_heat_svg(struct ka_ctx *ctx, struct ka_str *out, const char *const *columns,
+                             int n_columns, const char *const *rows, int n_rows,
+                             const struct ka_report_heat_cell *cells, int64_t n_cells) {
   double lo = least_of(cells, n_cells, 1), hi = -least_of(cells, n_cells, -1);
   int width = LEFT + CELL_W * n_columns, height = TOP + CELL_H * n_rows + 2;
   KA_TRY(ka_str_printf(ctx, out,

@@ -16,14 +16,15 @@ int64_t ka_unit_short_side(const struct ka_unit *u) {
 }
 
 /* Strings and values of results are made under a lock: arenas are not shared between threads. */
-static ka_status set_error(struct ka_analysis *a, struct ka_spectrum *r, const char *text) {
+static ka_status set_error(struct ka_spectral_analysis *a, struct ka_spectrum *r,
+                           const char *text) {
   ka_status st;
 #pragma omp critical(ka_spectral_arena)
   st = ka_arena_str(a->arena, &r->error, text, strlen(text));
   return st;
 }
 
-static ka_status alloc_values(struct ka_analysis *a, struct ka_spectrum *r, int64_t m) {
+static ka_status alloc_values(struct ka_spectral_analysis *a, struct ka_spectrum *r, int64_t m) {
   void *memory = NULL;
   ka_status st;
 #pragma omp critical(ka_spectral_arena)
@@ -40,7 +41,8 @@ static double rel_bound(double value, double low, double high) {
 }
 
 /* From the ends of the scaled matrix to the results. */
-static void fill(struct ka_spectrum *r, const struct ka_panels *p, const struct ka_ends *e) {
+static void fill(struct ka_spectrum *r, const struct ka_panels *p,
+                 const struct ka_spectral_ends *e) {
   double m = (double)p->m, *x = r->metrics;
   double fro = sqrt(e->frobenius2);
   r->method = e->method;
@@ -60,13 +62,13 @@ static void fill(struct ka_spectrum *r, const struct ka_panels *p, const struct 
   double kappa = e->max / e->min;
   x[KA_METRIC_KAPPA] = kappa;
   r->kappa_rel_bound = rel_bound(kappa, r->kappa_low, r->kappa_high);
-  x[KA_METRIC_KAPPA_MP] = kappa / ka_kappa_of_noise(p->n, p->m);
+  x[KA_METRIC_KAPPA_MP] = kappa / ka_spectral_kappa_of_noise(p->n, p->m);
   x[KA_METRIC_LOG_VOLUME] = e->log_volume + m * (double)p->exponent * M_LN2;
   x[KA_METRIC_LOG_VOLUME_GAP] = fmax(0, m * log(fro / sqrt(m)) - e->log_volume);
 }
 
 /* One row or one column: the norm is the only singular value. */
-static void line_ends(const struct ka_panels *p, struct ka_ends *e) {
+static void line_ends(const struct ka_panels *p, struct ka_spectral_ends *e) {
   long double s = 0;
   double x[KA_PANEL];
   for (int64_t k = 0; k < p->n; k += KA_PANEL) {
@@ -75,11 +77,11 @@ static void line_ends(const struct ka_panels *p, struct ka_ends *e) {
     for (int64_t i = 0; i < kb; i++) s += (long double)x[i] * x[i];
   }
   double norm = (double)sqrtl(s), err = norm * 4e-16;
-  *e = (struct ka_ends){.max = norm,
-                        .min = norm,
-                        .frobenius2 = (double)s,
-                        .log_volume = log(norm),
-                        .method = KA_SPECTRAL_EXACT};
+  *e = (struct ka_spectral_ends){.max = norm,
+                                 .min = norm,
+                                 .frobenius2 = (double)s,
+                                 .log_volume = log(norm),
+                                 .method = KA_SPECTRAL_EXACT};
   e->max_low = e->min_low = norm - err;
   e->max_high = e->min_high = norm + err;
 }
@@ -93,8 +95,9 @@ static void fill_zero(struct ka_spectrum *r) {
   r->kappa_low = INFINITY;
 }
 
-static ka_status all_values(struct ka_analysis *a, struct ka_lane *lane, struct ka_set who,
-                            const struct ka_panels *p, struct ka_spectrum *const *results) {
+static ka_status all_values(struct ka_spectral_analysis *a, struct ka_lane *lane,
+                            struct ka_lane_set who, const struct ka_panels *p,
+                            struct ka_spectrum *const *results) {
   struct ka_ctx *ctx = a->ctx;
   if (who.n == 0) return KA_STATUS_OK;
   int64_t m = p[who.at[0]].m;
@@ -109,7 +112,7 @@ static ka_status all_values(struct ka_analysis *a, struct ka_lane *lane, struct 
     for (int64_t k = 0; k < m; k++) r->values[k] = ldexp(s[k], p[i].exponent);
     r->values[0] = r->metrics[KA_METRIC_SIGMA_MAX];
     r->values[m - 1] = r->metrics[KA_METRIC_SIGMA_MIN];
-    ka_metrics_full(r->metrics, r->values, m, p[i].n);
+    ka_spectral_metrics_full(r->metrics, r->values, m, p[i].n);
   }
   ka_free(memory);
   return st;
@@ -118,7 +121,7 @@ static ka_status all_values(struct ka_analysis *a, struct ka_lane *lane, struct 
 /* --- a batch of one shape --------------------------------------------------------------------- */
 
 /* The first element that is not finite. */
-static ka_status report_bad(struct ka_analysis *a, struct ka_spectrum *r, int64_t index) {
+static ka_status report_bad(struct ka_spectral_analysis *a, struct ka_spectrum *r, int64_t index) {
   const struct ka_unit *u = r->unit;
   char text[96];
   int64_t row = index / u->view.shape[1], col = index % u->view.shape[1];
@@ -129,10 +132,10 @@ static ka_status report_bad(struct ka_analysis *a, struct ka_spectrum *r, int64_
   return set_error(a, r, text);
 }
 
-static ka_status fill_line(struct ka_analysis *a, struct ka_spectrum *r,
+static ka_status fill_line(struct ka_spectral_analysis *a, struct ka_spectrum *r,
                            const struct ka_panels *p) {
   struct ka_ctx *ctx = a->ctx;
-  struct ka_ends ends;
+  struct ka_spectral_ends ends;
   line_ends(p, &ends);
   fill(r, p, &ends);
   r->metrics[KA_METRIC_KAPPA] = 1;
@@ -142,13 +145,13 @@ static ka_status fill_line(struct ka_analysis *a, struct ka_spectrum *r,
   if (!a->options->full) return KA_STATUS_OK;
   KA_TRY(alloc_values(a, r, 1));
   r->values[0] = r->metrics[KA_METRIC_SIGMA_MAX];
-  ka_metrics_full(r->metrics, r->values, 1, p->n);
+  ka_spectral_metrics_full(r->metrics, r->values, 1, p->n);
   return KA_STATUS_OK;
 }
 
 /* Those of n that the ladder is for; the others get their results here. */
-static ka_status sort_out(struct ka_analysis *a, struct ka_spectrum *const *results, int n,
-                          const struct ka_panels *p, struct ka_set *who) {
+static ka_status sort_out(struct ka_spectral_analysis *a, struct ka_spectrum *const *results, int n,
+                          const struct ka_panels *p, struct ka_lane_set *who) {
   struct ka_ctx *ctx = a->ctx;
   for (int i = 0; i < n; i++) {
     if (p[i].bad_index >= 0)
@@ -158,20 +161,21 @@ static ka_status sort_out(struct ka_analysis *a, struct ka_spectrum *const *resu
     else if (p[i].m == 1)
       KA_TRY(fill_line(a, results[i], &p[i]));
     else
-      ka_set_add(who, i);
+      ka_lane_set_add(who, i);
   }
   return KA_STATUS_OK;
 }
 
-static ka_status compute(struct ka_analysis *a, struct ka_lane *lane,
+static ka_status compute(struct ka_spectral_analysis *a, struct ka_lane *lane,
                          struct ka_spectrum *const *results, int n) {
   struct ka_ctx *ctx = a->ctx;
   struct ka_tensor views[KA_BATCH];
   struct ka_panels p[KA_BATCH];
-  struct ka_ends ends[KA_BATCH];
-  struct ka_set who = {0};
+  struct ka_spectral_ends ends[KA_BATCH];
+  struct ka_lane_set who = {0};
   struct ka_spectral_phases phases = {.n_computed = n};
-  struct ka_ends_goal goal = {.rtol = a->options->rtol, .precision = a->options->precision};
+  struct ka_spectral_ends_goal goal = {.rtol = a->options->rtol,
+                                       .precision = a->options->precision};
   double start = ka_now_s();
   for (int i = 0; i < n; i++) views[i] = results[i]->unit->view;
   if (views[0].shape[0] == 1 || views[0].shape[1] == 1)
@@ -180,7 +184,7 @@ static ka_status compute(struct ka_analysis *a, struct ka_lane *lane,
     KA_TRY(lane->engine.dense->hold(lane, n, views, p));
   phases.read_s += ka_now_s() - start;
   KA_TRY(sort_out(a, results, n, p, &who));
-  KA_TRY(ka_ends_of(lane, who, p, goal, &phases, ends));
+  KA_TRY(ka_spectral_ends_of(lane, who, p, goal, &phases, ends));
   for (KA_EACH(i, who)) fill(results[i], &p[i], &ends[i]);
   double before = ka_now_s();
   if (a->options->full) KA_TRY(all_values(a, lane, who, p, results));
@@ -191,14 +195,14 @@ static ka_status compute(struct ka_analysis *a, struct ka_lane *lane,
   return KA_STATUS_OK;
 }
 
-struct ka_lane_size ka_batch_size(const struct ka_analysis *a, const struct ka_dense *d,
-                                  const struct ka_unit *u) {
+struct ka_lane_size ka_spectral_batch_size(const struct ka_spectral_analysis *a,
+                                           const struct ka_dense *d, const struct ka_unit *u) {
   int64_t m = ka_unit_short_side(u), n = u->view.shape[0] + u->view.shape[1] - m;
-  return ka_ends_size(d, n, m, (int64_t)ka_dtype_bytes(u->view.dtype), a->options->full);
+  return ka_spectral_ends_size(d, n, m, (int64_t)ka_dtype_bytes(u->view.dtype), a->options->full);
 }
 
 /* Is there something to compute? Else the result is there: an error, or what the cache knows. */
-static ka_status look_up(struct ka_analysis *a, struct ka_spectrum *r, bool *wanted) {
+static ka_status look_up(struct ka_spectral_analysis *a, struct ka_spectrum *r, bool *wanted) {
   const struct ka_unit *u = r->unit;
   const struct ka_spectral_options *o = a->options;
   int64_t rows = u->view.shape[0], cols = u->view.shape[1];
@@ -210,7 +214,7 @@ static ka_status look_up(struct ka_analysis *a, struct ka_spectrum *r, bool *wan
     snprintf(text, sizeof text, "skipped: a side above max_dim %lld", (long long)o->max_dim);
     return set_error(a, r, text);
   }
-  struct ka_lane_size size = ka_batch_size(a, &ka_dense_host, u);
+  struct ka_lane_size size = ka_spectral_batch_size(a, &ka_dense_host, u);
   int64_t bytes = ka_dense_host.bytes(&size);
   if (o->max_bytes > 0 && bytes > o->max_bytes) {
     char need[32], have[32];
@@ -218,11 +222,12 @@ static ka_status look_up(struct ka_analysis *a, struct ka_spectrum *r, bool *wan
              ka_fmt_bytes((double)bytes, need), ka_fmt_bytes((double)o->max_bytes, have));
     return set_error(a, r, text);
   }
-  *wanted = !(a->cache && ka_cache_get(a->cache, a->arena, r));
+  *wanted = !(a->cache && ka_spectral_cache_get(a->cache, a->arena, r));
   return KA_STATUS_OK;
 }
 
-ka_status ka_batch_run(struct ka_analysis *a, struct ka_lane *lane, const int64_t *units, int n) {
+ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_lane *lane,
+                                const int64_t *units, int n) {
   struct ka_ctx *ctx = a->ctx;
   struct ka_spectrum *results[KA_BATCH];
   int n_wanted = 0;
@@ -237,7 +242,7 @@ ka_status ka_batch_run(struct ka_analysis *a, struct ka_lane *lane, const int64_
   for (int i = 0; i < n_wanted; i++) {
     const struct ka_unit *u = results[i]->unit;
     if (u->map) ka_map_forget(u->map, u->map_offset, u->map_bytes);
-    if (a->cache && !results[i]->error) KA_TRY(ka_cache_put(a->cache, results[i]));
+    if (a->cache && !results[i]->error) KA_TRY(ka_spectral_cache_put(a->cache, results[i]));
   }
   return KA_STATUS_OK;
 }

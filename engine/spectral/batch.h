@@ -7,18 +7,18 @@
 
 #include "engine/spectral/spectral.h"
 
-struct ka_cache;
+struct ka_data_cache;
 
 /* A call of ka_spectral_analyze. */
-struct ka_analysis {
+struct ka_spectral_analysis {
   struct ka_ctx *ctx;
   struct ka_arena *arena; /* of the results */
   struct ka_spectrum *results;
   const struct ka_unit *units;
   int64_t n;
   const struct ka_spectral_options *options;
-  struct ka_engine engine;
-  struct ka_cache *cache; /* NULL: none */
+  struct ka_linalg_engine engine;
+  struct ka_data_cache *cache; /* NULL: none */
   struct ka_spectral_phases *phases;
   double *flops;  /* of each unit, for the order and the progress */
   int64_t *order; /* of the units */
@@ -28,12 +28,13 @@ struct ka_analysis {
 int64_t ka_unit_short_side(const struct ka_unit *unit);
 
 /* What a lane of such an engine holds of units like this one. */
-struct ka_lane_size ka_batch_size(const struct ka_analysis *a, const struct ka_dense *d,
-                                  const struct ka_unit *unit);
+struct ka_lane_size ka_spectral_batch_size(const struct ka_spectral_analysis *a,
+                                           const struct ka_dense *d, const struct ka_unit *unit);
 
 /* The results of units[0..n-1], n at most the batch of their common shape: from the cache, from the
  * lane, or why there is none. Lanes may do so side by side. KA_E_MEMORY when the lane has no room.
  */
-ka_status ka_batch_run(struct ka_analysis *a, struct ka_lane *lane, const int64_t *units, int n);
+ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_lane *lane,
+                                const int64_t *units, int n);
 
 #endif

@@ -29,7 +29,7 @@ struct fresh {
   double *values;
 };
 
-struct ka_cache {
+struct ka_data_cache {
   struct ka_ctx *ctx;
   const struct ka_spectral_options *options;
   struct ka_str file;           /* as read */
@@ -47,7 +47,7 @@ static int by_key(const void *x, const void *y) {
 }
 
 /* Indexes the records; false when the bytes do not add up. */
-static bool index_file(struct ka_ctx *ctx, struct ka_cache *c) {
+static bool index_file(struct ka_ctx *ctx, struct ka_data_cache *c) {
   size_t at = sizeof MAGIC, end;
   if (c->file.len < at + 8 || memcmp(c->file.data, MAGIC, at) != 0) return false;
   end = c->file.len - 8;
@@ -70,11 +70,11 @@ static bool index_file(struct ka_ctx *ctx, struct ka_cache *c) {
   return at == end;
 }
 
-ka_status ka_cache_open(struct ka_ctx *ctx, struct ka_cache **out,
-                        const struct ka_spectral_options *options) {
+ka_status ka_spectral_cache_open(struct ka_ctx *ctx, struct ka_data_cache **out,
+                                 const struct ka_spectral_options *options) {
   void *memory = NULL;
-  KA_TRY(ka_alloc(ctx, &memory, sizeof(struct ka_cache), "spectra cache"));
-  struct ka_cache *c = *out = memory;
+  KA_TRY(ka_alloc(ctx, &memory, sizeof(struct ka_data_cache), "spectra cache"));
+  struct ka_data_cache *c = *out = memory;
   c->ctx = ctx;
   c->options = options;
   if (!ka_path_exists(options->cache)) return KA_STATUS_OK;
@@ -87,7 +87,7 @@ ka_status ka_cache_open(struct ka_ctx *ctx, struct ka_cache **out,
   return KA_STATUS_OK;
 }
 
-static void hash_unit(const struct ka_cache *c, const struct ka_unit *u, uint64_t key[2]) {
+static void hash_unit(const struct ka_data_cache *c, const struct ka_unit *u, uint64_t key[2]) {
   struct {
     int64_t rows, cols, dtype, full, precision;
     double rtol;
@@ -113,7 +113,7 @@ static void hash_unit(const struct ka_cache *c, const struct ka_unit *u, uint64_
   key[1] = h.low64;
 }
 
-bool ka_cache_get(struct ka_cache *c, struct ka_arena *arena, struct ka_spectrum *r) {
+bool ka_spectral_cache_get(struct ka_data_cache *c, struct ka_arena *arena, struct ka_spectrum *r) {
   struct record want = {0};
   const struct record *want_at = &want;
   double start = ka_now_s();
@@ -151,7 +151,7 @@ bool ka_cache_get(struct ka_cache *c, struct ka_arena *arena, struct ka_spectrum
   return true;
 }
 
-ka_status ka_cache_put(struct ka_cache *c, const struct ka_spectrum *r) {
+ka_status ka_spectral_cache_put(struct ka_data_cache *c, const struct ka_spectrum *r) {
   struct ka_ctx *ctx = c->ctx;
   struct fresh f = {.record = {.kappa_rel_bound = r->kappa_rel_bound,
                                .sigma_max_rel_bound = r->sigma_max_rel_bound,
@@ -183,7 +183,7 @@ ka_status ka_cache_put(struct ka_cache *c, const struct ka_spectrum *r) {
   return st;
 }
 
-static ka_status publish(struct ka_cache *c) {
+static ka_status publish(struct ka_data_cache *c) {
   struct ka_ctx *ctx = c->ctx;
   struct ka_str s = {0};
   ka_status st = KA_STATUS_OK;
@@ -215,7 +215,7 @@ out:
   return st;
 }
 
-ka_status ka_cache_close(struct ka_cache *c, struct ka_spectral_phases *phases) {
+ka_status ka_spectral_cache_close(struct ka_data_cache *c, struct ka_spectral_phases *phases) {
   struct ka_ctx *ctx = c->ctx;
   bool failed_before = ctx->error.code != KA_OK;
   if (c->n_fresh > 0 && !ka_ok(publish(c)) && !failed_before) {
@@ -232,7 +232,7 @@ ka_status ka_cache_close(struct ka_cache *c, struct ka_spectral_phases *phases) 
   return KA_STATUS_OK;
 }
 
-ka_status ka_cache_default_path(struct ka_arena *arena, const char **out) {
+ka_status ka_spectral_cache_default_path(struct ka_arena *arena, const char **out) {
   const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
   *out = NULL;
   if (xdg && xdg[0] == '/') return ka_arena_printf(arena, out, "%s/kappa/spectra.bin", xdg);

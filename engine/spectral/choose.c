@@ -31,7 +31,7 @@ struct choice {
 };
 
 /* Analyses what is wanted and marks it known. */
-static ka_status analyse(struct choice *c, enum ka_precision precision) {
+static ka_status analyse(struct choice *c, enum ka_spectral_precision precision) {
   struct ka_ctx *ctx = c->ctx;
   struct ka_spectral_options o = *c->options;
   struct ka_spectral_phases phases;
@@ -71,44 +71,44 @@ static bool chosen(const struct choice *c, int64_t i) {
 static double per_metric(const struct choice *c, int64_t i) {
   const struct ka_unit *u = &c->units[i];
   bool mp = strcmp(c->spec->metric, "kappa_mp") == 0;
-  return mp ? 1 / ka_kappa_of_noise(u->view.shape[0], u->view.shape[1]) : 1;
+  return mp ? 1 / ka_spectral_kappa_of_noise(u->view.shape[0], u->view.shape[1]) : 1;
 }
 
 /* --- the first pass --------------------------------------------------------------------------- */
 
 static ka_status first_pass_of(struct choice *c, int64_t i, const struct ka_blas *blas,
-                               struct ka_cache *cache) {
+                               struct ka_data_cache *cache) {
   struct ka_ctx *ctx = c->ctx;
   const struct ka_unit *u = &c->units[i];
   struct ka_spectrum *r = &c->results[i];
   struct ka_panels p;
-  if (cache && ka_cache_get(cache, c->arena, r)) {
+  if (cache && ka_spectral_cache_get(cache, c->arena, r)) {
     r->cached = false; /* the bound is, the result is not */
     return KA_STATUS_OK;
   }
   ka_panels_scan(&p, u->view);
   if (p.bad_index >= 0 || p.max_abs == 0 || p.m == 1) return KA_STATUS_OK;
-  KA_TRY(ka_first_pass(ctx, blas, &p, &r->kappa_low));
+  KA_TRY(ka_spectral_first_pass(ctx, blas, &p, &r->kappa_low));
   if (u->map) ka_map_forget(u->map, u->map_offset, u->map_bytes);
-  return cache ? ka_cache_put(cache, r) : KA_STATUS_OK;
+  return cache ? ka_spectral_cache_put(cache, r) : KA_STATUS_OK;
 }
 
 /* The host's BLAS that the first pass runs on; NULL on a device, where reading the weights costs
  * more than analysing them. */
 static const struct ka_blas *host_blas(const struct choice *c) {
-  const struct ka_engine *e = &c->options->engine;
-  return e->dense ? e->blas : ka_engine_cpu().blas;
+  const struct ka_linalg_engine *e = &c->options->engine;
+  return e->dense ? e->blas : ka_linalg_engine_cpu().blas;
 }
 
 static ka_status first_pass(struct choice *c) {
   struct ka_ctx *ctx = c->ctx;
   const struct ka_blas *blas = host_blas(c);
   struct ka_spectral_options o = *c->options;
-  struct ka_cache *cache = NULL;
+  struct ka_data_cache *cache = NULL;
   double start = ka_now_s();
   int failed = 0;
   o.precision = KA_PRECISION_FIRST_PASS;
-  if (o.cache) KA_TRY(ka_cache_open(ctx, &cache, &o));
+  if (o.cache) KA_TRY(ka_spectral_cache_open(ctx, &cache, &o));
   blas->threads(1);
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t i = 0; i < c->n; i++) {
@@ -120,7 +120,7 @@ static ka_status first_pass(struct choice *c) {
     }
   }
   struct ka_spectral_phases ignored = {0};
-  if (cache) KA_TRY(ka_cache_close(cache, &ignored));
+  if (cache) KA_TRY(ka_spectral_cache_close(cache, &ignored));
   c->phases->total_s += ka_now_s() - start;
   for (int64_t i = 0; i < c->n; i++) c->low[i] = c->results[i].kappa_low * per_metric(c, i);
   return (ka_status){failed};
@@ -192,8 +192,8 @@ static bool coarse(const struct choice *c, int64_t i) {
  * kappa_mp inherit the bound; any other metric is made of well-conditioned sums, so a wide margin
  * is taken. */
 static bool unsettled(const struct choice *c, int64_t i, int64_t j) {
-  enum ka_metric metric = KA_METRIC_KAPPA;
-  if (!ka_metric_parse(c->spec->metric, &metric)) return false;
+  enum ka_spectral_metric metric = KA_METRIC_KAPPA;
+  if (!ka_spectral_metric_parse(c->spec->metric, &metric)) return false;
   double a = c->results[i].metrics[metric], b = c->results[j].metrics[metric];
   double room = reach(&c->results[i]) + reach(&c->results[j]);
   return isfinite(a) && isfinite(b) && fabs(a - b) <= room * (1 + 1e-3) * fmax(fabs(a), fabs(b));

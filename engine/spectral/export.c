@@ -9,18 +9,20 @@
 #include <math.h>
 #include <string.h>
 
-static const struct ka_export_info infos[KA_N_EXPORTS] = {
+static const struct ka_spectral_export_info infos[KA_N_EXPORTS] = {
 #define X(id, name, file, selection, full) {name, file, selection, full},
     KA_EXPORT_TABLE(X)
 #undef X
 };
 
-const struct ka_export_info *ka_export_info(enum ka_export format) { return &infos[format]; }
+const struct ka_spectral_export_info *ka_spectral_export_info(enum ka_spectral_export format) {
+  return &infos[format];
+}
 
-bool ka_export_parse(const char *name, enum ka_export *out) {
+bool ka_spectral_export_parse(const char *name, enum ka_spectral_export *out) {
   for (int i = 0; i < KA_N_EXPORTS; i++)
     if (strcmp(infos[i].name, name) == 0) {
-      *out = (enum ka_export)i;
+      *out = (enum ka_spectral_export)i;
       return true;
     }
   return false;
@@ -126,9 +128,9 @@ static ka_status write_spectrum(struct ka_ctx *ctx, const struct ka_spectrum *r,
   return ka_str_puts(ctx, out, "\n}\n");
 }
 
-ka_status ka_export_write(struct ka_ctx *ctx, enum ka_export format,
-                          const struct ka_spectrum *results, int64_t n,
-                          const struct ka_selection *selection, const char *path) {
+ka_status ka_spectral_export_write(struct ka_ctx *ctx, enum ka_spectral_export format,
+                                   const struct ka_spectrum *results, int64_t n,
+                                   const struct ka_selection *selection, const char *path) {
   struct ka_str out = {0};
   ka_status st = KA_STATUS_OK;
   if (infos[format].needs_selection && !selection)

@@ -18,23 +18,23 @@
   X(AXOLOTL, "axolotl", "unfrozen_parameters.yaml", true, false)                                   \
   X(SPECTRUM, "spectrum", "snr_results.json", false, true)
 
-enum ka_export {
+enum ka_spectral_export {
 #define X(id, name, file, selection, full) KA_EXPORT_##id,
   KA_EXPORT_TABLE(X)
 #undef X
       KA_N_EXPORTS
 };
 
-struct ka_export_info {
+struct ka_spectral_export_info {
   const char *name, *file;
   bool needs_selection, needs_full;
 };
-const struct ka_export_info *ka_export_info(enum ka_export format);
-bool ka_export_parse(const char *name, enum ka_export *out);
+const struct ka_spectral_export_info *ka_spectral_export_info(enum ka_spectral_export format);
+bool ka_spectral_export_parse(const char *name, enum ka_spectral_export *out);
 
 /* Published by rename. selection may be NULL where the format needs none. */
-ka_status ka_export_write(struct ka_ctx *ctx, enum ka_export format,
-                          const struct ka_spectrum *results, int64_t n,
-                          const struct ka_selection *selection, const char *path);
+ka_status ka_spectral_export_write(struct ka_ctx *ctx, enum ka_spectral_export format,
+                                   const struct ka_spectrum *results, int64_t n,
+                                   const struct ka_selection *selection, const char *path);
 
 #endif

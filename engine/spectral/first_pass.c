@@ -89,7 +89,7 @@ static bool end_vectors(const struct bidiagonal *b, double *vectors) {
     d[i] = b->alpha[i] * b->alpha[i] + before * before;
     e[i] = b->alpha[i] * b->beta[i];
   }
-  if (k == 0 || !ka_tridiagonal_eigen(k, d, e, z, k)) return false;
+  if (k == 0 || !ka_spectral_tridiagonal_eigen(k, d, e, z, k)) return false;
   for (int end = 0; end < 2; end++) {
     double *x = vectors + end * m;
     int column = end == 0 ? k - 1 : 0;
@@ -117,8 +117,8 @@ static double proven(const struct bidiagonal *b, const double *vectors) {
   return low > 1 ? low : 1;
 }
 
-ka_status ka_first_pass(struct ka_ctx *ctx, const struct ka_blas *blas, const struct ka_panels *p,
-                        double *kappa_low) {
+ka_status ka_spectral_first_pass(struct ka_ctx *ctx, const struct ka_blas *blas,
+                                 const struct ka_panels *p, double *kappa_low) {
   int64_t m = p->m, n = p->n;
   void *memory = NULL;
   *kappa_low = 1;

@@ -7,7 +7,7 @@
 #include "linalg/panel.h"
 
 /* p scanned, finite, not zero, m > 1. *kappa_low >= 1 is true whatever float32 did. */
-ka_status ka_first_pass(struct ka_ctx *ctx, const struct ka_blas *blas, const struct ka_panels *p,
-                        double *kappa_low);
+ka_status ka_spectral_first_pass(struct ka_ctx *ctx, const struct ka_blas *blas,
+                                 const struct ka_panels *p, double *kappa_low);
 
 #endif

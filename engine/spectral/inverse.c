@@ -64,7 +64,7 @@ static ka_status inverse_norm2(struct ladder *w, int i, double off_identity, dou
   }
   double mu[KA_BATCH] = {0}, bound[KA_BATCH] = {0};
   for (mu[i] = 0.5; mu[i] > 64 * err; mu[i] /= 4) {
-    struct ka_set proven;
+    struct ka_lane_set proven;
     KA_TRY(ladder_prove_above(w, ladder_one(i), w->gram, mu, bound, &proven));
     if (proven.n == 0 || !(bound[i] > err)) continue;
     *norm2 = 1 / (bound[i] - err) * SAFE;
@@ -74,8 +74,8 @@ static ka_status inverse_norm2(struct ladder *w, int i, double off_identity, dou
 }
 
 /* y = W^T W x, W in factor */
-static ka_status op_normal(void *user, struct ka_set who, struct ka_vectors x,
-                           struct ka_vectors y) {
+static ka_status op_normal(void *user, struct ka_lane_set who, struct ka_lane_vectors x,
+                           struct ka_lane_vectors y) {
   struct ladder *w = user;
   return w->d->normal(w->lane, who, w->m, w->factor, x, y);
 }
@@ -83,8 +83,8 @@ static ka_status op_normal(void *user, struct ka_set who, struct ka_vectors x,
 /* *tau >= ||W||, W in factor; 0: not proven. estimate2: of ||W||^2. gram becomes W^T W. */
 static ka_status prove_norm(struct ladder *w, int i, double estimate2, double err2, double *tau) {
   struct ka_ctx *ctx = w->ctx;
-  struct ka_set one = ladder_one(i), proven;
-  struct ka_vectors vector = ladder_end(w, 1);
+  struct ka_lane_set one = ladder_one(i), proven;
+  struct ka_lane_vectors vector = ladder_end(w, 1);
   double norm2 = 0, bound[KA_BATCH] = {0}, theta[KA_BATCH] = {0}, slack[KA_BATCH] = {0};
   KA_TRY(norm_of(w, i, w->factor, &norm2));
   norm2 *= norm2 * SAFE;
@@ -113,7 +113,7 @@ struct preconditioned {
 static ka_status divide_by_factor(struct ladder *w, int i, double b2, double h_err, double off,
                                   struct preconditioned *c) {
   struct ka_ctx *ctx = w->ctx;
-  struct ka_set one = ladder_one(i), done;
+  struct ka_lane_set one = ladder_one(i), done;
   double zero[KA_BATCH] = {0}, log_l2 = 0, norm_w = 0, err = ladder_cholesky_err(w, b2);
   KA_TRY(w->d->shift(w->lane, one, w->m, 1, w->gram, zero, w->scratch));
   KA_TRY(ladder_factorise(w, one, w->scratch, &done));
@@ -154,7 +154,7 @@ static ka_status precondition(struct ladder *w, int i, struct preconditioned *c)
 
 ka_status ladder_prove_min_inverse(struct ladder *w, int i) {
   struct ka_ctx *ctx = w->ctx;
-  struct ka_set one = ladder_one(i);
+  struct ka_lane_set one = ladder_one(i);
   struct preconditioned c = {0};
   double start = ka_now_s(), tau = 0, rtol[KA_BATCH] = {0}, value[KA_BATCH], err[KA_BATCH];
   KA_TRY(w->d->invert(w->lane, one, w->m, w->factor)); /* z = X^T */

@@ -21,13 +21,13 @@ struct ladder {
   struct ka_lane *lane;
   const struct ka_dense *d;
   const struct ka_panels *p; /* by unit, as the next two */
-  struct ka_ends *out;
-  struct ka_ends_goal goal;
+  struct ka_spectral_ends *out;
+  struct ka_spectral_ends_goal goal;
   struct ka_spectral_phases *phases;
   int64_t n, m;
-  double *gram, *factor, *scratch; /* matrices */
-  struct ka_vectors vectors, tmp;  /* [2,m]: right singular vectors of the two ends; [m] */
-  struct ka_lanczos lanczos;
+  double *gram, *factor, *scratch;     /* matrices */
+  struct ka_lane_vectors vectors, tmp; /* [2,m]: right singular vectors of the two ends; [m] */
+  struct ka_spectral_lanczos lanczos;
   double gram_err[KA_BATCH];                         /* ||G computed - A^T A|| */
   double lambda_max[KA_BATCH], lambda_min[KA_BATCH]; /* estimates of sigma^2 */
   double max_err[KA_BATCH], min_err[KA_BATCH];       /* how far Lanczos says they are off */
@@ -35,24 +35,26 @@ struct ladder {
 };
 
 /* The vectors of sigma_max (0) and sigma_min (1). */
-static inline struct ka_vectors ladder_end(const struct ladder *w, int end) {
-  return (struct ka_vectors){w->vectors.at + end * w->m, w->vectors.stride};
+static inline struct ka_lane_vectors ladder_end(const struct ladder *w, int end) {
+  return (struct ka_lane_vectors){w->vectors.at + end * w->m, w->vectors.stride};
 }
 
-static inline struct ka_set ladder_one(int i) { return (struct ka_set){1, {(uint8_t)i}}; }
+static inline struct ka_lane_set ladder_one(int i) { return (struct ka_lane_set){1, {(uint8_t)i}}; }
 
 double ladder_gamma(int64_t chain);
 
 /* Members of a that are not in b. */
-struct ka_set ladder_minus(struct ka_set a, struct ka_set b);
+struct ka_lane_set ladder_minus(struct ka_lane_set a, struct ka_lane_set b);
 
-/* ka_lanczos_top, and once more through the operator: what is left of other directions in the
+/* ka_spectral_lanczos_top, and once more through the operator: what is left of other directions in the
  * vector of sigma_min would count kappa^2 times in ||A v||. */
-ka_status ladder_lanczos(struct ladder *w, struct ka_set who, ka_operator op, const double *rtol,
-                         struct ka_vectors vector, double *value, double *err);
+ka_status ladder_lanczos(struct ladder *w, struct ka_lane_set who, ka_operator op,
+                         const double *rtol, struct ka_lane_vectors vector, double *value,
+                         double *err);
 
 /* A Cholesky factorisation; done: those that ran to completion. */
-ka_status ladder_factorise(struct ladder *w, struct ka_set who, double *a, struct ka_set *done);
+ka_status ladder_factorise(struct ladder *w, struct ka_lane_set who, double *a,
+                           struct ka_lane_set *done);
 
 /* Backward error of a completed Cholesky factorisation of a matrix with this trace, with the
  * rounding of a shifted diagonal. */
@@ -60,18 +62,18 @@ double ladder_cholesky_err(const struct ladder *w, double trace);
 
 /* Proves lambda_min(s) >= bound[i], bound[i] slightly below mu[i], for the members in proven; s is
  * kept, scratch spoilt. */
-ka_status ladder_prove_above(struct ladder *w, struct ka_set who, const double *s, const double *mu,
-                             double *bound, struct ka_set *proven);
+ka_status ladder_prove_above(struct ladder *w, struct ka_lane_set who, const double *s,
+                             const double *mu, double *bound, struct ka_lane_set *proven);
 
 /* Proves lambda_max(s) <= bound[i] for the estimate theta[i] with the least slack >= slack[i]
  * (relative). Lanczos may have missed a value that lies beside the one it found; then the factor
  * that succeeded, of a matrix shifted next to the edge, finds it: vector follows theta. */
-ka_status ladder_tighten_above(struct ladder *w, struct ka_set who, const double *s,
-                               const double *slack, double *theta, struct ka_vectors vector,
-                               double *bound, struct ka_set *proven);
+ka_status ladder_tighten_above(struct ladder *w, struct ka_lane_set who, const double *s,
+                               const double *slack, double *theta, struct ka_lane_vectors vector,
+                               double *bound, struct ka_lane_set *proven);
 
 /* Rigorous inner bounds (max_low, min_high) from the two vectors. */
-ka_status ladder_measure(struct ladder *w, struct ka_set who);
+ka_status ladder_measure(struct ladder *w, struct ka_lane_set who);
 
 /* inverse.c: min_low of unit i by the inverse of what factorised G + shift I, a ready factor that
  * stands in `factor`. Spoils all three matrices. */

@@ -58,7 +58,7 @@ static void sort_ascending(int64_t k, double *d, double *z, int64_t n_rows) {
   }
 }
 
-bool ka_tridiagonal_eigen(int64_t k, double *d, double *e, double *z, int64_t n_rows) {
+bool ka_spectral_tridiagonal_eigen(int64_t k, double *d, double *e, double *z, int64_t n_rows) {
   memset(z, 0, (size_t)(n_rows * k) * sizeof *z);
   for (int64_t q = 0; q < n_rows; q++) z[q * k + k - n_rows + q] = 1;
   e[k - 1] = 0;
@@ -78,7 +78,7 @@ bool ka_tridiagonal_eigen(int64_t k, double *d, double *e, double *z, int64_t n_
 /* --- the process ------------------------------------------------------------------------------ */
 
 struct run {
-  const struct ka_lanczos *l;
+  const struct ka_spectral_lanczos *l;
   struct ka_lane *lane;
   const struct ka_dense *d;
   double *seen;   /* [unit][2 max_steps] coefficients as last looked at: diagonal, off-diagonal */
@@ -97,7 +97,8 @@ static ka_status solve_small(struct run *r, int i, int64_t k, int64_t n_rows) {
   struct ka_ctx *ctx = r->lane->ctx;
   memcpy(r->small_d, r->seen + 2 * i * r->l->max_steps, (size_t)k * sizeof(double));
   memcpy(r->small_e, off_diagonal(r, i), (size_t)k * sizeof(double));
-  if (ka_tridiagonal_eigen(k, r->small_d, r->small_e, r->small_z, n_rows)) return KA_STATUS_OK;
+  if (ka_spectral_tridiagonal_eigen(k, r->small_d, r->small_e, r->small_z, n_rows))
+    return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_INTERNAL, "Lanczos: the tridiagonal eigenproblem did not converge");
 }
 
@@ -121,7 +122,7 @@ static ka_status look(struct run *r, int i, double rtol, double *value, double *
 }
 
 /* Every member starts with the same unit vector; `vector` is scratch. */
-static ka_status begin(struct run *r, struct ka_set who, struct ka_vectors vector) {
+static ka_status begin(struct run *r, struct ka_lane_set who, struct ka_lane_vectors vector) {
   struct ka_ctx *ctx = r->lane->ctx;
   int64_t one_row[KA_BATCH];
   double one[KA_BATCH];
@@ -138,38 +139,39 @@ static ka_status begin(struct run *r, struct ka_set who, struct ka_vectors vecto
 }
 
 /* Where memory is the host's, the end of the space is seen at once. */
-static bool ended(const struct run *r, struct ka_set who) {
-  const struct ka_vectors *c = &r->l->coefficients;
+static bool ended(const struct run *r, struct ka_lane_set who) {
+  const struct ka_lane_vectors *c = &r->l->coefficients;
   for (KA_EACH(i, who))
     if (r->lane->engine.blas && !(c->at[i * c->stride + r->l->max_steps + r->k - 1] > 0))
       return true;
   return false;
 }
 
-static ka_status iterate(struct run *r, struct ka_set who, ka_operator op, void *user,
+static ka_status iterate(struct run *r, struct ka_lane_set who, ka_operator op, void *user,
                          const double *rtol, double *value, double *err) {
   struct ka_ctx *ctx = r->lane->ctx;
-  const struct ka_lanczos *l = r->l;
+  const struct ka_spectral_lanczos *l = r->l;
   while (who.n > 0 && r->k < l->max_steps) {
-    struct ka_vectors row = {l->basis.at + r->k * l->m, l->basis.stride};
-    struct ka_vectors next = {row.at + l->m, row.stride};
+    struct ka_lane_vectors row = {l->basis.at + r->k * l->m, l->basis.stride};
+    struct ka_lane_vectors next = {row.at + l->m, row.stride};
     KA_TRY(op(user, who, row, next));
     KA_TRY(r->d->orthogonalise(r->lane, who, l->m, r->k, l->basis, l->max_steps, l->coefficients));
     r->k++;
     if (r->k < l->max_steps && r->k % r->d->look_every != 0 && !ended(r, who)) continue;
-    struct ka_set left = {0};
+    struct ka_lane_set left = {0};
     KA_TRY(r->d->get(r->lane, who, 2 * l->max_steps, l->coefficients, r->seen));
     for (KA_EACH(i, who)) {
       KA_TRY(look(r, i, rtol[i], &value[i], &err[i]));
-      if (r->steps[i] == 0) ka_set_add(&left, i);
+      if (r->steps[i] == 0) ka_lane_set_add(&left, i);
     }
     who = left;
   }
   return KA_STATUS_OK;
 }
 
-ka_status ka_lanczos_top(const struct ka_lanczos *l, struct ka_set who, ka_operator op, void *user,
-                         const double *rtol, struct ka_vectors vector, double *value, double *err) {
+ka_status ka_spectral_lanczos_top(const struct ka_spectral_lanczos *l, struct ka_lane_set who,
+                                  ka_operator op, void *user, const double *rtol,
+                                  struct ka_lane_vectors vector, double *value, double *err) {
   struct ka_ctx *ctx = l->lane->ctx;
   struct run r = {.l = l, .lane = l->lane, .d = l->lane->engine.dense};
   int64_t k = l->max_steps, n_units = who.at[who.n - 1] + 1;

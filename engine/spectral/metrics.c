@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-static const struct ka_metric_info infos[KA_N_METRICS] = {
+static const struct ka_spectral_metric_info infos[KA_N_METRICS] = {
 #define KA_METRIC(id, name, full, unit, formula, source) {name, full, unit, formula, source},
 #include "engine/spectral/metrics.def"
 #undef KA_METRIC
@@ -17,20 +17,22 @@ static const char choices[] =
 #undef KA_METRIC
     ;
 
-const struct ka_metric_info *ka_metric_info(enum ka_metric metric) { return &infos[metric]; }
+const struct ka_spectral_metric_info *ka_spectral_metric_info(enum ka_spectral_metric metric) {
+  return &infos[metric];
+}
 
-bool ka_metric_parse(const char *name, enum ka_metric *out) {
+bool ka_spectral_metric_parse(const char *name, enum ka_spectral_metric *out) {
   for (int i = 0; i < KA_N_METRICS; i++)
     if (strcmp(infos[i].name, name) == 0) {
-      *out = (enum ka_metric)i;
+      *out = (enum ka_spectral_metric)i;
       return true;
     }
   return false;
 }
 
-const char *ka_metric_choices(void) { return choices + 1; }
+const char *ka_spectral_metric_choices(void) { return choices + 1; }
 
-double ka_kappa_of_noise(int64_t rows, int64_t cols) {
+double ka_spectral_kappa_of_noise(int64_t rows, int64_t cols) {
   double m = (double)(rows < cols ? rows : cols), n = (double)(rows < cols ? cols : rows);
   if (m <= 1) return 1;
   return (sqrt(n) + sqrt(m)) / (sqrt(n) - sqrt(m - 1));
@@ -62,7 +64,7 @@ static double snr(const double *s, int64_t m, int64_t n) {
   return noise > 0 ? signal / noise / s[0] : INFINITY;
 }
 
-void ka_metrics_full(double metrics[KA_N_METRICS], const double *s, int64_t m, int64_t n) {
+void ka_spectral_metrics_full(double metrics[KA_N_METRICS], const double *s, int64_t m, int64_t n) {
   if (m < 1 || !(s[0] > 0)) return;
   metrics[KA_METRIC_EFFECTIVE_RANK] = effective_rank(s, m, 1);
   metrics[KA_METRIC_EFFECTIVE_RANK_ENERGY] = effective_rank(s, m, 2);

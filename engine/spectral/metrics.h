@@ -5,31 +5,31 @@
 
 #include "base/status.h"
 
-enum ka_metric {
+enum ka_spectral_metric {
 #define KA_METRIC(id, name, full, unit, formula, source) KA_METRIC_##id,
 #include "engine/spectral/metrics.def"
 #undef KA_METRIC
   KA_N_METRICS
 };
 
-struct ka_metric_info {
+struct ka_spectral_metric_info {
   const char *name;
   bool needs_full; /* all singular values */
   const char *unit, *formula, *source;
 };
 
-const struct ka_metric_info *ka_metric_info(enum ka_metric metric);
+const struct ka_spectral_metric_info *ka_spectral_metric_info(enum ka_spectral_metric metric);
 /* False when no metric has this name. */
-bool ka_metric_parse(const char *name, enum ka_metric *out);
+bool ka_spectral_metric_parse(const char *name, enum ka_spectral_metric *out);
 /* "kappa|kappa_mp|...": for usage and errors. */
-const char *ka_metric_choices(void);
+const char *ka_spectral_metric_choices(void);
 
 /* What the aspect ratio alone gives a Gaussian matrix: (sqrt n + sqrt m) / (sqrt n - sqrt(m-1)),
  * m <= n after swapping; docs/spectra.md derives it. 1 for m = 1. */
-double ka_kappa_of_noise(int64_t rows, int64_t cols);
+double ka_spectral_kappa_of_noise(int64_t rows, int64_t cols);
 
 /* The metrics that need all m singular values s (descending, n the longer side); others are left.
  */
-void ka_metrics_full(double metrics[KA_N_METRICS], const double *s, int64_t m, int64_t n);
+void ka_spectral_metrics_full(double metrics[KA_N_METRICS], const double *s, int64_t m, int64_t n);
 
 #endif

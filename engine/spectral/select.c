@@ -29,13 +29,13 @@ struct ka_select_spec ka_select_spec_default(void) {
 }
 
 bool ka_select_needs_spectra(const struct ka_select_spec *spec) {
-  enum ka_metric m;
-  return ka_metric_parse(spec->metric, &m);
+  enum ka_spectral_metric m;
+  return ka_spectral_metric_parse(spec->metric, &m);
 }
 
 bool ka_select_needs_full(const struct ka_select_spec *spec) {
-  enum ka_metric m;
-  return ka_metric_parse(spec->metric, &m) && ka_metric_info(m)->needs_full;
+  enum ka_spectral_metric m;
+  return ka_spectral_metric_parse(spec->metric, &m) && ka_spectral_metric_info(m)->needs_full;
 }
 
 /* --- patterns --------------------------------------------------------------------------------- */
@@ -105,12 +105,13 @@ static ka_status check_metric(struct ka_ctx *ctx, const struct ka_select_spec *s
     if (is(s, controls[i])) return KA_STATUS_OK;
     names[n++] = controls[i];
   }
-  for (int i = 0; i < KA_N_METRICS; i++) names[n++] = ka_metric_info((enum ka_metric)i)->name;
+  for (int i = 0; i < KA_N_METRICS; i++)
+    names[n++] = ka_spectral_metric_info((enum ka_spectral_metric)i)->name;
   const char *near = ka_nearest(s->metric, names);
   return ka_fail(ctx, KA_E_INPUT,
                  "selection.metric: got \"%s\"%s%s%s, expected %s|all|random|first_n|last_n",
                  s->metric, near ? " (did you mean " : "", near ? near : "", near ? "?)" : "",
-                 ka_metric_choices());
+                 ka_spectral_metric_choices());
 }
 
 ka_status ka_select_check(struct ka_ctx *ctx, const struct ka_select_spec *s) {
@@ -200,12 +201,12 @@ static int by_depth(const void *x, const void *y) {
   const struct ranked *a = x, *b = y;
   double da = depth(a->r->unit), db = depth(b->r->unit);
   if (da != db) return da < db ? -1 : 1;
-  return ka_name_compare(a->r->unit->name, b->r->unit->name);
+  return ka_spectral_name_compare(a->r->unit->name, b->r->unit->name);
 }
 
 static void rank(struct ranked *ranked, int64_t n, const struct ka_select_spec *s) {
-  enum ka_metric metric = KA_METRIC_KAPPA;
-  bool spectral = ka_metric_parse(s->metric, &metric);
+  enum ka_spectral_metric metric = KA_METRIC_KAPPA;
+  bool spectral = ka_spectral_metric_parse(s->metric, &metric);
   if (is(s, "all") || is(s, "first_n") || is(s, "last_n")) {
     qsort(ranked, (size_t)n, sizeof *ranked, by_depth);
     for (int64_t i = 0; i < n / 2 && is(s, "last_n"); i++) {
@@ -275,9 +276,9 @@ static void fill_budget(struct ka_selection *out, const struct ka_select_spec *s
 /* The rates of a soft choice. Units without a value (singular), which stand last, and those whose
  * rate underflows are left out. */
 static void soften(struct ka_selection *out, const struct ka_select_spec *s) {
-  enum ka_metric metric = KA_METRIC_KAPPA;
+  enum ka_spectral_metric metric = KA_METRIC_KAPPA;
   int64_t n = out->n_units;
-  ka_metric_parse(s->metric, &metric);
+  ka_spectral_metric_parse(s->metric, &metric);
   double first = out->units[0].metrics[metric];
   out->n_units = out->n_elems = 0;
   for (int64_t i = 0; i < n; i++) {

@@ -26,7 +26,9 @@ static json_t *metrics_of(const struct ka_selected *u) {
   json_t *o = json_object();
   for (int i = 0; i < KA_N_METRICS; i++) {
     double v = u->metrics[i];
-    if (isfinite(v)) json_object_set_new(o, ka_metric_info((enum ka_metric)i)->name, json_real(v));
+    if (isfinite(v))
+      json_object_set_new(o, ka_spectral_metric_info((enum ka_spectral_metric)i)->name,
+                          json_real(v));
   }
   if (isfinite(u->kappa_rel_bound))
     json_object_set_new(o, "kappa_rel_bound", json_real(u->kappa_rel_bound));
@@ -73,8 +75,8 @@ static ka_status read_metrics(struct ka_ctx *ctx, const char *what, const json_t
                               struct ka_selected *u) {
   const json_t *m = json_object_get(unit, "metrics");
   for (int i = 0; i < KA_N_METRICS; i++)
-    KA_TRY(
-        ka_json_f64_or(ctx, what, m, ka_metric_info((enum ka_metric)i)->name, NAN, &u->metrics[i]));
+    KA_TRY(ka_json_f64_or(ctx, what, m, ka_spectral_metric_info((enum ka_spectral_metric)i)->name,
+                          NAN, &u->metrics[i]));
   return ka_json_f64_or(ctx, what, m, "kappa_rel_bound", NAN, &u->kappa_rel_bound);
 }
 

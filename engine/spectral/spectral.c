@@ -61,7 +61,7 @@ void ka_spectral_phases_add(struct ka_spectral_phases *to, const struct ka_spect
 
 static double flops_of(const struct ka_unit *u, bool full) {
   int64_t r = u->view.shape[0], c = u->view.shape[1];
-  return ka_ends_flops(r > c ? r : c, r > c ? c : r, full);
+  return ka_spectral_ends_flops(r > c ? r : c, r > c ? c : r, full);
 }
 
 double ka_spectral_flops(const struct ka_unit *units, int64_t n,
@@ -73,7 +73,7 @@ double ka_spectral_flops(const struct ka_unit *units, int64_t n,
 
 /* --- many batches ----------------------------------------------------------------------------- */
 
-static void report(struct ka_analysis *a, int64_t i) {
+static void report(struct ka_spectral_analysis *a, int64_t i) {
 #pragma omp atomic
   a->done_flops += a->flops[i];
   if (omp_get_thread_num() == 0 && a->options->progress) {
@@ -88,7 +88,7 @@ static bool interrupted(const struct ka_ctx *ctx) { return ctx->interrupted && *
 
 /* Most work first; equal shapes stand together. */
 static int by_flops(const void *x, const void *y, void *user) {
-  const struct ka_analysis *a = user;
+  const struct ka_spectral_analysis *a = user;
   int64_t i = *(const int64_t *)x, j = *(const int64_t *)y;
   int64_t rows_i = a->units[i].view.shape[0], rows_j = a->units[j].view.shape[0];
   if (a->flops[i] != a->flops[j]) return a->flops[i] > a->flops[j] ? -1 : 1;
@@ -100,7 +100,7 @@ static int by_flops(const void *x, const void *y, void *user) {
 
 /* Units order[0..n-1] by the lanes of one engine. */
 struct crew {
-  struct ka_engine engine;
+  struct ka_linalg_engine engine;
   struct ka_lane *lanes;
   int n_lanes;
   const int64_t *order;
@@ -114,7 +114,7 @@ static bool alike(const struct ka_unit *x, const struct ka_unit *y) {
   return a->dtype == b->dtype && a->shape[0] == b->shape[0] && a->shape[1] == b->shape[1];
 }
 
-static ka_status form_batches(struct ka_analysis *a, struct crew *c, struct ka_arena *tmp,
+static ka_status form_batches(struct ka_spectral_analysis *a, struct crew *c, struct ka_arena *tmp,
                               int64_t n) {
   struct ka_ctx *ctx = a->ctx;
   void *memory = NULL;
@@ -122,7 +122,7 @@ static ka_status form_batches(struct ka_analysis *a, struct crew *c, struct ka_a
   c->starts = memory;
   for (int64_t at = 0; at < n;) {
     const struct ka_unit *u = &a->units[c->order[at]];
-    int most = ka_batch_size(a, c->engine.dense, u).units, got = 0;
+    int most = ka_spectral_batch_size(a, c->engine.dense, u).units, got = 0;
     c->starts[c->n_batches++] = at;
     for (; at < n && got < most && alike(u, &a->units[c->order[at]]); at++) got++;
   }
@@ -130,12 +130,12 @@ static ka_status form_batches(struct ka_analysis *a, struct crew *c, struct ka_a
   return KA_STATUS_OK;
 }
 
-static ka_status take_batch(struct ka_analysis *a, struct crew *c, struct ka_lane *lane,
+static ka_status take_batch(struct ka_spectral_analysis *a, struct crew *c, struct ka_lane *lane,
                             int64_t k) {
   struct ka_ctx *ctx = a->ctx;
   const int64_t *order = c->order + c->starts[k];
   int n = (int)(c->starts[k + 1] - c->starts[k]);
-  ka_status st = ka_batch_run(a, lane, order, n);
+  ka_status st = ka_spectral_batch_run(a, lane, order, n);
   if (st.code == KA_E_MEMORY && c->left) {
 #pragma omp critical(ka_spectral_error)
     if (ctx->error.code == KA_E_MEMORY) ka_error_clear(ctx); /* else another lane's */
@@ -148,7 +148,7 @@ static ka_status take_batch(struct ka_analysis *a, struct crew *c, struct ka_lan
 }
 
 /* Batches from `first` on, side by side. */
-static ka_status run_lanes(struct ka_analysis *a, struct crew *c, int64_t first) {
+static ka_status run_lanes(struct ka_spectral_analysis *a, struct crew *c, int64_t first) {
   struct ka_ctx *ctx = a->ctx;
   int failed = KA_OK;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(c->n_lanes)
@@ -174,8 +174,8 @@ static void close_lanes(struct crew *c) {
 }
 
 /* Up to n lanes for n_bytes each; fewer when memory for more is not there and `left` is. */
-static ka_status open_lanes(struct ka_analysis *a, struct crew *c, struct ka_arena *tmp, int n,
-                            int64_t n_bytes) {
+static ka_status open_lanes(struct ka_spectral_analysis *a, struct crew *c, struct ka_arena *tmp,
+                            int n, int64_t n_bytes) {
   struct ka_ctx *ctx = a->ctx;
   void *memory = NULL;
   KA_TRY(ka_arena_alloc_n(tmp, &memory, n, sizeof *c->lanes, "lanes"));
@@ -199,18 +199,18 @@ static ka_status open_lanes(struct ka_analysis *a, struct crew *c, struct ka_are
 /* --- the host's engine, and a device's -------------------------------------------------------- */
 
 /* How many units may run side by side: no more than fit the memory limit together. */
-static int side_by_side(const struct ka_analysis *a, const int64_t *order, int64_t first, int64_t n,
-                        int n_threads) {
+static int side_by_side(const struct ka_spectral_analysis *a, const int64_t *order, int64_t first,
+                        int64_t n, int n_threads) {
   if (a->options->max_bytes <= 0 || first >= n) return n_threads;
-  struct ka_lane_size size = ka_batch_size(a, &ka_dense_host, &a->units[order[first]]);
+  struct ka_lane_size size = ka_spectral_batch_size(a, &ka_dense_host, &a->units[order[first]]);
   int64_t fit = a->options->max_bytes / ka_dense_host.bytes(&size);
   return fit < 1 ? 1 : fit < n_threads ? (int)fit : n_threads;
 }
 
 /* The large ones alone, with the library's threads; then side by side, the library single-threaded.
  */
-static ka_status run_host(struct ka_analysis *a, struct ka_engine engine, const int64_t *order,
-                          int64_t n, struct ka_arena *tmp) {
+static ka_status run_host(struct ka_spectral_analysis *a, struct ka_linalg_engine engine,
+                          const int64_t *order, int64_t n, struct ka_arena *tmp) {
   struct ka_ctx *ctx = a->ctx;
   struct crew c = {.engine = engine, .order = order};
   int n_threads = a->options->n_threads > 0 ? a->options->n_threads : omp_get_max_threads();
@@ -230,7 +230,7 @@ out:
 }
 
 /* What does not fit there is left. */
-static ka_status run_device(struct ka_analysis *a, bool *left, struct ka_arena *tmp) {
+static ka_status run_device(struct ka_spectral_analysis *a, bool *left, struct ka_arena *tmp) {
   struct ka_ctx *ctx = a->ctx;
   struct crew c = {.engine = a->engine, .order = a->order, .left = left};
   const struct ka_dense *d = a->engine.dense;
@@ -242,7 +242,7 @@ static ka_status run_device(struct ka_analysis *a, bool *left, struct ka_arena *
   if (a->options->full) room /= 2; /* what computes all values takes its own */
   KA_TRY(form_batches(a, &c, tmp, a->n));
   for (int64_t k = 0; k < c.n_batches; k++) {
-    struct ka_lane_size size = ka_batch_size(a, d, &a->units[a->order[c.starts[k]]]);
+    struct ka_lane_size size = ka_spectral_batch_size(a, d, &a->units[a->order[c.starts[k]]]);
     int64_t bytes = d->bytes(&size);
     if (bytes <= room && bytes > most) most = bytes;
   }
@@ -259,7 +259,7 @@ out:
   return st;
 }
 
-static ka_status run(struct ka_analysis *a, struct ka_arena *tmp) {
+static ka_status run(struct ka_spectral_analysis *a, struct ka_arena *tmp) {
   struct ka_ctx *ctx = a->ctx;
   if (a->engine.blas) {
     KA_TRY(run_host(a, a->engine, a->order, a->n, tmp));
@@ -278,7 +278,7 @@ static ka_status run(struct ka_analysis *a, struct ka_arena *tmp) {
     if (n > 0) {
       ka_info(ctx, "spectral", "%lld of %lld on the processor: no room for them on the device",
               (long long)n, (long long)a->n);
-      KA_TRY(run_host(a, ka_engine_cpu(), order, n, tmp));
+      KA_TRY(run_host(a, ka_linalg_engine_cpu(), order, n, tmp));
     }
   }
   if (interrupted(ctx))
@@ -286,7 +286,7 @@ static ka_status run(struct ka_analysis *a, struct ka_arena *tmp) {
   return KA_STATUS_OK;
 }
 
-static ka_status prepare(struct ka_analysis *a, struct ka_arena *tmp) {
+static ka_status prepare(struct ka_spectral_analysis *a, struct ka_arena *tmp) {
   struct ka_ctx *ctx = a->ctx;
   void *flops = NULL, *order = NULL;
   KA_TRY(ka_arena_alloc_n(tmp, &flops, a->n + 1, sizeof(double), "order"));
@@ -308,9 +308,10 @@ ka_status ka_spectral_analyze(struct ka_ctx *ctx, struct ka_arena *arena,
                               const struct ka_spectral_options *options,
                               struct ka_spectral_phases *phases) {
   struct ka_spectral_phases own = {0};
-  struct ka_analysis a = {.ctx = ctx, .arena = arena, .results = results, .units = units, .n = n};
+  struct ka_spectral_analysis a = {
+      .ctx = ctx, .arena = arena, .results = results, .units = units, .n = n};
   a.options = options;
-  a.engine = options->engine.dense ? options->engine : ka_engine_cpu();
+  a.engine = options->engine.dense ? options->engine : ka_linalg_engine_cpu();
   a.phases = phases ? phases : &own;
   *a.phases = own;
   double start = ka_now_s();
@@ -318,9 +319,9 @@ ka_status ka_spectral_analyze(struct ka_ctx *ctx, struct ka_arena *arena,
   ka_arena_init(&tmp, ctx, "spectral order");
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(prepare(&a, &tmp), out);
-  if (options->cache) KA_TRY_GOTO(ka_cache_open(ctx, &a.cache, options), out);
+  if (options->cache) KA_TRY_GOTO(ka_spectral_cache_open(ctx, &a.cache, options), out);
   st = run(&a, &tmp);
-  if (a.cache) KA_TRY_KEEP(ka_cache_close(a.cache, a.phases));
+  if (a.cache) KA_TRY_KEEP(ka_spectral_cache_close(a.cache, a.phases));
 out:
   ka_arena_deinit(&tmp);
   a.phases->total_s = ka_now_s() - start;

@@ -11,8 +11,8 @@
 
 #include "base/file.h"
 #include "engine/spectral/metrics.h"
-#include "linalg/dense.h"
 #include "kernels/tensor.h"
+#include "linalg/dense.h"
 
 /* A matrix to analyse: a stored tensor as [d0, rest], or a part of it. */
 struct ka_unit {
@@ -32,7 +32,7 @@ struct ka_unit {
 
 int64_t ka_unit_elems(const struct ka_unit *unit);
 
-enum ka_precision {
+enum ka_spectral_precision {
   KA_PRECISION_AUTO,       /* above 512 rows only as exact as an order needs, at most 1e-3 */
   KA_PRECISION_F64,        /* as exact as float64 gives */
   KA_PRECISION_FIRST_PASS, /* only kappa_low; see choose.h */
@@ -72,9 +72,9 @@ struct ka_spectrum {
 };
 
 struct ka_spectral_options {
-  struct ka_engine engine; /* zero: ka_engine_cpu() */
-  bool full;               /* all singular values */
-  enum ka_precision precision;
+  struct ka_linalg_engine engine; /* zero: ka_linalg_engine_cpu() */
+  bool full;                      /* all singular values */
+  enum ka_spectral_precision precision;
   double rtol;       /* wanted relative bound of kappa; 0: see docs/spectra.md */
   int64_t max_dim;   /* units with a larger side are skipped; 0: none */
   int64_t max_bytes; /* memory for workspaces; 0: no limit. A unit that needs more is skipped; one

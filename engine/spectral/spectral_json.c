@@ -27,7 +27,8 @@ json_t *ka_spectrum_json(const struct ka_spectrum *r) {
   json_t *o = json_object();
   add_place(o, r->unit);
   for (int i = 0; i < KA_N_METRICS; i++)
-    json_object_set_new(o, ka_metric_info((enum ka_metric)i)->name, ka_json_real(r->metrics[i]));
+    json_object_set_new(o, ka_spectral_metric_info((enum ka_spectral_metric)i)->name,
+                        ka_json_real(r->metrics[i]));
   json_object_set_new(o, "kappa_rel_bound", ka_json_real(r->kappa_rel_bound));
   json_object_set_new(o, "kappa_low", r->error ? json_null() : ka_json_real(r->kappa_low));
   json_object_set_new(o, "kappa_high", ka_json_real(r->kappa_high));
@@ -49,8 +50,8 @@ json_t *ka_spectrum_json(const struct ka_spectrum *r) {
   return o;
 }
 
-ka_status ka_spectra_write_json(struct ka_ctx *ctx, const struct ka_spectrum *results, int64_t n,
-                                json_t *extra, const char *path) {
+ka_status ka_spectral_write_json(struct ka_ctx *ctx, const struct ka_spectrum *results, int64_t n,
+                                 json_t *extra, const char *path) {
   json_t *tensors = json_object(), *root = json_object();
   for (int64_t i = 0; i < n; i++)
     json_object_set_new(tensors, results[i].unit->name, ka_spectrum_json(&results[i]));

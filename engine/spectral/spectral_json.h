@@ -12,7 +12,7 @@
 json_t *ka_spectrum_json(const struct ka_spectrum *r);
 
 /* All of them; `extra` (stolen, may be NULL) gives further members of the root. */
-ka_status ka_spectra_write_json(struct ka_ctx *ctx, const struct ka_spectrum *results, int64_t n,
-                                json_t *extra, const char *path);
+ka_status ka_spectral_write_json(struct ka_ctx *ctx, const struct ka_spectrum *results, int64_t n,
+                                 json_t *extra, const char *path);
 
 #endif

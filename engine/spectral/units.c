@@ -16,7 +16,7 @@ int ka_unit_layer(const char *name) {
   return -1;
 }
 
-int ka_name_compare(const char *a, const char *b) {
+int ka_spectral_name_compare(const char *a, const char *b) {
   while (*a && *b) {
     if (isdigit((unsigned char)*a) && isdigit((unsigned char)*b)) {
       char *end_a, *end_b;
@@ -35,7 +35,8 @@ int ka_name_compare(const char *a, const char *b) {
 }
 
 static int by_name(const void *x, const void *y) {
-  return ka_name_compare(((const struct ka_unit *)x)->name, ((const struct ka_unit *)y)->name);
+  return ka_spectral_name_compare(((const struct ka_unit *)x)->name,
+                                  ((const struct ka_unit *)y)->name);
 }
 
 static bool analysable(enum ka_dtype t) {

@@ -13,7 +13,7 @@
 /* The layer in a tensor's name ("model.layers.12.mlp..." -> 12, "h.3.attn" -> 3), -1 without. */
 int ka_unit_layer(const char *name);
 /* Natural order: runs of digits compare as numbers. */
-int ka_name_compare(const char *a, const char *b);
+int ka_spectral_name_compare(const char *a, const char *b);
 
 /* Every tensor of two or more dimensions (and, with `vectors`, of one) as whole units with their
  * roles, each followed by its parts: those of fused tensors, experts and, for kind KA_UNIT_HEAD,

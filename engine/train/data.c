@@ -7,10 +7,11 @@ static ka_status get_batch(void *user, int64_t index, struct ka_batch *out) {
   return ka_data_batch(s->ctx, s->data, s->part, index, out);
 }
 
-static struct ka_batch_source source_of(struct ka_ctx *ctx, struct ka_train_data *d,
-                                        enum ka_data_part part) {
+static struct ka_train_batch_source source_of(struct ka_ctx *ctx, struct ka_train_data *d,
+                                              enum ka_data_split part) {
   d->streams[part] = (struct ka_train_stream){ctx, d->data, part};
-  return (struct ka_batch_source){get_batch, &d->streams[part], ka_data_n_batches(d->data, part)};
+  return (struct ka_train_batch_source){get_batch, &d->streams[part],
+                                        ka_data_n_batches(d->data, part)};
 }
 
 ka_status ka_train_data_losses(struct ka_ctx *ctx, const struct ka_data_stats *s,

@@ -9,13 +9,13 @@
 struct ka_train_stream {
   struct ka_ctx *ctx;
   struct ka_data *data;
-  enum ka_data_part part;
+  enum ka_data_split part;
 };
 
 struct ka_train_data {
   struct ka_data *data;
   struct ka_train_stream streams[2];
-  struct ka_batch_source train, validation;
+  struct ka_train_batch_source train, validation;
 };
 
 /* Reads, tokenises and packs the job's datasets. tokenizer may be NULL for tokenized data. The

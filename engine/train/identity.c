@@ -41,8 +41,8 @@ static ka_status add_dir(struct ka_arena *a, XXH3_state_t *h, const char *dir) {
   return KA_STATUS_OK;
 }
 
-static ka_status add_paths(struct ka_arena *a, XXH3_state_t *h, const struct ka_texts *paths,
-                           const struct ka_texts *only, const struct ka_texts *not_these) {
+static ka_status add_paths(struct ka_arena *a, XXH3_state_t *h, const struct ka_key_texts *paths,
+                           const struct ka_key_texts *only, const struct ka_key_texts *not_these) {
   struct ka_ctx *ctx = a->ctx;
   struct ka_data_files files;
   KA_TRY(ka_data_files(a, paths, only, not_these, &files));
@@ -53,7 +53,7 @@ static ka_status add_paths(struct ka_arena *a, XXH3_state_t *h, const struct ka_
 static ka_status add_inputs(struct ka_arena *a, XXH3_state_t *h, const struct ka_job *job) {
   struct ka_ctx *ctx = a->ctx;
   const struct ka_job_datasets *lists[] = {&job->datasets, &job->test_datasets};
-  const struct ka_texts *tasks[] = {&job->forgetting.tasks, &job->forgetting.new_tasks};
+  const struct ka_key_texts *tasks[] = {&job->forgetting.tasks, &job->forgetting.new_tasks};
   KA_TRY(add_dir(a, h, job->base_model));
   for (int l = 0; l < 2; l++)
     for (int64_t i = 0; i < lists[l]->n; i++) {

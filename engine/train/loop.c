@@ -96,8 +96,8 @@ ka_status ka_loop_step(struct ka_loop *l, struct ka_loop_step *out) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_source_loss(struct ka_model *m, const struct ka_batch_source *source, double *loss,
-                         int64_t *n_targets) {
+ka_status ka_train_source_loss(struct ka_model *m, const struct ka_train_batch_source *source,
+                               double *loss, int64_t *n_targets) {
   struct ka_ctx *ctx = m->ctx;
   double sum = 0;
   *n_targets = 0;
@@ -154,7 +154,7 @@ static ka_status log_validation(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   double loss = 0, before = ka_now_s();
   int64_t n_targets = 0;
-  KA_TRY(ka_source_loss(l->model, &l->validation, &loss, &n_targets));
+  KA_TRY(ka_train_source_loss(l->model, &l->validation, &loss, &n_targets));
   if (!isfinite(loss))
     return ka_fail(ctx, KA_E_CHECK, "step %lld: the validation loss is %g", (long long)l->step,
                    loss);

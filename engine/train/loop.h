@@ -17,7 +17,7 @@
 
 /* Micro-batch `index` (from 0) of a stream, without replaying the earlier ones; valid until the
  * next call. */
-struct ka_batch_source {
+struct ka_train_batch_source {
   ka_status (*get)(void *user, int64_t index, struct ka_batch *out);
   void *user;
   int64_t n; /* micro-batches: of one epoch of training data, or of the whole validation set */
@@ -40,7 +40,7 @@ struct ka_loop {
   struct ka_loop_config config;
   struct ka_model *model;
   struct ka_optim *optim;
-  struct ka_batch_source train, validation; /* validation.n 0: none */
+  struct ka_train_batch_source train, validation; /* validation.n 0: none */
   struct ka_jsonl *log;
   struct ka_tensorboard *tensorboard;
   json_t *carried; /* kept in every checkpoint as "run"; borrowed */
@@ -83,8 +83,8 @@ bool ka_loop_done(const struct ka_loop *l);
 ka_status ka_loop_run(struct ka_loop *l);
 
 /* Mean loss over all targets of a source; NaN when it has none. */
-ka_status ka_source_loss(struct ka_model *m, const struct ka_batch_source *source, double *loss,
-                         int64_t *n_targets);
+ka_status ka_train_source_loss(struct ka_model *m, const struct ka_train_batch_source *source,
+                               double *loss, int64_t *n_targets);
 
 /* What every row of the log starts with: {"step", "epoch"}; a new reference. Seconds of training so
  * far. */

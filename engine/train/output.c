@@ -51,8 +51,8 @@ static ka_status collect(struct ka_ctx *ctx, struct ka_arena *a, const struct ka
   return KA_STATUS_OK;
 }
 
-ka_status ka_output_write(struct ka_ctx *ctx, const struct ka_optim *o, const char *base_dir,
-                          const char *out_dir) {
+ka_status ka_train_output_write(struct ka_ctx *ctx, const struct ka_optim *o, const char *base_dir,
+                                const char *out_dir) {
   struct ka_arena a;
   struct ka_st_out *changed = NULL;
   int64_t n = 0;

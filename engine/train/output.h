@@ -9,7 +9,7 @@
 
 /* Writes weights (in the base's dtypes, names and shards) and carries over the other files of
  * base_dir. Existing files of the same names are replaced, each by rename. */
-ka_status ka_output_write(struct ka_ctx *ctx, const struct ka_optim *o, const char *base_dir,
-                          const char *out_dir);
+ka_status ka_train_output_write(struct ka_ctx *ctx, const struct ka_optim *o, const char *base_dir,
+                                const char *out_dir);
 
 #endif

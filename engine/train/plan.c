@@ -115,7 +115,7 @@ static void print_text(const struct ka_str *text) {
 static ka_status print_tokens(struct ka_run *r, const int32_t *ids, const int32_t *labels,
                               int64_t n, bool colour) {
   struct ka_ctx *ctx = r->ctx;
-  struct ka_decode_stream decode = {0};
+  struct ka_tok_decode_stream decode = {0};
   struct ka_str text = {0};
   ka_status st = KA_STATUS_OK;
   bool open = false;
@@ -123,7 +123,7 @@ static ka_status print_tokens(struct ka_run *r, const int32_t *ids, const int32_
     bool trained = t > 0 && labels[t] != -100;
     ka_str_clear(&text);
     if (r->tokenizer)
-      KA_TRY_GOTO(ka_decode_stream_push(ctx, &decode, r->tokenizer, ids[t], &text), out);
+      KA_TRY_GOTO(ka_tok_decode_stream_push(ctx, &decode, r->tokenizer, ids[t], &text), out);
     else
       KA_TRY_GOTO(ka_str_printf(ctx, &text, "%d ", ids[t]), out);
     if (trained != open)
@@ -133,7 +133,7 @@ static ka_status print_tokens(struct ka_run *r, const int32_t *ids, const int32_
   }
 out:
   if (open) fputs(colour ? "\033[0m" : "]", stdout);
-  ka_decode_stream_deinit(&decode);
+  ka_tok_decode_stream_deinit(&decode);
   ka_str_deinit(&text);
   return st;
 }
@@ -313,7 +313,7 @@ static ka_status print_time(struct ka_run *r) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_plan_print(struct ka_run *r) {
+ka_status ka_train_plan_print(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   print_inputs(r);
   KA_TRY(print_selection(r));

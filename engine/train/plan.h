@@ -8,6 +8,6 @@
 /* Prints an open run (opened with options.plan) on stdout: what is read, the selection and how many
  * tensors each pattern finds, the first rows with what is trained of them, steps, memory by part,
  * disk, and an estimate of the time from a measured matmul rate. */
-ka_status ka_plan_print(struct ka_run *r);
+ka_status ka_train_plan_print(struct ka_run *r);
 
 #endif

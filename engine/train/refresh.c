@@ -10,13 +10,13 @@
 #include <math.h>
 #include <string.h>
 
-bool ka_refresh_due(const struct ka_run *r, int64_t step) {
+bool ka_train_refresh_due(const struct ka_run *r, int64_t step) {
   int64_t every = r->job->selection.refresh_steps;
   return every > 0 && step > 0 && step % every == 0 && step < r->loop.schedule.n_steps &&
          r->refreshed_at != step;
 }
 
-ka_status ka_refresh_kappa(struct ka_run *r, bool after, json_t *into) {
+ka_status ka_train_refresh_kappa(struct ka_run *r, bool after, json_t *into) {
   struct ka_ctx *ctx = r->ctx;
   void *mem = NULL;
   const char *name;
@@ -101,7 +101,7 @@ static ka_status write_model(struct ka_run *r, int64_t step, const char **dir) {
   KA_TRY(ka_remove_tree(ctx, tmp));
   KA_TRY(ka_remove_tree(ctx, *dir));
   KA_TRY(ka_make_dirs(ctx, tmp));
-  KA_TRY(ka_output_write(ctx, &r->optim, r->job->base_model, tmp));
+  KA_TRY(ka_train_output_write(ctx, &r->optim, r->job->base_model, tmp));
   return ka_rename(ctx, tmp, *dir);
 }
 
@@ -120,7 +120,7 @@ static ka_status reopen(struct ka_run *r, const char *dir) {
   return ka_optim_init(ctx, &r->optim, &r->model, &config, false);
 }
 
-ka_status ka_refresh(struct ka_run *r, struct ka_loop *loop) {
+ka_status ka_train_refresh(struct ka_run *r, struct ka_loop *loop) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_arena a;
   struct kept *kept = NULL;
@@ -136,7 +136,8 @@ ka_status ka_refresh(struct ka_run *r, struct ka_loop *loop) {
           (long long)loop->step, (long long)n_stay, (long long)(r->optim.n - n_stay),
           (long long)(n_kept - n_stay));
   r->refreshed_at = loop->step;
-  KA_TRY_GOTO(ka_refresh_kappa(r, false, json_object_get(loop->carried, "kappa_before")), out);
+  KA_TRY_GOTO(ka_train_refresh_kappa(r, false, json_object_get(loop->carried, "kappa_before")),
+              out);
   r->weights_from = ka_path_base(dir);
   json_object_set_new(loop->carried, "weights_from", json_string(r->weights_from));
   json_object_set_new(loop->carried, "refreshed_at", json_integer((json_int_t)loop->step));
@@ -145,7 +146,7 @@ out:
   return st;
 }
 
-ka_status ka_refresh_sweep(struct ka_run *r) {
+ka_status ka_train_refresh_sweep(struct ka_run *r) {
   return ka_ckpt_sweep_named(r->ctx, r->job->output_dir, "refresh-", "weights_from",
                              r->weights_from);
 }

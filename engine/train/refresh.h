@@ -13,17 +13,17 @@
 #include "engine/train/run.h"
 
 /* Is the run, at this step, to be selected anew, and has that not happened yet? */
-bool ka_refresh_due(const struct ka_run *r, int64_t step);
+bool ka_train_refresh_due(const struct ka_run *r, int64_t step);
 
 /* Selects anew; afterwards loop->carried names the directory and holds kappa of what entered. The
- * caller writes the checkpoint and then calls ka_refresh_sweep. */
-ka_status ka_refresh(struct ka_run *r, struct ka_loop *loop);
+ * caller writes the checkpoint and then calls ka_train_refresh_sweep. */
+ka_status ka_train_refresh(struct ka_run *r, struct ka_loop *loop);
 
 /* Removes the directories of OUT that neither the run nor one of its checkpoints needs. */
-ka_status ka_refresh_sweep(struct ka_run *r);
+ka_status ka_train_refresh_sweep(struct ka_run *r);
 
 /* kappa of the optimizer's slices as {name: kappa or null} into `into`, keeping names that are
  * there. */
-ka_status ka_refresh_kappa(struct ka_run *r, bool after, json_t *into);
+ka_status ka_train_refresh_kappa(struct ka_run *r, bool after, json_t *into);
 
 #endif

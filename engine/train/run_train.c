@@ -17,7 +17,7 @@
 static ka_status kappa_json(struct ka_run *r, bool after, json_t **out) {
   struct ka_ctx *ctx = r->ctx;
   *out = json_object();
-  return *out ? ka_refresh_kappa(r, after, *out)
+  return *out ? ka_train_refresh_kappa(r, after, *out)
               : ka_fail(ctx, KA_E_MEMORY, "kappa: out of memory");
 }
 
@@ -96,7 +96,7 @@ static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   KA_TRY_GOTO(ka_watch_finish(r, loop), out);
   KA_TRY_GOTO(kappa_json(r, true, &kappa), out);
   if (r->job->save_model)
-    KA_TRY_GOTO(ka_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir), out);
+    KA_TRY_GOTO(ka_train_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir), out);
   KA_TRY_GOTO(ka_run_report(r, loop, kappa), out);
   ka_info(ctx, "train", "%s is ready%s", r->job->output_dir,
           r->job->save_model ? ": it loads in transformers as it is" : "; save_model is false");
@@ -110,13 +110,13 @@ out:
 static ka_status run_loop(struct ka_run *r, struct ka_loop *loop) {
   struct ka_ctx *ctx = r->ctx;
   for (;;) {
-    if (ka_refresh_due(r, loop->step) && !loop->stopped) {
-      KA_TRY(ka_refresh(r, loop));
+    if (ka_train_refresh_due(r, loop->step) && !loop->stopped) {
+      KA_TRY(ka_train_refresh(r, loop));
       KA_TRY(ka_loop_save(loop));
-      KA_TRY(ka_refresh_sweep(r));
+      KA_TRY(ka_train_refresh_sweep(r));
     }
     KA_TRY(ka_loop_run(loop));
-    if (ka_loop_done(loop)) return ka_refresh_sweep(r);
+    if (ka_loop_done(loop)) return ka_train_refresh_sweep(r);
   }
 }
 

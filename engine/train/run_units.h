@@ -10,7 +10,7 @@
  * reference. trained: which part of it, 0 to 1; rate: of the learning rate, its largest.
  * kappa_after is null where nothing moved, both where there is none (singular, a vector) or where
  * finding out would take more than about a minute. before and after: {slice: kappa} of the
- * optimizer's slices (ka_refresh_kappa). */
+ * optimizer's slices (ka_train_refresh_kappa). */
 ka_status ka_run_units(struct ka_run *r, const json_t *before, const json_t *after, json_t **out);
 
 #endif

@@ -48,8 +48,8 @@ ka_status ka_train_analyze(struct ka_ctx *ctx, struct ka_dev *dev, struct ka_are
                            bool cache) {
   struct ka_progress bar;
   struct ka_spectral_options options = {.progress = show, .user = &bar};
-  if (cache) KA_TRY(ka_cache_default_path(arena, &options.cache));
-  KA_TRY(ka_engine_choose(ctx, dev, ka_spectral_flops(units, n, &options), &options.engine));
+  if (cache) KA_TRY(ka_spectral_cache_default_path(arena, &options.cache));
+  KA_TRY(ka_linalg_engine_choose(ctx, dev, ka_spectral_flops(units, n, &options), &options.engine));
   ka_progress_begin(ctx, &bar, "analyze", 0, 1);
   ka_status st = ka_spectral_analyze(ctx, arena, results, units, n, &options, NULL);
   ka_progress_end(&bar);
@@ -64,10 +64,10 @@ static ka_status choose(struct ka_ctx *ctx, struct ka_train_selection *s, struct
   struct ka_spectral_options options = {
       .precision = KA_PRECISION_AUTO, .progress = show, .user = &bar};
   KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->n_units, sizeof(struct ka_spectrum), "spectra"));
-  KA_TRY(ka_cache_default_path(&s->arena, &options.cache));
+  KA_TRY(ka_spectral_cache_default_path(&s->arena, &options.cache));
   if (ka_select_needs_spectra(spec))
-    KA_TRY(ka_engine_choose(ctx, dev, ka_spectral_flops(s->units, s->n_units, &options),
-                            &options.engine));
+    KA_TRY(ka_linalg_engine_choose(ctx, dev, ka_spectral_flops(s->units, s->n_units, &options),
+                                   &options.engine));
   ka_progress_begin(ctx, &bar, "analyze", 0, 1);
   ka_status st = ka_select_units(ctx, &s->arena, &s->chosen, mem, spec, s->units, s->n_units, false,
                                  &options, NULL);

@@ -104,13 +104,13 @@ ka_status ka_watch_start(struct ka_run *r, json_t *carried) {
 /* --- a look ------------------------------------------------------------------ */
 
 /* The row without what the log's rows start with. */
-static json_t *scores_json(const struct ka_scores *s) {
+static json_t *scores_json(const struct ka_eval_scores *s) {
   return json_pack("{s:o, s:o, s:o}", "learned", ka_json_real(s->learned), "forgot",
                    ka_json_real(s->forgot), "score", ka_json_real(s->score));
 }
 
 static ka_status remember(struct ka_run *r, struct ka_loop *l, const double *values,
-                          const struct ka_scores *s) {
+                          const struct ka_eval_scores *s) {
   json_t *look = scores_json(s), *list = json_array();
   int failed = 0;
   for (int64_t i = 0; i < r->measures.n; i++)
@@ -122,7 +122,7 @@ static ka_status remember(struct ka_run *r, struct ka_loop *l, const double *val
 }
 
 static ka_status log_look(struct ka_run *r, struct ka_loop *l, const double *values,
-                          const struct ka_scores *s) {
+                          const struct ka_eval_scores *s) {
   struct ka_ctx *ctx = r->ctx;
   json_t *row = ka_loop_row(l), *scores = scores_json(s), *measures = json_object();
   const char *tag;
@@ -145,7 +145,7 @@ static ka_status log_look(struct ka_run *r, struct ka_loop *l, const double *val
   return ka_tb_flush(ctx, l->tensorboard);
 }
 
-static void say(const struct ka_run *r, const struct ka_loop *l, const struct ka_scores *s) {
+static void say(const struct ka_run *r, const struct ka_loop *l, const struct ka_eval_scores *s) {
   char learned[40] = "", forgot[40] = "";
   if (l->step == 0) return;
   if (!isnan(s->learned)) snprintf(learned, sizeof learned, "learned %+.2f %%", 100 * s->learned);
@@ -155,7 +155,7 @@ static void say(const struct ka_run *r, const struct ka_loop *l, const struct ka
 }
 
 /* Writes the state where it is the best so far. */
-static ka_status keep(struct ka_run *r, struct ka_loop *l, const struct ka_scores *s) {
+static ka_status keep(struct ka_run *r, struct ka_loop *l, const struct ka_eval_scores *s) {
   struct ka_ctx *ctx = r->ctx;
   const char *name;
   double bound = r->job->forgetting.stop_when;
@@ -171,7 +171,7 @@ static ka_status keep(struct ka_run *r, struct ka_loop *l, const struct ka_score
   return ka_ckpt_sweep_named(ctx, r->job->output_dir, "best-", "best", name);
 }
 
-static void stop(struct ka_run *r, struct ka_loop *l, const struct ka_scores *s) {
+static void stop(struct ka_run *r, struct ka_loop *l, const struct ka_eval_scores *s) {
   double bound = r->job->forgetting.stop_when;
   if (l->step == 0 || !(bound > 0 && s->forgot > bound)) return;
   l->stopped = true;
@@ -181,7 +181,7 @@ static void stop(struct ka_run *r, struct ka_loop *l, const struct ka_scores *s)
 
 static void warn_of_unknown(struct ka_run *r, const double *base) {
   for (int64_t i = 0; i < r->measures.n; i++)
-    if (isnan(ka_gain(&r->measures.items[i], base[i], base[i])))
+    if (isnan(ka_eval_gain(&r->measures.items[i], base[i], base[i])))
       ka_warn(r->ctx, "train", "%s: %s of the base is %g: no change can be told relative to it",
               r->measures.items[i].name, r->measures.items[i].metric, base[i]);
 }
@@ -201,8 +201,8 @@ ka_status ka_watch_look(void *run, struct ka_loop *l) {
     memcpy(base, values, (size_t)ms->n * sizeof *base);
   else
     ka_watch_values(l->carried, 0, base, ms->n);
-  struct ka_scores s = {0};
-  if (ka_ok(st)) s = ka_scores_of(ms->items, ms->n, base, values, r->job->forgetting.weight);
+  struct ka_eval_scores s = {0};
+  if (ka_ok(st)) s = ka_eval_scores_of(ms->items, ms->n, base, values, r->job->forgetting.weight);
   if (ka_ok(st) && l->step == 0) warn_of_unknown(r, base);
   if (ka_ok(st) && l->step == 0) st = remember_measures(r, l->carried);
   if (ka_ok(st)) st = remember(r, l, values, &s);

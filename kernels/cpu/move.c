@@ -77,7 +77,7 @@ ka_status fill_cpu(struct ka_dev *dev, const struct ka_fill_args *args) {
   struct runs runs = runs_of(x, NULL);
   size_t size = ka_dtype_bytes(x->dtype);
   unsigned char value[8] = {0};
-  ka_store(value, x->dtype, 0, args->value);
+  ka_data_store(value, x->dtype, 0, args->value);
   bool zero = memcmp(value, (unsigned char[8]){0}, size) == 0;
 #pragma omp parallel for if (runs.n_rows * runs.width > CPU_PARALLEL)
   for (int64_t block = 0; block < runs.n_blocks; block++) {

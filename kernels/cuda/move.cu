@@ -43,7 +43,7 @@ __device__ __forceinline__ double widen(double x) { return x; }
 template <typename T> __device__ __forceinline__ T narrow(double x);
 template <> __device__ __forceinline__ float narrow<float>(double x) { return (float)x; }
 template <> __device__ __forceinline__ bf16 narrow<bf16>(double x) {
-  return __float2bfloat16_rn((float)x); /* as ka_store: by way of float */
+  return __float2bfloat16_rn((float)x); /* as ka_data_store: by way of float */
 }
 template <> __device__ __forceinline__ __half narrow<__half>(double x) {
   return __float2half_rn((float)x);
@@ -163,7 +163,7 @@ ka_status fill_cuda(struct ka_dev *dev, const struct ka_fill_args *args) {
   struct cuda_state *s = cuda_of(dev);
   uint64_t bits = 0;
   if (ka_tensor_elems(&args->x) == 0) return KA_STATUS_OK;
-  ka_store(&bits, args->x.dtype, 0, args->value);
+  ka_data_store(&bits, args->x.dtype, 0, args->value);
   switch (ka_dtype_bytes(args->x.dtype)) {
   case 1:
     return cuda_launched(dev, "fill", fill<uint8_t>(s, args->x, bits));

@@ -27,7 +27,7 @@ static inline double get(const struct ka_tensor *t, int64_t i) {
   return ka_load(t->data, t->dtype, i);
 }
 static inline void put(const struct ka_tensor *t, int64_t i, double v) {
-  ka_store(t->data, t->dtype, i, v);
+  ka_data_store(t->data, t->dtype, i, v);
 }
 static inline void inc(const struct ka_tensor *t, int64_t i, double v) { put(t, i, get(t, i) + v); }
 
@@ -49,7 +49,7 @@ void ref_activate(enum ka_act act, double x, double *y, double *dy);
 /* v rounded to a dtype and back. */
 static inline double ref_round(enum ka_dtype t, double v) {
   double slot;
-  ka_store(&slot, t, 0, v);
+  ka_data_store(&slot, t, 0, v);
   return ka_load(&slot, t, 0);
 }
 

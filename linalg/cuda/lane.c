@@ -86,8 +86,8 @@ int64_t cuda_lane_bytes(const struct ka_lane_size *size) {
   return cut(&counting, size) + padded(size->units * size->work_doubles * (int64_t)sizeof(double));
 }
 
-ka_status cuda_lane_room(struct ka_ctx *ctx, const struct ka_engine *engine, int64_t *n_bytes,
-                         int *n_lanes) {
+ka_status cuda_lane_room(struct ka_ctx *ctx, const struct ka_linalg_engine *engine,
+                         int64_t *n_bytes, int *n_lanes) {
   enum { LANES = 6, SPARE = 256 << 20 };
   const char *emulate = getenv("CUBLAS_EMULATE_DOUBLE_PRECISION");
   size_t free_bytes = 0, total = 0;

@@ -19,8 +19,8 @@
 extern "C" {
 #endif
 
-#include "linalg/dense.h"
 #include "kernels/device.h"
+#include "linalg/dense.h"
 
 enum {
   LANE_PANEL = 256, /* rows converted and multiplied at once: the chain of a Gram matrix is this
@@ -86,8 +86,8 @@ static inline struct cuda_lane *cuda_lane_of(struct ka_lane *lane) {
 /* --- lane.c --- */
 int cuda_lane_units_of(int64_t n, int64_t m);
 int64_t cuda_lane_bytes(const struct ka_lane_size *size);
-ka_status cuda_lane_room(struct ka_ctx *ctx, const struct ka_engine *engine, int64_t *n_bytes,
-                         int *n_lanes);
+ka_status cuda_lane_room(struct ka_ctx *ctx, const struct ka_linalg_engine *engine,
+                         int64_t *n_bytes, int *n_lanes);
 ka_status cuda_lane_open(struct ka_lane *lane, int64_t n_bytes);
 void cuda_lane_close(struct ka_lane *lane);
 ka_status cuda_lane_take(struct ka_lane *lane, const struct ka_lane_size *size, double **out);
@@ -116,15 +116,15 @@ ka_status cuda_lane_send(struct ka_lane *lane, void *to, const void *from, int64
 cudaError_t lane_scan(cudaStream_t s, int n_units, const struct lane_raws *raws,
                       unsigned long long *scan);
 /* Rows [k0, k0 + kb) as ka_panels_load lays them out, of unit i to out + i * stride. */
-cudaError_t lane_load(cudaStream_t s, struct ka_set who, const struct lane_raws *raws, int64_t k0,
-                      int64_t kb, double *out, int64_t stride);
+cudaError_t lane_load(cudaStream_t s, struct ka_lane_set who, const struct lane_raws *raws,
+                      int64_t k0, int64_t kb, double *out, int64_t stride);
 /* All of member i's tall matrix, [n,m] column-major, to out + i * stride. */
-cudaError_t lane_load_tall(cudaStream_t s, struct ka_set who, const struct lane_raws *raws,
+cudaError_t lane_load_tall(cudaStream_t s, struct ka_lane_set who, const struct lane_raws *raws,
                            double *out, int64_t stride);
 /* images + i * 2 n: A x for both vectors of a member; then back[8 i ...] = the sums of squares of
  * the two images and of the two vectors as unevaluated sums of two doubles. */
-cudaError_t lane_norms(cudaStream_t s, struct ka_set who, const struct lane_raws *raws,
-                       struct ka_vectors x, double *images, double *back);
+cudaError_t lane_norms(cudaStream_t s, struct ka_lane_set who, const struct lane_raws *raws,
+                       struct ka_lane_vectors x, double *images, double *back);
 int64_t lane_chain_norm(int64_t m);
 /* x becomes its nearest multiple of quantum, low what is cut off. */
 cudaError_t lane_split(cudaStream_t s, double *x, double *low, int64_t n, double quantum);
@@ -135,55 +135,58 @@ cudaError_t lane_split_rows(cudaStream_t s, double *z, double *low, int64_t m, i
 cudaError_t lane_add(cudaStream_t s, double *y, const double *x, int64_t n);
 
 /* --- lane_matrix.cu: one pass over a matrix --- */
-cudaError_t lane_shift(cudaStream_t s, struct ka_set who, int64_t m, int sign, const double *a,
+cudaError_t lane_shift(cudaStream_t s, struct ka_lane_set who, int64_t m, int sign, const double *a,
                        const struct lane_numbers *add, double *out);
 /* back[i] */
-cudaError_t lane_sum(cudaStream_t s, struct ka_set who, int64_t m, const double *a,
+cudaError_t lane_sum(cudaStream_t s, struct ka_lane_set who, int64_t m, const double *a,
                      enum ka_dense_sum kind, double *parts, double *back);
 /* The image of what is below the diagonal, or zeros, above it. */
-cudaError_t lane_mirror(cudaStream_t s, struct ka_set who, int64_t m, double *a);
-cudaError_t lane_zero_above(cudaStream_t s, struct ka_set who, int64_t m, double *a);
+cudaError_t lane_mirror(cudaStream_t s, struct ka_lane_set who, int64_t m, double *a);
+cudaError_t lane_zero_above(cudaStream_t s, struct ka_lane_set who, int64_t m, double *a);
 
 /* r [m,m] = the upper triangle of a [n,m], zeros below. */
 cudaError_t lane_upper(cudaStream_t s, int64_t n, int64_t m, const double *a, double *r);
 
 /* --- lane_factor.cu: blocked factorisations --- */
-cudaError_t lane_potrf(cudaStream_t s, struct ka_set who, int64_t m, double *a, int *failed);
+cudaError_t lane_potrf(cudaStream_t s, struct ka_lane_set who, int64_t m, double *a, int *failed);
 /* l becomes its inverse; above the diagonal is scratch. */
-cudaError_t lane_trtri(cudaStream_t s, struct ka_set who, int64_t m, double *l);
+cudaError_t lane_trtri(cudaStream_t s, struct ka_lane_set who, int64_t m, double *l);
 /* z = l^-1 z by substitution; above the diagonal of z is taken for zeros. */
-cudaError_t lane_trsm(cudaStream_t s, struct ka_set who, int64_t m, const double *l, double *z);
+cudaError_t lane_trsm(cudaStream_t s, struct ka_lane_set who, int64_t m, const double *l,
+                      double *z);
 /* out = w^T w, lower */
-cudaError_t lane_lauum(cudaStream_t s, struct ka_set who, int64_t m, const double *w, double *out);
+cudaError_t lane_lauum(cudaStream_t s, struct ka_lane_set who, int64_t m, const double *w,
+                       double *out);
 
 /* --- lane_vector.cu --- */
 enum lane_rows { LANE_ALL, LANE_FROM_DIAGONAL, LANE_TO_DIAGONAL };
 /* y_j = the sum of a[i,j] x_i over those rows i of a mirrored matrix. */
-cudaError_t lane_column_dots(cudaStream_t s, struct ka_set who, int64_t m, const double *a,
-                             enum lane_rows rows, struct ka_vectors x, struct ka_vectors y);
-cudaError_t lane_spread(cudaStream_t s, struct ka_set who, int64_t n, const double *from,
-                        struct ka_vectors x);
+cudaError_t lane_column_dots(cudaStream_t s, struct ka_lane_set who, int64_t m, const double *a,
+                             enum lane_rows rows, struct ka_lane_vectors x,
+                             struct ka_lane_vectors y);
+cudaError_t lane_spread(cudaStream_t s, struct ka_lane_set who, int64_t n, const double *from,
+                        struct ka_lane_vectors x);
 /* back + i * n = x */
-cudaError_t lane_gather(cudaStream_t s, struct ka_set who, int64_t n, struct ka_vectors x,
+cudaError_t lane_gather(cudaStream_t s, struct ka_lane_set who, int64_t n, struct ka_lane_vectors x,
                         double *back);
-cudaError_t lane_divide(cudaStream_t s, struct ka_set who, int64_t n, struct ka_vectors x,
-                        const struct lane_numbers *by, struct ka_vectors y);
+cudaError_t lane_divide(cudaStream_t s, struct ka_lane_set who, int64_t n, struct ka_lane_vectors x,
+                        const struct lane_numbers *by, struct ka_lane_vectors y);
 /* See orthogonalise in dense.h; dots [units][stride]. */
-cudaError_t lane_orthogonalise(cudaStream_t s, struct ka_set who, int64_t m, int64_t k,
-                               struct ka_vectors basis, int64_t n, struct ka_vectors coefficients,
-                               struct ka_vectors dots);
+cudaError_t lane_orthogonalise(cudaStream_t s, struct ka_lane_set who, int64_t m, int64_t k,
+                               struct ka_lane_vectors basis, int64_t n,
+                               struct ka_lane_vectors coefficients, struct ka_lane_vectors dots);
 /* See combine; dots of a member: its coordinates. */
-cudaError_t lane_combine(cudaStream_t s, struct ka_set who, int64_t m,
-                         const struct lane_counts *n_rows, struct ka_vectors basis,
-                         struct ka_vectors dots, struct ka_vectors x);
+cudaError_t lane_combine(cudaStream_t s, struct ka_lane_set who, int64_t m,
+                         const struct lane_counts *n_rows, struct ka_lane_vectors basis,
+                         struct ka_lane_vectors dots, struct ka_lane_vectors x);
 
 /* --- lane_dense.c --- */
 /* See gram in dense.h; g for the whole batch. */
-ka_status cuda_lane_gram(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p,
+ka_status cuda_lane_gram(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *p,
                          double *g);
 
 /* --- lane_values.c --- */
-ka_status cuda_lane_values(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p,
+ka_status cuda_lane_values(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *p,
                            bool exact, double *s);
 void cuda_lane_solver_close(struct cuda_lane *c);
 

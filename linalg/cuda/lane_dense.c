@@ -57,7 +57,7 @@ static int64_t rows_from(const struct lane_raws *r, int64_t k0) {
 
 /* Always for the whole batch, with zeros for who is not there: another count might be another
  * algorithm, and a unit's bits would depend on its companions. */
-ka_status cuda_lane_gram(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p,
+ka_status cuda_lane_gram(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *p,
                          double *g) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
@@ -74,8 +74,8 @@ ka_status cuda_lane_gram(struct ka_lane *lane, struct ka_set who, const struct k
   return LAUNCHED("mirror", lane_mirror(c->stream, who, c->raws.m, g));
 }
 
-static ka_status norms(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p,
-                       struct ka_vectors x, double *norms_, double *sizes) {
+static ka_status norms(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *p,
+                       struct ka_lane_vectors x, double *norms_, double *sizes) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
   (void)p;
@@ -131,7 +131,7 @@ static ka_status gram_of_product(struct ka_lane *lane, int i, const struct ka_pa
                                  double *z_all, int bits, double *h) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
-  struct ka_set one = {1, {(uint8_t)i}};
+  struct ka_lane_set one = {1, {(uint8_t)i}};
   int64_t m = c->raws.m;
   double *z = z_all + i * m * m, *panel = c->panels + i * LANE_PANEL * m;
   (void)p;
@@ -149,20 +149,20 @@ static ka_status gram_of_product(struct ka_lane *lane, int i, const struct ka_pa
 
 /* --- matrices --------------------------------------------------------------------------------- */
 
-static struct lane_numbers numbers(struct ka_set who, const double *from) {
+static struct lane_numbers numbers(struct ka_lane_set who, const double *from) {
   struct lane_numbers n = {{0}};
   for (KA_EACH(i, who)) n.of[i] = from[i];
   return n;
 }
 
-static ka_status shift(struct ka_lane *lane, struct ka_set who, int64_t m, int sign,
+static ka_status shift(struct ka_lane *lane, struct ka_lane_set who, int64_t m, int sign,
                        const double *a, const double *add, double *out) {
   struct lane_numbers by = numbers(who, add);
   if (who.n == 0) return KA_STATUS_OK;
   return LAUNCHED("shift", lane_shift(cuda_lane_of(lane)->stream, who, m, sign, a, &by, out));
 }
 
-static ka_status sum(struct ka_lane *lane, struct ka_set who, int64_t m, const double *a,
+static ka_status sum(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *a,
                      enum ka_dense_sum kind, double *out) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
@@ -173,8 +173,8 @@ static ka_status sum(struct ka_lane *lane, struct ka_set who, int64_t m, const d
   return KA_STATUS_OK;
 }
 
-static ka_status potrf(struct ka_lane *lane, struct ka_set who, int64_t m, double *a,
-                       struct ka_set *done) {
+static ka_status potrf(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *a,
+                       struct ka_lane_set *done) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
   const int *failed = (const int *)(const void *)c->back;
@@ -185,11 +185,11 @@ static ka_status potrf(struct ka_lane *lane, struct ka_set who, int64_t m, doubl
                                  c->stream));
   KA_TRY(cuda_lane_sync(lane));
   for (KA_EACH(i, who))
-    if (failed[i] == 0) ka_set_add(done, i);
+    if (failed[i] == 0) ka_lane_set_add(done, i);
   return KA_STATUS_OK;
 }
 
-static ka_status ready(struct ka_lane *lane, struct ka_set who, int64_t m, double *l) {
+static ka_status ready(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *l) {
   struct ka_ctx *ctx = lane->ctx;
   cudaStream_t s = cuda_lane_of(lane)->stream;
   if (who.n == 0) return KA_STATUS_OK;
@@ -197,12 +197,12 @@ static ka_status ready(struct ka_lane *lane, struct ka_set who, int64_t m, doubl
   return LAUNCHED("mirror", lane_mirror(s, who, m, l));
 }
 
-static ka_status invert(struct ka_lane *lane, struct ka_set who, int64_t m, double *l) {
+static ka_status invert(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *l) {
   if (who.n == 0) return KA_STATUS_OK; /* a ready factor is its inverse */
   return LAUNCHED("zero", lane_zero_above(cuda_lane_of(lane)->stream, who, m, l));
 }
 
-static ka_status trsm(struct ka_lane *lane, struct ka_set who, int64_t m, const double *l,
+static ka_status trsm(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *l,
                       double *z) {
   struct ka_ctx *ctx = lane->ctx;
   cudaStream_t s = cuda_lane_of(lane)->stream;
@@ -211,7 +211,7 @@ static ka_status trsm(struct ka_lane *lane, struct ka_set who, int64_t m, const 
   return LAUNCHED("mirror", lane_mirror(s, who, m, z));
 }
 
-static ka_status lauum(struct ka_lane *lane, struct ka_set who, int64_t m, const double *w,
+static ka_status lauum(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *w,
                        double *out) {
   struct ka_ctx *ctx = lane->ctx;
   cudaStream_t s = cuda_lane_of(lane)->stream;
@@ -220,19 +220,19 @@ static ka_status lauum(struct ka_lane *lane, struct ka_set who, int64_t m, const
   return LAUNCHED("mirror", lane_mirror(s, who, m, out));
 }
 
-static ka_status symv(struct ka_lane *lane, struct ka_set who, int64_t m, const double *a,
-                      struct ka_vectors x, struct ka_vectors y) {
+static ka_status symv(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *a,
+                      struct ka_lane_vectors x, struct ka_lane_vectors y) {
   if (who.n == 0) return KA_STATUS_OK;
   return LAUNCHED("product with a vector",
                   lane_column_dots(cuda_lane_of(lane)->stream, who, m, a, LANE_ALL, x, y));
 }
 
 /* y = w^T w x; for a ready factor, that is its solution. */
-static ka_status normal(struct ka_lane *lane, struct ka_set who, int64_t m, const double *w,
-                        struct ka_vectors x, struct ka_vectors y) {
+static ka_status normal(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *w,
+                        struct ka_lane_vectors x, struct ka_lane_vectors y) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
-  struct ka_vectors middle = {c->vector, m};
+  struct ka_lane_vectors middle = {c->vector, m};
   if (who.n == 0) return KA_STATUS_OK;
   KA_TRY(LAUNCHED("product with a vector",
                   lane_column_dots(c->stream, who, m, w, LANE_TO_DIAGONAL, x, middle)));
@@ -243,8 +243,8 @@ static ka_status normal(struct ka_lane *lane, struct ka_set who, int64_t m, cons
 /* --- vectors ---------------------------------------------------------------------------------- */
 
 /* By way of the first panel: nothing of that is kept between slots. */
-static ka_status put(struct ka_lane *lane, struct ka_set who, int64_t n, const double *from,
-                     struct ka_vectors x) {
+static ka_status put(struct ka_lane *lane, struct ka_lane_set who, int64_t n, const double *from,
+                     struct ka_lane_vectors x) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
   if (who.n == 0) return KA_STATUS_OK;
@@ -253,8 +253,8 @@ static ka_status put(struct ka_lane *lane, struct ka_set who, int64_t n, const d
   return LAUNCHED("spread", lane_spread(c->stream, who, n, c->panels, x));
 }
 
-static ka_status get(struct ka_lane *lane, struct ka_set who, int64_t n, struct ka_vectors x,
-                     double *to) {
+static ka_status get(struct ka_lane *lane, struct ka_lane_set who, int64_t n,
+                     struct ka_lane_vectors x, double *to) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
   if (who.n == 0) return KA_STATUS_OK;
@@ -265,29 +265,30 @@ static ka_status get(struct ka_lane *lane, struct ka_set who, int64_t n, struct 
   return KA_STATUS_OK;
 }
 
-static ka_status divide(struct ka_lane *lane, struct ka_set who, int64_t n, struct ka_vectors x,
-                        const double *by, struct ka_vectors y) {
+static ka_status divide(struct ka_lane *lane, struct ka_lane_set who, int64_t n,
+                        struct ka_lane_vectors x, const double *by, struct ka_lane_vectors y) {
   struct lane_numbers b = numbers(who, by);
   if (who.n == 0) return KA_STATUS_OK;
   return LAUNCHED("divide", lane_divide(cuda_lane_of(lane)->stream, who, n, x, &b, y));
 }
 
-static ka_status orthogonalise(struct ka_lane *lane, struct ka_set who, int64_t m, int64_t k,
-                               struct ka_vectors basis, int64_t n, struct ka_vectors coefficients) {
+static ka_status orthogonalise(struct ka_lane *lane, struct ka_lane_set who, int64_t m, int64_t k,
+                               struct ka_lane_vectors basis, int64_t n,
+                               struct ka_lane_vectors coefficients) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
-  struct ka_vectors dots = {c->dots, LANE_MAX_STEPS + 2};
+  struct ka_lane_vectors dots = {c->dots, LANE_MAX_STEPS + 2};
   KA_NEVER(ctx, k >= LANE_MAX_STEPS);
   return LAUNCHED("orthogonalise",
                   lane_orthogonalise(c->stream, who, m, k, basis, n, coefficients, dots));
 }
 
-static ka_status combine(struct ka_lane *lane, struct ka_set who, int64_t m, const int64_t *n_rows,
-                         struct ka_vectors basis, const double *coords, int64_t stride,
-                         struct ka_vectors x) {
+static ka_status combine(struct ka_lane *lane, struct ka_lane_set who, int64_t m,
+                         const int64_t *n_rows, struct ka_lane_vectors basis, const double *coords,
+                         int64_t stride, struct ka_lane_vectors x) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
-  struct ka_vectors dots = {c->dots, stride};
+  struct ka_lane_vectors dots = {c->dots, stride};
   struct lane_counts counts = {{0}};
   if (who.n == 0) return KA_STATUS_OK;
   KA_NEVER(ctx, stride > LANE_MAX_STEPS);
@@ -315,9 +316,9 @@ static ka_status fill(struct ka_lane *lane, int64_t m, double *a, double *b, dou
     if (pass == 1) ones[0] = 0;
     st = cuda_lane_send(lane, column, ones, m * (int64_t)sizeof *ones);
     for (int64_t j = 0; j < m && ka_ok(st); j += KA_BATCH) {
-      struct ka_set some = {0};
-      for (int k = 0; k < KA_BATCH && j + k < m; k++) ka_set_add(&some, k);
-      struct ka_vectors to = {(pass == 0 ? a : b) + j * m, m};
+      struct ka_lane_set some = {0};
+      for (int k = 0; k < KA_BATCH && j + k < m; k++) ka_lane_set_add(&some, k);
+      struct ka_lane_vectors to = {(pass == 0 ? a : b) + j * m, m};
       st = LAUNCHED("fill", lane_spread(c->stream, some, m, column, to));
     }
   }
@@ -329,7 +330,7 @@ static ka_status fill(struct ka_lane *lane, int64_t m, double *a, double *b, dou
 static ka_status check(struct ka_lane *lane, int64_t m, const double *product, double *parts) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
-  struct ka_set one = {1, {0}};
+  struct ka_lane_set one = {1, {0}};
   double n = (double)m, trace, squares;
   KA_TRY(LAUNCHED("sum", lane_sum(c->stream, one, m, product, KA_SUM_TRACE, parts, c->back)));
   KA_TRY(cuda_lane_sync(lane));
@@ -366,7 +367,7 @@ static ka_status time_products(struct ka_lane *lane, int64_t m, const cudaEvent_
   return check(lane, m, to, column);
 }
 
-static ka_status rate(struct ka_ctx *ctx, const struct ka_engine *engine, int64_t m,
+static ka_status rate(struct ka_ctx *ctx, const struct ka_linalg_engine *engine, int64_t m,
                       double *flops) {
   struct ka_lane lane = {.ctx = ctx, .engine = *engine};
   cudaEvent_t events[2] = {NULL, NULL};
@@ -388,7 +389,7 @@ static int64_t chain_sum(int64_t n) {
 }
 
 /* As the host's, see linalg/blas_cpu.c: the same algorithm. */
-static int64_t chain_potrf(const struct ka_engine *engine, int64_t m) {
+static int64_t chain_potrf(const struct ka_linalg_engine *engine, int64_t m) {
   int64_t blocks = (m + LANE_BLOCK - 1) / LANE_BLOCK;
   (void)engine;
   return blocks == 1 ? m + 8 : 3 * LANE_BLOCK + 2 * blocks + 8;

@@ -53,8 +53,8 @@ __global__ void __launch_bounds__(THREADS)
 
 /* Both layouts of a panel are runs of the stored one: all of it, or kb of each of m rows. */
 __global__ void __launch_bounds__(THREADS)
-    k_load(const __grid_constant__ ka_set who, const __grid_constant__ lane_raws raws, int64_t k0,
-           int64_t kb, double *out, int64_t stride) {
+    k_load(const __grid_constant__ ka_lane_set who, const __grid_constant__ lane_raws raws,
+           int64_t k0, int64_t kb, double *out, int64_t stride) {
   int unit = who.at[blockIdx.y];
   const lane_raw &raw = raws.of[unit];
   out += unit * stride;
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(THREADS)
 
 /* Neighbours write side by side; where they read apart, that is the price of a transposition. */
 __global__ void __launch_bounds__(THREADS)
-    k_load_tall(const __grid_constant__ ka_set who, const __grid_constant__ lane_raws raws,
+    k_load_tall(const __grid_constant__ ka_lane_set who, const __grid_constant__ lane_raws raws,
                 double *out, int64_t stride) {
   int unit = who.at[blockIdx.y];
   int64_t n = raws.n, m = raws.m;
@@ -80,8 +80,8 @@ __global__ void __launch_bounds__(THREADS)
 
 /* Rows lie side by side: a warp a row; the chain is m / 32 and five sums of pairs. */
 __global__ void __launch_bounds__(THREADS)
-    k_images_tall(const __grid_constant__ ka_set who, const __grid_constant__ lane_raws raws,
-                  ka_vectors x, double *images) {
+    k_images_tall(const __grid_constant__ ka_lane_set who, const __grid_constant__ lane_raws raws,
+                  ka_lane_vectors x, double *images) {
   int unit = who.at[blockIdx.y], lane = threadIdx.x % 32;
   int64_t k = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, m = raws.m;
   const lane_raw &raw = raws.of[unit];
@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(THREADS)
 /* Stored as the transpose: 32 columns a block, GROUPS warps share the sum of each; the chain is
  * m / GROUPS and four sums of pairs. */
 __global__ void __launch_bounds__(32 * GROUPS)
-    k_images_wide(const __grid_constant__ ka_set who, const __grid_constant__ lane_raws raws,
-                  ka_vectors x, double *images) {
+    k_images_wide(const __grid_constant__ ka_lane_set who, const __grid_constant__ lane_raws raws,
+                  ka_lane_vectors x, double *images) {
   KA_SHARED(double[GROUPS][33], part, 2);
   int unit = who.at[blockIdx.y], lane = threadIdx.x % 32, group = threadIdx.x / 32;
   int64_t k = (int64_t)blockIdx.x * 32 + lane, m = raws.m;
@@ -142,7 +142,7 @@ __device__ __forceinline__ twice square(double x) {
 
 /* blockIdx.x: the two images, then the two vectors. */
 __global__ void __launch_bounds__(THREADS)
-    k_squares(const __grid_constant__ ka_set who, int64_t n, int64_t m, ka_vectors x,
+    k_squares(const __grid_constant__ ka_lane_set who, int64_t n, int64_t m, ka_lane_vectors x,
               const double *images, double *back) {
   KA_SHARED(twice, part, THREADS);
   int unit = who.at[blockIdx.y], j = blockIdx.x;
@@ -204,20 +204,20 @@ cudaError_t lane_scan(cudaStream_t s, int n_units, const struct lane_raws *raws,
                    *raws, scan);
 }
 
-cudaError_t lane_load(cudaStream_t s, struct ka_set who, const struct lane_raws *raws, int64_t k0,
-                      int64_t kb, double *out, int64_t stride) {
+cudaError_t lane_load(cudaStream_t s, struct ka_lane_set who, const struct lane_raws *raws,
+                      int64_t k0, int64_t kb, double *out, int64_t stride) {
   return KA_LAUNCH(k_load, dim3(blocks_of(kb * raws->m), (unsigned)who.n), THREADS, 0, s, who,
                    *raws, k0, kb, out, stride);
 }
 
-cudaError_t lane_load_tall(cudaStream_t s, struct ka_set who, const struct lane_raws *raws,
+cudaError_t lane_load_tall(cudaStream_t s, struct ka_lane_set who, const struct lane_raws *raws,
                            double *out, int64_t stride) {
   return KA_LAUNCH(k_load_tall, dim3(blocks_of(raws->n * raws->m), (unsigned)who.n), THREADS, 0, s,
                    who, *raws, out, stride);
 }
 
-cudaError_t lane_norms(cudaStream_t s, struct ka_set who, const struct lane_raws *raws,
-                       struct ka_vectors x, double *images, double *back) {
+cudaError_t lane_norms(cudaStream_t s, struct ka_lane_set who, const struct lane_raws *raws,
+                       struct ka_lane_vectors x, double *images, double *back) {
   int64_t per_block = raws->wide ? 32 : THREADS / 32;
   dim3 grid((unsigned)div_up(raws->n, per_block), (unsigned)who.n);
   cudaError_t e = raws->wide

@@ -129,11 +129,11 @@ static void release(struct ka_lane *lane, struct loan *l) {
   ka_free(l->host);
 }
 
-static const struct ka_set alone = {1, {0}};
+static const struct ka_lane_set alone = {1, {0}};
 
 /* Waits; the problems of `who` ended as `info` on the device says. Others in between were of no
  * matrix. */
-static ka_status check_info(struct ka_lane *lane, const void *info, struct ka_set who,
+static ka_status check_info(struct ka_lane *lane, const void *info, struct ka_lane_set who,
                             const char *what) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
@@ -153,7 +153,7 @@ static ka_status check_info(struct ka_lane *lane, const void *info, struct ka_se
 
 /* n doubles to the host, and how the problems of `who` ended. */
 static ka_status fetch(struct ka_lane *lane, double *to, const void *from, int64_t n,
-                       const void *info, struct ka_set who, const char *what) {
+                       const void *info, struct ka_lane_set who, const char *what) {
   LANE_TRY(lane, cudaMemcpyAsync(to, from, (size_t)n * sizeof *to, cudaMemcpyDefault,
                                  cuda_lane_of(lane)->stream));
   return check_info(lane, info, who, what);
@@ -161,7 +161,8 @@ static ka_status fetch(struct ka_lane *lane, double *to, const void *from, int64
 
 /* --- the three ways --------------------------------------------------------------------------- */
 
-static ka_status small_values(struct ka_lane *lane, struct loan *l, struct ka_set who, double *to) {
+static ka_status small_values(struct ka_lane *lane, struct loan *l, struct ka_lane_set who,
+                              double *to) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
   const struct lane_solver *s = c->solver;
@@ -184,8 +185,8 @@ static ka_status small_values(struct ka_lane *lane, struct loan *l, struct ka_se
 
 /* Square roots of the eigenvalues of A^T A; left: members for which that is not exact enough. The
  * workspace is nobody's then: the Gram matrices take it. */
-static ka_status gram_values(struct ka_lane *lane, struct loan *l, struct ka_set who,
-                             const struct ka_panels *p, double *to, struct ka_set *left) {
+static ka_status gram_values(struct ka_lane *lane, struct loan *l, struct ka_lane_set who,
+                             const struct ka_panels *p, double *to, struct ka_lane_set *left) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
   const struct lane_solver *s = c->solver;
@@ -209,7 +210,7 @@ static ka_status gram_values(struct ka_lane *lane, struct loan *l, struct ka_set
   KA_TRY(fetch(lane, to, values, count * m, info, who, "XsyevBatched"));
   for (KA_EACH(i, who)) {
     double *v = to + i * m; /* ascending */
-    if (!(v[0] >= GRAM_LIMIT * GRAM_LIMIT * v[m - 1])) ka_set_add(left, i);
+    if (!(v[0] >= GRAM_LIMIT * GRAM_LIMIT * v[m - 1])) ka_lane_set_add(left, i);
     for (int64_t a = 0, b = m - 1; a <= b; a++, b--) {
       double low = sqrt(fmax(v[a], 0)), high = sqrt(fmax(v[b], 0));
       v[a] = high;
@@ -251,8 +252,8 @@ static ka_status exact_values(struct ka_lane *lane, struct loan *l, int i, doubl
   KA_TRY(borrow(lane, l, &a, n * m * d));
   /* as if it were unit 0 */
   KA_TRY(cuda_lane_launched(lane, "load",
-                            lane_load_tall(c->stream, (struct ka_set){1, {(uint8_t)i}}, &c->raws,
-                                           (double *)a - i * n * m, n * m)));
+                            lane_load_tall(c->stream, (struct ka_lane_set){1, {(uint8_t)i}},
+                                           &c->raws, (double *)a - i * n * m, n * m)));
   r = a;
   if (n > m) {
     KA_TRY(borrow(lane, l, &r, m * m * d));
@@ -272,11 +273,11 @@ static ka_status exact_values(struct ka_lane *lane, struct loan *l, int i, doubl
   return fetch(lane, to, values, m, info, alone, "Xgesvd");
 }
 
-ka_status cuda_lane_values(struct ka_lane *lane, struct ka_set who, const struct ka_panels *p,
+ka_status cuda_lane_values(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *p,
                            bool exact, double *s) {
   struct ka_ctx *ctx = lane->ctx;
   struct cuda_lane *c = cuda_lane_of(lane);
-  struct ka_set left = {0};
+  struct ka_lane_set left = {0};
   if (who.n == 0) return KA_STATUS_OK;
   KA_TRY(open_solver(lane));
   if (exact) {

@@ -32,11 +32,11 @@ static ka_status f_tojson(struct jrun *J, struct jv *out, struct jv self, const 
 
 static ka_status replace(struct jrun *J, struct jv self, const struct jv *a, int64_t count,
                          struct ka_str *text) {
-  struct ka_pyregex *re = NULL;
-  ka_status st = ka_pyregex_open(J->ctx, &re, a[0].s->p, a[0].s->n);
+  struct ka_py_regex *re = NULL;
+  ka_status st = ka_py_regex_open(J->ctx, &re, a[0].s->p, a[0].s->n);
   if (ka_ok(st))
-    st = ka_pyregex_sub(J->ctx, re, a[1].s->p, a[1].s->n, self.s->p, self.s->n, count, text);
-  ka_pyregex_close(re);
+    st = ka_py_regex_sub(J->ctx, re, a[1].s->p, a[1].s->n, self.s->p, self.s->n, count, text);
+  ka_py_regex_close(re);
   return st;
 }
 

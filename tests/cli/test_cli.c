@@ -43,7 +43,7 @@ static void every_command_explains_itself(void **state) {
     assert_non_null(strstr(help.data, ka_commands[i]->summary));
     assert_non_null(strstr(help.data, "--device"));
     assert_non_null(strstr(overview.data, ka_commands[i]->name));
-    for (const struct ka_option *o = ka_commands[i]->options; o && o->name; o++)
+    for (const struct ka_cli_option *o = ka_commands[i]->options; o && o->name; o++)
       assert_non_null(strstr(help.data, o->name));
     ka_str_deinit(&help);
   }

@@ -54,7 +54,7 @@ static struct ka_data *open_data(struct ka_job *j, const struct ka_tokenizer *t)
 }
 
 /* "1 2* 3": ids, a star behind those that are trained. */
-static const char *shown(const struct ka_data *d, enum ka_data_part part, int64_t i) {
+static const char *shown(const struct ka_data *d, enum ka_data_split part, int64_t i) {
   int32_t ids[64], labels[64];
   int64_t n = ka_data_document(d, part, i, 64, ids, labels);
   const char *text = "";
@@ -491,7 +491,7 @@ static void validation_is_set_aside_by_the_seed(void **state) {
     int seen[100] = {0};
     int32_t id;
     for (int part = 0; part < 2; part++)
-      for (int64_t k = 0; ka_data_document(d, (enum ka_data_part)part, k, 1, &id, NULL); k++)
+      for (int64_t k = 0; ka_data_document(d, (enum ka_data_split)part, k, 1, &id, NULL); k++)
         seen[id]++;
     for (int k = 0; k < 100; k++) assert_int_equal(seen[k], 1);
     ka_data_close(d);
@@ -565,28 +565,28 @@ static void threads_do_not_matter(void **state) {
 static void packing_is_first_fit_decreasing(void **state) {
   (void)state;
   const int64_t lengths[] = {3, 7, 5, 1, 4, 8, 2};
-  struct ka_packed p;
-  T_OK(ka_pack_rows(ctx, &p, lengths, 7, 8, 100)); /* 8 | 7 1 | 5 3 | 4 2 */
+  struct ka_data_packed p;
+  T_OK(ka_data_pack_rows(ctx, &p, lengths, 7, 8, 100)); /* 8 | 7 1 | 5 3 | 4 2 */
   assert_int_equal(p.n_rows, 4);
   const int64_t items[] = {5, 1, 3, 0, 2, 4, 6}, first[] = {0, 1, 3, 5, 7};
   assert_memory_equal(p.items, items, sizeof items);
   assert_memory_equal(p.first, first, sizeof first);
-  ka_packed_deinit(&p);
-  T_OK(ka_pack_rows(ctx, &p, lengths, 7, 8, 1));
+  ka_data_packed_deinit(&p);
+  T_OK(ka_data_pack_rows(ctx, &p, lengths, 7, 8, 1));
   assert_int_equal(p.n_rows, 7);
   for (int64_t i = 0; i < 7; i++) assert_int_equal(p.items[i], i);
-  ka_packed_deinit(&p);
-  T_OK(ka_pack_rows(ctx, &p, lengths, 0, 8, 100));
+  ka_data_packed_deinit(&p);
+  T_OK(ka_data_pack_rows(ctx, &p, lengths, 0, 8, 100));
   assert_int_equal(p.n_rows, 0);
-  ka_packed_deinit(&p);
+  ka_data_packed_deinit(&p);
 }
 
 static void tokens_spill_into_a_nameless_file(void **state) {
   (void)state;
   const char *dir = t_temp_dir();
-  struct ka_store memory, file;
-  ka_store_init(&memory, ctx, dir, 1 << 20);
-  ka_store_init(&file, ctx, dir, 100);
+  struct ka_data_store memory, file;
+  ka_data_store_init(&memory, ctx, dir, 1 << 20);
+  ka_data_store_init(&file, ctx, dir, 100);
   for (int i = 0; i < 50; i++) {
     struct ka_document d = {0};
     const int32_t ids[3] = {i, 7, i + 1}, masked[1] = {9};
@@ -596,33 +596,33 @@ static void tokens_spill_into_a_nameless_file(void **state) {
     struct ka_document copy = {0};
     T_OK(ka_document_add(ctx, &copy, d.ids, 4, true));
     memcpy(copy.labels, d.labels, 4 * sizeof *d.labels);
-    T_OK(ka_store_add(&memory, &d));
-    T_OK(ka_store_add(&file, &copy));
+    T_OK(ka_data_store_add(&memory, &d));
+    T_OK(ka_data_store_add(&file, &copy));
     ka_document_deinit(&d);
     ka_document_deinit(&copy);
   }
-  T_OK(ka_store_seal(&memory));
-  T_OK(ka_store_seal(&file));
+  T_OK(ka_data_store_seal(&memory));
+  T_OK(ka_data_store_seal(&file));
   assert_true(file.map.len > 0 && memory.map.len == 0);
   for (int64_t i = 0; i < 50; i++) {
     int32_t ids[2][4], labels[2][4];
-    ka_store_read(&memory, i, 0, 4, ids[0], labels[0]);
-    ka_store_read(&file, i, 0, 4, ids[1], labels[1]);
+    ka_data_store_read(&memory, i, 0, 4, ids[0], labels[0]);
+    ka_data_store_read(&file, i, 0, 4, ids[1], labels[1]);
     assert_memory_equal(ids[0], ids[1], sizeof ids[0]);
     assert_memory_equal(labels[0], labels[1], sizeof labels[0]);
     assert_true(ids[0][0] == i && ids[0][3] == 9 && labels[0][3] == -100);
     assert_int_equal(labels[0][1], i % 5 == 0 ? 200 : 7);
-    assert_int_equal(ka_store_targets(&file, i, 0, 4), 2);
-    assert_int_equal(ka_store_targets(&file, i, 2, 2), 0);
+    assert_int_equal(ka_data_store_targets(&file, i, 0, 4), 2);
+    assert_int_equal(ka_data_store_targets(&file, i, 2, 2), 0);
   }
-  ka_store_deinit(&memory);
-  ka_store_deinit(&file);
-  ka_store_init(&file, ctx, "/no/such/dir", 0);
+  ka_data_store_deinit(&memory);
+  ka_data_store_deinit(&file);
+  ka_data_store_init(&file, ctx, "/no/such/dir", 0);
   struct ka_document d = {0};
   T_OK(ka_document_add(ctx, &d, (const int32_t[]){1}, 1, true));
-  T_FAILS(ka_store_add(&file, &d), KA_E_IO, "temporary file");
+  T_FAILS(ka_data_store_add(&file, &d), KA_E_IO, "temporary file");
   ka_document_deinit(&d);
-  ka_store_deinit(&file);
+  ka_data_store_deinit(&file);
 }
 
 static void failing_allocations_leave_nothing_behind(void **state) {

@@ -20,7 +20,7 @@ static int fresh(void **state) {
 enum { N = 40, LONGEST = 60 };
 
 static int32_t pool[N][LONGEST];
-static struct ka_sequence sequences[N];
+static struct ka_eval_sequence sequences[N];
 static double ll[N];
 static bool greedy[N];
 
@@ -32,7 +32,7 @@ static void make_sequences(void) {
     for (int64_t t = 0; t < n; t++)
       pool[i][t] = (int32_t)((t < shared ? t * 7 + i / 8 : t * 5 + i * 3) % TINY_V);
     int64_t targets = i % 3 == 0 ? 1 : n - shared + (i % 7 == 0 ? 3 : 0);
-    sequences[i] = (struct ka_sequence){pool[i], n, targets, &ll[i], &greedy[i]};
+    sequences[i] = (struct ka_eval_sequence){pool[i], n, targets, &ll[i], &greedy[i]};
   }
   memcpy(pool[5], pool[4], sizeof *pool); /* the same twice */
   sequences[5].n = sequences[4].n;
@@ -42,19 +42,19 @@ static void make_sequences(void) {
   sequences[6].n_targets = 1;
 }
 
-static void score(struct ka_model *m, const struct ka_scoring *o) {
+static void score(struct ka_model *m, const struct ka_eval_scoring *o) {
   for (int i = 0; i < N; i++) {
     ll[i] = 0;
     greedy[i] = true;
   }
-  T_OK(ka_score_sequences(ctx, m, sequences, N, o));
+  T_OK(ka_eval_score_sequences(ctx, m, sequences, N, o));
 }
 
 /* From the logits of a whole pass. */
 static void reference(struct ka_model *m, double want[N], bool want_greedy[N]) {
   static float logits[LONGEST * TINY_V];
   for (int i = 0; i < N; i++) {
-    const struct ka_sequence *s = &sequences[i];
+    const struct ka_eval_sequence *s = &sequences[i];
     struct tiny_batch b = tiny_batch(1, s->n, s->ids);
     T_OK(ka_model_forward(m, &b.batch, logits, NULL));
     want[i] = 0;
@@ -76,11 +76,11 @@ static void reference(struct ka_model *m, double want[N], bool want_greedy[N]) {
 static void likelihoods_depend_on_nothing_else(void **state) {
   (void)state;
   const char *const configs[] = {tiny_llama, tiny_mistral, tiny_qwen3};
-  static const struct ka_scoring ways[] = {{.share_min = -1},
-                                           {.share_min = 1},
-                                           {.share_min = 25},
-                                           {.batch_size = 1},
-                                           {.batch_size = 3, .share_min = 1}};
+  static const struct ka_eval_scoring ways[] = {{.share_min = -1},
+                                                {.share_min = 1},
+                                                {.share_min = 25},
+                                                {.batch_size = 1},
+                                                {.batch_size = 3, .share_min = 1}};
   static const int64_t rows[] = {2048, LONGEST, 16};
   bool on_cpu = strcmp(t_device(), "cpu") == 0;
   make_sequences();
@@ -107,7 +107,8 @@ static void likelihoods_depend_on_nothing_else(void **state) {
     }
     sequences[3].ids = (const int32_t[]){1, TINY_V, 2};
     sequences[3].n = 3;
-    T_FAILS(ka_score_sequences(ctx, &m, sequences, N, &ways[0]), KA_E_INPUT, "vocabulary of 29");
+    T_FAILS(ka_eval_score_sequences(ctx, &m, sequences, N, &ways[0]), KA_E_INPUT,
+            "vocabulary of 29");
     make_sequences();
     ka_model_close(&m);
     ka_dev_close(&dev);
@@ -148,23 +149,23 @@ static void close_bench(struct bench *b) {
   ka_dev_close(&b->dev);
 }
 
-static void answers(struct bench *b, const struct ka_generation *g, struct ka_prompt *prompts,
-                    int n) {
+static void answers(struct bench *b, const struct ka_eval_generation *g,
+                    struct ka_eval_prompt *prompts, int n) {
   static int32_t ids[16][24];
   for (int i = 0; i < n; i++) {
-    prompts[i] = (struct ka_prompt){.ids = ids[i], .n = 3 + i * 5 % 20, .draw = (uint64_t)i};
+    prompts[i] = (struct ka_eval_prompt){.ids = ids[i], .n = 3 + i * 5 % 20, .draw = (uint64_t)i};
     for (int t = 0; t < prompts[i].n; t++) ids[i][t] = 'a' + (t * 3 + i * 7) % 26;
   }
-  T_OK(ka_generate_answers(ctx, &b->model, prompts, n, g));
+  T_OK(ka_eval_generate_answers(ctx, &b->model, prompts, n, g));
 }
 
 static void answers_depend_on_nothing_else(void **state) {
   (void)state;
   struct bench b;
-  struct ka_prompt one[12], many[12], drawn[12];
+  struct ka_eval_prompt one[12], many[12], drawn[12];
   const char *stop[] = {"e", "zz"};
-  const struct ka_texts until = {stop, 2};
-  struct ka_generation g = {.until = &until, .max_tokens = 20, .batch_size = 1};
+  const struct ka_key_texts until = {stop, 2};
+  struct ka_eval_generation g = {.until = &until, .max_tokens = 20, .batch_size = 1};
   open_bench(&b);
   g.tokenizer = b.tokenizer;
   b.model.max_position = 64;
@@ -223,8 +224,8 @@ static void values_of_a_model_in_training(void **state) {
   struct ka_results r[2];
   const char *path = task_file();
   const struct ka_tasks_options o = KA_TASKS_DEFAULTS;
-  const struct ka_encode_options encoding = {96, -1, -1};
-  const struct ka_score_options scoring = KA_SCORE_DEFAULTS;
+  const struct ka_eval_encode_options encoding = {96, -1, -1};
+  const struct ka_eval_score_options scoring = KA_SCORE_DEFAULTS;
   const struct ka_train_part part = {"model.layers.0.mlp.down_proj.weight", 0, -1, 0, -1};
   T_OK(ka_tasks_load(ctx, &tasks, &path, 1, &o));
   for (int i = 0; i < 2; i++) {
@@ -259,8 +260,8 @@ static void no_score_without_numbers(void **state) {
   struct ka_results r;
   const char *path = task_file();
   const struct ka_tasks_options o = KA_TASKS_DEFAULTS;
-  const struct ka_encode_options encoding = {96, -1, -1};
-  const struct ka_score_options scoring = KA_SCORE_DEFAULTS;
+  const struct ka_eval_encode_options encoding = {96, -1, -1};
+  const struct ka_eval_score_options scoring = KA_SCORE_DEFAULTS;
   const struct ka_train_part norm = {"model.norm.weight", 0, -1, 0, -1};
   const float nan = NAN;
   T_OK(ka_tasks_load(ctx, &tasks, &path, 1, &o));
@@ -285,8 +286,8 @@ static void memory_may_run_out(void **state) {
   struct bench b;
   const char *path = task_file();
   const struct ka_tasks_options o = KA_TASKS_DEFAULTS;
-  const struct ka_encode_options encoding = {96, -1, -1};
-  const struct ka_score_options scoring = {.bootstrap_iters = 10};
+  const struct ka_eval_encode_options encoding = {96, -1, -1};
+  const struct ka_eval_score_options scoring = {.bootstrap_iters = 10};
   open_bench(&b);
   b.model.max_position = 96;
   T_OK(ka_model_prepare(&b.model, 1, 96, false));

@@ -151,9 +151,9 @@ static void groups_say_what_they_miss(void **state) {
 
 static void rows_are(const char *name, const char *text, const char *want) {
   const char *path = write(name, text);
-  const struct ka_texts files = {&path, 1};
+  const struct ka_key_texts files = {&path, 1};
   json_t *rows;
-  T_OK(ka_docs_read(ctx, &files, ka_ends_with(name, ".csv"), &rows));
+  T_OK(ka_eval_docs_read(ctx, &files, ka_ends_with(name, ".csv"), &rows));
   char *got = json_dumps(rows, JSON_COMPACT);
   if (strcmp(got, want) != 0) fail_msg("%s: got %s, expected %s", text, got, want);
   free(got);
@@ -180,10 +180,10 @@ static void documents_are_typed(void **state) {
            "[{\"a\":1,\"b\":\"q, \\\"r\\\"\"},{\"a\":2,\"b\":null}]");
   json_t *rows;
   const char *path = write("h.jsonl", "{\"a\":1}\n{\"a\":\n");
-  T_FAILS(ka_docs_read(ctx, &(struct ka_texts){&path, 1}, false, &rows), KA_E_INPUT,
+  T_FAILS(ka_eval_docs_read(ctx, &(struct ka_key_texts){&path, 1}, false, &rows), KA_E_INPUT,
           "h.jsonl:2: not valid JSON");
   path = write("i.jsonl", "[1]");
-  T_FAILS(ka_docs_read(ctx, &(struct ka_texts){&path, 1}, false, &rows), KA_E_INPUT,
+  T_FAILS(ka_eval_docs_read(ctx, &(struct ka_key_texts){&path, 1}, false, &rows), KA_E_INPUT,
           "i.jsonl:1: expected a JSON object");
 }
 
@@ -207,8 +207,8 @@ static void every_row_is_complete(void **state) {
   }
   for (const struct ka_key_rule *r = ka_task_table.aliases; r->key; r++)
     assert_null(ka_key_find(&ka_task_table, r->scope, r->key));
-  for (const struct ka_metric *m = ka_metrics; m->name; m++) {
-    const struct ka_aggregation *a = ka_aggregation_find(m->aggregation);
+  for (const struct ka_eval_metric *m = ka_metrics; m->name; m++) {
+    const struct ka_eval_aggregation *a = ka_eval_aggregation_find(m->aggregation);
     assert_non_null(a);
     assert_int_equal(a->items, m->items);
     for (const char *p = m->dflt; *p; p++) assert_non_null(strchr(m->outputs, *p));

@@ -52,15 +52,16 @@ static int teardown(void **state) {
   return 0;
 }
 
-static struct ka_text_loss score(struct fixture *f, const char *text, int64_t B, int64_t window) {
+static struct ka_eval_text_loss score(struct fixture *f, const char *text, int64_t B,
+                                      int64_t window) {
   struct ka_ctx *ctx = &f->ctx;
-  struct ka_text_scorer s;
+  struct ka_eval_text_scorer s;
   T_OK(ka_model_prepare(&f->model, B, window + 1, false));
-  T_OK(ka_text_scorer_init(ctx, &s, &f->model, f->tokenizer, B, window + 1));
-  T_OK(ka_text_scorer_document(&s, text, strlen(text)));
-  T_OK(ka_text_scorer_finish(&s));
-  struct ka_text_loss total = s.total;
-  ka_text_scorer_deinit(&s);
+  T_OK(ka_eval_text_scorer_init(ctx, &s, &f->model, f->tokenizer, B, window + 1));
+  T_OK(ka_eval_text_scorer_document(&s, text, strlen(text)));
+  T_OK(ka_eval_text_scorer_finish(&s));
+  struct ka_eval_text_loss total = s.total;
+  ka_eval_text_scorer_deinit(&s);
   return total;
 }
 
@@ -86,7 +87,7 @@ static void windows_follow_the_definition(void **state) {
   int64_t n = (int64_t)strlen(text);
   for (int64_t i = 0; i < n; i++) tokens[i + 1] = (unsigned char)text[i];
   for (int64_t window = 1; window <= 16; window += 5) {
-    struct ka_text_loss got = score(f, text, 3, window);
+    struct ka_eval_text_loss got = score(f, text, 3, window);
     double want = 0;
     for (int64_t at = 1; at <= n; at++) {
       int64_t first = (at - 1) / window * window + 1; /* first target of its window */
@@ -104,12 +105,12 @@ static void windows_follow_the_definition(void **state) {
 
 static void figures_agree(void **state) {
   (void)state;
-  struct ka_text_loss t = {.loss_sum = 20, .n_tokens = 10, .n_words = 5, .n_bytes = 40};
-  assert_true(ka_text_loss_per_token(&t) == 2);
-  assert_true(fabs(ka_text_token_perplexity(&t) - exp(2)) < 1e-12);
-  assert_true(fabs(ka_text_word_perplexity(&t) - exp(4)) < 1e-12);
-  assert_true(fabs(ka_text_byte_perplexity(&t) - exp(0.5)) < 1e-12);
-  assert_true(fabs(ka_text_bits_per_byte(&t) - 0.5 / log(2)) < 1e-12);
+  struct ka_eval_text_loss t = {.loss_sum = 20, .n_tokens = 10, .n_words = 5, .n_bytes = 40};
+  assert_true(ka_eval_text_loss_per_token(&t) == 2);
+  assert_true(fabs(ka_eval_text_token_perplexity(&t) - exp(2)) < 1e-12);
+  assert_true(fabs(ka_eval_text_word_perplexity(&t) - exp(4)) < 1e-12);
+  assert_true(fabs(ka_eval_text_byte_perplexity(&t) - exp(0.5)) < 1e-12);
+  assert_true(fabs(ka_eval_text_bits_per_byte(&t) - 0.5 / log(2)) < 1e-12);
 }
 
 static void words_as_python(void **state) {
@@ -121,13 +122,13 @@ static void words_as_python(void **state) {
                {"a b", 2},     {" a  b\n", 4}, {"a\u00a0b\u3000c", 3},
                {"a\u200bb", 1}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-    assert_int_equal(ka_count_words(cases[i].text, strlen(cases[i].text)), cases[i].n);
+    assert_int_equal(ka_eval_count_words(cases[i].text, strlen(cases[i].text)), cases[i].n);
 }
 
 static void batches_do_not_matter(void **state) {
   struct fixture *f = *state;
   const char *text = "a few words, then a few more of them";
-  struct ka_text_loss a = score(f, text, 1, 8), b = score(f, text, 4, 8);
+  struct ka_eval_text_loss a = score(f, text, 1, 8), b = score(f, text, 4, 8);
   assert_true(fabs(a.loss_sum - b.loss_sum) < 1e-5 * a.loss_sum);
   assert_int_equal(score(f, "", 2, 8).n_tokens, 0);
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The numbers of forgetting: Student's t against SciPy's, differences by hand, fronts, scores, and
  * what a comparison says of runs that are made up. */
-#include "engine/forget/compare.h"
 #include "engine/eval/divergence.h"
 #include "engine/eval/forgetting.h"
-#include "engine/forget/front.h"
 #include "engine/eval/stats.h"
+#include "engine/forget/compare.h"
+#include "engine/forget/front.h"
 #include "tests/support/test.h"
 
 #include "base/rng.h"
@@ -30,37 +30,37 @@ static void near(double got, double want, double eps) {
 
 static void students_t(void **state) {
   (void)state;
-  near(ka_student_cdf(1.3, 2.7), 0.8532736781480773, 1e-13);
-  near(ka_student_cdf(-4, 1), 0.07797913037736932, 1e-13);
-  near(ka_student_quantile(0.975, 2), 4.302652729749462, 1e-11);
-  near(ka_student_quantile(0.975, 7.3), 2.345066736547703, 1e-11);
-  near(ka_student_quantile(0.975, 40), 2.021075390306273, 1e-11);
-  near(ka_student_cdf(INFINITY, 3), 1, 0);
-  assert_true(isnan(ka_student_cdf(NAN, 3)) && isnan(ka_student_quantile(1, 3)));
+  near(ka_eval_student_cdf(1.3, 2.7), 0.8532736781480773, 1e-13);
+  near(ka_eval_student_cdf(-4, 1), 0.07797913037736932, 1e-13);
+  near(ka_eval_student_quantile(0.975, 2), 4.302652729749462, 1e-11);
+  near(ka_eval_student_quantile(0.975, 7.3), 2.345066736547703, 1e-11);
+  near(ka_eval_student_quantile(0.975, 40), 2.021075390306273, 1e-11);
+  near(ka_eval_student_cdf(INFINITY, 3), 1, 0);
+  assert_true(isnan(ka_eval_student_cdf(NAN, 3)) && isnan(ka_eval_student_quantile(1, 3)));
 }
 
 static void differences(void **state) {
   (void)state;
   /* One draw: the paired t-test (scipy.stats.ttest_1samp). */
-  struct ka_difference d = ka_difference_of((double[]){0.3, 0.5, 0.1}, 1, 3);
+  struct ka_eval_difference d = ka_eval_difference_of((double[]){0.3, 0.5, 0.1}, 1, 3);
   near(d.mean, 0.3, 1e-15);
   near(d.p, 0.12168993434632016, 1e-12);
   near(d.low, -0.19682754235006605, 1e-12);
   near(d.df, 2, 1e-12);
   /* Draws that differ and seeds that do not: the draws alone are what was sampled. */
-  d = ka_difference_of((double[]){1, 1, 1, 2, 2, 2, 6, 6, 6}, 3, 3);
+  d = ka_eval_difference_of((double[]){1, 1, 1, 2, 2, 2, 6, 6, 6}, 3, 3);
   near(d.mean, 3, 1e-15);
   near(d.se, sqrt(7.0 / 3), 1e-12); /* of 1, 2, 6 */
   near(d.df, 2, 1e-12);
   /* Nothing repeated or all the same to rounding: nothing known. No difference at all: p is 1. */
-  d = ka_difference_of((double[]){1}, 1, 1);
+  d = ka_eval_difference_of((double[]){1}, 1, 1);
   assert_true(isnan(d.se) && isnan(d.p));
-  d = ka_difference_of((double[]){.1, .1, .1, .1, .1, .1, .1, .1, .1, .1, .1, .1}, 4, 3);
+  d = ka_eval_difference_of((double[]){.1, .1, .1, .1, .1, .1, .1, .1, .1, .1, .1, .1}, 4, 3);
   near(d.mean, 0.1, 1e-15);
   assert_true(isnan(d.se) && isnan(d.df) && isnan(d.low) && isnan(d.high) && isnan(d.p));
-  assert_true(isnan(ka_difference_of((double[]){2, 2}, 1, 2).p));
-  near(ka_difference_of((double[]){0, 0}, 1, 2).p, 1, 0);
-  assert_true(isnan(ka_difference_of((double[]){NAN, 1}, 1, 2).mean));
+  assert_true(isnan(ka_eval_difference_of((double[]){2, 2}, 1, 2).p));
+  near(ka_eval_difference_of((double[]){0, 0}, 1, 2).p, 1, 0);
+  assert_true(isnan(ka_eval_difference_of((double[]){NAN, 1}, 1, 2).mean));
 }
 
 /* Of true nulls with random draws and seeds, 5 % should be called significant; the design errs on
@@ -74,7 +74,7 @@ static void differences_are_honest(void **state) {
       for (uint64_t s = 0; s < 3; s++)
         d[r * 3 + s] = ka_rng_normal(11, 1, i * 64 + r) + 0.7 * ka_rng_normal(11, 2, i * 64 + s) +
                        0.5 * ka_rng_normal(11, 3, i * 64 + r * 3 + s);
-    struct ka_difference x = ka_difference_of(d, 4, 3);
+    struct ka_eval_difference x = ka_eval_difference_of(d, 4, 3);
     wrong += x.p < 0.05;
     n++;
   }
@@ -84,7 +84,7 @@ static void differences_are_honest(void **state) {
 static void holm(void **state) {
   (void)state;
   double p[] = {0.01, NAN, 0.04, 0.03, 0.6};
-  ka_holm(p, 5);
+  ka_eval_holm(p, 5);
   near(p[0], 0.04, 1e-12);
   assert_true(isnan(p[1]));
   near(p[3], 0.09, 1e-12);
@@ -96,15 +96,15 @@ static void holm(void **state) {
 
 static void fronts(void **state) {
   (void)state;
-  const struct ka_point p[] = {{1, 0.5}, {3, 2}, {2, 2.5}, {1, 0.5}, {NAN, 0}, {0.5, 0.5}};
+  const struct ka_forget_point p[] = {{1, 0.5}, {3, 2}, {2, 2.5}, {1, 0.5}, {NAN, 0}, {0.5, 0.5}};
   int64_t order[6];
-  assert_int_equal(ka_front(p, 6, order), 2);
+  assert_int_equal(ka_forget_front(p, 6, order), 2);
   assert_int_equal(order[0], 0);
   assert_int_equal(order[1], 1);
   /* 1 x 3.5 and then 2 x 2 */
-  near(ka_front_area(p, 6, (struct ka_point){0, 4}), 3.5 + 4, 1e-12);
-  near(ka_front_area(p, 0, (struct ka_point){0, 4}), 0, 0);
-  near(ka_front_area(p, 6, (struct ka_point){5, 4}), 0, 0);
+  near(ka_forget_front_area(p, 6, (struct ka_forget_point){0, 4}), 3.5 + 4, 1e-12);
+  near(ka_forget_front_area(p, 0, (struct ka_forget_point){0, 4}), 0, 0);
+  near(ka_forget_front_area(p, 6, (struct ka_forget_point){5, 4}), 0, 0);
 }
 
 static void scores(void **state) {
@@ -115,34 +115,35 @@ static void scores(void **state) {
       {.name = "b", .metric = "acc", .higher_is_better = true, .chance = 0.5},
   };
   const double base[] = {4, 0.75, 0.5}, now[] = {3, 0.5, 0.6};
-  struct ka_scores s = ka_scores_of(m, 3, base, now, 2);
+  struct ka_eval_scores s = ka_eval_scores_of(m, 3, base, now, 2);
   near(s.learned, 0.25, 1e-12);
   near(s.forgot, (1.0 / 3 - 0.2) / 2, 1e-12);
   near(s.score, s.learned - 2 * s.forgot, 1e-12);
   near(s.beyond_chance, 0.5, 1e-12); /* b only guessed */
   const double stages[] = {4, 0.75, 0.5, 3.5, 0.8, 0.4, 3, 0.5, 0.6};
-  near(ka_backward_transfer(m, 3, stages, 3), (-0.25 + 0.1) / 2, 1e-12);
-  near(ka_average_forgetting(m, 3, stages, 3), (0.3 - 0.1) / 2, 1e-12);
-  assert_true(isnan(ka_backward_transfer(m, 1, stages, 3)));
+  near(ka_eval_backward_transfer(m, 3, stages, 3), (-0.25 + 0.1) / 2, 1e-12);
+  near(ka_eval_average_forgetting(m, 3, stages, 3), (0.3 - 0.1) / 2, 1e-12);
+  assert_true(isnan(ka_eval_backward_transfer(m, 1, stages, 3)));
   /* A perplexity gives what its loss gives. */
   const struct ka_measure ppl = {.metric = "word_perplexity", .chance = NAN};
   const struct ka_measure loss = {.metric = "loss", .chance = NAN};
-  near(ka_gain(&ppl, exp(2), exp(2.5)), ka_gain(&loss, 2, 2.5), 1e-12);
-  assert_true(isnan(ka_gain(&loss, 0, 1)));
+  near(ka_eval_gain(&ppl, exp(2), exp(2.5)), ka_eval_gain(&loss, 2, 2.5), 1e-12);
+  assert_true(isnan(ka_eval_gain(&loss, 0, 1)));
 }
 
 static void divergence_of_rows(void **state) {
   (void)state;
   const float p[] = {0, 0, 0, 0}, q[] = {1000, 1000, 0, 0};
-  near(ka_divergence_row(p, p, 4), 0, 0);
+  near(ka_eval_divergence_row(p, p, 4), 0, 0);
   /* Half of p's mass lies where q has e^-1000 / 2. */
-  near(ka_divergence_row(p, q, 4), 500 - log(2), 1e-9);
+  near(ka_eval_divergence_row(p, q, 4), 500 - log(2), 1e-9);
   const float a[] = {0, logf(3)}, b[] = {5, 5};
-  near(ka_divergence_row(a, b, 2), 0.25 * log(0.5) + 0.75 * log(1.5), 1e-7);
+  near(ka_eval_divergence_row(a, b, 2), 0.25 * log(0.5) + 0.75 * log(1.5), 1e-7);
   /* What p excludes costs nothing; what is no number is not 0. */
   const float never[] = {-INFINITY, 0}, broken[] = {NAN, 0};
-  near(ka_divergence_row(never, b, 2), log(2), 1e-12);
-  assert_true(isnan(ka_divergence_row(broken, b, 2)) && isnan(ka_divergence_row(b, broken, 2)));
+  near(ka_eval_divergence_row(never, b, 2), log(2), 1e-12);
+  assert_true(isnan(ka_eval_divergence_row(broken, b, 2)) &&
+              isnan(ka_eval_divergence_row(b, broken, 2)));
 }
 
 /* --- comparisons ------------------------------------------------------------- */

@@ -28,7 +28,7 @@ static const char *const texts[] = {
 };
 
 static void use(struct ka_ctx *ctx, const struct ka_tokenizer *t, const char *text) {
-  struct ka_tokens out = {.want_spans = true};
+  struct ka_tok_tokens out = {.want_spans = true};
   struct ka_str back = {0};
   size_t n = strlen(text);
   if (ka_ok(ka_tokenizer_encode(ctx, t, text, n, true, &out))) {
@@ -41,7 +41,7 @@ static void use(struct ka_ctx *ctx, const struct ka_tokenizer *t, const char *te
       MUST(ka_utf8_check(back.data, back.len) == back.len);
   }
   ka_error_clear(ctx);
-  ka_tokens_deinit(&out);
+  ka_tok_tokens_deinit(&out);
   ka_str_deinit(&back);
 }
 

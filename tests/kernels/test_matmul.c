@@ -5,7 +5,7 @@
 
 static void small_integers(struct ka_tensor *t, int seed) {
   for (int64_t i = 0; i < t->shape[0] * t->row_stride; i++)
-    ka_store(t->data, t->dtype, i, (double)((i * 7 + seed) % 5 - 2));
+    ka_data_store(t->data, t->dtype, i, (double)((i * 7 + seed) % 5 - 2));
 }
 
 static struct ka_tensor make(struct ka_arena *a, enum ka_dtype t, int64_t rows, int64_t cols,

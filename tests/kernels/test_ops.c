@@ -179,7 +179,7 @@ static void one_poison(struct ka_dev *dev, struct ka_dev *ref, const struct ka_o
     start(runs[i], devs[i], c, x, 0);
     struct ka_tensor *t = ka_op_call_operand(&runs[i]->call, operand);
     if (t->data && ka_tensor_elems(t) > 0)
-      ka_store(t->data, t->dtype, place_of(t, ka_tensor_elems(t) / 2), poison);
+      ka_data_store(t->data, t->dtype, place_of(t, ka_tensor_elems(t) / 2), poison);
     run(runs[i], devs[i], 0);
   }
   for (int i = 0; list[i].name; i++) {

@@ -79,7 +79,7 @@ static inline void move(struct ka_model *m, int64_t param, double h) {
   host.data = malloc(ka_tensor_bytes(&w));
   T_OK(ka_dev_get(m->dev, host, w));
   for (int64_t i = 0; i < ka_tensor_elems(&w); i++)
-    ka_store(host.data, w.dtype, i, ka_load(host.data, w.dtype, i) + h * direction(param, i));
+    ka_data_store(host.data, w.dtype, i, ka_load(host.data, w.dtype, i) + h * direction(param, i));
   T_OK(ka_dev_put(m->dev, w, host));
   free(host.data);
   T_OK(ka_model_weights_changed(m));

@@ -18,7 +18,7 @@ static int fresh(void **state) {
 /* LlamaRotaryEmbedding(LlamaConfig(head_dim=16, rope_parameters=...)) at position 40: inv_freq, cos
  * and sin of channels 0..7, attention_scaling. */
 static const struct rope_case {
-  struct ka_rope_params p;
+  struct ka_hf_rope_params p;
   float factor, inv[8], cos[8], sin[8];
 } ropes[] = {
     {{.kind = KA_ROPE_DEFAULT, .theta = 10000, .partial_rotary_factor = 1},

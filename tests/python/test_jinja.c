@@ -34,7 +34,7 @@ static size_t check_cases(const char *file, enum ka_jinja_dialect dialect) {
   ka_ctx_init(ctx);
   json_t *all, *one;
   const char *home = getenv("KAPPA_SOURCE_DIR");
-  T_OK(ka_json_load(ctx, t_str("%s/tests/data/%s", home ? home : ".", file), &all));
+  T_OK(ka_json_load(ctx, t_str("%s/tests/python/%s", home ? home : ".", file), &all));
   const json_t *vars = json_object_get(all, "vars");
   struct ka_str out = {0};
   size_t i;

@@ -2,9 +2,9 @@
  * What stands in for Python: its random numbers, literals, regular expressions, white space. The
  * expected values are CPython 3.11's. */
 #include "base/sha256.h"
-#include "python/regex.h"
-#include "python/random.h"
 #include "python/builtins.h"
+#include "python/random.h"
+#include "python/regex.h"
 #include "tests/support/test.h"
 
 #include <string.h>
@@ -18,16 +18,16 @@ static int fresh(void **state) {
   return 0;
 }
 
-static void sample_is(struct ka_mt *mt, int64_t n, int64_t k, const int64_t *want) {
+static void sample_is(struct ka_py_mt *mt, int64_t n, int64_t k, const int64_t *want) {
   int64_t got[8];
-  T_OK(ka_mt_sample(ctx, mt, n, k, got));
+  T_OK(ka_py_mt_sample(ctx, mt, n, k, got));
   for (int64_t i = 0; i < k; i++) assert_int_equal(got[i], want[i]);
 }
 
 static void random_numbers(void **state) {
   (void)state;
-  struct ka_mt mt;
-  ka_mt_seed(&mt, 1234);
+  struct ka_py_mt mt;
+  ka_py_mt_seed(&mt, 1234);
   sample_is(&mt, 10, 3, (const int64_t[]){7, 1, 0});
   sample_is(&mt, 10, 3, (const int64_t[]){1, 0, 9});
   sample_is(&mt, 10, 3, (const int64_t[]){1, 5, 3});
@@ -35,16 +35,16 @@ static void random_numbers(void **state) {
   sample_is(&mt, 30, 6, (const int64_t[]){19, 14, 4, 2, 5, 22});
   sample_is(&mt, 21, 5, (const int64_t[]){3, 0, 16, 15, 7});
   sample_is(&mt, 1, 1, (const int64_t[]){0});
-  ka_mt_seed(&mt, 0);
+  ka_py_mt_seed(&mt, 0);
   static const int64_t chosen[] = {265, 238, 132, 81, 161, 127};
-  for (int i = 0; i < 6; i++) assert_int_equal(ka_mt_choice_index(&mt, 315), chosen[i]);
-  ka_mt_seed(&mt, 7);
-  assert_true(ka_mt_random(&mt) == 0x1.4b9ad0f953a6ep-2);
-  ka_mt_seed(&mt, (1ull << 40) + 5);
-  assert_true(ka_mt_random(&mt) == 0x1.023e2261153dcp-1);
-  ka_mt_seed(&mt, 99);
-  for (int i = 0; i < 2000; i++) ka_mt_random(&mt);
-  assert_true(ka_mt_random(&mt) == 0x1.33cb379bd9f90p-4);
+  for (int i = 0; i < 6; i++) assert_int_equal(ka_py_mt_choice_index(&mt, 315), chosen[i]);
+  ka_py_mt_seed(&mt, 7);
+  assert_true(ka_py_mt_random(&mt) == 0x1.4b9ad0f953a6ep-2);
+  ka_py_mt_seed(&mt, (1ull << 40) + 5);
+  assert_true(ka_py_mt_random(&mt) == 0x1.023e2261153dcp-1);
+  ka_py_mt_seed(&mt, 99);
+  for (int i = 0; i < 2000; i++) ka_py_mt_random(&mt);
+  assert_true(ka_py_mt_random(&mt) == 0x1.33cb379bd9f90p-4);
 }
 
 /* want NULL: no literal. */
@@ -131,13 +131,13 @@ static void functions(void **state) {
 
 /* All matches with "|" between. */
 static void finds(const char *pattern, const char *text, const char *want) {
-  struct ka_pyregex *re;
-  struct ka_pymatch m = {0};
+  struct ka_py_regex *re;
+  struct ka_py_match m = {0};
   struct ka_str all = {0};
   bool found = true;
-  T_OK(ka_pyregex_open(ctx, &re, pattern, strlen(pattern)));
+  T_OK(ka_py_regex_open(ctx, &re, pattern, strlen(pattern)));
   for (;;) {
-    T_OK(ka_pyregex_next(ctx, re, text, strlen(text), &m, &found));
+    T_OK(ka_py_regex_next(ctx, re, text, strlen(text), &m, &found));
     if (!found) break;
     T_OK(ka_str_append(ctx, &all, text + m.span[0], m.span[1] - m.span[0]));
     T_OK(ka_str_puts(ctx, &all, "|"));
@@ -145,7 +145,7 @@ static void finds(const char *pattern, const char *text, const char *want) {
   if (strcmp(all.data ? all.data : "", want) != 0)
     fail_msg("%s in %s: got %s, expected %s", pattern, text, all.data, want);
   ka_str_deinit(&all);
-  ka_pyregex_close(re);
+  ka_py_regex_close(re);
 }
 
 static void patterns(void **state) {
@@ -161,17 +161,17 @@ static void patterns(void **state) {
   finds("(?iu)A", "aA", "a|A|");
   finds("\\u0041\\x42", "AB", "AB|");
   finds("[[:alpha:]]", "a:]", ":]|");
-  struct ka_pyregex *re;
-  T_FAILS(ka_pyregex_open(ctx, &re, "a\\Q", 3), KA_E_INPUT, "unknown escape at position 2");
-  T_FAILS(ka_pyregex_open(ctx, &re, "(*UCP)a", 7), KA_E_INPUT, "nothing to repeat");
-  T_FAILS(ka_pyregex_open(ctx, &re, "(a", 2), KA_E_INPUT, "pattern \"(a\"");
-  T_FAILS(ka_pyregex_open(ctx, &re, "a\\", 2), KA_E_INPUT, "\\ at the end");
-  struct ka_pymatch m = {0};
+  struct ka_py_regex *re;
+  T_FAILS(ka_py_regex_open(ctx, &re, "a\\Q", 3), KA_E_INPUT, "unknown escape at position 2");
+  T_FAILS(ka_py_regex_open(ctx, &re, "(*UCP)a", 7), KA_E_INPUT, "nothing to repeat");
+  T_FAILS(ka_py_regex_open(ctx, &re, "(a", 2), KA_E_INPUT, "pattern \"(a\"");
+  T_FAILS(ka_py_regex_open(ctx, &re, "a\\", 2), KA_E_INPUT, "\\ at the end");
+  struct ka_py_match m = {0};
   bool found;
   char text[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!";
-  T_OK(ka_pyregex_open(ctx, &re, "(a|aa)+(a|aa)+(a|aa)+$", 22));
-  T_FAILS(ka_pyregex_next(ctx, re, text, strlen(text), &m, &found), KA_E_INPUT, "limit");
-  ka_pyregex_close(re);
+  T_OK(ka_py_regex_open(ctx, &re, "(a|aa)+(a|aa)+(a|aa)+$", 22));
+  T_FAILS(ka_py_regex_next(ctx, re, text, strlen(text), &m, &found), KA_E_INPUT, "limit");
+  ka_py_regex_close(re);
 }
 
 static void hashes(void **state) {

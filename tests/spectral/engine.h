@@ -4,15 +4,15 @@
 #ifndef KAPPA_TESTS_SPECTRAL_ENGINE_H
 #define KAPPA_TESTS_SPECTRAL_ENGINE_H
 
-#include "linalg/dense.h"
 #include "kernels/device.h"
+#include "linalg/dense.h"
 #include "tests/support/test.h"
 
 /* Opens the device once; it stays open. */
-static inline struct ka_engine t_engine(struct ka_ctx *ctx) {
+static inline struct ka_linalg_engine t_engine(struct ka_ctx *ctx) {
   static struct ka_dev dev;
   if (!dev.backend) T_OK(ka_dev_open(ctx, &dev, t_device()));
-  return ka_engine_of(&dev);
+  return ka_linalg_engine_of(&dev);
 }
 
 #endif

@@ -39,7 +39,7 @@ static void make(struct world *w) {
   }
 }
 
-static const char *choose(struct world *w, const char *words, enum ka_precision precision,
+static const char *choose(struct world *w, const char *words, enum ka_spectral_precision precision,
                           bool everything, const char *cache, int64_t *n_computed) {
   struct ka_ctx *ctx = &the_ctx;
   struct ka_select_spec spec;

@@ -15,7 +15,7 @@ static void test_metric_table(void **state) {
   const char *source = getenv("KAPPA_SOURCE_DIR");
   T_OK(ka_read_file(ctx, t_str("%s/docs/spectra.md", source ? source : "."), 0, &page));
   for (int i = 0; i < KA_N_METRICS; i++) {
-    const struct ka_metric_info *m = ka_metric_info((enum ka_metric)i);
+    const struct ka_spectral_metric_info *m = ka_spectral_metric_info((enum ka_spectral_metric)i);
     struct ka_str row = {0};
     T_OK(ka_str_printf(ctx, &row, "| %s | %s | ", m->name, m->unit));
     for (const char *c = m->formula; *c; c++)

@@ -48,7 +48,7 @@ static void make_zoo(struct zoo *z) {
   }
 }
 
-static ka_status analyse(struct ka_arena *arena, struct ka_engine engine, bool full,
+static ka_status analyse(struct ka_arena *arena, struct ka_linalg_engine engine, bool full,
                          const struct ka_unit *units, int64_t n, struct ka_spectrum *results) {
   struct ka_spectral_options o = {.engine = engine, .full = full, .precision = KA_PRECISION_F64};
   return ka_spectral_analyze(ctx, arena, results, units, n, &o, NULL);
@@ -96,7 +96,7 @@ static void agrees_with_the_host(void **state) {
     host.set("order", order ? "eager" : "lazy");
     host.set("threads", order ? "reverse" : "forward");
     T_OK(analyse(&arena, t_engine(ctx), false, z.units, N, device));
-    T_OK(analyse(&arena, ka_engine_cpu(), false, z.units, N, cpu));
+    T_OK(analyse(&arena, ka_linalg_engine_cpu(), false, z.units, N, cpu));
     for (int i = 0; i < N; i++) {
       double a = device[i].metrics[KA_METRIC_KAPPA], b = cpu[i].metrics[KA_METRIC_KAPPA];
       assert_int_equal(device[i].singular, cpu[i].singular);
@@ -111,7 +111,8 @@ static void agrees_with_the_host(void **state) {
 }
 
 static const char *select_words(struct ka_arena *arena, const struct zoo *z, const char *words,
-                                struct ka_engine engine, enum ka_precision precision) {
+                                struct ka_linalg_engine engine,
+                                enum ka_spectral_precision precision) {
   static char text[2][512];
   static int turn;
   char *to = text[turn++ % 2];
@@ -140,8 +141,8 @@ static void selects_as_the_host_does(void **state) {
   make_zoo(&z);
   ka_arena_init(&arena, ctx, "test");
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-    enum ka_precision p = i % 2 ? KA_PRECISION_F64 : KA_PRECISION_AUTO;
-    const char *cpu = select_words(&arena, &z, words[i], ka_engine_cpu(), p);
+    enum ka_spectral_precision p = i % 2 ? KA_PRECISION_F64 : KA_PRECISION_AUTO;
+    const char *cpu = select_words(&arena, &z, words[i], ka_linalg_engine_cpu(), p);
     assert_string_equal(select_words(&arena, &z, words[i], t_engine(ctx), p), cpu);
   }
   ka_arena_deinit(&arena);
@@ -156,7 +157,7 @@ static void short_memory_goes_to_the_host(void **state) {
   struct cudahost_counters c;
   make_zoo(&z);
   ka_arena_init(&arena, ctx, "test");
-  T_OK(analyse(&arena, ka_engine_cpu(), false, z.units, N, cpu));
+  T_OK(analyse(&arena, ka_linalg_engine_cpu(), false, z.units, N, cpu));
   host.set("memory", "280m"); /* less than the spare and one lane */
   T_OK(analyse(&arena, t_engine(ctx), false, z.units, N, device));
   for (int i = 0; i < N; i++) assert_same(&device[i], &cpu[i]);
@@ -178,7 +179,7 @@ static void every_failure_is_told_or_made_good(void **state) {
   make_zoo(&z);
   ka_arena_init(&arena, ctx, "test");
   const struct ka_unit *units = z.units; /* three of them, one for the inverse route */
-  T_OK(analyse(&arena, ka_engine_cpu(), true, units, 3, cpu));
+  T_OK(analyse(&arena, ka_linalg_engine_cpu(), true, units, 3, cpu));
   T_OK(analyse(&arena, t_engine(ctx), true, units, 3, device));
   host.count(&before);
   for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
@@ -246,14 +247,14 @@ static void the_faster_engine_is_chosen(void **state) {
   } cases[] = {{50e9, 30e12, 1e13, true},
                {700e9, 550e9, 1e13, false}, /* a GPU whose float64 is a 64th of its float32 */
                {50e9, 30e12, 1e9, false}};
-  struct ka_engine got = t_engine(ctx);
+  struct ka_linalg_engine got = t_engine(ctx);
   struct ka_dev *dev = got.dev;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     dev->f64_flops[0] = cases[i].host;
     dev->f64_flops[1] = cases[i].device;
-    T_OK(ka_engine_choose(ctx, dev, cases[i].flops, &got));
+    T_OK(ka_linalg_engine_choose(ctx, dev, cases[i].flops, &got));
     assert_true(cases[i].takes_device == !got.blas);
-    assert_string_equal(ka_engine_name(&got),
+    assert_string_equal(ka_linalg_engine_name(&got),
                         cases[i].takes_device ? "cublas" : ka_blas_cpu()->name);
   }
   dev->f64_flops[0] = dev->f64_flops[1] = 0;
@@ -262,7 +263,7 @@ static void the_faster_engine_is_chosen(void **state) {
 /* Float64 that is not float64 is refused: by what it computes, and by what the environment asks. */
 static void emulated_float64_is_refused(void **state) {
   (void)state;
-  struct ka_engine e = t_engine(ctx);
+  struct ka_linalg_engine e = t_engine(ctx);
   struct ka_arena arena;
   static struct zoo z;
   struct ka_spectrum results[N];

@@ -188,7 +188,7 @@ static void draw(struct sample *p, uint64_t n) {
   kinds[kind].make(p, pow(10, 8.5 * uniform()));
   double scales[] = {1, 1, 1e-30, 1e30, 1e-4, 1e-36}, scale = scales[below(6)];
   for (int64_t i = 0; i < p->rows * p->cols; i++) {
-    ka_store(p->stored, p->dtype, i, p->a[i] * scale);
+    ka_data_store(p->stored, p->dtype, i, p->a[i] * scale);
     p->a[i] = ka_load(p->stored, p->dtype, i);
   }
 }
@@ -244,7 +244,7 @@ static uint64_t env_or(const char *name, uint64_t dflt) {
 static void test_property(void **state) {
   (void)state;
   struct ka_ctx *ctx = &the_ctx;
-  struct ka_engine engine = t_engine(ctx);
+  struct ka_linalg_engine engine = t_engine(ctx);
   uint64_t n = env_or("KAPPA_PROPERTY_CASES", engine.blas ? 1200 : 60);
   uint64_t first = env_or("KAPPA_PROPERTY_SEED", 0);
   int counts[8] = {0};
@@ -256,7 +256,8 @@ static void test_property(void **state) {
     struct ka_arena arena;
     ka_arena_init(&arena, ctx, "test");
     struct ka_spectral_options o = {.precision = KA_PRECISION_F64,
-                                    .engine = engine.blas && i % 2 ? ka_engine_ref() : engine};
+                                    .engine =
+                                        engine.blas && i % 2 ? ka_linalg_engine_ref() : engine};
     T_OK(ka_spectral_analyze(ctx, &arena, &r, &u, 1, &o, NULL));
     check(&p, &r, i);
     counts[r.method]++;

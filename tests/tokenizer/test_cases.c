@@ -13,7 +13,7 @@
 static struct ka_ctx context;
 static struct ka_ctx *ctx = &context;
 
-static bool same_ids(const json_t *want, const struct ka_tokens *got) {
+static bool same_ids(const json_t *want, const struct ka_tok_tokens *got) {
   bool same = (int64_t)json_array_size(want) == got->n;
   for (int64_t i = 0; same && i < got->n; i++)
     same = json_integer_value(json_array_get(want, (size_t)i)) == got->ids[i];
@@ -27,7 +27,7 @@ static bool same_text(const json_t *want, const struct ka_str *got) {
 
 static void check(const struct ka_tokenizer *t, const json_t *text, const json_t *row,
                   const char *where) {
-  struct ka_tokens ids = {.want_spans = true}, plain = {0};
+  struct ka_tok_tokens ids = {.want_spans = true}, plain = {0};
   struct ka_str all = {0}, skipped = {0};
   const char *s = json_string_value(text);
   size_t n = json_string_length(text);
@@ -40,12 +40,12 @@ static void check(const struct ka_tokenizer *t, const json_t *text, const json_t
   if (!same_text(json_array_get(row, 2), &all)) fail_msg("%s: decoded \"%s\"", where, s);
   if (!same_text(json_array_get(row, 3), &skipped)) fail_msg("%s: decoded_skip \"%s\"", where, s);
   for (int64_t i = 0; i < ids.n; i++) {
-    struct ka_token_span span = ids.spans[i];
+    struct ka_tok_span span = ids.spans[i];
     if (span.begin < 0 || span.begin > span.end || span.end > (int64_t)n)
       fail_msg("%s: span %lld of \"%s\"", where, (long long)i, s);
   }
-  ka_tokens_deinit(&ids);
-  ka_tokens_deinit(&plain);
+  ka_tok_tokens_deinit(&ids);
+  ka_tok_tokens_deinit(&plain);
   ka_str_deinit(&all);
   ka_str_deinit(&skipped);
 }

@@ -12,7 +12,7 @@
 static struct ka_ctx context;
 static struct ka_ctx *ctx = &context;
 
-static void assert_ids(const json_t *want, const struct ka_tokens *got, const char *where) {
+static void assert_ids(const json_t *want, const struct ka_tok_tokens *got, const char *where) {
   bool same = (int64_t)json_array_size(want) == got->n;
   for (int64_t i = 0; same && i < got->n; i++)
     same = json_integer_value(json_array_get(want, (size_t)i)) == got->ids[i];
@@ -26,10 +26,10 @@ static void assert_text(const json_t *want, const struct ka_str *got, const char
 }
 
 /* Spans are ordered, begin at 0 and leave nothing out but what normalization dropped. */
-static void assert_spans(const struct ka_tokens *t, size_t n, const char *where) {
+static void assert_spans(const struct ka_tok_tokens *t, size_t n, const char *where) {
   int64_t at = 0;
   for (int64_t i = 0; i < t->n; i++) {
-    const struct ka_token_span *s = &t->spans[i];
+    const struct ka_tok_span *s = &t->spans[i];
     if (s->begin > s->end || s->end > (int64_t)n || s->begin < (i ? t->spans[i - 1].begin : 0))
       fail_msg("%s: span %lld is [%lld, %lld)", where, (long long)i, (long long)s->begin,
                (long long)s->end);
@@ -40,7 +40,7 @@ static void assert_spans(const struct ka_tokens *t, size_t n, const char *where)
 }
 
 static void check_row(const struct ka_tokenizer *t, const json_t *row, const char *where) {
-  struct ka_tokens ids = {.want_spans = true}, plain = {0};
+  struct ka_tok_tokens ids = {.want_spans = true}, plain = {0};
   struct ka_str text = {0};
   const json_t *in = json_object_get(row, "text");
   const char *s = json_string_value(in);
@@ -55,8 +55,8 @@ static void check_row(const struct ka_tokenizer *t, const json_t *row, const cha
   ka_str_clear(&text);
   T_OK(ka_tokenizer_decode(ctx, t, ids.ids, ids.n, true, &text));
   assert_text(json_object_get(row, "decoded_skip"), &text, where);
-  ka_tokens_deinit(&ids);
-  ka_tokens_deinit(&plain);
+  ka_tok_tokens_deinit(&ids);
+  ka_tok_tokens_deinit(&plain);
   ka_str_deinit(&text);
 }
 
@@ -97,7 +97,7 @@ static void check_vocab_test(const struct ka_tokenizer *t, const char *data, con
   int n_texts = 0;
   char *line = want.data;
   for (char *s = in.data; s; n_texts++) {
-    struct ka_tokens got = {0};
+    struct ka_tok_tokens got = {0};
     char *end = strstr(s, separator);
     T_OK(ka_tokenizer_encode(ctx, t, s, end ? (size_t)(end - s) : strlen(s), false, &got));
     for (int64_t i = 0; i < got.n; i++)
@@ -106,7 +106,7 @@ static void check_vocab_test(const struct ka_tokenizer *t, const char *data, con
     assert_true(*line == '\n' || *line == 0);
     line += *line == '\n';
     s = end ? end + sizeof separator - 1 : NULL;
-    ka_tokens_deinit(&got);
+    ka_tok_tokens_deinit(&got);
   }
   assert_true(n_texts > 40);
   ka_str_deinit(&in);

@@ -127,7 +127,7 @@ static void test_broken_json(void **state) {
     T_FAILS(ka_tokenizer_open(ctx, &t, cut), KA_E_INPUT, "tokenizer.json:");
   }
   for (uint64_t i = 0; i < 4000; i++) { /* one byte changed: refused, or it opens and encodes */
-    struct ka_tokens out = {0};
+    struct ka_tok_tokens out = {0};
     size_t at = (size_t)ka_rng_below(3, 1, i, good.len);
     char keep = good.data[at];
     good.data[at] = (char)ka_rng_below(3, 2, i, 256);
@@ -139,7 +139,7 @@ static void test_broken_json(void **state) {
         assert_true(out.ids[k] >= 0 && out.ids[k] < ka_tokenizer_vocab_size(t));
     }
     ka_error_clear(ctx);
-    ka_tokens_deinit(&out);
+    ka_tok_tokens_deinit(&out);
     ka_tokenizer_close(t);
   }
   T_FAILS(ka_tokenizer_open(ctx, &t, "/nonexistent"), KA_E_INPUT, "/nonexistent");
@@ -148,20 +148,20 @@ static void test_broken_json(void **state) {
 }
 
 static void assert_encodes(const struct ka_tokenizer *t, const char *text, const char *want) {
-  struct ka_tokens out = {0};
+  struct ka_tok_tokens out = {0};
   struct ka_str got = {0};
   T_OK(ka_tokenizer_encode(ctx, t, text, strlen(text), true, &out));
   for (int64_t i = 0; i < out.n; i++)
     T_OK(ka_str_printf(ctx, &got, "%s%d", i ? " " : "", out.ids[i]));
   assert_string_equal(got.data ? got.data : "", want);
-  ka_tokens_deinit(&out);
+  ka_tok_tokens_deinit(&out);
   ka_str_deinit(&got);
 }
 
 static void test_text(void **state) {
   (void)state;
   struct ka_tokenizer *t;
-  struct ka_tokens out = {.want_spans = true};
+  struct ka_tok_tokens out = {.want_spans = true};
   T_OK(ka_tokenizer_open(ctx, &t, write_parts(plain)));
   assert_encodes(t, "", "");
   assert_encodes(t, "abab ab", "7 5 3");
@@ -182,7 +182,7 @@ static void test_text(void **state) {
   assert_null(ka_tokenizer_token_text(t, 9, NULL));
   assert_true(ka_tokenizer_is_special(t, 8) && !ka_tokenizer_is_special(t, 7));
   assert_int_equal(ka_tokenizer_bos(t), -1);
-  ka_tokens_deinit(&out);
+  ka_tok_tokens_deinit(&out);
   ka_tokenizer_close(t);
 }
 
@@ -191,12 +191,12 @@ static void test_unk_missing(void **state) {
   (void)state;
   struct parts p = plain;
   struct ka_tokenizer *t;
-  struct ka_tokens out = {0};
+  struct ka_tok_tokens out = {0};
   p.options = "\"unk_token\": \"<unk>\",";
   T_OK(ka_tokenizer_open(ctx, &t, write_parts(p)));
   assert_encodes(t, "ab", "3");
   T_FAILS(ka_tokenizer_encode(ctx, t, "az", 2, false, &out), KA_E_INPUT, "\"z\"");
-  ka_tokens_deinit(&out);
+  ka_tok_tokens_deinit(&out);
   ka_tokenizer_close(t);
 }
 
@@ -205,7 +205,7 @@ static void test_long_words(void **state) {
   (void)state;
   enum { N = 300000 };
   struct ka_tokenizer *t;
-  struct ka_tokens out = {.want_spans = true};
+  struct ka_tok_tokens out = {.want_spans = true};
   struct ka_str text = {0}, back = {0};
   T_OK(ka_tokenizer_open(ctx, &t, write_parts(plain)));
   T_OK(ka_str_reserve(ctx, &text, N));
@@ -218,11 +218,11 @@ static void test_long_words(void **state) {
   T_OK(ka_tokenizer_decode(ctx, t, out.ids, out.n, true, &back));
   assert_true(back.len == N && memcmp(back.data, text.data, N) == 0);
   for (size_t i = 1; i < N; i += 2) text.data[i] = 'b';
-  ka_tokens_clear(&out);
+  ka_tok_tokens_clear(&out);
   T_OK(ka_tokenizer_encode(ctx, t, text.data, N, true, &out));
   assert_int_equal(out.n, N / 4);
   assert_int_equal(out.ids[0], 7);
-  ka_tokens_deinit(&out);
+  ka_tok_tokens_deinit(&out);
   ka_str_deinit(&text);
   ka_str_deinit(&back);
   ka_tokenizer_close(t);
@@ -238,7 +238,7 @@ static void test_failing_allocations(void **state) {
   int64_t n = 0;
   for (bool done = false; !done; n++) {
     struct ka_tokenizer *t = NULL;
-    struct ka_tokens out = {.want_spans = true};
+    struct ka_tok_tokens out = {.want_spans = true};
     struct ka_str text = {0};
     ctx->fail_alloc_at = n + 1;
     ka_status st = ka_tokenizer_open(ctx, &t, path);
@@ -248,7 +248,7 @@ static void test_failing_allocations(void **state) {
     if (!done) assert_int_equal(st.code, KA_E_MEMORY);
     ctx->fail_alloc_at = 0;
     ka_error_clear(ctx);
-    ka_tokens_deinit(&out);
+    ka_tok_tokens_deinit(&out);
     ka_str_deinit(&text);
     ka_tokenizer_close(t);
     assert_true(n < 2000);
@@ -263,12 +263,12 @@ static void test_threads(void **state) {
   T_OK(ka_tokenizer_open(ctx, &t, write_parts(plain)));
 #pragma omp parallel for num_threads(4) reduction(+ : wrong)
   for (int i = 0; i < 2000; i++) {
-    struct ka_tokens out = {0};
+    struct ka_tok_tokens out = {0};
     char text[64];
     int n = snprintf(text, sizeof text, "%.*s", i % 40, "abababababababababababababababababababab");
     wrong += !ka_ok(ka_tokenizer_encode(ctx, t, text, (size_t)n, true, &out));
     wrong += out.n != i % 40 / 4 + (i % 40 % 4 + 1) / 2;
-    ka_tokens_deinit(&out);
+    ka_tok_tokens_deinit(&out);
   }
   assert_int_equal(wrong, 0);
   ka_tokenizer_close(t);
@@ -278,7 +278,7 @@ static void test_byte_level(void **state) {
   (void)state;
   static const char *const special[] = {"<|endoftext|>", "<|\"quoted\"|>"};
   struct ka_tokenizer *t;
-  struct ka_tokens out = {0};
+  struct ka_tok_tokens out = {0};
   struct ka_str back = {0}, streamed = {0};
   const char *path = t_str("%s/tokenizer.json", t_temp_dir());
   T_OK(ka_tokenizer_write_byte_level(ctx, path, special, 2));
@@ -297,19 +297,19 @@ static void test_byte_level(void **state) {
   T_OK(ka_tokenizer_decode(ctx, t, out.ids, out.n, false, &back));
   assert_true(back.len == n && memcmp(back.data, text, n) == 0);
 
-  struct ka_decode_stream s = {0};
+  struct ka_tok_decode_stream s = {0};
   for (int64_t i = 0; i < out.n; i++) {
-    T_OK(ka_decode_stream_push(ctx, &s, t, out.ids[i], &streamed));
+    T_OK(ka_tok_decode_stream_push(ctx, &s, t, out.ids[i], &streamed));
     assert_true(ka_utf8_check(streamed.data, streamed.len) == streamed.len);
   }
-  T_OK(ka_decode_stream_flush(ctx, &s, t, &streamed));
+  T_OK(ka_tok_decode_stream_flush(ctx, &s, t, &streamed));
   assert_true(streamed.len == n && memcmp(streamed.data, text, n) == 0);
-  T_OK(ka_decode_stream_push(ctx, &s, t, 0xF0, &streamed)); /* a character that never ends */
+  T_OK(ka_tok_decode_stream_push(ctx, &s, t, 0xF0, &streamed)); /* a character that never ends */
   assert_int_equal(streamed.len, n);
-  T_OK(ka_decode_stream_flush(ctx, &s, t, &streamed));
+  T_OK(ka_tok_decode_stream_flush(ctx, &s, t, &streamed));
   assert_string_equal(streamed.data + n, "\xEF\xBF\xBD");
-  ka_decode_stream_deinit(&s);
-  ka_tokens_deinit(&out);
+  ka_tok_decode_stream_deinit(&s);
+  ka_tok_tokens_deinit(&out);
   ka_str_deinit(&back);
   ka_str_deinit(&streamed);
   ka_tokenizer_close(t);

@@ -37,15 +37,17 @@ static size_t make_text(uint64_t index, char *out) {
   return n;
 }
 
-static void compare(const struct ka_unicode *u, const struct ka_find *find, const struct ka_rx *rx,
-                    struct ka_rx_scan *scan, const char *s, size_t n, uint64_t index) {
+static void compare(const struct ka_tok_unicode *u, const struct ka_tok_find *find,
+                    const struct ka_rx *rx, struct ka_rx_scan *scan, const char *s, size_t n,
+                    uint64_t index) {
   size_t at = 0, b, e;
   bool found;
-  ka_rx_begin(scan, rx, s, n);
+  ka_tok_rx_begin(scan, rx, s, n);
   for (; at < n; at = e) {
-    T_OK(ka_rx_next(ctx, scan, &found, &b, &e));
-    size_t len = find->kind == KA_FIND_GPT2 ? ka_scan_gpt2(u, s + at, n - at)
-                                            : ka_scan_cl100k(u, s + at, n - at, find->max_digits);
+    T_OK(ka_tok_rx_next(ctx, scan, &found, &b, &e));
+    size_t len = find->kind == KA_FIND_GPT2
+                     ? ka_tok_scan_gpt2(u, s + at, n - at)
+                     : ka_tok_scan_cl100k(u, s + at, n - at, find->max_digits);
     if (!found || b != at || e != at + len)
       fail_msg("text %llu: at byte %zu PCRE2 cuts [%zu, %zu), the scanner %zu bytes: \"%s\"",
                (unsigned long long)index, at, b, e, len, s);
@@ -55,25 +57,25 @@ static void compare(const struct ka_unicode *u, const struct ka_find *find, cons
 static void test_scanners(void **state) {
   (void)state;
   struct ka_arena a;
-  struct ka_unicode u;
+  struct ka_tok_unicode u;
   struct ka_rx_scan *scan;
   ka_arena_init(&a, ctx, "test");
-  T_OK(ka_unicode_init(&u, &a));
-  T_OK(ka_rx_scan_create(ctx, &scan));
+  T_OK(ka_tok_unicode_init(&u, &a));
+  T_OK(ka_tok_rx_scan_create(ctx, &scan));
   for (size_t k = 0; k < sizeof patterns / sizeof *patterns; k++) {
-    struct ka_find find;
+    struct ka_tok_find find;
     struct ka_rx *rx;
-    assert_true(ka_scan_known(patterns[k], strlen(patterns[k]), &find));
-    T_OK(ka_rx_compile(ctx, &rx, patterns[k], strlen(patterns[k]), "test"));
+    assert_true(ka_tok_scan_known(patterns[k], strlen(patterns[k]), &find));
+    T_OK(ka_tok_rx_compile(ctx, &rx, patterns[k], strlen(patterns[k]), "test"));
     for (uint64_t i = 0; i < 150000; i++) {
       char text[32 * 4 + 1];
       size_t n = make_text(i, text);
       text[n] = 0;
       compare(&u, &find, rx, scan, text, n, i);
     }
-    ka_rx_free(rx);
+    ka_tok_rx_free(rx);
   }
-  ka_rx_scan_free(scan);
+  ka_tok_rx_scan_free(scan);
   ka_arena_deinit(&a);
 }
 
@@ -88,7 +90,7 @@ static void test_refused_patterns(void **state) {
   };
   for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
     struct ka_rx *rx;
-    T_FAILS(ka_rx_compile(ctx, &rx, bad[k][0], strlen(bad[k][0]), "here"), KA_E_UNSUPPORTED,
+    T_FAILS(ka_tok_rx_compile(ctx, &rx, bad[k][0], strlen(bad[k][0]), "here"), KA_E_UNSUPPORTED,
             bad[k][1]);
     assert_null(rx);
   }
