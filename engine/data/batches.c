@@ -28,8 +28,8 @@ static ka_status pack_part(struct ka_data *d, struct ka_data_packed_split *p) {
   KA_TRY(ka_alloc_n(ctx, &mem, p->pieces.n, sizeof(int64_t), "lengths"));
   int64_t *lengths = mem;
   for (int64_t i = 0; i < p->pieces.n; i++) lengths[i] = p->pieces.items[i].n;
-  ka_status st = ka_data_pack_rows(ctx, &p->packed, lengths, p->pieces.n, d->job->sequence_len,
-                                   d->job->sample_packing ? KA_PACK_WINDOW : 1);
+  ka_status st = ka_data_pack_rows(ctx, &p->packed, lengths, p->pieces.n, d->spec.sequence_len,
+                                   d->spec.sample_packing ? KA_PACK_WINDOW : 1);
   ka_free(lengths);
   return st;
 }
@@ -43,7 +43,7 @@ static int64_t row_length(const struct ka_data_packed_split *p, int64_t row) {
 
 static void count(const struct ka_data *d, struct ka_data_packed_split *p,
                   struct ka_data_part_stats *s) {
-  int64_t B = d->job->micro_batch_size;
+  int64_t B = d->spec.micro_batch_size;
   for (int64_t i = 0; i < p->pieces.n; i++) {
     s->n_tok += p->pieces.items[i].n;
     s->n_targets += p->pieces.items[i].n_targets;
@@ -54,19 +54,19 @@ static void count(const struct ka_data *d, struct ka_data_packed_split *p,
   s->n_rows = p->packed.n_rows;
   s->n_batches = (s->n_rows + B - 1) / B;
   s->efficiency = 1;
-  if (d->job->sample_packing && s->n_rows > 0)
-    s->efficiency = (double)s->n_tok / ((double)s->n_rows * (double)d->job->sequence_len);
+  if (d->spec.sample_packing && s->n_rows > 0)
+    s->efficiency = (double)s->n_tok / ((double)s->n_rows * (double)d->spec.sequence_len);
 }
 
 ka_status ka_data_split_build(struct ka_data *d, enum ka_data_split part) {
   struct ka_ctx *ctx = d->ctx;
   struct ka_data_packed_split *p = &d->parts[part];
-  bool shuffle = d->job->shuffle && part == KA_DATA_TRAIN;
+  bool shuffle = d->spec.shuffle && part == KA_DATA_TRAIN;
   void *mem;
   p->epoch = -1;
   if (p->pieces.n == 0) return KA_STATUS_OK;
-  if (shuffle && d->job->sample_packing)
-    KA_TRY(shuffle_pieces(ctx, &p->pieces, (uint64_t)d->job->seed));
+  if (shuffle && d->spec.sample_packing)
+    KA_TRY(shuffle_pieces(ctx, &p->pieces, (uint64_t)d->spec.seed));
   KA_TRY(pack_part(d, p));
   count(d, p, &d->stats.part[part]);
   if (shuffle) {
@@ -74,7 +74,7 @@ ka_status ka_data_split_build(struct ka_data *d, enum ka_data_split part) {
     p->order = mem;
   }
   int64_t B =
-      d->job->micro_batch_size < p->packed.n_rows ? d->job->micro_batch_size : p->packed.n_rows;
+      d->spec.micro_batch_size < p->packed.n_rows ? d->spec.micro_batch_size : p->packed.n_rows;
   KA_TRY(ka_alloc_n(ctx, &mem, 4 * B * p->T, sizeof(int32_t), "micro-batch"));
   p->buffer = mem;
   return KA_STATUS_OK;
@@ -123,7 +123,7 @@ static int64_t fill_row(const struct ka_data *d, const struct ka_data_packed_spl
 static int64_t row_at(struct ka_data *d, struct ka_data_packed_split *p, int64_t epoch, int64_t i) {
   if (!p->order) return i;
   if (p->epoch != epoch) {
-    ka_rng_permutation((uint64_t)d->job->seed, ka_rng_stream("data.epoch") + (uint64_t)epoch,
+    ka_rng_permutation((uint64_t)d->spec.seed, ka_rng_stream("data.epoch") + (uint64_t)epoch,
                        p->packed.n_rows, p->order);
     p->epoch = epoch;
   }
@@ -133,11 +133,11 @@ static int64_t row_at(struct ka_data *d, struct ka_data_packed_split *p, int64_t
 ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_split part,
                         int64_t index, struct ka_batch *out) {
   struct ka_data_packed_split *p = &d->parts[part];
-  int64_t n_batches = d->stats.part[part].n_batches, B = d->job->micro_batch_size;
+  int64_t n_batches = d->stats.part[part].n_batches, B = d->spec.micro_batch_size;
   KA_NEVER(ctx, n_batches == 0 || index < 0);
   int64_t first = index % n_batches * B, n = p->packed.n_rows - first, epoch = index / n_batches;
   if (n > B) n = B;
-  int64_t T = d->job->sample_packing ? p->T : 0;
+  int64_t T = d->spec.sample_packing ? p->T : 0;
   for (int64_t b = 0; b < n; b++) {
     int64_t length = row_length(p, row_at(d, p, epoch, first + b));
     if (length > T) T = length;

@@ -92,18 +92,18 @@ static ka_status hash_all(struct ka_arena *a, XXH3_state_t *h,
                                             "special_tokens_map.json", "chat_template.jinja",
                                             "config.json"};
   struct ka_ctx *ctx = a->ctx;
-  const int64_t numbers[] = {VERSION, o->eos, o->V, o->job->train_on_inputs};
+  const int64_t numbers[] = {VERSION, o->eos, o->V, o->spec->train_on_inputs};
   XXH3_128bits_update(h, numbers, sizeof numbers);
   for (size_t i = 0; i < sizeof model_files / sizeof *model_files; i++) {
     const char *path;
-    KA_TRY(ka_path_join(a, &path, o->job->base_model, model_files[i]));
+    KA_TRY(ka_path_join(a, &path, o->spec->base_model, model_files[i]));
     KA_TRY(hash_file(ctx, h, path));
   }
-  for (int64_t i = 0; i < o->job->datasets.n; i++)
-    KA_TRY(hash_entry(a, h, &o->job->datasets.items[i]));
+  for (int64_t i = 0; i < o->spec->datasets.n; i++)
+    KA_TRY(hash_entry(a, h, &o->spec->datasets.items[i]));
   hash_text(h, "test");
-  for (int64_t i = 0; i < o->job->test_datasets.n; i++)
-    KA_TRY(hash_entry(a, h, &o->job->test_datasets.items[i]));
+  for (int64_t i = 0; i < o->spec->test_datasets.n; i++)
+    KA_TRY(hash_entry(a, h, &o->spec->test_datasets.items[i]));
   return KA_STATUS_OK;
 }
 
@@ -113,7 +113,7 @@ ka_status ka_data_cache_init(struct ka_data_cache *c, struct ka_arena *a,
   void *ends;
   const char *name;
   *c = (struct ka_data_cache){
-      .ctx = ctx, .stats = stats, .n_entries = o->job->datasets.n + o->job->test_datasets.n};
+      .ctx = ctx, .stats = stats, .n_entries = o->spec->datasets.n + o->spec->test_datasets.n};
   KA_TRY(ka_arena_alloc_n(a, &ends, c->n_entries, sizeof *c->ends, "entries"));
   c->ends = ends;
   XXH3_state_t *h = XXH3_createState();
@@ -127,7 +127,7 @@ ka_status ka_data_cache_init(struct ka_data_cache *c, struct ka_arena *a,
   c->key[1] = hash.high64;
   KA_TRY(ka_arena_printf(a, &name, "%016llx%016llx.tokens", (unsigned long long)hash.high64,
                          (unsigned long long)hash.low64));
-  return ka_path_join(a, &c->path, o->job->dataset_prepared_path, name);
+  return ka_path_join(a, &c->path, o->spec->dataset_prepared_path, name);
 }
 
 /* --- the file ---------------------------------------------------------------- */

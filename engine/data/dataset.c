@@ -25,8 +25,8 @@ static ka_status add_piece(struct ka_ctx *ctx, struct ka_data_pieces *p,
 
 /* --- length policy ----------------------------------------------------------- */
 
-static const char *policy_of(const struct ka_job *job, const struct ka_job_dataset *entry) {
-  if (strcmp(job->length_policy, "auto") != 0) return job->length_policy;
+static const char *policy_of(const struct ka_data_spec *spec, const struct ka_job_dataset *entry) {
+  if (strcmp(spec->length_policy, "auto") != 0) return spec->length_policy;
   return strcmp(entry->type, "completion") == 0 ? "split" : "drop";
 }
 
@@ -43,7 +43,7 @@ static ka_status cut_document(struct ka_data *d, struct ka_data_pieces *out, int
                               const char *policy) {
   struct ka_ctx *ctx = d->ctx;
   struct ka_data_stats *s = &d->stats;
-  int64_t n = d->store.docs[doc].n, T = d->job->sequence_len;
+  int64_t n = d->store.docs[doc].n, T = d->spec.sequence_len;
   int bucket = 0;
   while (bucket < KA_DATA_HISTOGRAM - 1 && n >> (bucket + 1)) bucket++;
   s->histogram[bucket]++;
@@ -68,16 +68,16 @@ static ka_status cut_document(struct ka_data *d, struct ka_data_pieces *out, int
 
 /* Entry i of datasets, then test_datasets. */
 static const struct ka_job_dataset *entry_at(const struct ka_data *d, int64_t i) {
-  const struct ka_job *job = d->job;
-  return i < job->datasets.n ? &job->datasets.items[i]
-                             : &job->test_datasets.items[i - job->datasets.n];
+  const struct ka_data_spec *spec = &d->spec;
+  return i < spec->datasets.n ? &spec->datasets.items[i]
+                              : &spec->test_datasets.items[i - spec->datasets.n];
 }
 
 static ka_status read_entries(struct ka_data *d, const struct ka_data_read_options *o, int64_t n,
                               int64_t *ends) {
   struct ka_ctx *ctx = d->ctx;
   for (int64_t i = 0; i < n; i++) {
-    int64_t n_train = d->job->datasets.n;
+    int64_t n_train = d->spec.datasets.n;
     const char *key;
     KA_TRY(ka_arena_printf(&d->arena, &key, "%s.%lld", i < n_train ? "datasets" : "test_datasets",
                            (long long)(i < n_train ? i : i - n_train)));
@@ -93,7 +93,7 @@ static ka_status fill_store(struct ka_data *d, const struct ka_data_read_options
   struct ka_ctx *ctx = d->ctx;
   struct ka_data_cache cache;
   bool hit = false;
-  if (!d->job->dataset_prepared_path) return read_entries(d, o, n, ends);
+  if (!d->spec.dataset_prepared_path) return read_entries(d, o, n, ends);
   KA_TRY(ka_data_cache_init(&cache, &d->arena, o, &d->stats));
   KA_TRY(ka_data_cache_load(&cache, &d->store, &hit));
   if (hit) {
@@ -109,9 +109,9 @@ static ka_status fill_store(struct ka_data *d, const struct ka_data_read_options
 /* All entries are read before any is cut: a sealed store can be read back. */
 static ka_status read_all(struct ka_data *d, const struct ka_data_read_options *o) {
   struct ka_ctx *ctx = d->ctx;
-  const struct ka_job *job = d->job;
+  const struct ka_data_spec *spec = &d->spec;
   void *p, *ends;
-  int64_t n_train = job->datasets.n, n = n_train + job->test_datasets.n;
+  int64_t n_train = spec->datasets.n, n = n_train + spec->test_datasets.n;
   KA_TRY(ka_arena_alloc_n(&d->arena, &p, n_train, sizeof *d->entry_pieces, "entries"));
   d->entry_pieces = p;
   KA_TRY(ka_arena_alloc_n(&d->arena, &ends, n, sizeof(int64_t), "entries"));
@@ -120,31 +120,31 @@ static ka_status read_all(struct ka_data *d, const struct ka_data_read_options *
     struct ka_data_pieces *out =
         i < n_train ? &d->entry_pieces[i] : &d->parts[KA_DATA_VALIDATION].pieces;
     for (; doc < ((int64_t *)ends)[i]; doc++) {
-      KA_TRY(cut_document(d, out, doc, policy_of(job, entry_at(d, i))));
+      KA_TRY(cut_document(d, out, doc, policy_of(spec, entry_at(d, i))));
       if (doc % FORGET_DOCUMENTS == 0) ka_data_store_forget(&d->store);
     }
   }
   ka_data_store_forget(&d->store);
-  if (d->stats.n_too_long > 0 && strcmp(job->length_policy, "error") == 0)
+  if (d->stats.n_too_long > 0 && strcmp(spec->length_policy, "error") == 0)
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: length_policy is error: %lld documents are longer than sequence_len %lld, "
                    "the longest has %lld tokens",
-                   ka_job_place(job, "length_policy"), (long long)d->stats.n_too_long,
-                   (long long)job->sequence_len, (long long)d->stats.longest_tok);
+                   ka_key_place(spec->file, "length_policy"), (long long)d->stats.n_too_long,
+                   (long long)spec->sequence_len, (long long)d->stats.longest_tok);
   return KA_STATUS_OK;
 }
 
 /* --- validation and weights -------------------------------------------------- */
 
 static ka_status validation_size(struct ka_data *d, int64_t n, int64_t *out) {
-  double v = d->job->val_set_size;
+  double v = d->spec.val_set_size;
   *out = v < 1 ? (int64_t)floor(v * (double)n + 0.5) : (int64_t)v;
   if (v > 0 && *out == 0 && n > 1) *out = 1;
   if (v < 1 && *out >= n) *out = 0;
   if (*out >= n && n > 0)
     return ka_fail(d->ctx, KA_E_INPUT,
                    "%s: val_set_size: got %lld of %lld documents, which leaves nothing to train on",
-                   ka_job_place(d->job, "val_set_size"), (long long)*out, (long long)n);
+                   ka_key_place(d->spec.file, "val_set_size"), (long long)*out, (long long)n);
   return KA_STATUS_OK;
 }
 
@@ -154,7 +154,7 @@ static ka_status set_aside(struct ka_data *d) {
   struct ka_ctx *ctx = d->ctx;
   void *p;
   int64_t n = 0, n_val = 0, at = 0;
-  for (int64_t e = 0; e < d->job->datasets.n; e++) n += d->entry_pieces[e].n;
+  for (int64_t e = 0; e < d->spec.datasets.n; e++) n += d->entry_pieces[e].n;
   KA_TRY(validation_size(d, n, &n_val));
   if (n_val == 0) return KA_STATUS_OK;
   KA_TRY(ka_alloc_n(ctx, &p, n, sizeof(int64_t), "validation"));
@@ -163,7 +163,7 @@ static ka_status set_aside(struct ka_data *d) {
   ka_status st = ka_alloc_n(ctx, &p, n, 1, "validation");
   unsigned char *chosen = p;
   for (int64_t i = 0; ka_ok(st) && i < n_val; i++) chosen[order[i]] = 1;
-  for (int64_t e = 0; ka_ok(st) && e < d->job->datasets.n; e++) {
+  for (int64_t e = 0; ka_ok(st) && e < d->spec.datasets.n; e++) {
     struct ka_data_pieces *from = &d->entry_pieces[e];
     int64_t kept = 0;
     for (int64_t i = 0; ka_ok(st) && i < from->n; i++, at++) {
@@ -184,7 +184,7 @@ static ka_status weigh(struct ka_data *d, int64_t e) {
   struct ka_ctx *ctx = d->ctx;
   const struct ka_data_pieces *from = &d->entry_pieces[e];
   struct ka_data_pieces *to = &d->parts[KA_DATA_TRAIN].pieces;
-  double weight = d->job->datasets.items[e].weight, whole = floor(weight);
+  double weight = d->spec.datasets.items[e].weight, whole = floor(weight);
   int64_t n_more = (int64_t)floor((weight - whole) * (double)from->n + 0.5);
   for (double k = 0; k < whole; k++)
     for (int64_t i = 0; i < from->n; i++) KA_TRY(add_piece(ctx, to, from->items[i]));
@@ -192,7 +192,7 @@ static ka_status weigh(struct ka_data *d, int64_t e) {
   void *p;
   KA_TRY(ka_alloc_n(ctx, &p, from->n, sizeof(int64_t), "weights"));
   int64_t *order = p;
-  ka_rng_permutation((uint64_t)d->job->seed, ka_rng_stream("data.weight") + (uint64_t)e, from->n,
+  ka_rng_permutation((uint64_t)d->spec.seed, ka_rng_stream("data.weight") + (uint64_t)e, from->n,
                      order);
   ka_status st = KA_STATUS_OK;
   for (int64_t i = 0; i < n_more && ka_ok(st); i++) st = add_piece(ctx, to, from->items[order[i]]);
@@ -203,15 +203,15 @@ static ka_status weigh(struct ka_data *d, int64_t e) {
 /* --- opening ----------------------------------------------------------------- */
 
 /* The tokenizer's end of text, else config.json's. */
-static int32_t find_eos(struct ka_ctx *ctx, const struct ka_job *job,
+static int32_t find_eos(struct ka_ctx *ctx, const struct ka_data_spec *spec,
                         const struct ka_tokenizer *tokenizer) {
   int32_t eos = tokenizer ? ka_tokenizer_eos(tokenizer) : -1;
-  if (eos >= 0 || !tokenizer || !job->base_model) return eos;
+  if (eos >= 0 || !tokenizer || !spec->base_model) return eos;
   struct ka_ctx quiet;
   struct ka_hf_config c;
   ka_ctx_init(&quiet);
   (void)ctx;
-  if (ka_ok(ka_hf_config_open(&quiet, &c, job->base_model)) && c.n_eos > 0)
+  if (ka_ok(ka_hf_config_open(&quiet, &c, spec->base_model)) && c.n_eos > 0)
     eos = (int32_t)c.eos_token_ids[0];
   ka_hf_config_close(&c);
   return eos;
@@ -220,10 +220,10 @@ static int32_t find_eos(struct ka_ctx *ctx, const struct ka_job *job,
 /* A directory that exists: the one for prepared data, else the nearest one above output_dir. */
 static ka_status find_spill_dir(struct ka_data *d, const char **out) {
   struct ka_ctx *ctx = d->ctx;
-  const char *dir = d->job->dataset_prepared_path;
+  const char *dir = d->spec.dataset_prepared_path;
   *out = dir;
   if (dir) return ka_make_dirs(ctx, dir);
-  for (dir = d->job->output_dir; !ka_path_is_dir(dir);) KA_TRY(ka_path_dir(&d->arena, &dir, dir));
+  for (dir = d->spec.output_dir; !ka_path_is_dir(dir);) KA_TRY(ka_path_dir(&d->arena, &dir, dir));
   *out = dir;
   return KA_STATUS_OK;
 }
@@ -239,34 +239,34 @@ static void say(const struct ka_data *d) {
     ka_info(d->ctx, "data",
             "%lld documents longer than %lld tokens: %lld cut into %lld, %lld "
             "truncated, %lld dropped",
-            (long long)s->n_too_long, (long long)d->job->sequence_len, (long long)s->n_split,
+            (long long)s->n_too_long, (long long)d->spec.sequence_len, (long long)s->n_split,
             (long long)s->n_pieces, (long long)s->n_truncated, (long long)s->n_dropped);
   if (s->n_all_masked + s->n_empty + s->n_not_text > 0)
     ka_info(d->ctx, "data",
             "left out: %lld without a token to train, %lld empty, %lld files that are not UTF-8 or "
             "hold no rows",
             (long long)s->n_all_masked, (long long)s->n_empty, (long long)s->n_not_text);
-  if (d->job->sample_packing)
+  if (d->spec.sample_packing)
     ka_info(d->ctx, "data", "%lld documents in %lld rows of %lld: %.1f %% full",
-            (long long)t->n_documents, (long long)t->n_rows, (long long)d->job->sequence_len,
+            (long long)t->n_documents, (long long)t->n_rows, (long long)d->spec.sequence_len,
             100 * t->efficiency);
 }
 
 static ka_status build(struct ka_data *d, const struct ka_tokenizer *tokenizer, int64_t V) {
   struct ka_ctx *ctx = d->ctx;
   struct ka_data_read_options o = {
-      .job = d->job, .tokenizer = tokenizer, .eos = find_eos(ctx, d->job, tokenizer), .V = V};
+      .spec = &d->spec, .tokenizer = tokenizer, .eos = find_eos(ctx, &d->spec, tokenizer), .V = V};
   const char *spill_dir;
   KA_TRY(find_spill_dir(d, &spill_dir));
   ka_data_store_init(&d->store, ctx, spill_dir, MEMORY_BYTES);
   KA_TRY(read_all(d, &o));
-  if (d->job->test_datasets.n == 0) KA_TRY(set_aside(d));
-  for (int64_t e = 0; e < d->job->datasets.n; e++) KA_TRY(weigh(d, e));
+  if (d->spec.test_datasets.n == 0) KA_TRY(set_aside(d));
+  for (int64_t e = 0; e < d->spec.datasets.n; e++) KA_TRY(weigh(d, e));
   if (d->parts[KA_DATA_TRAIN].pieces.n == 0)
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: datasets: nothing to train on: of %lld rows %lld are empty, %lld too long "
                    "and %lld have no token to train",
-                   ka_job_place(d->job, "datasets"), (long long)d->stats.n_rows,
+                   ka_key_place(d->spec.file, "datasets"), (long long)d->stats.n_rows,
                    (long long)d->stats.n_empty, (long long)d->stats.n_dropped,
                    (long long)d->stats.n_all_masked);
   for (int part = 0; part < 2; part++) KA_TRY(ka_data_split_build(d, (enum ka_data_split)part));
@@ -274,14 +274,14 @@ static ka_status build(struct ka_data *d, const struct ka_tokenizer *tokenizer, 
   return KA_STATUS_OK;
 }
 
-ka_status ka_data_open(struct ka_ctx *ctx, struct ka_data **out, const struct ka_job *job,
+ka_status ka_data_open(struct ka_ctx *ctx, struct ka_data **out, const struct ka_data_spec *spec,
                        const struct ka_tokenizer *tokenizer, int64_t V) {
   void *p;
   *out = NULL;
   KA_TRY(ka_alloc(ctx, &p, sizeof **out, "data"));
   struct ka_data *d = p;
   d->ctx = ctx;
-  d->job = job;
+  d->spec = *spec;
   d->length_unit = 1;
   ka_arena_init(&d->arena, ctx, "data");
   ka_status st = build(d, tokenizer, V);
@@ -296,7 +296,7 @@ void ka_data_round_lengths(struct ka_data *d, int64_t unit) { d->length_unit = u
 
 void ka_data_close(struct ka_data *d) {
   if (!d) return;
-  for (int64_t e = 0; d->entry_pieces && e < d->job->datasets.n; e++)
+  for (int64_t e = 0; d->entry_pieces && e < d->spec.datasets.n; e++)
     ka_free(d->entry_pieces[e].items);
   for (int part = 0; part < 2; part++) ka_data_split_deinit(&d->parts[part]);
   ka_data_store_deinit(&d->store);

@@ -12,7 +12,7 @@
 #ifndef KAPPA_ENGINE_DATA_DATASET_H
 #define KAPPA_ENGINE_DATA_DATASET_H
 
-#include "engine/job/job.h"
+#include "engine/data/spec.h"
 #include "engine/model/batch.h"
 #include "tokenizer/tokenizer.h"
 
@@ -39,11 +39,11 @@ struct ka_data_stats {
   } part[2];
 };
 
-/* Reads, tokenises and packs the job's datasets. tokenizer may be NULL for type tokenized. V: rows
+/* Reads, tokenises and packs the datasets; what spec points to must outlive the data. tokenizer may be NULL for type tokenized. V: rows
  * of the embedding. KA_E_INPUT: bad rows (up to ten of them, "file:line: ..."), too long documents
  * with length_policy error, nothing to train on. Destroy with ka_data_close; *out is NULL on
  * failure. */
-ka_status ka_data_open(struct ka_ctx *ctx, struct ka_data **out, const struct ka_job *job,
+ka_status ka_data_open(struct ka_ctx *ctx, struct ka_data **out, const struct ka_data_spec *spec,
                        const struct ka_tokenizer *tokenizer, int64_t V);
 void ka_data_close(struct ka_data *d); /* NULL is fine */
 

@@ -27,7 +27,7 @@ struct ka_data_packed_split {
 
 struct ka_data {
   struct ka_ctx *ctx;
-  const struct ka_job *job;
+  struct ka_data_spec spec;
   struct ka_arena arena;
   struct ka_data_store store;
   struct ka_data_pieces *entry_pieces; /* [datasets] */

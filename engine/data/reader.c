@@ -83,14 +83,14 @@ static ka_status load_chat(struct reader *r) {
   const struct ka_job_dataset *ds = r->maker.dataset;
   if (strcmp(ds->type, "chat_template") != 0) return KA_STATUS_OK;
   if (ds->chat_template)
-    KA_TRY(ka_chat_load_file(ctx, &r->chat, ds->chat_template, r->o->job->base_model));
+    KA_TRY(ka_chat_load_file(ctx, &r->chat, ds->chat_template, r->o->spec->base_model));
   else
-    KA_TRY(ka_chat_load_model(ctx, &r->chat, r->o->job->base_model));
+    KA_TRY(ka_chat_load_model(ctx, &r->chat, r->o->spec->base_model));
   r->maker.chat = r->chat;
   if (ka_chat_has_template(r->chat)) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_INPUT,
                  "%s: %s.type: %s has no chat template; name one by %s.chat_template",
-                 ka_job_place(r->o->job, r->key), r->key, r->o->job->base_model, r->key);
+                 ka_key_place(r->o->spec->file, r->key), r->key, r->o->spec->base_model, r->key);
 }
 
 static ka_status start(struct reader *r, struct ka_data_files *files) {
@@ -100,14 +100,15 @@ static ka_status start(struct reader *r, struct ka_data_files *files) {
   void *p;
   if (!r->o->tokenizer && strcmp(ds->type, "tokenized") != 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: %s.type: %s needs a tokenizer.json in %s",
-                   ka_job_place(r->o->job, r->key), r->key, ds->type, r->o->job->base_model);
+                   ka_key_place(r->o->spec->file, r->key), r->key, ds->type,
+                   r->o->spec->base_model);
   KA_TRY(ka_data_files(&r->arena, &ds->path, &ds->data_files, &ds->exclude_files, files));
   KA_TRY(load_chat(r));
   KA_TRY(ka_alloc_n(ctx, &p, KA_ROWS_BATCH, sizeof *r->slots, "rows"));
   r->slots = p;
   for (int i = 0; i < KA_ROWS_BATCH; i++) ka_ctx_init(&r->slots[i].ctx);
-  KA_TRY(
-      ka_arena_printf(&r->arena, &what, "%s: %s.split", ka_job_place(r->o->job, r->key), r->key));
+  KA_TRY(ka_arena_printf(&r->arena, &what, "%s: %s.split", ka_key_place(r->o->spec->file, r->key),
+                         r->key));
   KA_TRY(ka_data_rows_init(&r->rows, ctx, files, ds->ds_type, ds->split, what));
   r->stats->n_files += files->n;
   return KA_STATUS_OK;
@@ -121,7 +122,7 @@ ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_data_read_options *o,
   r.maker = (struct ka_document_maker){.dataset = entry,
                                        .tokenizer = o->tokenizer,
                                        .eos = o->eos,
-                                       .train_on_inputs = o->job->train_on_inputs,
+                                       .train_on_inputs = o->spec->train_on_inputs,
                                        .V = o->V};
   ka_arena_init(&r.arena, ctx, "data files");
   ka_status st = start(&r, &files);

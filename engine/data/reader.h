@@ -7,7 +7,7 @@
 #include "engine/data/store.h"
 
 struct ka_data_read_options {
-  const struct ka_job *job;
+  const struct ka_data_spec *spec;
   const struct ka_tokenizer *tokenizer;
   int32_t eos;
   int64_t V;

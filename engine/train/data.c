@@ -34,10 +34,28 @@ ka_status ka_train_data_losses(struct ka_ctx *ctx, const struct ka_data_stats *s
   return KA_STATUS_OK;
 }
 
+struct ka_data_spec ka_train_data_spec(const struct ka_job *job) {
+  return (struct ka_data_spec){.datasets = job->datasets,
+                               .test_datasets = job->test_datasets,
+                               .base_model = job->base_model,
+                               .sequence_len = job->sequence_len,
+                               .micro_batch_size = job->micro_batch_size,
+                               .length_policy = job->length_policy,
+                               .sample_packing = job->sample_packing,
+                               .shuffle = job->shuffle,
+                               .train_on_inputs = job->train_on_inputs,
+                               .val_set_size = job->val_set_size,
+                               .seed = job->seed,
+                               .dataset_prepared_path = job->dataset_prepared_path,
+                               .output_dir = job->output_dir,
+                               .file = &job->file};
+}
+
 ka_status ka_train_data_open(struct ka_ctx *ctx, struct ka_train_data *d, const struct ka_job *job,
                              const struct ka_tokenizer *tokenizer, int64_t V) {
   *d = (struct ka_train_data){0};
-  KA_TRY(ka_data_open(ctx, &d->data, job, tokenizer, V));
+  struct ka_data_spec spec = ka_train_data_spec(job);
+  KA_TRY(ka_data_open(ctx, &d->data, &spec, tokenizer, V));
   d->train = source_of(ctx, d, KA_DATA_TRAIN);
   d->validation = source_of(ctx, d, KA_DATA_VALIDATION);
   return KA_STATUS_OK;

@@ -18,6 +18,9 @@ struct ka_train_data {
   struct ka_train_batch_source train, validation;
 };
 
+/* The job's keys that data depends on; borrows from the job. */
+struct ka_data_spec ka_train_data_spec(const struct ka_job *job);
+
 /* Reads, tokenises and packs the job's datasets. tokenizer may be NULL for tokenized data. The
  * struct must not move afterwards. */
 ka_status ka_train_data_open(struct ka_ctx *ctx, struct ka_train_data *d, const struct ka_job *job,

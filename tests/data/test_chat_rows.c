@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Rows of type chat_template: the text, and which tokens of it are trained. */
-#include "engine/data/dataset.h"
+#include "engine/train/data.h"
 #include "tests/support/test.h"
 
 #include <stdio.h>
@@ -42,7 +42,8 @@ static const char *shown(const char *template, const char *row, const char *entr
                            "chat_template%s}]\n%s\n",
                            entry, top);
   T_OK(ka_job_parse(ctx, &j, yaml, strlen(yaml), "job.yaml", dir, NULL, 0));
-  if (!ka_ok(ka_data_open(ctx, &d, &j, t, 258))) {
+  struct ka_data_spec spec = ka_train_data_spec(&j);
+  if (!ka_ok(ka_data_open(ctx, &d, &spec, t, 258))) {
     const char *message =
         t_str("%s", strstr(ctx->error.message, "a.jsonl") ? strstr(ctx->error.message, "a.jsonl")
                                                           : ctx->error.message);

@@ -4,6 +4,7 @@
 #include "engine/data/dataset.h"
 #include "engine/data/pack.h"
 #include "engine/data/store.h"
+#include "engine/train/data.h"
 #include "tests/support/test.h"
 
 #include "base/rng.h"
@@ -47,9 +48,15 @@ static void job(struct ka_job *j, const char *dir, const char *datasets, const c
   T_OK(ka_job_parse(ctx, j, text, strlen(text), "job.yaml", dir, NULL, 0));
 }
 
+static ka_status open_job(struct ka_data **d, const struct ka_job *j, const struct ka_tokenizer *t,
+                          int64_t V) {
+  struct ka_data_spec spec = ka_train_data_spec(j);
+  return ka_data_open(ctx, d, &spec, t, V);
+}
+
 static struct ka_data *open_data(struct ka_job *j, const struct ka_tokenizer *t) {
   struct ka_data *d;
-  T_OK(ka_data_open(ctx, &d, j, t, 258));
+  T_OK(open_job(&d, j, t, 258));
   return d;
 }
 
@@ -130,7 +137,7 @@ static void bad_rows_name_file_and_line(void **state) {
     struct ka_job j;
     put(dir, "a.jsonl", t_str("\n%s\n", cases[i].row));
     job(&j, dir, t_str("[{path: a.jsonl, type: %s}]", cases[i].type), "");
-    T_FAILS(ka_data_open(ctx, &d, &j, t, 258), KA_E_INPUT, cases[i].message);
+    T_FAILS(open_job(&d, &j, t, 258), KA_E_INPUT, cases[i].message);
     assert_null(d);
     ka_job_close(&j);
   }
@@ -140,18 +147,18 @@ static void bad_rows_name_file_and_line(void **state) {
   put(dir, "a.jsonl", many.data);
   struct ka_job j;
   job(&j, dir, "[{path: a.jsonl, type: tokenized}]", "");
-  T_FAILS(ka_data_open(ctx, &d, &j, NULL, 258), KA_E_INPUT, "a.jsonl:10: not valid JSON");
-  T_FAILS(ka_data_open(ctx, &d, &j, NULL, 258), KA_E_INPUT, "reading stopped here");
+  T_FAILS(open_job(&d, &j, NULL, 258), KA_E_INPUT, "a.jsonl:10: not valid JSON");
+  T_FAILS(open_job(&d, &j, NULL, 258), KA_E_INPUT, "reading stopped here");
   ka_job_close(&j);
   ka_str_deinit(&many);
   put(dir, "a.jsonl", "{\"text\":\"abc\"}\n");
   job(&j, dir, "[{path: a.jsonl}]", "");
-  T_FAILS(ka_data_open(ctx, &d, &j, t, 99), KA_E_INPUT, "the model knows 0 to 98");
-  T_FAILS(ka_data_open(ctx, &d, &j, NULL, 99), KA_E_INPUT, "completion needs a tokenizer.json");
+  T_FAILS(open_job(&d, &j, t, 99), KA_E_INPUT, "the model knows 0 to 98");
+  T_FAILS(open_job(&d, &j, NULL, 99), KA_E_INPUT, "completion needs a tokenizer.json");
   ka_job_close(&j);
   put(dir, "a.jsonl", "\n\n");
   job(&j, dir, "[{path: a.jsonl}]", "");
-  T_FAILS(ka_data_open(ctx, &d, &j, t, 258), KA_E_INPUT, "nothing to train on");
+  T_FAILS(open_job(&d, &j, t, 258), KA_E_INPUT, "nothing to train on");
   ka_job_close(&j);
   ka_tokenizer_close(t);
 }
@@ -275,7 +282,7 @@ static void every_format_gives_the_same_rows(void **state) {
     struct ka_data *d;
     put(dir, broken[i].name, broken[i].text);
     job(&j, dir, t_str("[{path: %s}]", broken[i].name), "");
-    T_FAILS(ka_data_open(ctx, &d, &j, t, 258), KA_E_INPUT, broken[i].message);
+    T_FAILS(open_job(&d, &j, t, 258), KA_E_INPUT, broken[i].message);
     ka_job_close(&j);
   }
   ka_tokenizer_close(t);
@@ -315,13 +322,13 @@ static void directories_and_globs_are_walked(void **state) {
   ka_data_close(d);
   ka_job_close(&j);
   job(&j, dir, "[{path: x/a.txt, type: tokenized}]", "");
-  T_FAILS(ka_data_open(ctx, &none, &j, t, 258), KA_E_INPUT, "cannot be of type tokenized");
+  T_FAILS(open_job(&none, &j, t, 258), KA_E_INPUT, "cannot be of type tokenized");
   ka_job_close(&j);
   job(&j, dir, "[{path: 'y*'}]", "");
-  T_FAILS(ka_data_open(ctx, &none, &j, t, 258), KA_E_INPUT, "no file matches");
+  T_FAILS(open_job(&none, &j, t, 258), KA_E_INPUT, "no file matches");
   ka_job_close(&j);
   job(&j, dir, "[{path: x, data_files: [q]}]", "");
-  T_FAILS(ka_data_open(ctx, &none, &j, t, 258), KA_E_INPUT, "match data_files");
+  T_FAILS(open_job(&none, &j, t, 258), KA_E_INPUT, "match data_files");
   ka_job_close(&j);
   ka_tokenizer_close(t);
 }
@@ -358,7 +365,7 @@ static void splits_choose_rows(void **state) {
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     struct ka_data *d;
     job(&j, dir, t_str("[{path: a.jsonl, type: tokenized, split: '%s'}]", bad[i]), "");
-    T_FAILS(ka_data_open(ctx, &d, &j, NULL, 258), KA_E_INPUT, "datasets.0.split: got");
+    T_FAILS(open_job(&d, &j, NULL, 258), KA_E_INPUT, "datasets.0.split: got");
     ka_job_close(&j);
   }
 }
@@ -395,7 +402,7 @@ static void long_documents_follow_the_policy(void **state) {
   }
   struct ka_data *d;
   job(&j, dir, "[{path: a.jsonl, type: tokenized}]", "length_policy: error");
-  T_FAILS(ka_data_open(ctx, &d, &j, NULL, 258), KA_E_INPUT, "1 documents are longer");
+  T_FAILS(open_job(&d, &j, NULL, 258), KA_E_INPUT, "1 documents are longer");
   ka_job_close(&j);
 }
 
@@ -498,7 +505,7 @@ static void validation_is_set_aside_by_the_seed(void **state) {
   }
   struct ka_data *d;
   j.val_set_size = 100;
-  T_FAILS(ka_data_open(ctx, &d, &j, NULL, 258), KA_E_INPUT, "leaves nothing to train on");
+  T_FAILS(open_job(&d, &j, NULL, 258), KA_E_INPUT, "leaves nothing to train on");
   ka_job_close(&j);
   put(dir, "v.jsonl", "{\"input_ids\":[5,6]}\n");
   const char *text = "base_model: m\ndatasets: [{path: a.jsonl, type: tokenized}]\n"
@@ -638,7 +645,7 @@ static void failing_allocations_leave_nothing_behind(void **state) {
     struct ka_data *d;
     T_OK(ka_remove_tree(ctx, t_str("%s/cache", dir)));
     ctx->fail_alloc_at = n;
-    ka_status st = ka_data_open(ctx, &d, &j, NULL, 258);
+    ka_status st = open_job(&d, &j, NULL, 258);
     ctx->fail_alloc_at = 0;
     done = ka_ok(st);
     if (!done) assert_int_equal(st.code, KA_E_MEMORY);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Any bytes as a data file: the first byte picks the format and the type, the rest is the file.
  * What opens must give well-formed batches. */
-#include "engine/data/dataset.h"
+#include "engine/train/data.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,7 +77,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
                      "datasets: [{path: a.%s, type: %s}]\n",
                      names[data[0] % 4], types[data[0] / 4 % 5]);
   must(&ctx, ka_job_parse(&ctx, &job, yaml, (size_t)len, "job.yaml", h->dir, NULL, 0));
-  ka_status st = ka_data_open(&ctx, &d, &job, h->tokenizer, V);
+  struct ka_data_spec spec = ka_train_data_spec(&job);
+  ka_status st = ka_data_open(&ctx, &d, &spec, h->tokenizer, V);
   if (ka_ok(st))
     check_batches(&ctx, d);
   else if (st.code != KA_E_INPUT && st.code != KA_E_UNSUPPORTED)
