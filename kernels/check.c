@@ -4,81 +4,33 @@
  * are not looked at. */
 #include "kernels/check.h"
 
+#include <assert.h>
 #include <string.h>
-
-#define A(op, field, dims, type, flags, may_be)                                                    \
-  { #field, offsetof(struct ka_##op##_args, field), dims, KA_TYPE_##type, flags, may_be }
 
 enum { R = KA_READ, W = KA_WRITE, RW = KA_READ | KA_WRITE, O = KA_OPTIONAL, S = KA_STRIDED };
 
-const struct ka_operand ka_operands[KA_N_OPS][KA_MAX_OPERANDS] = {
-    [KA_OP_fill] = {A(fill, x, "*", ANY, W | S, NULL)},
-    [KA_OP_copy] = {A(copy, out, "*", FLOAT, W | S, "in"), A(copy, in, "*", FLOAT, R | S, NULL)},
-    [KA_OP_add] = {A(add, out, "*", X, W, "a b"), A(add, a, "*", X, R, NULL),
-                   A(add, b, "*", X, R, NULL)},
-    [KA_OP_scale] = {A(scale, x, "*", X, RW, NULL)},
-    [KA_OP_embed_fwd] = {A(embed_fwd, out, "NC", X, W, NULL), A(embed_fwd, table, "VC", X, R, NULL),
-                         A(embed_fwd, ids, "N", I32, R, NULL)},
-    [KA_OP_embed_bwd] = {A(embed_bwd, dout, "NC", X, R | S, NULL),
-                         A(embed_bwd, dtable, "VC", SUM, RW, NULL),
-                         A(embed_bwd, ids, "N", I32, R, NULL)},
-    [KA_OP_gather_rows] = {A(gather_rows, out, "RC", X, W, NULL),
-                           A(gather_rows, x, "NC", X, R, NULL),
-                           A(gather_rows, index, "R", I32, R, NULL)},
-    [KA_OP_scatter_rows] = {A(scatter_rows, out, "NC", X, W, NULL),
-                            A(scatter_rows, x, "RC", X, R, NULL),
-                            A(scatter_rows, index, "R", I32, R, NULL)},
-    [KA_OP_rmsnorm_fwd] = {A(rmsnorm_fwd, y, "NC", X, W, NULL),
-                           A(rmsnorm_fwd, rstd, "N", SUM, W | O, NULL),
-                           A(rmsnorm_fwd, sum, "NC", X, W | O, "x delta"),
-                           A(rmsnorm_fwd, x, "NC", X, R, NULL),
-                           A(rmsnorm_fwd, delta, "NC", X, R | O, NULL),
-                           A(rmsnorm_fwd, w, "C", X, R, NULL)},
-    [KA_OP_rmsnorm_bwd] = {A(rmsnorm_bwd, dx, "NC", X, W, "dy"),
-                           A(rmsnorm_bwd, dw, "C", SUM, RW | O, NULL),
-                           A(rmsnorm_bwd, dy, "NC", X, R, NULL),
-                           A(rmsnorm_bwd, s, "NC", X, R, NULL),
-                           A(rmsnorm_bwd, rstd, "N", SUM, R, NULL),
-                           A(rmsnorm_bwd, w, "C", X, R, NULL)},
-    [KA_OP_rope] = {A(rope, x, "NHD", X, RW, NULL), A(rope, cos, "Pr", F32, R, NULL),
-                    A(rope, sin, "Pr", F32, R, NULL), A(rope, pos, "N", I32, R, NULL)},
-    [KA_OP_pack] = {A(pack, packed, "?", U8, W, NULL), A(pack, b, "??", X, R | S, NULL)},
-    [KA_OP_matmul] = {A(matmul, a, "??", X, R | S, NULL), A(matmul, b, "??", X, R | S, NULL),
-                      A(matmul, out, "MN", XF32, W | S, NULL), A(matmul, bias, "N", X, R | O, NULL),
-                      A(matmul, packed_b, "?", U8, R | O, NULL),
-                      A(matmul, pre, "MN", X, RW | O | S, NULL),
-                      A(matmul, bias_grad, "M", SUM, RW | O, NULL)},
-    [KA_OP_bias_bwd] = {A(bias_bwd, dout, "MN", X, R | S, NULL),
-                        A(bias_bwd, dbias, "N", SUM, RW, NULL)},
-    [KA_OP_attn_fwd] = {A(attn_fwd, q, "BTHD", X, R, NULL), A(attn_fwd, k, "BSKD", X, R, NULL),
-                        A(attn_fwd, v, "BSKv", X, R, NULL), A(attn_fwd, out, "BTHv", X, W, NULL),
-                        A(attn_fwd, lse, "BHT", SUM, W | O, NULL),
-                        A(attn_fwd, doc_start, "BT", I32, R | O, NULL)},
-    [KA_OP_attn_bwd] = {A(attn_bwd, q, "BTHD", X, R, NULL), A(attn_bwd, k, "BTKD", X, R, NULL),
-                        A(attn_bwd, v, "BTKv", X, R, NULL), A(attn_bwd, out, "BTHv", X, R, NULL),
-                        A(attn_bwd, dout, "BTHv", X, R, NULL),
-                        A(attn_bwd, lse, "BHT", SUM, R, NULL),
-                        A(attn_bwd, doc_start, "BT", I32, R | O, NULL),
-                        A(attn_bwd, dq, "BTHD", X, W, NULL), A(attn_bwd, dk, "BTKD", X, W, NULL),
-                        A(attn_bwd, dv, "BTKv", X, W, NULL)},
-    [KA_OP_glu_fwd] = {A(glu_fwd, out, "NF", X, W, "gate up"), A(glu_fwd, gate, "NF", X, R, NULL),
-                       A(glu_fwd, up, "NF", X, R, NULL)},
-    [KA_OP_glu_bwd] = {A(glu_bwd, dgate, "NF", X, W, "gate"), A(glu_bwd, dup, "NF", X, W, "up"),
-                       A(glu_bwd, out, "NF", X, W | O, "dout"), A(glu_bwd, dout, "NF", X, R, NULL),
-                       A(glu_bwd, gate, "NF", X, R, NULL), A(glu_bwd, up, "NF", X, R, NULL)},
-    [KA_OP_xent] = {A(xent, logits, "RV", X, RW, NULL), A(xent, targets, "R", I32, R, NULL),
-                    A(xent, scale, "1", SUM, R | O, NULL), A(xent, base, "RV", X, R | O, NULL),
-                    A(xent, loss, "R", SUM, W, NULL), A(xent, kl, "R", SUM, W | O, NULL),
-                    A(xent, argmax, "R", I32, W | O, NULL)},
-    [KA_OP_sum] = {A(sum, out, "1", F64, RW, NULL), A(sum, x, "?", F32F64, R, NULL)},
-    [KA_OP_sumsq] = {A(sumsq, out, "1", F64, RW, NULL), A(sumsq, x, "?", F32, R, NULL)},
-    [KA_OP_adamw] = {A(adamw, weight, "*", F32BF16, W | S, "w"),
-                     A(adamw, w, "*", F32BF16, RW | S, NULL), A(adamw, m, "*", F32BF16, RW, NULL),
-                     A(adamw, v, "*", F32BF16, RW, NULL), A(adamw, grad, "*", F32, R, NULL),
-                     A(adamw, w0, "*", F32BF16, R | O | S, NULL),
-                     A(adamw, health, "h", F64, R | O, NULL)},
-};
-#undef A
+/* One list an op, in a function of its own, so that `args` names the op's own struct. */
+#define A(field, dims, ...) OPERAND(field, dims, __VA_ARGS__, NULL, )
+#define OPERAND(field, dims, type, flags, may_be, ...)                                             \
+  { #field, offsetof(args, field), dims, KA_TYPE_##type, flags, may_be }
+#define KA_OP(name, class, flops, summary, ...)                                                    \
+  static const struct ka_operand *name##_operands(void) {                                          \
+    typedef struct ka_##name##_args args;                                                          \
+    static const struct ka_operand list[] = {__VA_ARGS__, {0}};                                    \
+    static_assert(sizeof list / sizeof *list <= KA_MAX_OPERANDS + 1, #name);                       \
+    return list;                                                                                   \
+  }
+#include "kernels/ops.def"
+#undef KA_OP
+
+const struct ka_operand *ka_op_operands(enum ka_op op) {
+  static const struct ka_operand *(*const lists[KA_N_OPS])(void) = {
+#define KA_OP(name, ...) name##_operands,
+#include "kernels/ops.def"
+#undef KA_OP
+  };
+  return lists[op]();
+}
 
 /* What the walk over one call's operands has learned so far. */
 struct call {
@@ -206,7 +158,7 @@ static ka_status check_alias(struct call *c, const struct ka_operand *list,
 ka_status ka_check_operands(struct ka_ctx *ctx, enum ka_op op, const void *args) {
   struct call c = {.ctx = ctx, .op = ka_op_name(op)};
   for (size_t i = 0; i < sizeof c.size / sizeof *c.size; i++) c.size[i] = -1;
-  const struct ka_operand *list = ka_operands[op];
+  const struct ka_operand *list = ka_op_operands(op);
   for (const struct ka_operand *o = list; o->name; o++) {
     const struct ka_tensor *t = ka_operand_of(o, args);
     if (!t->data && o->flags & KA_OPTIONAL) continue;

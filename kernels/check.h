@@ -40,9 +40,10 @@ struct ka_operand {
   const char *may_be; /* names of operands that this output may share memory with, or NULL */
 };
 
-enum { KA_MAX_OPERANDS = 12 };
+enum { KA_MAX_OPERANDS = 16 };
 
-extern const struct ka_operand ka_operands[KA_N_OPS][KA_MAX_OPERANDS];
+/* The op's operands as ops.def lists them; a NULL name ends the list. */
+const struct ka_operand *ka_op_operands(enum ka_op op);
 
 /* The operand's tensor inside an args struct. */
 static inline const struct ka_tensor *ka_operand_of(const struct ka_operand *o, const void *args) {
@@ -52,10 +53,7 @@ static inline const struct ka_tensor *ka_operand_of(const struct ka_operand *o, 
 /* Shapes, dtypes, strides, NULL and aliasing of all operands of one call. */
 ka_status ka_check_operands(struct ka_ctx *ctx, enum ka_op op, const void *args);
 
-/* What the table cannot say: relations between sizes and scalars. */
-#define KA_OP(name, class, summary)                                                                \
-  ka_status ka_##name##_check(struct ka_dev *dev, const struct ka_##name##_args *args);
-#include "kernels/ops.def"
-#undef KA_OP
+/* What the table cannot say: relations between sizes and scalars. Most ops have none. */
+ka_status ka_check_relations(struct ka_dev *dev, enum ka_op op, const void *args);
 
 #endif

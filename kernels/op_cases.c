@@ -12,32 +12,20 @@ enum {
   OPT = KA_CASE_OPT,
   STRIDE = KA_CASE_STRIDE,
   ALIAS = KA_CASE_ALIAS,
-  TA = KA_CASE_TA,
-  TB = KA_CASE_TB,
   ACC = KA_CASE_ACC,
   WIDE = KA_CASE_WIDE,
   HALF = KA_CASE_HALF,
   PACK = KA_CASE_PACK,
-  WINDOW = KA_CASE_WINDOW,
   DOCS = KA_CASE_DOCS,
-  CAP = KA_CASE_CAP,
-  ROUND = KA_CASE_ROUND,
-  OFFSET = KA_CASE_OFFSET,
-  INVERSE = KA_CASE_INVERSE,
-  INTERLEAVED = KA_CASE_INTERLEAVED,
-  GELU = KA_CASE_GELU,
-  GELU_TANH = KA_CASE_GELU_TANH,
-  BACKWARD = KA_CASE_BACKWARD,
-  SCALE = KA_CASE_SCALE,
-  PERF = KA_CASE_PERF,
   SKIP = KA_CASE_SKIP,
-  BIG = KA_CASE_BIG | KA_CASE_PERF,
   SR = KA_CASE_SR,
   BASE = KA_CASE_BASE,
+  PERF = KA_CASE_PERF,
+  BIG = KA_CASE_BIG | KA_CASE_PERF,
 };
 
 const struct ka_op_case ka_op_cases[] = {
-#define KA_CASE(op, sizes, flags) {KA_OP_##op, sizes, flags},
+#define KA_CASE(op, sizes, flags, ...) KA_OP_CASE(op, sizes, flags, __VA_ARGS__),
 #include "kernels/op_cases.def"
 #undef KA_CASE
 };
@@ -53,12 +41,13 @@ const char *ka_op_case_text(const struct ka_op_case *c, char buf[128]) {
   static const struct {
     int flag;
     const char *name;
-  } names[] = {{TA, "trans_a"},        {TB, "trans_b"},    {ACC, "+="},        {WIDE, "f32 out"},
-               {PACK, "packed"},       {WINDOW, "window"}, {DOCS, "docs"},     {CAP, "softcap"},
-               {BACKWARD, "backward"}, {SKIP, "skip"},     {SR, "bf16 state"}, {BASE, "base"}};
+  } names[] = {{WIDE, "f32 out"}, {PACK, "packed"},   {DOCS, "docs"},
+               {SKIP, "skip"},    {SR, "bf16 state"}, {BASE, "base"}};
   int n = snprintf(buf, 128, "%s", c->sizes);
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (c->flags & names[i].flag) n += snprintf(buf + n, (size_t)(128 - n), " %s", names[i].name);
+  snprintf(buf + n, (size_t)(128 - n), "%s%.60s", c->text && *c->text ? " " : "",
+           c->text ? c->text : "");
   return buf;
 }
 
@@ -82,6 +71,7 @@ struct make {
   enum ka_dtype x;
   uint64_t seed;
   struct ka_op_layout layout;
+  struct ka_op_call *call;
 };
 
 static enum ka_dtype type_of(const struct make *m, const struct ka_operand *o) {
@@ -116,10 +106,12 @@ static enum ka_dtype type_of(const struct make *m, const struct ka_operand *o) {
 
 /* The dims string of an operand, with the table's wild cards filled in. */
 static const char *dims_of(const struct make *m, const struct ka_operand *o) {
-  bool ta = m->c->flags & TA, tb = m->c->flags & TB, a = strcmp(o->name, "a") == 0;
   if (*o->dims == '*' || strcmp(o->name, "x") == 0) return *o->dims == '?' ? "NC" : o->dims;
   if (strcmp(o->dims, "??") != 0) return o->dims;
-  return a ? (ta ? "KM" : "MK") : (tb ? "NK" : "KN");
+  if (m->c->op == KA_OP_pack) return m->call->args.pack.trans_b ? "NK" : "KN";
+  const struct ka_matmul_args *mm = &m->call->args.matmul;
+  if (strcmp(o->name, "a") == 0) return mm->trans_a ? "KM" : "MK";
+  return mm->trans_b ? "NK" : "KN";
 }
 
 static ka_status place(struct make *m, struct ka_tensor *t, const char *name) {
@@ -171,15 +163,16 @@ static bool wanted(const struct make *m, const struct ka_operand *o) {
   static const struct {
     const char *name;
     int any_of;
-  } own[] = {{"doc_start", DOCS},
-             {"base", BASE},
-             {"kl", BASE},
-             {"w0", BASE},
-             {"pre", GELU_TANH | BACKWARD}};
+  } own[] = {{"doc_start", DOCS}, {"base", BASE}, {"kl", BASE}, {"w0", BASE}};
   int f = m->c->flags;
   if (!(o->flags & KA_OPTIONAL)) return true;
-  if (strcmp(o->name, "bias_grad") == 0) return f & OPT && f & TA;
-  if (strcmp(o->name, "bias") == 0) return f & OPT && !(f & (ACC | BACKWARD));
+  if (m->c->op == KA_OP_matmul) {
+    const struct ka_matmul_args *mm = &m->call->args.matmul;
+    if (strcmp(o->name, "pre") == 0) return mm->epilogue != KA_EPILOGUE_NONE;
+    if (strcmp(o->name, "bias_grad") == 0) return f & OPT && mm->trans_a;
+    if (strcmp(o->name, "bias") == 0)
+      return f & OPT && !mm->accumulate && mm->epilogue != KA_EPILOGUE_DGELU;
+  }
   for (size_t i = 0; i < sizeof own / sizeof *own; i++)
     if (strcmp(o->name, own[i].name) == 0) return f & own[i].any_of;
   return f & OPT;
@@ -187,7 +180,7 @@ static bool wanted(const struct make *m, const struct ka_operand *o) {
 
 static ka_status make_operand(struct make *m, struct ka_op_call *call, int number) {
   struct ka_ctx *ctx = m->dev->ctx;
-  const struct ka_operand *o = &ka_operands[call->op][number];
+  const struct ka_operand *o = &ka_op_operands(call->op)[number];
   struct ka_tensor *t = ka_op_call_operand(call, number);
   if (!wanted(m, o) || o->type == KA_TYPE_U8) return KA_STATUS_OK;
   const char *dims = dims_of(m, o);
@@ -207,7 +200,7 @@ static ka_status make_operand(struct make *m, struct ka_op_call *call, int numbe
 
 /* Outputs that may be an input become it; only the first name of the list is tried. */
 static void alias_operands(struct ka_op_call *call) {
-  const struct ka_operand *list = ka_operands[call->op];
+  const struct ka_operand *list = ka_op_operands(call->op);
   for (int i = 0; list[i].name; i++)
     for (int j = 0; list[j].name && list[i].may_be; j++) {
       struct ka_tensor *out = ka_op_call_operand(call, i), *in = ka_op_call_operand(call, j);
@@ -216,89 +209,6 @@ static void alias_operands(struct ka_op_call *call) {
           out->data && in->data && out->dtype == in->dtype)
         *out = *in;
     }
-}
-
-static void set_scalars(const struct ka_op_case *c, union ka_op_args *args) {
-  int f = c->flags;
-  int64_t offset = ka_op_case_size(c->sizes, 'o');
-  double cap = f & CAP ? 2.5 : 0;
-  enum ka_act act = f & GELU ? KA_ACT_GELU : f & GELU_TANH ? KA_ACT_GELU_TANH : KA_ACT_SILU;
-  switch (c->op) {
-  case KA_OP_fill:
-    args->fill.value = 0.75;
-    break;
-  case KA_OP_scale:
-    args->scale.value = 0.3;
-    break;
-  case KA_OP_embed_fwd:
-    args->embed_fwd.scale = f & SCALE ? 5.6568542494923806 : 1;
-    break;
-  case KA_OP_embed_bwd:
-    args->embed_bwd.first_id = f & SKIP ? 2 : 0;
-    args->embed_bwd.scale = f & SCALE ? 5.6568542494923806 : 1;
-    break;
-  case KA_OP_rmsnorm_fwd:
-    args->rmsnorm_fwd.eps = 1e-5;
-    args->rmsnorm_fwd.offset = f & OFFSET ? 1 : 0;
-    args->rmsnorm_fwd.round_before_weight = f & ROUND;
-    break;
-  case KA_OP_rmsnorm_bwd:
-    args->rmsnorm_bwd.offset = f & OFFSET ? 1 : 0;
-    args->rmsnorm_bwd.accumulate = f & ACC;
-    break;
-  case KA_OP_rope:
-    args->rope.interleaved = f & INTERLEAVED;
-    args->rope.inverse = f & INVERSE;
-    break;
-  case KA_OP_pack:
-    args->pack.trans_b = f & TB;
-    args->pack.m = 64;
-    break;
-  case KA_OP_matmul:
-    args->matmul.trans_a = f & TA;
-    args->matmul.trans_b = f & TB;
-    args->matmul.accumulate = f & ACC;
-    args->matmul.epilogue = f & GELU_TANH  ? KA_EPILOGUE_GELU
-                            : f & BACKWARD ? KA_EPILOGUE_DGELU
-                                           : KA_EPILOGUE_NONE;
-    break;
-  case KA_OP_attn_fwd:
-    args->attn_fwd.window = f & WINDOW ? 21 : 0;
-    args->attn_fwd.q_offset = offset > 0 ? offset : 0;
-    args->attn_fwd.scale = 0.4;
-    args->attn_fwd.softcap = cap;
-    break;
-  case KA_OP_attn_bwd:
-    args->attn_bwd.window = f & WINDOW ? 21 : 0;
-    args->attn_bwd.scale = 0.4;
-    args->attn_bwd.softcap = cap;
-    break;
-  case KA_OP_glu_fwd:
-    args->glu_fwd.act = act;
-    break;
-  case KA_OP_glu_bwd:
-    args->glu_bwd.act = act;
-    break;
-  case KA_OP_xent:
-    args->xent.grad_scale = 0.125;
-    args->xent.kl_weight = 0.5;
-    args->xent.softcap = cap;
-    args->xent.backward = f & BACKWARD;
-    break;
-  case KA_OP_adamw:
-    args->adamw.lr = 1e-2;
-    args->adamw.beta1 = 0.9;
-    args->adamw.beta2 = 0.999;
-    args->adamw.eps = 1e-8;
-    args->adamw.weight_decay = 0.1;
-    args->adamw.pull = 3;
-    args->adamw.max_norm = 0.25;
-    args->adamw.seed = 5;
-    args->adamw.t = 3;
-    break;
-  default:
-    break;
-  }
 }
 
 /* out and lse of the forward pass, so that the backward pass sees a softmax that sums to one. */
@@ -332,29 +242,37 @@ static ka_status make_packed(struct make *m, struct ka_op_call *call) {
   return KA_STATUS_OK;
 }
 
+static size_t args_bytes(enum ka_op op) {
+  static const size_t bytes[KA_N_OPS] = {
+#define KA_OP(name, ...) sizeof(struct ka_##name##_args),
+#include "kernels/ops.def"
+#undef KA_OP
+  };
+  return bytes[op];
+}
+
 ka_status ka_op_call_make(struct ka_dev *dev, struct ka_arena *a, const struct ka_op_case *c,
                           enum ka_dtype x, uint64_t seed, struct ka_op_layout layout,
                           struct ka_op_call *out) {
   struct ka_ctx *ctx = dev->ctx;
-  struct make m = {dev, a, c, x, seed, layout};
+  struct make m = {dev, a, c, x, seed, layout, out};
   memset(out, 0, sizeof *out);
   out->op = c->op;
-  for (int i = 0; ka_operands[c->op][i].name; i++) KA_TRY(make_operand(&m, out, i));
-  set_scalars(c, &out->args);
+  if (c->scalars) memcpy(&out->args, c->scalars, args_bytes(c->op));
+  for (int i = 0; ka_op_operands(c->op)[i].name; i++) KA_TRY(make_operand(&m, out, i));
   if (c->flags & ALIAS) alias_operands(out);
-  if (c->op == KA_OP_rmsnorm_fwd && !(c->flags & OPT)) out->args.rmsnorm_fwd.sum.data = NULL;
   if (c->op == KA_OP_attn_bwd && !(c->flags & PERF)) KA_TRY(forward_first(&m, &out->args.attn_bwd));
   if (c->flags & PACK || c->op == KA_OP_pack) KA_TRY(make_packed(&m, out));
   return KA_STATUS_OK;
 }
 
 struct ka_tensor *ka_op_call_operand(struct ka_op_call *call, int i) {
-  return (struct ka_tensor *)((char *)&call->args + ka_operands[call->op][i].offset);
+  return (struct ka_tensor *)((char *)&call->args + ka_op_operands(call->op)[i].offset);
 }
 
 ka_status ka_op_call_run(struct ka_dev *dev, const struct ka_op_call *call) {
   switch (call->op) {
-#define KA_OP(name, class, summary)                                                                \
+#define KA_OP(name, ...)                                                                           \
   case KA_OP_##name:                                                                               \
     return ka_##name(dev, &call->args.name);
 #include "kernels/ops.def"
@@ -366,15 +284,5 @@ ka_status ka_op_call_run(struct ka_dev *dev, const struct ka_op_call *call) {
 }
 
 void ka_op_call_cost(const struct ka_op_call *call, double *flops, double *bytes) {
-  *flops = *bytes = 0;
-  switch (call->op) {
-#define KA_OP(name, class, summary)                                                                \
-  case KA_OP_##name:                                                                               \
-    ka_##name##_cost(&call->args.name, flops, bytes);                                              \
-    break;
-#include "kernels/ops.def"
-#undef KA_OP
-  case KA_N_OPS:
-    break;
-  }
+  ka_op_cost(call->op, &call->args, flops, bytes);
 }

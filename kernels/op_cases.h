@@ -11,42 +11,38 @@ enum {
   KA_CASE_OPT = 1 << 0,    /* with the optional operands */
   KA_CASE_STRIDE = 1 << 1, /* rows further apart than their width, where the contract allows */
   KA_CASE_ALIAS = 1 << 2,  /* outputs in the memory of inputs, where the contract allows */
-  KA_CASE_TA = 1 << 3,
-  KA_CASE_TB = 1 << 4,
-  KA_CASE_ACC = 1 << 5,  /* accumulate */
-  KA_CASE_WIDE = 1 << 6, /* f32 output */
-  KA_CASE_HALF = 1 << 7, /* f16 output */
-  KA_CASE_PACK = 1 << 8,
-  KA_CASE_WINDOW = 1 << 9,
-  KA_CASE_DOCS = 1 << 10,
-  KA_CASE_CAP = 1 << 11,
-  KA_CASE_ROUND = 1 << 12,
-  KA_CASE_OFFSET = 1 << 13,
-  KA_CASE_INVERSE = 1 << 14,
-  KA_CASE_INTERLEAVED = 1 << 15,
-  KA_CASE_GELU = 1 << 16,
-  KA_CASE_GELU_TANH = 1 << 17,
-  KA_CASE_BACKWARD = 1 << 18,
-  KA_CASE_SCALE = 1 << 19,
-  KA_CASE_PERF = 1 << 20, /* for the bench, too large for the tests */
-  KA_CASE_SKIP = 1 << 21, /* some indices say: skip this one */
-  KA_CASE_SR = 1 << 22,   /* optimizer state in bf16, rounded stochastically */
-  KA_CASE_BIG = 1 << 23,  /* PERF with the sizes of an 8B Llama, for devices of their own */
-  KA_CASE_BASE = 1 << 24, /* with the operands of a base model */
+  KA_CASE_ACC = 1 << 3,    /* what is written holds values before */
+  KA_CASE_WIDE = 1 << 4,   /* f32 output */
+  KA_CASE_HALF = 1 << 5,   /* f16 output */
+  KA_CASE_PACK = 1 << 6,
+  KA_CASE_DOCS = 1 << 7,
+  KA_CASE_SKIP = 1 << 8,  /* some indices say: skip this one */
+  KA_CASE_SR = 1 << 9,    /* optimizer state in bf16, rounded stochastically */
+  KA_CASE_BASE = 1 << 10, /* with the operands of a base model */
+  KA_CASE_PERF = 1 << 11, /* for the bench, too large for the tests */
+  KA_CASE_BIG = 1 << 12,  /* PERF with the sizes of an 8B Llama, for devices of their own */
 };
 
 struct ka_op_case {
   enum ka_op op;
   const char *sizes; /* "M33 N17 K101" */
   int flags;
+  const char *text;    /* the scalars as written */
+  const void *scalars; /* args of the op with nothing but scalars */
 };
+
+/* A case with its scalars: KA_OP_CASE(matmul, "M33 N17 K101", KA_CASE_PACK, .trans_b = 1). */
+#define KA_OP_CASE(op, sizes, flags, ...)                                                          \
+  {                                                                                                \
+    KA_OP_##op, sizes, flags, #__VA_ARGS__, &(const struct ka_##op##_args) { __VA_ARGS__ }         \
+  }
 
 extern const struct ka_op_case ka_op_cases[];
 extern const int ka_n_op_cases;
 
 /* The args of any op. */
 union ka_op_args {
-#define KA_OP(name, class, summary) struct ka_##name##_args name;
+#define KA_OP(name, ...) struct ka_##name##_args name;
 #include "kernels/ops.def"
 #undef KA_OP
 };
@@ -76,7 +72,7 @@ ka_status ka_op_call_make(struct ka_dev *dev, struct ka_arena *a, const struct k
 ka_status ka_op_call_run(struct ka_dev *dev, const struct ka_op_call *call);
 void ka_op_call_cost(const struct ka_op_call *call, double *flops, double *bytes);
 
-/* The call's tensor for operand i of ka_operands[call->op], writable. */
+/* The call's tensor for operand i of ka_op_operands(call->op), writable. */
 struct ka_tensor *ka_op_call_operand(struct ka_op_call *call, int i);
 
 /* --- op_mirror.c --- */

@@ -10,7 +10,7 @@ static const struct {
   const char *name, *summary;
   enum ka_op_class class;
 } ops[KA_N_OPS] = {
-#define KA_OP(name, class, summary) [KA_OP_##name] = {#name, summary, KA_CLASS_##class},
+#define KA_OP(name, class, flops, summary, ...) [KA_OP_##name] = {#name, summary, KA_CLASS_##class},
 #include "kernels/ops.def"
 #undef KA_OP
 };
@@ -21,7 +21,7 @@ enum ka_op_class ka_op_class_of(enum ka_op op) { return ops[op].class; }
 
 bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op) {
   switch (op) {
-#define KA_OP(name, class, summary)                                                                \
+#define KA_OP(name, ...)                                                                           \
   case KA_OP_##name:                                                                               \
     return backend->ops.name != ka_backend_ref.ops.name;
 #include "kernels/ops.def"
@@ -36,6 +36,13 @@ size_t ka_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args) {
   return dev->backend->pack_bytes ? dev->backend->pack_bytes(dev, args) : 0;
 }
 
+/* An empty slot's status. */
+static ka_status missing(const struct ka_dev *dev, enum ka_op op) {
+  return ka_fail(dev->ctx, KA_E_UNSUPPORTED,
+                 "%s: the back end %s does not have it; `kappa doctor` lists what it has",
+                 ka_op_name(op), dev->backend->name);
+}
+
 static ka_status profile(struct ka_dev *dev, enum ka_op op, double start, double flops,
                          double bytes) {
   struct ka_ctx *ctx = dev->ctx;
@@ -48,15 +55,16 @@ static ka_status profile(struct ka_dev *dev, enum ka_op op, double start, double
   return KA_STATUS_OK;
 }
 
-#define KA_OP(name, class, summary)                                                                \
+#define KA_OP(name, ...)                                                                           \
   ka_status ka_##name(struct ka_dev *dev, const struct ka_##name##_args *args) {                   \
     struct ka_ctx *ctx = dev->ctx;                                                                 \
     double start = dev->profile ? ka_now_s() : 0, flops = 0, bytes = 0;                            \
     KA_TRY(ka_check_operands(ctx, KA_OP_##name, args));                                            \
-    KA_TRY(ka_##name##_check(dev, args));                                                          \
+    KA_TRY(ka_check_relations(dev, KA_OP_##name, args));                                           \
+    if (!dev->backend->ops.name) return missing(dev, KA_OP_##name);                                \
     KA_TRY(dev->backend->ops.name(dev, args));                                                     \
     if (!dev->profile) return KA_STATUS_OK;                                                        \
-    ka_##name##_cost(args, &flops, &bytes);                                                        \
+    ka_op_cost(KA_OP_##name, args, &flops, &bytes);                                                \
     return profile(dev, KA_OP_##name, start, flops, bytes);                                        \
   }
 #include "kernels/ops.def"
@@ -71,7 +79,7 @@ static ka_status profile(struct ka_dev *dev, enum ka_op op, double start, double
     if (one_by_one) return KA_STATUS_OK;                                                           \
     for (int64_t i = 0; i < n; i++) {                                                              \
       KA_TRY(ka_check_operands(ctx, KA_OP_##name, &args[i]));                                      \
-      KA_TRY(ka_##name##_check(dev, &args[i]));                                                    \
+      KA_TRY(ka_check_relations(dev, KA_OP_##name, &args[i]));                                     \
     }                                                                                              \
     return dev->backend->name##_list(dev, args, n);                                                \
   }

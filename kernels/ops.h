@@ -27,7 +27,7 @@
 enum ka_op_class { KA_CLASS_MOVE, KA_CLASS_MAP, KA_CLASS_REDUCE, KA_CLASS_GEMM };
 
 enum ka_op {
-#define KA_OP(name, class, summary) KA_OP_##name,
+#define KA_OP(name, ...) KA_OP_##name,
 #include "kernels/ops.def"
 #undef KA_OP
   KA_N_OPS
@@ -268,7 +268,7 @@ struct ka_dev; /* device.h */
 
 /* The vtable: one typed slot an op. */
 struct ka_op_table {
-#define KA_OP(name, class, summary)                                                                \
+#define KA_OP(name, ...)                                                                           \
   ka_status (*name)(struct ka_dev * dev, const struct ka_##name##_args *args);
 #include "kernels/ops.def"
 #undef KA_OP
@@ -281,7 +281,7 @@ size_t ka_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args);
 
 /* The wrappers: ka_matmul(dev, &(struct ka_matmul_args){.out = y, .a = x, .b = w, .trans_b = true})
  */
-#define KA_OP(name, class, summary)                                                                \
+#define KA_OP(name, ...)                                                                           \
   ka_status ka_##name(struct ka_dev *dev, const struct ka_##name##_args *args);
 #include "kernels/ops.def"
 #undef KA_OP
@@ -291,10 +291,8 @@ size_t ka_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args);
 ka_status ka_adamw_list(struct ka_dev *dev, const struct ka_adamw_args *args, int64_t n);
 ka_status ka_sumsq_list(struct ka_dev *dev, const struct ka_sumsq_args *args, int64_t n);
 
-/* Floating-point operations and bytes moved by one call, for the profiler and the bench. */
-#define KA_OP(name, class, summary)                                                                \
-  void ka_##name##_cost(const struct ka_##name##_args *args, double *flops, double *bytes);
-#include "kernels/ops.def"
-#undef KA_OP
+/* Floating-point operations and bytes moved by one call (args: struct ka_NAME_args), for the
+ * profiler and the bench. */
+void ka_op_cost(enum ka_op op, const void *args, double *flops, double *bytes);
 
 #endif

@@ -47,13 +47,13 @@ static ka_status time_case(struct ka_dev *dev, const struct ka_op_case *c, enum 
 ka_status bench_measure_limits(struct ka_dev *dev, struct bench_limits *out) {
   struct ka_ctx *ctx = dev->ctx;
   static const enum ka_dtype types[] = {KA_F32, KA_BF16};
-  static const struct ka_op_case here[] = {
-      {KA_OP_matmul, "M2048 N2048 K2048", KA_CASE_TB},
-      {KA_OP_matmul, "M2048 N1024 K512", KA_CASE_TB | KA_CASE_PACK}};
-  static const struct ka_op_case there[] = {{KA_OP_matmul, "M8192 N8192 K8192", KA_CASE_TB},
-                                            {KA_OP_matmul, "M8192 N8192 K8192", 0}};
+  const struct ka_op_case here[] = {
+      KA_OP_CASE(matmul, "M2048 N2048 K2048", 0, .trans_b = true),
+      KA_OP_CASE(matmul, "M2048 N1024 K512", KA_CASE_PACK, .trans_b = true)};
+  const struct ka_op_case there[] = {KA_OP_CASE(matmul, "M8192 N8192 K8192", 0, .trans_b = true),
+                                     KA_OP_CASE(matmul, "M8192 N8192 K8192", 0)};
   const struct ka_op_case *gemms = dev->backend->separate ? there : here;
-  const struct ka_op_case stream = {KA_OP_add, "N1024 C16384", 0}; /* 3 x 64 MiB */
+  const struct ka_op_case stream = KA_OP_CASE(add, "N1024 C16384", 0); /* 3 x 64 MiB */
   double seconds, flops, bytes;
   *out = (struct bench_limits){0};
   for (size_t i = 0; i < sizeof types / sizeof *types; i++)

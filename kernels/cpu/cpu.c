@@ -38,7 +38,11 @@ static void describe(struct ka_dev *dev, char *text, size_t n) {
 #pragma GCC diagnostic ignored "-Woverride-init"
 const struct ka_backend ka_backend_cpu = {
     .name = "cpu",
-    .ops = {KA_REF_OPS,
+    .ops =
+        {
+#define KA_OP(name, ...) .name = name##_ref,
+#include "kernels/ops.def"
+#undef KA_OP
             .fill = fill_cpu,
             .copy = copy_cpu,
             .add = add_cpu,

@@ -26,7 +26,7 @@ void cpu_gemm_describe(char *text, size_t n);
 ka_status cpu_product(struct ka_dev *dev, const struct ka_matmul_args *args);
 size_t cpu_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args);
 
-#define KA_OP(name, class, summary)                                                                \
+#define KA_OP(name, ...)                                                                           \
   ka_status name##_cpu(struct ka_dev *dev, const struct ka_##name##_args *args);
 #include "kernels/ops.def"
 #undef KA_OP

@@ -109,10 +109,7 @@ static void row_dx(const struct ka_rmsnorm_bwd_args *args, int64_t row, int64_t 
   }
 }
 
-enum { GROUP_ROWS = 64 };
-
-/* out[c] += sum over groups of parts[group][c]. */
-static void add_groups(float *out, const float *parts, int64_t n_groups, int64_t n_chan) {
+void cpu_add_groups(float *out, const float *parts, int64_t n_groups, int64_t n_chan) {
 #pragma omp parallel for if (n_groups * n_chan > CPU_PARALLEL)
   for (int64_t c = 0; c < n_chan; c += CPU_BLOCK) {
     float sum[CPU_BLOCK] = {0};
@@ -127,7 +124,7 @@ ka_status rmsnorm_bwd_cpu(struct ka_dev *dev, const struct ka_rmsnorm_bwd_args *
   struct ka_ctx *ctx = dev->ctx;
   int64_t n_tok = args->s.shape[0], n_chan = args->s.shape[1];
   if (args->s.dtype == KA_F64) return rmsnorm_bwd_ref(dev, args);
-  int64_t n_groups = (n_tok + GROUP_ROWS - 1) / GROUP_ROWS;
+  int64_t n_groups = (n_tok + CPU_GROUP_ROWS - 1) / CPU_GROUP_ROWS;
   void *scratch = NULL;
   bool want_dw = args->dw.data != NULL;
   if (want_dw) KA_TRY(cpu_scratch(dev, (size_t)(n_groups * n_chan) * sizeof(float), &scratch));
@@ -135,10 +132,10 @@ ka_status rmsnorm_bwd_cpu(struct ka_dev *dev, const struct ka_rmsnorm_bwd_args *
   for (int64_t g = 0; g < n_groups; g++) {
     float *dw = want_dw ? (float *)scratch + g * n_chan : NULL;
     if (dw) memset(dw, 0, (size_t)n_chan * sizeof *dw);
-    for (int64_t t = g * GROUP_ROWS; t < min64(n_tok, (g + 1) * GROUP_ROWS); t++)
+    for (int64_t t = g * CPU_GROUP_ROWS; t < min64(n_tok, (g + 1) * CPU_GROUP_ROWS); t++)
       row_dx(args, t, n_chan, row_dot(args, t, n_chan, dw));
   }
-  if (want_dw) add_groups(args->dw.data, scratch, n_groups, n_chan);
+  if (want_dw) cpu_add_groups(args->dw.data, scratch, n_groups, n_chan);
   return KA_STATUS_OK;
 }
 
@@ -146,14 +143,14 @@ ka_status bias_bwd_cpu(struct ka_dev *dev, const struct ka_bias_bwd_args *args) 
   struct ka_ctx *ctx = dev->ctx;
   int64_t n_rows = args->dout.shape[0], n_cols = args->dout.shape[1];
   if (args->dout.dtype == KA_F64) return bias_bwd_ref(dev, args);
-  int64_t n_groups = (n_rows + GROUP_ROWS - 1) / GROUP_ROWS;
+  int64_t n_groups = (n_rows + CPU_GROUP_ROWS - 1) / CPU_GROUP_ROWS;
   void *scratch = NULL;
   KA_TRY(cpu_scratch(dev, (size_t)(n_groups * n_cols) * sizeof(float), &scratch));
 #pragma omp parallel for if (n_rows * n_cols > CPU_PARALLEL)
   for (int64_t g = 0; g < n_groups; g++) {
     float *sum = (float *)scratch + g * n_cols;
     memset(sum, 0, (size_t)n_cols * sizeof *sum);
-    for (int64_t r = g * GROUP_ROWS; r < min64(n_rows, (g + 1) * GROUP_ROWS); r++)
+    for (int64_t r = g * CPU_GROUP_ROWS; r < min64(n_rows, (g + 1) * CPU_GROUP_ROWS); r++)
       for (int64_t c = 0; c < n_cols; c += CPU_BLOCK) {
         float buf[CPU_BLOCK];
         int64_t len = min64(CPU_BLOCK, n_cols - c);
@@ -162,6 +159,6 @@ ka_status bias_bwd_cpu(struct ka_dev *dev, const struct ka_bias_bwd_args *args) 
         for (int64_t k = 0; k < len; k++) sum[c + k] += d[k];
       }
   }
-  add_groups(args->dbias.data, scratch, n_groups, n_cols);
+  cpu_add_groups(args->dbias.data, scratch, n_groups, n_cols);
   return KA_STATUS_OK;
 }

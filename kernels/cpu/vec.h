@@ -28,6 +28,11 @@ static inline void bf16_from_floats(uint16_t *restrict to, const float *restrict
 /* Row `row` of a contiguous matrix of any dtype becomes 0. */
 void cpu_zero_row(const struct ka_tensor *out, int64_t row, int64_t width);
 
+/* Sums over rows go by groups of so many, whatever the threads; then out[c] += sum over groups of
+ * parts[group][c]. */
+enum { CPU_GROUP_ROWS = 64 };
+void cpu_add_groups(float *out, const float *parts, int64_t n_groups, int64_t n_chan);
+
 /* y = act(x) and dy = act'(x) of a block. */
 void cpu_activate(enum ka_act act, const float *x, int64_t n, float *restrict y,
                   float *restrict dy);

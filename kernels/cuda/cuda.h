@@ -108,7 +108,7 @@ void cuda_matmul_close(struct ka_dev *dev);
 /* Runs an empty kernel: cudaErrorNoKernelImageForDevice when this build has none for the device. */
 cudaError_t cuda_probe(cudaStream_t stream);
 
-#define KA_OP(name, class, summary)                                                                \
+#define KA_OP(name, ...)                                                                           \
   ka_status name##_cuda(struct ka_dev *dev, const struct ka_##name##_args *args);
 #include "kernels/ops.def"
 #undef KA_OP

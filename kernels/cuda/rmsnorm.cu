@@ -6,15 +6,9 @@
  * a block. A thread reads again what it wrote or read before, from the cache. Bytes moved: forward
  * x, delta, sum, y once; backward dy, s once, dx once or twice; dw reads dy and s again. */
 #include "kernels/cuda/columns.cuh"
+#include "kernels/cuda/rows.cuh"
 
 namespace {
-
-enum { BLOCK = 256, SHORT_ROW = 1024 };
-
-/* Sum over the threads of a row. */
-template <int THREADS> __device__ __forceinline__ float row_sum(float x) {
-  return THREADS == 32 ? warp_sum(x) : block_sum<THREADS>(x);
-}
 
 template <typename T> struct fwd {
   T *y, *sum;
@@ -26,8 +20,8 @@ template <typename T> struct fwd {
 };
 
 template <typename T, int N, int THREADS>
-__global__ void __launch_bounds__(BLOCK) k_rmsnorm_fwd(fwd<T> a) {
-  int64_t row = (int64_t)blockIdx.x * (BLOCK / THREADS) + threadIdx.x / THREADS;
+__global__ void __launch_bounds__(ROW_BLOCK) k_rmsnorm_fwd(fwd<T> a) {
+  int64_t row = (int64_t)blockIdx.x * (ROW_BLOCK / THREADS) + threadIdx.x / THREADS;
   int64_t first = (int64_t)(threadIdx.x % THREADS) * N, at = row * a.width;
   const T *s = a.delta ? a.sum : a.x;
   if (row >= a.n_rows) return; /* whole warps, or (one row a block) nobody */
@@ -71,8 +65,8 @@ template <typename T> struct bwd {
 };
 
 template <typename T, int N, int THREADS>
-__global__ void __launch_bounds__(BLOCK) k_rmsnorm_bwd(bwd<T> a) {
-  int64_t row = (int64_t)blockIdx.x * (BLOCK / THREADS) + threadIdx.x / THREADS;
+__global__ void __launch_bounds__(ROW_BLOCK) k_rmsnorm_bwd(bwd<T> a) {
+  int64_t row = (int64_t)blockIdx.x * (ROW_BLOCK / THREADS) + threadIdx.x / THREADS;
   int64_t first = (int64_t)(threadIdx.x % THREADS) * N, at = row * a.width;
   if (row >= a.n_rows) return;
   float dot = 0, rstd = a.rstd[row];
@@ -105,18 +99,6 @@ template <typename T> struct dw_at {
     return to_float(dy[r * width + c]) * to_float(s[r * width + c]) * rstd[r];
   }
 };
-
-/* One of four kernels: packs or not, short rows or long. */
-#define BY_ROW(kernel, T, packs, a)                                                                \
-  ((a).width <= SHORT_ROW                                                                          \
-       ? ((packs) ? KA_LAUNCH((kernel<T, wide<T>::N, 32>),                                         \
-                              (unsigned)div_up((a).n_rows, BLOCK / 32), BLOCK, 0, s->stream, a)    \
-                  : KA_LAUNCH((kernel<T, 1, 32>), (unsigned)div_up((a).n_rows, BLOCK / 32), BLOCK, \
-                              0, s->stream, a))                                                    \
-       : ((packs)                                                                                  \
-              ? KA_LAUNCH((kernel<T, wide<T>::N, BLOCK>), (unsigned)(a).n_rows, BLOCK, 0,          \
-                          s->stream, a)                                                            \
-              : KA_LAUNCH((kernel<T, 1, BLOCK>), (unsigned)(a).n_rows, BLOCK, 0, s->stream, a)))
 
 } // namespace
 

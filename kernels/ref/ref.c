@@ -11,6 +11,11 @@ static void describe(struct ka_dev *dev, char *text, size_t n) {
 
 const struct ka_backend ka_backend_ref = {
     .name = "ref",
-    .ops = {KA_REF_OPS},
+    .ops =
+        {
+#define KA_OP(name, ...) .name = name##_ref,
+#include "kernels/ops.def"
+#undef KA_OP
+        },
     .describe = describe,
 };

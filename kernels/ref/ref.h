@@ -7,20 +7,10 @@
 
 #include "kernels/device.h"
 
-#define KA_OP(name, class, summary)                                                                \
+#define KA_OP(name, ...)                                                                           \
   ka_status name##_ref(struct ka_dev *dev, const struct ka_##name##_args *args);
 #include "kernels/ops.def"
 #undef KA_OP
-
-/* All slots of a vtable as ref's, for designated initialisers. */
-#define KA_REF_OPS                                                                                 \
-  .fill = fill_ref, .copy = copy_ref, .add = add_ref, .scale = scale_ref,                          \
-  .embed_fwd = embed_fwd_ref, .embed_bwd = embed_bwd_ref, .gather_rows = gather_rows_ref,          \
-  .scatter_rows = scatter_rows_ref, .rmsnorm_fwd = rmsnorm_fwd_ref,                                \
-  .rmsnorm_bwd = rmsnorm_bwd_ref, .rope = rope_ref, .pack = pack_ref, .matmul = matmul_ref,        \
-  .bias_bwd = bias_bwd_ref, .attn_fwd = attn_fwd_ref, .attn_bwd = attn_bwd_ref,                    \
-  .glu_fwd = glu_fwd_ref, .glu_bwd = glu_bwd_ref, .xent = xent_ref, .sum = sum_ref,                \
-  .sumsq = sumsq_ref, .adamw = adamw_ref
 
 /* Element i of a contiguous tensor. */
 static inline double get(const struct ka_tensor *t, int64_t i) {

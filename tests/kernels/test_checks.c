@@ -40,6 +40,25 @@ static void test_wrong_arguments(void **state) {
   ka_dev_close(&dev);
 }
 
+/* A slot that a back end forgot answers, by the op's name and the back end's. */
+static void test_empty_slot(void **state) {
+  (void)state;
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_backend lacks = ka_backend_ref;
+  struct ka_dev dev;
+  float x[8] = {0};
+  lacks.name = "planted";
+  lacks.ops.scale = NULL;
+  T_OK(ka_dev_open(ctx, &dev, "ref"));
+  dev.backend = &lacks;
+  struct ka_scale_args args = {.x = ka_tensor_1d(x, KA_F32, 8), .value = 2};
+  T_FAILS(ka_scale(&dev, &args), KA_E_UNSUPPORTED, "scale: the back end planted does not have it");
+  dev.backend = &ka_backend_ref;
+  T_OK(ka_scale(&dev, &args));
+  ka_dev_close(&dev);
+}
+
 static void test_devices(void **state) {
   (void)state;
   struct ka_ctx context, *ctx = &context;
@@ -80,7 +99,7 @@ static void test_profile(void **state) {
  * less than a tensor, but for adamw, which has nine of 8 bytes. */
 static void test_table_covers_the_args(void **state) {
   (void)state;
-#define KA_OP(name, class, summary) {#name, sizeof(struct ka_##name##_args)},
+#define KA_OP(name, ...) {#name, sizeof(struct ka_##name##_args)},
   static const struct {
     const char *name;
     size_t bytes;
@@ -90,7 +109,7 @@ static void test_table_covers_the_args(void **state) {
 #undef KA_OP
   for (int op = 0; op < KA_N_OPS; op++) {
     size_t tensors = 0;
-    for (int i = 0; ka_operands[op][i].name; i++) tensors += sizeof(struct ka_tensor);
+    for (int i = 0; ka_op_operands(op)[i].name; i++) tensors += sizeof(struct ka_tensor);
     assert_string_equal(ops[op].name, ka_op_name((enum ka_op)op));
     assert_true(tensors > 0 && *ka_op_summary((enum ka_op)op));
     size_t scalars = op == KA_OP_adamw ? 9 * 8 : sizeof(struct ka_tensor) - 1;
@@ -114,8 +133,11 @@ static void test_commands(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_wrong_arguments), cmocka_unit_test(test_devices),
-      cmocka_unit_test(test_profile),         cmocka_unit_test(test_table_covers_the_args),
+      cmocka_unit_test(test_wrong_arguments),
+      cmocka_unit_test(test_empty_slot),
+      cmocka_unit_test(test_devices),
+      cmocka_unit_test(test_profile),
+      cmocka_unit_test(test_table_covers_the_args),
       cmocka_unit_test(test_commands),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

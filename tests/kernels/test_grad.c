@@ -9,15 +9,28 @@
 #include <string.h>
 
 static struct ka_tensor *by_name(struct ka_op_call *call, const char *name) {
-  for (int i = 0; ka_operands[call->op][i].name; i++)
-    if (strcmp(ka_operands[call->op][i].name, name) == 0) return ka_op_call_operand(call, i);
+  for (int i = 0; ka_op_operands(call->op)[i].name; i++)
+    if (strcmp(ka_op_operands(call->op)[i].name, name) == 0) return ka_op_call_operand(call, i);
   return NULL;
 }
 
-/* The forward operand that a backward operand stands for: rmsnorm_bwd's s is the forward's x. */
+/* The forward operand that a backward operand stands for: a norm's s is the forward's sum or x. */
 static struct ka_tensor *forward_of(struct ka_op_call *fwd, const char *name) {
-  struct ka_tensor *t = by_name(fwd, name);
-  return t ? t : strcmp(name, "s") == 0 ? by_name(fwd, "x") : NULL;
+  bool s = strcmp(name, "s") == 0;
+  struct ka_tensor *t = by_name(fwd, s ? "sum" : name);
+  return s && (!t || !t->data) ? by_name(fwd, "x") : t;
+}
+
+/* The backward op reads the forward op's tensors; what the forward op leaves out unless asked for,
+ * it is asked for. */
+static void connect(struct ka_op_call *fwd, struct ka_op_call *bwd) {
+  const struct ka_operand *list = ka_op_operands(bwd->op);
+  for (int i = 0; list[i].name; i++) {
+    struct ka_tensor *t = ka_op_call_operand(bwd, i), *f = forward_of(fwd, list[i].name);
+    if (list[i].flags & KA_WRITE || !f) continue;
+    if (!f->data) *f = *t;
+    *t = *f;
+  }
 }
 
 static double objective(struct ka_dev *ref, struct ka_op_call *fwd, const struct ka_tensor *out,
@@ -61,8 +74,7 @@ static double *copy_of(struct ka_arena *a, const struct ka_tensor *t) {
   return p;
 }
 
-static void one_pair(const char *op, enum ka_op fwd_op, enum ka_op bwd_op, const char *sizes,
-                     int flags) {
+static void one_pair(struct ka_op_case fc, struct ka_op_case bc) {
   struct ka_ctx context, *ctx = &context;
   ka_ctx_init(ctx);
   struct ka_dev ref;
@@ -70,56 +82,51 @@ static void one_pair(const char *op, enum ka_op fwd_op, enum ka_op bwd_op, const
   struct ka_op_call fwd, bwd;
   T_OK(ka_dev_open(ctx, &ref, "ref"));
   ka_arena_init(&a, ctx, "grad");
-  struct ka_op_case fc = {fwd_op, sizes, flags & ~KA_CASE_ACC}, bc = {bwd_op, sizes, flags};
-  if (fwd_op == KA_OP_rmsnorm_fwd) fc.flags &= ~KA_CASE_OPT;
-  if (fwd_op == KA_OP_attn_fwd) fc.flags |= KA_CASE_OPT; /* lse */
   T_OK(ka_op_call_make(&ref, &a, &fc, KA_F64, 1, (struct ka_op_layout){0}, &fwd));
   T_OK(ka_op_call_make(&ref, &a, &bc, KA_F64, 2, (struct ka_op_layout){0}, &bwd));
-  struct ka_tensor rstd = {0};
-  if (fwd_op == KA_OP_rmsnorm_fwd) {
-    rstd = bwd.args.rmsnorm_bwd.rstd;
-    fwd.args.rmsnorm_fwd.rstd = rstd;
-  }
+  connect(&fwd, &bwd);
   T_OK(ka_op_call_run(&ref, &fwd));
-  const struct ka_operand *list = ka_operands[bwd_op];
-  for (int i = 0; list[i].name; i++) { /* the backward op reads the forward op's tensors */
-    struct ka_tensor *t = ka_op_call_operand(&bwd, i), *f = forward_of(&fwd, list[i].name);
-    if (!(list[i].flags & KA_WRITE) && f) *t = *f;
-  }
+  const struct ka_operand *list = ka_op_operands(bc.op);
   const char *out_name = by_name(&fwd, "y") ? "y" : "out";
   struct ka_tensor *out = by_name(&fwd, out_name), *dout = by_name(&bwd, t_str("d%s", out_name));
   double *before[KA_MAX_OPERANDS];
   for (int i = 0; list[i].name; i++) {
     struct ka_tensor *t = ka_op_call_operand(&bwd, i);
     before[i] = copy_of(&a, t);
-    bool adds = list[i].flags & KA_READ || (flags & KA_CASE_ACC && list[i].flags & KA_WRITE);
+    bool adds = list[i].flags & KA_READ || (bc.flags & KA_CASE_ACC && list[i].flags & KA_WRITE);
     if (!adds) memset(before[i], 0, ka_tensor_bytes(t));
   }
   T_OK(ka_op_call_run(&ref, &bwd));
   for (int i = 0; list[i].name; i++) {
     struct ka_tensor *g = ka_op_call_operand(&bwd, i), *x = by_name(&fwd, list[i].name + 1);
-    if (*list[i].name == 'd' && list[i].flags & KA_WRITE && g->data && x)
+    if (*list[i].name == 'd' && list[i].flags & KA_WRITE && g->data && x && x->data)
       check_input(&ref, &fwd, out, dout, x, g, before[i],
-                  t_str("%s %s %s", op, sizes, list[i].name));
+                  t_str("%s %s %s", ka_op_name(fc.op), fc.sizes, list[i].name));
   }
   ka_arena_deinit(&a);
   ka_dev_close(&ref);
 }
 
-#define PAIR(op, sizes, flags) one_pair(#op, KA_OP_##op##_fwd, KA_OP_##op##_bwd, sizes, flags)
+#define CASE(...) (struct ka_op_case) KA_OP_CASE(__VA_ARGS__)
+/* Both with the same scalars. */
+#define PAIR(op, sizes, fwd_flags, bwd_flags, ...)                                                 \
+  one_pair(CASE(op##_fwd, sizes, fwd_flags, __VA_ARGS__),                                          \
+           CASE(op##_bwd, sizes, bwd_flags, __VA_ARGS__))
 
 static void test_pairs(void **state) {
   (void)state;
-  PAIR(embed, "N7 C3 V4", KA_CASE_SCALE);
-  PAIR(rmsnorm, "N3 C7", KA_CASE_OPT);
-  PAIR(rmsnorm, "N3 C5", KA_CASE_OPT | KA_CASE_OFFSET | KA_CASE_ACC);
-  PAIR(glu, "N3 F7", KA_CASE_OPT);
-  PAIR(glu, "N3 F7", KA_CASE_GELU);
-  PAIR(glu, "N3 F7", KA_CASE_GELU_TANH);
-  PAIR(attn, "B1 T1 S1 H1 K1 D2 v2", 0);
-  PAIR(attn, "B2 T7 S7 H4 K2 D4 v3", 0);
-  PAIR(attn, "B1 T27 S27 H2 K1 D4 v4", KA_CASE_DOCS | KA_CASE_WINDOW);
-  PAIR(attn, "B1 T9 S9 H2 K2 D3 v3", KA_CASE_CAP);
+  PAIR(embed, "N7 C3 V4", 0, 0, .scale = 5.5);
+  PAIR(rmsnorm, "N3 C7", 0, KA_CASE_OPT, .offset = 0);
+  one_pair(CASE(rmsnorm_fwd, "N3 C5", 0, .offset = 1, .eps = 0.1),
+           CASE(rmsnorm_bwd, "N3 C5", KA_CASE_OPT | KA_CASE_ACC, .offset = 1, .accumulate = true));
+  PAIR(glu, "N3 F7", 0, KA_CASE_OPT, .act = KA_ACT_SILU);
+  PAIR(glu, "N3 F7", 0, 0, .act = KA_ACT_GELU);
+  PAIR(glu, "N3 F7", 0, 0, .act = KA_ACT_GELU_TANH);
+  PAIR(attn, "B1 T1 S1 H1 K1 D2 v2", 0, 0, .scale = 0.4);
+  PAIR(attn, "B2 T7 S7 H4 K2 D4 v3", KA_CASE_OPT, 0, .scale = 0.4);
+  PAIR(attn, "B1 T27 S27 H2 K1 D4 v4", KA_CASE_OPT | KA_CASE_DOCS, KA_CASE_DOCS, .scale = 0.4,
+       .window = 21);
+  PAIR(attn, "B1 T9 S9 H2 K2 D3 v3", KA_CASE_OPT, 0, .scale = 0.4, .softcap = 2.5);
 }
 
 static double total_loss(struct ka_dev *ref, struct ka_xent_args args) {
@@ -142,12 +149,13 @@ static void test_xent(void **state) {
   ka_ctx_init(ctx);
   struct ka_dev ref;
   T_OK(ka_dev_open(ctx, &ref, "ref"));
-  static const int flags[] = {0, KA_CASE_CAP, KA_CASE_BASE, KA_CASE_BASE | KA_CASE_CAP};
   for (int way = 0; way < 4; way++) {
     struct ka_arena a;
     struct ka_op_call call;
     ka_arena_init(&a, ctx, "xent");
-    struct ka_op_case c = {KA_OP_xent, "R3 V11", KA_CASE_BACKWARD | flags[way]};
+    struct ka_op_case c =
+        KA_OP_CASE(xent, "R3 V11", way & 1 ? KA_CASE_BASE : 0, .backward = true,
+                   .grad_scale = 0.125, .kl_weight = 0.5, .softcap = way & 2 ? 2.5 : 0);
     T_OK(ka_op_call_make(&ref, &a, &c, KA_F64, 3, (struct ka_op_layout){0}, &call));
     struct ka_xent_args args = call.args.xent;
     double *z = args.logits.data, *keep = copy_of(&a, &args.logits), *grad;
@@ -178,7 +186,7 @@ static void test_rope(void **state) {
     struct ka_arena a;
     struct ka_op_call call;
     ka_arena_init(&a, ctx, "rope");
-    struct ka_op_case c = {KA_OP_rope, "N5 H2 D10 r3 P7", interleaved ? KA_CASE_INTERLEAVED : 0};
+    struct ka_op_case c = KA_OP_CASE(rope, "N5 H2 D10 r3 P7", 0, .interleaved = interleaved);
     T_OK(ka_op_call_make(&ref, &a, &c, KA_F64, 3, (struct ka_op_layout){0}, &call));
     struct ka_rope_args args = call.args.rope;
     for (int64_t i = 0; i < ka_tensor_elems(&args.cos); i++) { /* f32 angles of one circle */
