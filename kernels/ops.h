@@ -119,6 +119,31 @@ struct ka_rmsnorm_bwd_args {
   bool accumulate;
 };
 
+/* y = x_hat * w + b, x_hat = (s - mean) * rstd, rstd = 1/sqrt(mean((s - mean)^2) + eps) (Ba, Kiros
+ * and Hinton 2016, eq. 4), s = x + delta as in rmsnorm_fwd. Statistics in f32, y rounded once. */
+struct ka_layernorm_fwd_args {
+  struct ka_tensor y;          /* [N,C] x = */
+  struct ka_tensor mean, rstd; /* [N] f32 (f64 with f64) =, optional */
+  struct ka_tensor sum;        /* [N,C] x =, with delta only; may be x or delta */
+  struct ka_tensor x;          /* [N,C] x */
+  struct ka_tensor delta;      /* [N,C] x, optional */
+  struct ka_tensor w;          /* [C] x */
+  struct ka_tensor b;          /* [C] x, optional */
+  double eps;
+};
+
+/* With g = dy * w: ds = rstd * (g - mean(g) - x_hat * mean(g * x_hat)); dx = ds, or dx += ds with
+ * accumulate. dw += sum over rows of dy * x_hat, db += sum over rows of dy. */
+struct ka_layernorm_bwd_args {
+  struct ka_tensor dx;         /* [N,C] x = or += ; may be dy */
+  struct ka_tensor dw, db;     /* [C] f32 (f64 with f64) +=, optional (frozen) */
+  struct ka_tensor dy;         /* [N,C] x */
+  struct ka_tensor s;          /* [N,C] x: what was normalised (sum, or x) */
+  struct ka_tensor mean, rstd; /* [N] f32 (f64) */
+  struct ka_tensor w;          /* [C] x */
+  bool accumulate;
+};
+
 /* Rotates pairs of the first R channels of each head by the angle of the token's position (Su et
  * al. 2021, eq. 34): (a, b) -> (a cos - b sin, b cos + a sin), with inverse the transpose, which is
  * the backward pass. Pairs are (i, i + R/2), or (2i, 2i+1) with interleaved. Products in f32. */

@@ -18,6 +18,12 @@ static ka_status rmsnorm_fwd(struct ka_dev *dev, const struct ka_rmsnorm_fwd_arg
   return KA_STATUS_OK;
 }
 
+static ka_status layernorm_fwd(struct ka_dev *dev, const struct ka_layernorm_fwd_args *args) {
+  bool empty = ka_tensor_elems(&args->x) == 0;
+  REQUIRE(empty || !args->sum.data == !args->delta.data, "layernorm_fwd: sum goes with delta");
+  return KA_STATUS_OK;
+}
+
 static ka_status rope(struct ka_dev *dev, const struct ka_rope_args *args) {
   REQUIRE(2 * args->cos.shape[1] <= args->x.shape[2], "rope: tables wider than the head");
   return KA_STATUS_OK;
@@ -95,6 +101,7 @@ ka_status ka_check_relations(struct ka_dev *dev, enum ka_op op, const void *args
     return name(dev, args);
     HAS(scatter_rows)
     HAS(rmsnorm_fwd)
+    HAS(layernorm_fwd)
     HAS(rope)
     HAS(pack)
     HAS(matmul)

@@ -119,6 +119,9 @@ static void test_pairs(void **state) {
   PAIR(rmsnorm, "N3 C7", 0, KA_CASE_OPT, .offset = 0);
   one_pair(CASE(rmsnorm_fwd, "N3 C5", 0, .offset = 1, .eps = 0.1),
            CASE(rmsnorm_bwd, "N3 C5", KA_CASE_OPT | KA_CASE_ACC, .offset = 1, .accumulate = true));
+  one_pair(CASE(layernorm_fwd, "N3 C7", 0), CASE(layernorm_bwd, "N3 C7", KA_CASE_OPT));
+  one_pair(CASE(layernorm_fwd, "N3 C5", KA_CASE_OPT, .eps = 0.1),
+           CASE(layernorm_bwd, "N3 C5", KA_CASE_OPT | KA_CASE_ACC, .accumulate = true));
   PAIR(glu, "N3 F7", 0, KA_CASE_OPT, .act = KA_ACT_SILU);
   PAIR(glu, "N3 F7", 0, 0, .act = KA_ACT_GELU);
   PAIR(glu, "N3 F7", 0, 0, .act = KA_ACT_GELU_TANH);
