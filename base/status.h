@@ -51,6 +51,7 @@ enum { KA_ERROR_MAX = 2048, KA_TRACE_MAX = 12 };
 struct ka_error {
   int code;
   char message[KA_ERROR_MAX];
+  bool elsewhere; /* rank 0 knows it and prints it; this rank need not */
   int n_trace;
   struct {
     const char *file;

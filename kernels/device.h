@@ -140,6 +140,8 @@ struct ka_plugin {
  * kappa_cuda.so beside the program or in ../lib/kappa. Stays loaded. */
 /* Could it work here? Cheap to ask: loading CUDA's libraries takes a tenth of a second. */
 bool ka_plugin_likely(const char *name);
+/* The file kappa_NAME.so: $KAPPA_NAME, beside the program, or in ../lib/kappa; KA_E_DEVICE: none. */
+ka_status ka_plugin_find(struct ka_arena *a, const char *name, const char **path);
 ka_status ka_plugin_load(struct ka_ctx *ctx, const char *name, const struct ka_plugin **out);
 
 #endif

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "kernels/device.h"
 
+#include <ctype.h>
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -23,19 +24,22 @@ static ka_status own_dir(struct ka_ctx *ctx, char dir[PATH_MAX]) {
   return KA_STATUS_OK;
 }
 
-static ka_status find(struct ka_arena *a, const char *name, const char **path) {
+ka_status ka_plugin_find(struct ka_arena *a, const char *name, const char **path) {
   struct ka_ctx *ctx = a->ctx;
-  char dir[PATH_MAX];
-  *path = getenv("KAPPA_CUDA");
+  char dir[PATH_MAX], variable[32] = "KAPPA_";
+  for (size_t i = 0, at = strlen(variable); name[i] && at + i < sizeof variable - 1; i++)
+    variable[at + i] = (char)toupper((unsigned char)name[i]);
+  *path = getenv(variable);
   if (*path) return KA_STATUS_OK;
   KA_TRY(own_dir(ctx, dir));
   KA_TRY(ka_arena_printf(a, path, "%s/kappa_%s.so", dir, name));
   if (ka_path_exists(*path)) return KA_STATUS_OK;
   KA_TRY(ka_arena_printf(a, path, "%s/../lib/kappa/kappa_%s.so", dir, name));
   if (ka_path_exists(*path)) return KA_STATUS_OK;
-  return ka_fail(ctx, KA_E_DEVICE,
-                 "device cuda: there is no kappa_%s.so in %s; it is built where CMake finds nvcc",
-                 name, dir);
+  return ka_fail(
+      ctx, KA_E_DEVICE,
+      "%s: there is no kappa_%s.so in %s or ../lib/kappa; it is built where CMake finds %s", name,
+      name, dir, strcmp(name, "mpi") == 0 ? "an MPI (libopenmpi-dev)" : "nvcc");
 }
 
 static ka_status load(struct ka_ctx *ctx, const char *path, const struct ka_plugin **out) {
@@ -66,7 +70,7 @@ ka_status ka_plugin_load(struct ka_ctx *ctx, const char *name, const struct ka_p
   const char *path = NULL;
   *out = NULL;
   ka_arena_init(&a, ctx, "plug-in");
-  ka_status st = find(&a, name, &path);
+  ka_status st = ka_plugin_find(&a, name, &path);
   if (ka_ok(st)) st = load(ctx, path, out);
   ka_arena_deinit(&a);
   return st;

@@ -31,6 +31,6 @@ int main(int argc, char **argv) {
   ctx.interrupted = &interrupted;
   ka_status st = ka_cli_main(&ctx, argc, argv);
   if (fflush(stdout) != 0 && ka_ok(st)) st = ka_fail(&ctx, KA_E_IO, "stdout: write failed");
-  if (!ka_ok(st) && ctx.error.message[0]) ka_log_error(&ctx);
+  if (!ka_ok(st) && ctx.error.message[0] && !ctx.error.elsewhere) ka_log_error(&ctx);
   return ka_exit_code(st.code);
 }
