@@ -36,14 +36,19 @@ const char *ka_path_base(const char *path) {
 }
 
 static ka_status open_read(struct ka_ctx *ctx, const char *path, int *fd, size_t *len) {
-  *fd = open(path, O_RDONLY | O_CLOEXEC);
+  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe that nobody writes: no waiting */
   if (*fd < 0) return ka_fail(ctx, KA_E_INPUT, "%s: %s", path, strerror(errno));
   struct stat st;
-  if (fstat(*fd, &st) != 0 || S_ISDIR(st.st_mode)) {
-    int err = errno;
-    bool is_dir = S_ISDIR(st.st_mode);
+  bool known = fstat(*fd, &st) == 0;
+  bool given = ka_starts_with(path, "/dev/"); /* standard input, <(command): somebody writes */
+  const char *why = !known                         ? strerror(errno)
+                    : S_ISDIR(st.st_mode)          ? "is a directory"
+                    : S_ISREG(st.st_mode) || given ? NULL
+                                                   : "neither a file nor a directory";
+  if (!why && fcntl(*fd, F_SETFL, 0) < 0) why = strerror(errno);
+  if (why) {
     close(*fd);
-    return ka_fail(ctx, KA_E_INPUT, "%s: %s", path, is_dir ? "is a directory" : strerror(err));
+    return ka_fail(ctx, KA_E_INPUT, "%s: %s", path, why);
   }
   *len = (size_t)st.st_size;
   return KA_STATUS_OK;
@@ -78,6 +83,17 @@ ka_status ka_read_file(struct ka_ctx *ctx, const char *path, size_t max_bytes, s
 out:
   close(fd);
   return st;
+}
+
+ka_status ka_open_file(struct ka_ctx *ctx, const char *path, FILE **out) {
+  int fd;
+  size_t n;
+  *out = NULL;
+  KA_TRY(open_read(ctx, path, &fd, &n));
+  *out = fdopen(fd, "rb");
+  if (*out) return KA_STATUS_OK;
+  close(fd);
+  return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", path);
 }
 
 ka_status ka_map_file(struct ka_ctx *ctx, const char *path, struct ka_map *out) {

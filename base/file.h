@@ -23,6 +23,9 @@ const char *ka_path_base(const char *path);
  * out. */
 ka_status ka_read_file(struct ka_ctx *ctx, const char *path, size_t max_bytes, struct ka_str *out);
 
+/* For reading in order; pipes only from /dev (standard input, <(command)). Close with fclose. */
+ka_status ka_open_file(struct ka_ctx *ctx, const char *path, FILE **out);
+
 /* Read-only map. Empty files map to a valid pointer with len 0. */
 struct ka_map {
   const unsigned char *data;

@@ -339,8 +339,8 @@ static ka_status run(struct ka_ctx *ctx, const struct ka_cli *cli, const char *m
   struct ka_tokenizer *t;
   KA_TRY(ka_tokenizer_open(ctx, &t, model));
   bool from_stdin = strcmp(name, "-") == 0;
-  FILE *in = from_stdin ? stdin : fopen(name, "rbe");
-  ka_status st = in ? KA_STATUS_OK : ka_fail(ctx, KA_E_INPUT, "%s: %s", name, strerror(errno));
+  FILE *in = stdin;
+  ka_status st = from_stdin ? KA_STATUS_OK : ka_open_file(ctx, name, &in);
   if (from_stdin) name = "stdin";
   if (in && ka_cli_given(cli, "bench"))
     st = run_bench(ctx, t, in, name, ka_cli_int(cli, "bench"));

@@ -225,6 +225,11 @@ static ka_status open_shard(struct reader *r, int shard) {
                    s->path, s->map.len);
   uint64_t n = 0;
   for (int i = 7; i >= 0; i--) n = n << 8 | s->map.data[i];
+  if (memcmp(s->map.data, "version ", 8) == 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: a Git LFS pointer, not the weights; run `git lfs pull` there, or download "
+                   "it with `hf download`",
+                   s->path);
   if (n > MAX_HEADER_BYTES)
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: not a safetensors file: header of %" PRIu64 " bytes, the limit is %d",

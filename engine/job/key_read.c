@@ -4,6 +4,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "engine/job/key_read.h"
 
+#include "engine/formats/hub.h"
+
 #include <fnmatch.h>
 #include <glob.h>
 #include <math.h>
@@ -206,6 +208,32 @@ static bool overridden(const struct ka_key_reader *r, const char *path) {
   return false;
 }
 
+/* A path that is not there may be a name on the Hub: then it stands for what this machine has of
+ * it, or the problem says how to get it. */
+static ka_status missing_path(struct ka_key_reader *r, const struct ka_key *key,
+                              const struct ka_yaml *v, const char **field, const char *path) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_arena *a = &r->file->arena;
+  bool model = strcmp(key->name, "base_model") == 0, data = strcmp(key->name, "path") == 0;
+  const char *found = NULL, *advice = "";
+  enum ka_hub_kind kind = model ? KA_HUB_MODEL : KA_HUB_DATASET;
+  if (model || data) KA_TRY(ka_hub_find(a, kind, v->text, &found));
+  if (found) {
+    *field = found;
+    return KA_STATUS_OK;
+  }
+  bool name = (model || data) && ka_hub_is_name(v->text);
+  if (name) KA_TRY(ka_hub_advice(a, kind, v->text, &advice));
+  if (data && (strcmp(v->text, "json") == 0 || strcmp(v->text, "csv") == 0 ||
+               strcmp(v->text, "parquet") == 0 || strcmp(v->text, "text") == 0))
+    advice = "a loader of Hugging Face datasets; here path names the files themselves, and the "
+             "loader's word is ds_type";
+  return ka_key_problem(r, v, "%s: %s: %s%s%s", path, *field,
+                        key->list ? "no such file or directory, and no file matches"
+                                  : "no such file or directory",
+                        *advice ? "; " : "", advice);
+}
+
 static ka_status read_text(struct ka_key_reader *r, const struct ka_key *key,
                            const struct ka_yaml *v, const char **field, const char *path) {
   struct ka_ctx *ctx = r->ctx;
@@ -217,9 +245,7 @@ static ka_status read_text(struct ka_key_reader *r, const struct ka_key *key,
     return ka_arena_str(&r->file->arena, field, v->text, strlen(v->text));
   KA_TRY(ka_path_join(&r->file->arena, field, r->dir, v->text));
   if (r->check_paths && key->must_exist && !overridden(r, path) && !exists(*field, key->list))
-    return ka_key_problem(r, v, "%s: %s: %s", path, *field,
-                          key->list ? "no such file or directory, and no file matches"
-                                    : "no such file or directory");
+    return missing_path(r, key, v, field, path);
   return KA_STATUS_OK;
 }
 
