@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages kappa needs to build and to run its tests, and those named as words;
-# does nothing when they are there. Optional: libzstd-dev (packed deltas), libdnnl-dev (oneDNN),
-# libopenblas-dev with liblapacke-dev, and libopenmpi-dev with openmpi-bin (ranks); CMake goes on without.
+# does nothing when they are there. Optional (CMake goes on without): libzstd-dev (packed deltas, .zst
+# data), zlib1g-dev, libsnappy-dev, liblz4-dev and libbrotli-dev (.gz data, Parquet), libdnnl-dev
+# (oneDNN), libopenblas-dev with liblapacke-dev, libopenmpi-dev with openmpi-bin (ranks).
 set -euo pipefail
 packages=(gcc g++ libc6-dev cmake ninja-build pkg-config libfyaml-dev libjansson-dev libpcre2-dev
-          libutf8proc-dev libxxhash-dev libzstd-dev libdnnl-dev libopenblas-dev liblapacke-dev libopenmpi-dev openmpi-bin
+          libutf8proc-dev libxxhash-dev libzstd-dev zlib1g-dev libsnappy-dev liblz4-dev libbrotli-dev
+          libdnnl-dev libopenblas-dev liblapacke-dev libopenmpi-dev openmpi-bin
           libcmocka-dev "$@")
 missing=()
 for p in "${packages[@]}"; do
