@@ -76,10 +76,12 @@ static ka_status hash_entry(struct ka_arena *a, XXH3_state_t *h, const struct ka
   struct ka_data_files files;
   hash_options(h, KA_SCOPE_DATASET, e);
   if (e->chat_template) KA_TRY(hash_file(ctx, h, e->chat_template));
-  KA_TRY(ka_data_files(a, &e->path, &e->data_files, &e->exclude_files, &files));
+  const struct ka_data_choice choice = {&e->data_files, &e->exclude_files, e->ds_type, e->split};
+  KA_TRY(ka_data_files(a, &e->path, &choice, &files));
   for (int64_t i = 0; i < files.n; i++) {
-    const char *dot = strrchr(ka_path_base(files.items[i].path), '.');
-    hash_text(h, dot); /* tells the format */
+    const char *path = files.items[i].path;
+    const int32_t format[] = {(int32_t)ka_data_format(path, e->ds_type), ka_data_is_tsv(path)};
+    XXH3_128bits_update(h, format, sizeof format);
     XXH3_128bits_update(h, &files.items[i].named, sizeof(bool));
     KA_TRY(hash_file(ctx, h, files.items[i].path));
   }

@@ -3,6 +3,8 @@
  * wrong with a row is reported with its file and line; reading stops after ten bad ones. */
 #include "engine/data/reader.h"
 
+#include "base/log.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,7 +48,10 @@ static ka_status note_bad(struct reader *r, const struct ka_data_row *row, const
   KA_TRY(ka_str_puts(ctx, &r->bad, ka_data_row_path(row)));
   if (row->line > 0) KA_TRY(ka_str_printf(ctx, &r->bad, ":%lld", (long long)row->line));
   r->n_bad++;
-  return ka_str_printf(ctx, &r->bad, ": %.300s", s->ctx.error.message);
+  KA_TRY(ka_str_printf(ctx, &r->bad, ": %.300s", s->ctx.error.message));
+  const char *unread = ka_data_row_unread(row);
+  return *unread ? ka_str_printf(ctx, &r->bad, "; columns that are not read: %.300s", unread)
+                 : KA_STATUS_OK;
 }
 
 static ka_status take_document(struct reader *r, const struct ka_data_row *row, struct slot *s) {
@@ -102,7 +107,11 @@ static ka_status start(struct reader *r, struct ka_data_files *files) {
     return ka_fail(ctx, KA_E_INPUT, "%s: %s.type: %s needs a tokenizer.json in %s",
                    ka_key_place(r->o->spec->file, r->key), r->key, ds->type,
                    r->o->spec->base_model);
-  KA_TRY(ka_data_files(&r->arena, &ds->path, &ds->data_files, &ds->exclude_files, files));
+  const struct ka_data_choice choice = {&ds->data_files, &ds->exclude_files, ds->ds_type,
+                                        ds->split};
+  KA_TRY(ka_data_files(&r->arena, &ds->path, &choice, files));
+  if (*files->left_out)
+    ka_info(ctx, "data", "%s: no data, left out: %s", ds->path.items[0], files->left_out);
   KA_TRY(load_chat(r));
   KA_TRY(ka_alloc_n(ctx, &p, KA_ROWS_BATCH, sizeof *r->slots, "rows"));
   r->slots = p;

@@ -1,25 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Finding rows. A file stays mapped until the batch after its last row; pages behind the current
- * batch are given back, so that a large file costs no memory. */
+ * batch are given back, so that a large file costs no memory. What is compressed, and Parquet, is
+ * seen through a window that moves between batches: a row that is found at the window's end is
+ * looked for again with more of the text (source.h). */
 #include "engine/data/rows.h"
+
+#include "base/log.h"
+#include "engine/data/source.h"
 
 #include <math.h>
 #include <string.h>
 
 struct ka_row_source {
   const struct ka_data_file *file;
-  struct ka_map map;
+  struct ka_data_text text;
+  struct ka_map map; /* text.seen, all of it or a window */
   enum ka_data_row_format format;
-  char separator;         /* CSV */
-  const char *header;     /* CSV: the first record */
-  size_t header_len, pos; /* pos: of the next row */
-  size_t forgotten;       /* pages before it were given back */
-  int64_t line;           /* at pos */
+  char separator;       /* CSV */
+  struct ka_str header; /* CSV: the first record */
+  size_t pos;           /* of the next row */
+  size_t forgotten;     /* pages before it were given back */
+  int64_t line;         /* at pos */
   bool done;
 };
 
 static void close_source(struct ka_row_source *s) {
-  ka_map_drop(&s->map);
+  ka_data_text_close(&s->text);
+  ka_str_deinit(&s->header);
   ka_free(s);
 }
 
@@ -42,16 +49,14 @@ static ka_status broken(struct ka_data_rows *r, const struct ka_row_source *s, c
 
 static enum ka_data_row_format format_of(const struct ka_data_rows *r,
                                          const struct ka_row_source *s) {
-  const char *path = s->file->path;
-  bool automatic = strcmp(r->ds_type, "auto") == 0;
-  if (strcmp(r->ds_type, "csv") == 0 ||
-      (automatic && (ka_ends_with(path, ".csv") || ka_ends_with(path, ".tsv"))))
+  switch (s->text.parquet ? KA_DATA_JSON : ka_data_format(s->file->path, r->ds_type)) {
+  case KA_DATA_CSV:
     return KA_ROWS_CSV;
-  if (strcmp(r->ds_type, "json") == 0 ||
-      (automatic && (ka_ends_with(path, ".jsonl") || ka_ends_with(path, ".json") ||
-                     ka_ends_with(path, ".ndjson"))))
+  case KA_DATA_JSON:
     return s->pos < s->map.len && s->map.data[s->pos] == '[' ? KA_ROWS_ARRAY : KA_ROWS_LINES;
-  return KA_ROWS_TEXT;
+  default:
+    return KA_ROWS_TEXT;
+  }
 }
 
 /* One CSV record from pos: quoted fields may hold separators and line ends. */
@@ -65,7 +70,10 @@ static ka_status csv_record(struct ka_data_rows *r, struct ka_row_source *s,
     quoted ^= p[i] == '"';
     line += p[i] == '\n';
   }
-  if (quoted) return broken(r, s, "CSV: a quoted field has no closing quote");
+  if (quoted) {
+    s->pos = s->map.len;
+    return broken(r, s, "CSV: a quoted field has no closing quote");
+  }
   size_t end = i > s->pos && p[i - 1] == '\r' ? i - 1 : i;
   *row = (struct ka_data_row){s, s->line, p + s->pos, end - s->pos};
   s->pos = i < s->map.len ? i + 1 : i;
@@ -106,7 +114,10 @@ static ka_status array_element(struct ka_data_rows *r, struct ka_row_source *s,
       break;
     }
   }
-  if (i >= s->map.len) return broken(r, s, "not valid JSON: the array or this element has no end");
+  if (i >= s->map.len) {
+    s->pos = s->map.len;
+    return broken(r, s, "not valid JSON: the array or this element has no end");
+  }
   *row = (struct ka_data_row){s, s->line, p + s->pos, i - s->pos};
   s->pos = i;
   s->line = line;
@@ -132,6 +143,25 @@ static ka_status array_next(struct ka_data_rows *r, struct ka_row_source *s, boo
   return s->pos < s->map.len ? broken(r, s, "not valid JSON: text after the array") : KA_STATUS_OK;
 }
 
+/* Text that looks like rows is trained as it stands: say so. */
+static void warn_rows_as_text(struct ka_data_rows *r, const struct ka_row_source *s) {
+  if (strcmp(r->ds_type, "auto") == 0 && s->pos < s->map.len && s->map.data[s->pos] == '{')
+    ka_warn(r->ctx, "data",
+            "%s: begins with { but is plain text by its name; set ds_type: json if these are rows",
+            s->file->path);
+}
+
+static ka_status start_csv(struct ka_data_rows *r, struct ka_row_source *s) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_data_row row = {0};
+  s->separator = ka_data_is_tsv(s->file->path) ? '\t' : ',';
+  KA_TRY(csv_record(r, s, &row));
+  KA_TRY(ka_str_append(ctx, &s->header, row.bytes, row.n));
+  skip_space(s);
+  s->done = s->pos == s->map.len;
+  return KA_STATUS_OK;
+}
+
 static ka_status open_source(struct ka_data_rows *r, struct ka_row_source **out) {
   struct ka_ctx *ctx = r->ctx;
   void *p;
@@ -141,26 +171,24 @@ static ka_status open_source(struct ka_data_rows *r, struct ka_row_source **out)
   s->file = &r->files->items[r->next_file++];
   s->line = 1;
   r->open[r->n_open++] = *out = s; /* ka_data_rows_deinit closes it, whatever follows */
-  KA_TRY(ka_map_file(ctx, s->file->path, &s->map));
+  KA_TRY(ka_data_text_open(ctx, &s->text, s->file->path, s->file->named));
+  bool whole = !s->text.parquet && ka_data_format(s->file->path, r->ds_type) == KA_DATA_TEXT;
+  while (whole && !s->text.ended) KA_TRY(ka_data_text_more(ctx, &s->text, 0));
+  s->map = s->text.seen;
   if (s->map.len >= 3 && memcmp(s->map.data, "\xef\xbb\xbf", 3) == 0) s->pos = 3;
   size_t start = s->pos;
   skip_space(s);
   s->format = format_of(r, s);
   s->done = s->pos == s->map.len;
   if (s->format == KA_ROWS_TEXT) {
+    warn_rows_as_text(r, s);
     s->pos = start;
     s->line = 0;
   } else if (s->format == KA_ROWS_ARRAY) {
     s->pos++;
     return array_next(r, s, true);
   } else if (s->format == KA_ROWS_CSV && !s->done) {
-    struct ka_data_row row = {0};
-    s->separator = ka_ends_with(s->file->path, ".tsv") ? '\t' : ',';
-    KA_TRY(csv_record(r, s, &row));
-    s->header = row.bytes;
-    s->header_len = row.n;
-    skip_space(s);
-    s->done = s->pos == s->map.len;
+    return start_csv(r, s);
   }
   return KA_STATUS_OK;
 }
@@ -188,40 +216,71 @@ static ka_status next_row(struct ka_data_rows *r, struct ka_row_source *s,
   return KA_STATUS_OK;
 }
 
-/* Closes what the batch before this one has used up. */
-static void start_batch(struct ka_data_rows *r) {
+/* The next row, where the text at hand holds all of it. *wait: it does not, and rows before it in
+ * the batch keep the window where it is. */
+static ka_status whole_row(struct ka_data_rows *r, struct ka_row_source *s, bool others,
+                           struct ka_data_row *row, bool *wait) {
+  struct ka_ctx *ctx = r->ctx;
+  for (;;) {
+    size_t pos = s->pos;
+    int64_t line = s->line;
+    ka_status st = next_row(r, s, row);
+    *wait = !s->text.ended && s->pos == s->map.len;
+    if (!*wait) return st;
+    if (!ka_ok(st)) ka_error_clear(ctx);
+    s->pos = pos;
+    s->line = line;
+    s->done = false;
+    if (others) return KA_STATUS_OK;
+    KA_TRY(ka_data_text_more(ctx, &s->text, 0));
+    s->map = s->text.seen;
+  }
+}
+
+/* Closes what the batch before this one has used up, and moves windows on. */
+static ka_status start_batch(struct ka_data_rows *r) {
+  struct ka_ctx *ctx = r->ctx;
   int kept = 0;
   for (int i = 0; i < r->n_open; i++) {
     struct ka_row_source *s = r->open[i];
     if (s->done) {
       close_source(s);
-    } else {
-      ka_map_forget(&s->map, s->forgotten, s->pos - s->forgotten);
-      s->forgotten = s->pos;
-      r->open[kept++] = s;
+      continue;
     }
+    r->open[kept++] = s;
+    if (ka_data_text_is_window(&s->text)) continue;
+    ka_map_forget(&s->map, s->forgotten, s->pos - s->forgotten);
+    s->forgotten = s->pos;
   }
   r->n_open = kept;
+  struct ka_row_source *last = kept > 0 ? r->open[kept - 1] : NULL;
+  if (!last || !ka_data_text_is_window(&last->text) || last->text.ended) return KA_STATUS_OK;
+  KA_TRY(ka_data_text_more(ctx, &last->text, last->pos));
+  last->map = last->text.seen;
+  last->pos = 0;
+  return KA_STATUS_OK;
 }
 
 static ka_status next_batch(struct ka_data_rows *r, struct ka_data_row rows[KA_ROWS_BATCH],
                             int *n) {
   struct ka_ctx *ctx = r->ctx;
   size_t n_bytes = 0;
+  bool wait = false;
   *n = 0;
-  start_batch(r);
+  KA_TRY(start_batch(r));
   while (*n < KA_ROWS_BATCH && n_bytes < KA_ROWS_BATCH_BYTES) {
     struct ka_row_source *s = r->n_open > 0 ? r->open[r->n_open - 1] : NULL;
     if (!s || s->done) {
       if (r->next_file == r->files->n) break;
       if (r->n_open == KA_ROWS_BATCH) {
         if (*n > 0) break;
-        start_batch(r); /* nothing but empty files so far */
+        KA_TRY(start_batch(r)); /* nothing but empty files so far */
       }
       KA_TRY(open_source(r, &s));
       continue;
     }
-    KA_TRY(next_row(r, s, &rows[*n]));
+    KA_TRY(whole_row(r, s, *n > 0, &rows[*n], &wait));
+    if (wait) break;
     n_bytes += rows[(*n)++].n;
   }
   return KA_STATUS_OK;
@@ -299,6 +358,9 @@ const char *ka_data_row_path(const struct ka_data_row *row) { return row->source
 bool ka_data_row_is_text(const struct ka_data_row *row) {
   return row->source->format == KA_ROWS_TEXT;
 }
+const char *ka_data_row_unread(const struct ka_data_row *row) {
+  return ka_data_text_unread(&row->source->text);
+}
 bool ka_data_row_named(const struct ka_data_row *row) { return row->source->file->named; }
 
 /* The next field of a CSV record into text; *at behind its separator. False at the end. */
@@ -328,8 +390,8 @@ static ka_status csv_object(struct ka_ctx *ctx, const struct ka_data_row *row, j
                             struct ka_str *key, struct ka_str *value) {
   const struct ka_row_source *s = row->source;
   size_t at = 0, header_at = 0;
-  while (header_at <= s->header_len) {
-    KA_TRY(csv_field(ctx, s->header, s->header_len, s->separator, &header_at, key));
+  while (header_at <= s->header.len) {
+    KA_TRY(csv_field(ctx, s->header.data, s->header.len, s->separator, &header_at, key));
     if (at > row->n) return ka_fail(ctx, KA_E_INPUT, "CSV: fewer fields than the header has");
     KA_TRY(csv_field(ctx, row->bytes, row->n, s->separator, &at, value));
     json_t *v = json_stringn(value->data ? value->data : "", value->len);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Rows of data files as byte slices of mapped files, in order, with file and line: lines of JSONL,
- * elements of a JSON array, records of CSV, whole text files. Finding a row's bytes is cheap and
+ * Rows of data files as byte slices, in order, with file and line: lines of JSONL, elements of a
+ * JSON array, records of CSV, rows of Parquet (as JSON; the line is the row's number), whole text
+ * files; .gz and .zst of them. Finding a row's bytes is cheap and
  * sequential; parsing them (ka_data_row_parse) may be done by many threads. */
 #ifndef KAPPA_ENGINE_DATA_ROWS_H
 #define KAPPA_ENGINE_DATA_ROWS_H
@@ -11,7 +12,7 @@
 
 enum ka_data_row_format { KA_ROWS_LINES, KA_ROWS_ARRAY, KA_ROWS_CSV, KA_ROWS_TEXT };
 
-struct ka_row_source; /* a mapped file with its CSV header */
+struct ka_row_source; /* an open file with its CSV header */
 
 struct ka_data_row {
   const struct ka_row_source *source;
@@ -25,7 +26,7 @@ enum { KA_ROWS_BATCH = 128, KA_ROWS_BATCH_BYTES = 16 << 20 };
 struct ka_data_rows {
   struct ka_ctx *ctx;
   const struct ka_data_files *files;
-  const char *ds_type;     /* auto, json, csv, text */
+  const char *ds_type;     /* auto, json, csv, text, parquet */
   int64_t row, first, end; /* rows found so far; those wanted: [first, end) */
   int64_t next_file;
   struct ka_row_source *open[KA_ROWS_BATCH]; /* those of the current batch; the last may go on */
@@ -45,6 +46,8 @@ void ka_data_rows_deinit(struct ka_data_rows *r);
 
 const char *ka_data_row_path(const struct ka_data_row *row);
 bool ka_data_row_is_text(const struct ka_data_row *row);
+/* Columns of its Parquet file that had values which JSON has no word for; "" none. */
+const char *ka_data_row_unread(const struct ka_data_row *row);
 bool ka_data_row_named(const struct ka_data_row *row); /* see struct ka_data_file */
 /* The row as a JSON object (new reference): parsed JSON, or a CSV record's columns as strings. Not
  * for whole texts. Messages name no file. Thread-safe with a ctx per thread. */

@@ -267,7 +267,7 @@ ka_status ka_eval_docs_read(struct ka_ctx *ctx, const struct ka_key_texts *files
   ka_arena_init(&arena, ctx, "data files");
   *out = json_array();
   if (!*out) st = ka_fail(ctx, KA_E_MEMORY, "documents: out of memory");
-  if (ka_ok(st)) st = ka_data_files(&arena, files, NULL, NULL, &found);
+  if (ka_ok(st)) st = ka_data_files(&arena, files, NULL, &found);
   if (ka_ok(st))
     st = ka_data_rows_init(&rows, ctx, &found, csv ? "csv" : "json", "train", "data_files");
   if (ka_ok(st)) st = read_rows(&rows, *out);

@@ -158,7 +158,8 @@ static ka_status score_files(struct ka_eval_text_scorer *s, const struct ka_job_
   struct ka_data_rows rows;
   struct ka_data_row batch[KA_ROWS_BATCH];
   int n = 0;
-  KA_TRY(ka_data_files(arena, &h->path, &h->data_files, &h->exclude_files, &files));
+  const struct ka_data_choice choice = {&h->data_files, &h->exclude_files, NULL, h->split};
+  KA_TRY(ka_data_files(arena, &h->path, &choice, &files));
   KA_TRY(ka_data_rows_init(&rows, ctx, &files, "auto", h->split, "held_out: split"));
   ka_status st = KA_STATUS_OK;
   do {

@@ -42,10 +42,10 @@ static ka_status add_dir(struct ka_arena *a, XXH3_state_t *h, const char *dir) {
 }
 
 static ka_status add_paths(struct ka_arena *a, XXH3_state_t *h, const struct ka_key_texts *paths,
-                           const struct ka_key_texts *only, const struct ka_key_texts *not_these) {
+                           const struct ka_data_choice *choice) {
   struct ka_ctx *ctx = a->ctx;
   struct ka_data_files files;
-  KA_TRY(ka_data_files(a, paths, only, not_these, &files));
+  KA_TRY(ka_data_files(a, paths, choice, &files));
   for (int64_t i = 0; i < files.n; i++) add_file(h, files.items[i].path);
   return KA_STATUS_OK;
 }
@@ -58,11 +58,14 @@ static ka_status add_inputs(struct ka_arena *a, XXH3_state_t *h, const struct ka
   for (int l = 0; l < 2; l++)
     for (int64_t i = 0; i < lists[l]->n; i++) {
       const struct ka_job_dataset *d = &lists[l]->items[i];
-      KA_TRY(add_paths(a, h, &d->path, &d->data_files, &d->exclude_files));
+      const struct ka_data_choice choice = {&d->data_files, &d->exclude_files, d->ds_type,
+                                            d->split};
+      KA_TRY(add_paths(a, h, &d->path, &choice));
     }
   for (int64_t i = 0; i < job->held_out.n; i++) {
     const struct ka_job_held_out *t = &job->held_out.items[i];
-    KA_TRY(add_paths(a, h, &t->path, &t->data_files, &t->exclude_files));
+    const struct ka_data_choice choice = {&t->data_files, &t->exclude_files, NULL, t->split};
+    KA_TRY(add_paths(a, h, &t->path, &choice));
   }
   for (int l = 0; l < 2; l++)
     for (int64_t i = 0; i < tasks[l]->n; i++) add_file(h, tasks[l]->items[i]);
