@@ -26,7 +26,7 @@ pack() {
   strip --strip-debug $pack/kappa $pack/kappa_cuda.so $pack/tests/*
   # the libraries that a plain machine lacks; CUDA's are there
   ldd $pack/kappa $pack/tests/* | awk '/=> \//{print $3}' | sort -u |
-    grep -E 'lib(fyaml|jansson|pcre2|utf8proc|xxhash|cmocka|gomp|zstd)' | xargs -r cp -Lt $pack/lib
+    grep -E 'lib(yaml|jansson|pcre2|utf8proc|xxhash|cmocka|gomp|zstd)' | xargs -r cp -Lt $pack/lib
   if [ -d "$data" ]; then
     for g in llama llama-tied llama-rope3 mistral-window qwen2 qwen3; do
       mkdir -p $pack/data/golden && cp -r "$data/golden/$g" $pack/data/golden/

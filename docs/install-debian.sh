@@ -5,7 +5,7 @@
 # data), zlib1g-dev, libsnappy-dev, liblz4-dev and libbrotli-dev (.gz data, Parquet), libdnnl-dev
 # (oneDNN), libopenblas-dev with liblapacke-dev, libopenmpi-dev with openmpi-bin (ranks).
 set -euo pipefail
-packages=(gcc g++ libc6-dev cmake ninja-build pkg-config libfyaml-dev libjansson-dev libpcre2-dev
+packages=(gcc g++ libc6-dev cmake ninja-build pkg-config libyaml-dev libjansson-dev libpcre2-dev
           libutf8proc-dev libxxhash-dev libzstd-dev zlib1g-dev libsnappy-dev liblz4-dev libbrotli-dev
           libdnnl-dev libopenblas-dev liblapacke-dev libopenmpi-dev openmpi-bin
           libcmocka-dev "$@")

@@ -9,13 +9,13 @@
 #include "linalg/blas.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include <libfyaml.h>
 #include <omp.h>
 #include <pcre2.h>
 #include <stdio.h>
 #include <string.h>
 #include <utf8proc.h>
 #include <xxhash.h>
+#include <yaml.h>
 #ifdef KAPPA_HAVE_ZSTD
 #include <zstd.h>
 #endif
@@ -34,7 +34,7 @@ static ka_status libraries(struct ka_ctx *ctx, json_t *out) {
   char text[128];
   pcre2_config(PCRE2_CONFIG_VERSION, text);
   KA_TRY(set_text(ctx, out, "pcre2", text));
-  KA_TRY(set_text(ctx, out, "libfyaml", fy_library_version()));
+  KA_TRY(set_text(ctx, out, "libyaml", yaml_get_version_string()));
   KA_TRY(set_text(ctx, out, "jansson", jansson_version_str()));
   KA_TRY(set_text(ctx, out, "utf8proc", utf8proc_version()));
   unsigned xx = XXH_versionNumber();

@@ -43,6 +43,20 @@ static void skip_space(struct ka_row_source *s) {
   for (; s->pos < s->map.len && is_space(p[s->pos]); s->pos++) s->line += p[s->pos] == '\n';
 }
 
+/* Moves past lines that are blank; the blanks of others belong to their first field, as pandas has
+ * it. Where tabs separate, a line of tabs has fields. At the end where nothing but blanks follows. */
+static void skip_blank_lines(struct ka_row_source *s) {
+  const char *p = (const char *)s->map.data;
+  for (size_t i = s->pos; i < s->map.len && is_space(p[i]) && p[i] != s->separator; i++) {
+    if (p[i] != '\n') continue;
+    s->pos = i + 1;
+    s->line++;
+  }
+  size_t rest = s->pos;
+  while (rest < s->map.len && is_space(p[rest])) rest++;
+  if (rest == s->map.len) s->pos = rest;
+}
+
 static ka_status broken(struct ka_data_rows *r, const struct ka_row_source *s, const char *what) {
   return ka_fail(r->ctx, KA_E_INPUT, "%s:%lld: %s", s->file->path, (long long)s->line, what);
 }
@@ -151,13 +165,16 @@ static void warn_rows_as_text(struct ka_data_rows *r, const struct ka_row_source
             s->file->path);
 }
 
-static ka_status start_csv(struct ka_data_rows *r, struct ka_row_source *s) {
+static ka_status start_csv(struct ka_data_rows *r, struct ka_row_source *s, size_t start) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_data_row row = {0};
   s->separator = ka_data_is_tsv(s->file->path) ? '\t' : ',';
+  s->pos = start;
+  s->line = 1;
+  skip_blank_lines(s);
   KA_TRY(csv_record(r, s, &row));
   KA_TRY(ka_str_append(ctx, &s->header, row.bytes, row.n));
-  skip_space(s);
+  skip_blank_lines(s);
   s->done = s->pos == s->map.len;
   return KA_STATUS_OK;
 }
@@ -188,7 +205,7 @@ static ka_status open_source(struct ka_data_rows *r, struct ka_row_source **out)
     s->pos++;
     return array_next(r, s, true);
   } else if (s->format == KA_ROWS_CSV && !s->done) {
-    return start_csv(r, s);
+    return start_csv(r, s, start);
   }
   return KA_STATUS_OK;
 }
@@ -209,7 +226,9 @@ static ka_status next_row(struct ka_data_rows *r, struct ka_row_source *s,
     break;
   case KA_ROWS_CSV:
     KA_TRY(csv_record(r, s, row));
-    break;
+    skip_blank_lines(s);
+    s->done = s->pos == s->map.len;
+    return KA_STATUS_OK;
   }
   skip_space(s);
   s->done = s->pos == s->map.len;

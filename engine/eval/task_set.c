@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Names to files to tasks and groups. A name is looked for beside the file that says it, then below
- * the include paths; a directory's files are read when a name is first looked for in it. */
+ * the include paths and in the directories there, the last path first; a directory's files are read
+ * when a name is first looked for in it. */
 #include "engine/eval/task_set.h"
 
 #include <stdlib.h>
@@ -10,13 +11,15 @@ enum { MAX_DEPTH = 16, MAX_TASKS = 1 << 16 };
 
 struct entry { /* a task file of a directory */
   const char *path;
-  const struct ka_yaml *keys;
+  const struct ka_yaml *keys; /* NULL: */
+  const char *problem;        /* it cannot be read */
 };
 
 struct directory {
   const char *path;
-  struct entry *entries;
-  int64_t n;
+  bool recursive;
+  struct entry *entries; /* by path */
+  int64_t n, cap;
 };
 
 struct finder {
@@ -46,43 +49,63 @@ static ka_status at_node(struct finder *f, const struct ka_yaml *v, const char *
 
 /* --- names ------------------------------------------------------------------- */
 
-static ka_status read_directory(struct finder *f, struct directory *d) {
+/* A file that cannot be read may be the one that is asked for: it keeps what is wrong with it. */
+static ka_status add_file(struct finder *f, struct directory *d, const char *path) {
+  struct ka_ctx *ctx = f->ctx;
+  struct entry e = {.path = path};
+  struct ka_yaml *keys = NULL;
+  ka_status st = ka_task_file_read(&f->t->arena, path, &keys);
+  if (st.code == KA_E_INPUT) {
+    st = ka_arena_str(&f->t->arena, &e.problem, ctx->error.message, strlen(ctx->error.message));
+    ka_error_clear(ctx);
+  }
+  KA_TRY(st);
+  e.keys = keys;
+  void *entries = d->entries;
+  KA_TRY(ka_grow(ctx, &entries, &d->cap, d->n + 1, sizeof e, "task files"));
+  d->entries = entries;
+  d->entries[d->n++] = e;
+  return KA_STATUS_OK;
+}
+
+/* Adds the .yaml files of a directory and, where wanted, of those in it. */
+static ka_status read_files(struct finder *f, struct directory *d, const char *dir, int depth) {
   struct ka_ctx *ctx = f->ctx;
   const char **names, *path;
   int64_t n = 0;
-  void *entries;
-  KA_TRY(ka_list_dir(&f->t->arena, *d->path ? d->path : ".", &names, &n));
-  KA_TRY(ka_arena_alloc_n(&f->t->arena, &entries, n, sizeof *d->entries, "task files"));
-  d->entries = entries;
+  KA_TRY(ka_list_dir(&f->t->arena, *dir ? dir : ".", &names, &n));
   for (int64_t i = 0; i < n; i++) {
-    struct ka_yaml *keys;
-    if (!ka_ends_with(names[i], ".yaml") && !ka_ends_with(names[i], ".yml")) continue;
-    KA_TRY(ka_path_join(&f->t->arena, &path, d->path, names[i]));
-    ka_status st = ka_task_file_read(&f->t->arena, path, &keys);
-    if (st.code == KA_E_INPUT) { /* not asked for, so nobody's business */
-      ka_error_clear(ctx);
-      continue;
+    if (*names[i] == '.' || strcmp(names[i], "__pycache__") == 0) continue;
+    KA_TRY(ka_path_join(&f->t->arena, &path, dir, names[i]));
+    if (ka_path_is_dir(path)) {
+      if (d->recursive && depth < MAX_DEPTH) KA_TRY(read_files(f, d, path, depth + 1));
+    } else if (ka_ends_with(path, ".yaml") || ka_ends_with(path, ".yml")) {
+      KA_TRY(add_file(f, d, path));
     }
-    KA_TRY(st);
-    d->entries[d->n++] = (struct entry){path, keys};
   }
   return KA_STATUS_OK;
 }
 
-static ka_status directory_of(struct finder *f, const char *path, struct directory *out) {
+static int by_path(const void *a, const void *b) {
+  return strcmp(((const struct entry *)a)->path, ((const struct entry *)b)->path);
+}
+
+static ka_status directory_of(struct finder *f, const char *path, bool recursive,
+                              struct directory *out) {
   struct ka_ctx *ctx = f->ctx;
   for (int64_t i = 0; i < f->n_dirs; i++)
-    if (strcmp(f->dirs[i].path, path) == 0) {
+    if (strcmp(f->dirs[i].path, path) == 0 && f->dirs[i].recursive == recursive) {
       *out = f->dirs[i];
       return KA_STATUS_OK;
     }
   void *dirs = f->dirs;
   KA_TRY(ka_grow(ctx, &dirs, &f->cap_dirs, f->n_dirs + 1, sizeof *f->dirs, "directories"));
   f->dirs = dirs;
-  *out = (struct directory){.path = path};
-  KA_TRY(read_directory(f, out));
-  f->dirs[f->n_dirs++] = *out;
-  return KA_STATUS_OK;
+  *out = (struct directory){.path = path, .recursive = recursive};
+  ka_status st = read_files(f, out, path, 0);
+  if (out->n > 0) qsort(out->entries, (size_t)out->n, sizeof *out->entries, by_path);
+  f->dirs[f->n_dirs++] = *out; /* what was read of it, too, is freed in the end */
+  return st;
 }
 
 static bool has_tag(const struct ka_yaml *keys, const char *tag) {
@@ -100,36 +123,82 @@ static int by_task(const void *a, const void *b) {
   return strcmp(x ? x : "", y ? y : "");
 }
 
+/* In one directory, as find. */
+static ka_status find_in(struct finder *f, const struct directory *d, const char *name,
+                         struct entry **out, int64_t *n) {
+  struct ka_ctx *ctx = f->ctx;
+  int64_t n_tagged = 0;
+  for (int64_t k = 0; k < d->n; k++) {
+    if (!d->entries[k].keys) continue;
+    const char *group = text_of(d->entries[k].keys, "group");
+    const char *own = group ? group : text_of(d->entries[k].keys, "task");
+    n_tagged += has_tag(d->entries[k].keys, name);
+    if (!own || strcmp(own, name) != 0) continue;
+    *out = &d->entries[k];
+    *n = 1;
+    return KA_STATUS_OK;
+  }
+  if (n_tagged == 0) return KA_STATUS_OK;
+  void *list;
+  KA_TRY(ka_arena_alloc_n(&f->t->arena, &list, n_tagged, sizeof **out, "tag"));
+  *out = list;
+  for (int64_t k = 0; k < d->n; k++)
+    if (d->entries[k].keys && has_tag(d->entries[k].keys, name)) (*out)[(*n)++] = d->entries[k];
+  qsort(*out, (size_t)*n, sizeof **out, by_task);
+  return KA_STATUS_OK;
+}
+
 /* The file of a task or group of this name, or all files of a tag, sorted; *n 0: there is none.
- * beside: a directory; NULL: only the include paths. */
+ * beside: a directory; NULL: only the include paths, of which the last that has the name wins, as
+ * in the harness. */
 static ka_status find(struct finder *f, const char *name, const char *beside, struct entry **out,
                       int64_t *n) {
   struct ka_ctx *ctx = f->ctx;
   const struct ka_tasks_options *o = &f->t->options;
   struct directory d;
   *n = 0;
-  for (int64_t i = beside ? -1 : 0; i < o->n_include_paths; i++) {
-    KA_TRY(directory_of(f, i < 0 ? beside : o->include_paths[i], &d));
-    int64_t n_tagged = 0;
-    for (int64_t k = 0; k < d.n; k++) {
-      const char *group = text_of(d.entries[k].keys, "group");
-      const char *own = group ? group : text_of(d.entries[k].keys, "task");
-      n_tagged += has_tag(d.entries[k].keys, name);
-      if (!own || strcmp(own, name) != 0) continue;
-      *out = &d.entries[k];
-      *n = 1;
-      return KA_STATUS_OK;
-    }
-    if (n_tagged == 0) continue;
-    void *list;
-    KA_TRY(ka_arena_alloc_n(&f->t->arena, &list, n_tagged, sizeof **out, "tag"));
-    *out = list;
-    for (int64_t k = 0; k < d.n; k++)
-      if (has_tag(d.entries[k].keys, name)) (*out)[(*n)++] = d.entries[k];
-    qsort(*out, (size_t)*n, sizeof **out, by_task);
-    return KA_STATUS_OK;
+  if (beside) {
+    KA_TRY(directory_of(f, beside, false, &d));
+    KA_TRY(find_in(f, &d, name, out, n));
+  }
+  for (int64_t i = o->n_include_paths - 1; i >= 0 && *n == 0; i--) {
+    KA_TRY(directory_of(f, o->include_paths[i], true, &d));
+    KA_TRY(find_in(f, &d, name, out, n));
   }
   return KA_STATUS_OK;
+}
+
+/* Is `name` what the file is called, or what a line of it that starts with task: or group: says? */
+static bool may_be(struct ka_ctx *ctx, const char *path, const char *name) {
+  struct ka_str text = {0};
+  const char *file = strrchr(path, '/');
+  size_t n = strlen(name);
+  file = file ? file + 1 : path;
+  bool found = strncmp(file, name, n) == 0 && file[n] == '.';
+  if (!ka_ok(ka_read_file(ctx, path, KA_YAML_MAX_BYTES, &text))) ka_error_clear(ctx);
+  for (const char *p = text.data; p && !found; p = strchr(p, '\n')) {
+    p += *p == '\n';
+    size_t key = ka_starts_with(p, "task:") ? 5 : ka_starts_with(p, "group:") ? 6 : 0;
+    if (key == 0) continue;
+    p += key + strspn(p + key, " \"'");
+    found = strncmp(p, name, n) == 0 && strchr(" \"'\r\n#", p[n]);
+  }
+  ka_str_deinit(&text);
+  return found;
+}
+
+/* Nothing has the name: with the problem of a file that seems to be meant, or else `fallback`. */
+static ka_status no_such_task(struct finder *f, const char *name,
+                              ka_status (*fallback)(struct finder *f, const char *name,
+                                                    const void *at),
+                              const void *at) {
+  for (int64_t i = 0; i < f->n_dirs; i++)
+    for (int64_t k = 0; k < f->dirs[i].n; k++) {
+      const struct entry *e = &f->dirs[i].entries[k];
+      if (e->problem && may_be(f->ctx, e->path, name))
+        return ka_fail(f->ctx, KA_E_INPUT, "%s: the file cannot be read: %s", name, e->problem);
+    }
+  return fallback(f, name, at);
 }
 
 /* --- tasks ------------------------------------------------------------------- */
@@ -217,6 +286,14 @@ static ka_status merge_changes(struct finder *f, const struct ka_yaml *changes,
   return KA_STATUS_OK;
 }
 
+static ka_status no_member(struct finder *f, const char *name, const void *node) {
+  const struct ka_yaml *at = node;
+  return ka_fail(f->ctx, KA_E_INPUT,
+                 "%s:%d:%d: task: no task, group or tag of the name %.80s beside this file or "
+                 "below --include-path",
+                 at->file, at->line, at->column, name);
+}
+
 /* A file beside the group's, or a name; with `inline_source` an unknown name makes a task or group
  * of its own. */
 static ka_status add_named(struct finder *f, struct ka_eval_group *g, const struct ka_yaml *at,
@@ -244,11 +321,7 @@ static ka_status add_named(struct finder *f, struct ka_eval_group *g, const stru
     KA_TRY(add_member(f, g, &s));
   }
   if (n > 0) return KA_STATUS_OK;
-  if (!inline_source)
-    return ka_fail(ctx, KA_E_INPUT,
-                   "%s:%d:%d: task: no task, group or tag of the name %.80s beside this file or "
-                   "below --include-path",
-                   at->file, at->line, at->column, name);
+  if (!inline_source) return no_such_task(f, name, no_member, at);
   s = *inline_source;
   KA_TRY(ka_arena_printf(&f->t->arena, &s.name, "%s::%s", g->name, name));
   return add_member(f, g, &s);
@@ -326,6 +399,14 @@ static ka_status add(struct finder *f, const struct source *s, struct ka_eval_me
 
 /* --- what the caller names --------------------------------------------------- */
 
+static ka_status no_file(struct finder *f, const char *name, const void *at) {
+  (void)at;
+  return ka_fail(f->ctx, KA_E_INPUT, "%s: no such file%s", name,
+                 f->t->options.n_include_paths > 0
+                     ? ", and no task, group or tag of this name below --include-path"
+                     : "; tasks are named by their YAML files, or by name with --include-path");
+}
+
 static ka_status add_top(struct finder *f, const char *name) {
   struct ka_ctx *ctx = f->ctx;
   struct ka_eval_member m;
@@ -341,17 +422,14 @@ static ka_status add_top(struct finder *f, const char *name) {
   KA_TRY(find(f, name, NULL, &found, &n));
   for (int64_t i = 0; i < n; i++)
     KA_TRY(add(f, &(struct source){.keys = found[i].keys, .path = found[i].path}, &m));
-  if (n > 0) return KA_STATUS_OK;
-  return ka_fail(ctx, KA_E_INPUT, "%s: no such file%s", name,
-                 f->t->options.n_include_paths > 0
-                     ? ", and no task, group or tag of this name below --include-path"
-                     : "; tasks are named by their YAML files, or by name with --include-path");
+  return n > 0 ? KA_STATUS_OK : no_such_task(f, name, no_file, NULL);
 }
 
 ka_status ka_task_set_fill(struct ka_tasks *t, const char *const *names, int64_t n) {
   struct finder f = {.ctx = t->ctx, .t = t};
   ka_status st = KA_STATUS_OK;
   for (int64_t i = 0; i < n && ka_ok(st); i++) st = add_top(&f, names[i]);
+  for (int64_t i = 0; i < f.n_dirs; i++) ka_free(f.dirs[i].entries);
   ka_free(f.dirs);
   return st;
 }

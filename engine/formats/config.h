@@ -37,7 +37,7 @@ struct ka_hf_rope_params {
   double partial_rotary_factor; /* share of head_dim that is rotated; default 1 */
 };
 
-enum { KA_MAX_EOS = 16 };
+enum { KA_MAX_EOS = 64 };
 
 struct ka_hf_config {
   const char *path; /* for messages */

@@ -84,7 +84,8 @@ static ka_status read_override(struct ka_key_reader *r, struct ka_job *job, cons
   if (!key) return KA_STATUS_OK;
   KA_TRY(ka_arena_str(&r->file->arena, &prefix, path, prefix_len));
   struct ka_yaml *v = NULL;
-  ka_status st = ka_yaml_parse(ctx, &r->file->arena, equals + 1, strlen(equals + 1), path, &v);
+  ka_status st =
+      ka_yaml_parse(ctx, &r->file->arena, equals + 1, strlen(equals + 1), path, false, &v);
   if (st.code == KA_E_INPUT) {
     st = ka_key_problem(r, NULL, "%s", ctx->error.message);
     if (ka_ok(st)) ka_error_clear(ctx);
@@ -177,7 +178,7 @@ static ka_status read_job(struct ka_ctx *ctx, struct ka_job *job, const char *te
                             .n_overrides = n};
   struct ka_yaml *root;
   KA_TRY(ka_key_set_defaults(&r, KA_SCOPE_JOB, job));
-  KA_TRY(ka_yaml_parse(ctx, &job->file.arena, text, len, job->file.path, &root));
+  KA_TRY(ka_yaml_parse(ctx, &job->file.arena, text, len, job->file.path, false, &root));
   if (root->kind == KA_YAML_MAP)
     KA_TRY(ka_key_read_scope(&r, KA_SCOPE_JOB, root, job, ""));
   else

@@ -5,6 +5,7 @@
 #include "engine/job/key_read.h"
 
 #include "engine/formats/hub.h"
+#include "engine/job/yaml_json.h"
 
 #include <fnmatch.h>
 #include <glob.h>
@@ -54,19 +55,10 @@ ka_status ka_key_problem_at(struct ka_key_reader *r, const char *key, const char
 
 static ka_status remember(struct ka_key_reader *r, const char *path, const struct ka_yaml *node) {
   struct ka_ctx *ctx = r->ctx;
-  struct ka_key_file *f = r->file;
-  struct ka_key_place *p = NULL;
-  for (int64_t i = 0; i < f->n_places; i++)
-    if (strcmp(f->places[i].key, path) == 0) p = &f->places[i];
-  if (!p) {
-    void *grown = f->places;
-    KA_TRY(ka_grow(ctx, &grown, &f->cap_places, f->n_places + 1, sizeof *p, "places of keys"));
-    f->places = grown;
-    p = &f->places[f->n_places++];
-    KA_TRY(ka_arena_str(&f->arena, &p->key, path, strlen(path)));
-  }
-  p->place = "command line";
-  return r->words ? KA_STATUS_OK : place_of(r, node, &p->place);
+  const char *key, *place = "command line";
+  KA_TRY(ka_arena_str(&r->file->arena, &key, path, strlen(path)));
+  if (!r->words) KA_TRY(place_of(r, node, &place));
+  return ka_key_place_set(ctx, r->file, key, place);
 }
 
 static const char *what_is(const struct ka_yaml *v) {
@@ -117,30 +109,27 @@ static ka_status read_number(struct ka_key_reader *r, const struct ka_key *key,
   bool whole = key->kind == KA_KEY_INT, count = key->kind == KA_KEY_COUNT;
   const char *noun = whole ? "an integer" : count ? "a count like 500000 or 50M" : "a number";
   bool good = v->kind == KA_YAML_SCALAR && v->plain;
-  good = good && (whole   ? ka_parse_i64(v->text, &i)
-                  : count ? parse_count(v->text, &d)
-                          : ka_parse_f64(v->text, &d));
-  if (whole) d = (double)i;
+  bool is_int = good && ka_yaml_int(v, &i);
+  if (is_int)
+    d = (double)i;
+  else if (whole)
+    good = false;
+  else if (good && !ka_yaml_real(v, &d)) /* 1e-5 and 50M are texts to PyYAML, numbers to readers */
+    good = count ? parse_count(v->text, &d) : ka_parse_f64(v->text, &d);
+  if (count && d != floor(d)) good = false;
   good = good && d >= key->least && d <= key->most;
   if (good && key->dflt && !*key->dflt && d <= 0) good = false;
   if (!good) return wrong(r, v, path, range_text(key, noun, buf));
   if (key->kind == KA_KEY_NUM)
     *(double *)field = d;
   else
-    *(int64_t *)field = whole ? i : (int64_t)d;
+    *(int64_t *)field = is_int ? i : (int64_t)d;
   return KA_STATUS_OK;
 }
 
 static ka_status read_bool(struct ka_key_reader *r, const struct ka_yaml *v, bool *field,
                            const char *path) {
-  static const char *const words[2][3] = {{"false", "False", "FALSE"}, {"true", "True", "TRUE"}};
-  for (int value = 0; value < 2; value++)
-    for (int i = 0; i < 3; i++)
-      if (v->kind == KA_YAML_SCALAR && v->plain && strcmp(v->text, words[value][i]) == 0) {
-        *field = value;
-        return KA_STATUS_OK;
-      }
-  return wrong(r, v, path, "true or false");
+  return ka_yaml_bool(v, field) ? KA_STATUS_OK : wrong(r, v, path, "true or false");
 }
 
 /* "a|b|c=a" in words: "a, b". */
@@ -156,25 +145,35 @@ static const char *choices_text(const char *choices, char buf[512]) {
   return buf;
 }
 
-static ka_status read_choice(struct ka_key_reader *r, const struct ka_key *key,
-                             const struct ka_yaml *v, const char **field, const char *path) {
-  struct ka_ctx *ctx = r->ctx;
-  char buf[512], expected[560];
-  snprintf(expected, sizeof expected, "one of %s", choices_text(key->choices, buf));
-  if (v->kind != KA_YAML_SCALAR) return wrong(r, v, path, expected);
-  size_t n = strlen(v->text);
-  for (const char *p = key->choices; *p;) {
+/* What the word means, as it stands in the row: of "a|b|c=a" for c it is a. */
+static bool find_choice(const char *choices, const char *word, const char **out, size_t *n_out) {
+  size_t n = strlen(word);
+  for (const char *p = choices; *p;) {
     size_t len = strcspn(p, "|");
     const char *equals = memchr(p, '=', len);
     size_t word_len = equals ? (size_t)(equals - p) : len;
-    if (word_len == n && memcmp(p, v->text, n) == 0) {
-      const char *start = equals ? equals + 1 : p;
-      KA_TRY(ka_arena_str(&r->file->arena, field, start, (size_t)(p + len - start)));
-      return KA_STATUS_OK;
+    if (word_len == n && memcmp(p, word, n) == 0) {
+      *out = equals ? equals + 1 : p;
+      *n_out = (size_t)(p + len - *out);
+      return true;
     }
     p += len + (p[len] == '|');
   }
-  return wrong(r, v, path, expected);
+  return false;
+}
+
+static ka_status read_choice(struct ka_key_reader *r, const struct ka_key *key,
+                             const struct ka_yaml *v, const char **field, const char *path) {
+  char buf[512], expected[560];
+  const char *start = NULL;
+  size_t n = 0;
+  bool truth = false;
+  snprintf(expected, sizeof expected, "one of %s", choices_text(key->choices, buf));
+  if (v->kind != KA_YAML_SCALAR) return wrong(r, v, path, expected);
+  if (!find_choice(key->choices, v->text, &start, &n) &&
+      !(ka_yaml_bool(v, &truth) && find_choice(key->choices, truth ? "true" : "false", &start, &n)))
+    return wrong(r, v, path, expected);
+  return ka_arena_str(&r->file->arena, field, start, n);
 }
 
 static ka_status check_regex(struct ka_key_reader *r, const struct ka_yaml *v, const char *path) {
@@ -378,11 +377,6 @@ ka_status ka_key_unknown(struct ka_key_reader *r, int scope, const char *name,
   const char *near = ka_nearest(word, names);
   return ka_key_problem(r, node, "unknown key %s%.80s%s%s%s", prefix, name,
                         near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
-}
-
-void ka_key_forget(struct ka_key_file *f, const char *path) {
-  for (int64_t i = 0; i < f->n_places; i++)
-    if (strcmp(f->places[i].key, path) == 0) f->places[i] = f->places[--f->n_places];
 }
 
 ka_status ka_key_read(struct ka_key_reader *r, const struct ka_key *k, const struct ka_yaml *at,

@@ -44,6 +44,5 @@ ka_status ka_key_check_required(struct ka_key_reader *r, int scope, const struct
                                 const char *prefix);
 ka_status ka_key_unknown(struct ka_key_reader *r, int scope, const char *name,
                          const struct ka_yaml *node, const char *prefix);
-void ka_key_forget(struct ka_key_file *f, const char *path); /* as if it was not given */
 
 #endif

@@ -117,6 +117,7 @@ ka_status ka_key_file_open(struct ka_ctx *ctx, struct ka_key_file *f, const char
 void ka_key_file_close(struct ka_key_file *f) {
   ka_free(f->problems.items);
   ka_free(f->places);
+  ka_index_deinit(&f->place_index);
   ka_arena_deinit(&f->arena);
   *f = (struct ka_key_file){0};
 }
@@ -138,14 +139,41 @@ ka_status ka_key_report(struct ka_ctx *ctx, const struct ka_key_file *f, const c
   return ka_fail(ctx, KA_E_INPUT, "%s", text);
 }
 
+static const char *place_key(const void *places, int64_t i) {
+  return ((const struct ka_key_place *)places)[i].key;
+}
+
+/* NULL: the key was not given. */
+static struct ka_key_place *find_place(const struct ka_key_file *f, const char *key) {
+  int64_t at = ka_index_find(&f->place_index, key, place_key, f->places);
+  return at >= 0 && f->places[at].place ? &f->places[at] : NULL;
+}
+
+ka_status ka_key_place_set(struct ka_ctx *ctx, struct ka_key_file *f, const char *key,
+                           const char *place) {
+  void *grown = f->places;
+  int64_t at = ka_index_find(&f->place_index, key, place_key, f->places);
+  if (at >= 0) {
+    f->places[at].place = place;
+    return KA_STATUS_OK;
+  }
+  KA_TRY(
+      ka_grow(ctx, &grown, &f->cap_places, f->n_places + 1, sizeof *f->places, "places of keys"));
+  f->places = grown;
+  f->places[f->n_places] = (struct ka_key_place){key, place};
+  return ka_index_add(ctx, &f->place_index, f->n_places++, place_key, f->places);
+}
+
+void ka_key_forget(struct ka_key_file *f, const char *path) {
+  struct ka_key_place *p = find_place(f, path);
+  if (p) p->place = NULL;
+}
+
 const char *ka_key_place(const struct ka_key_file *f, const char *key) {
-  for (int64_t i = 0; i < f->n_places; i++)
-    if (strcmp(f->places[i].key, key) == 0) return f->places[i].place;
-  return f->path;
+  const struct ka_key_place *p = find_place(f, key);
+  return p ? p->place : f->path;
 }
 
 bool ka_key_given(const struct ka_key_file *f, const char *key) {
-  for (int64_t i = 0; i < f->n_places; i++)
-    if (strcmp(f->places[i].key, key) == 0) return true;
-  return false;
+  return find_place(f, key) != NULL;
 }

@@ -8,6 +8,7 @@
 #define KAPPA_ENGINE_JOB_KEYS_H
 
 #include "base/file.h"
+#include "base/index.h"
 #include "base/json.h"
 
 struct ka_key_texts {
@@ -110,9 +111,10 @@ struct ka_key_file {
   int64_t cap_problems;
   struct ka_key_place {
     const char *key;   /* "selection.count", "datasets.0.path" */
-    const char *place; /* "job.yaml:3:5", "command line" */
+    const char *place; /* "job.yaml:3:5", "command line"; NULL: forgotten again */
   } * places;          /* of the keys that were given */
   int64_t n_places, cap_places;
+  struct ka_index place_index; /* of their keys */
 };
 
 ka_status ka_key_file_open(struct ka_ctx *ctx, struct ka_key_file *f, const char *path);
@@ -121,6 +123,11 @@ void ka_key_file_close(struct ka_key_file *f);
 ka_status ka_key_report(struct ka_ctx *ctx, const struct ka_key_file *f, const char *what);
 /* Where a key was given: "job.yaml:3:5", "command line"; the file's path for one that was not. */
 const char *ka_key_place(const struct ka_key_file *f, const char *key);
+/* Notes that a key was given there; both texts must outlive the file. */
+ka_status ka_key_place_set(struct ka_ctx *ctx, struct ka_key_file *f, const char *key,
+                           const char *place);
+/* As if the key had not been given. */
+void ka_key_forget(struct ka_key_file *f, const char *path);
 bool ka_key_given(const struct ka_key_file *f, const char *key);
 
 #endif

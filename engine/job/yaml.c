@@ -3,15 +3,19 @@
  * on top. Does not interpret scalars. */
 #include "engine/job/yaml.h"
 
+#include "base/index.h"
 #include "base/str.h"
 
-#include <libfyaml.h>
 #include <string.h>
+#include <yaml.h>
+
+enum { MANY_KEYS = 16 };
 
 struct open_node {
   struct ka_yaml *node;
-  int64_t cap;         /* of the node's arrays */
-  struct ka_yaml *key; /* map: read, its value is still to come */
+  int64_t cap;           /* of the node's arrays */
+  struct ka_yaml *key;   /* map: read, its value is still to come */
+  struct ka_index index; /* of a map that has many keys */
 };
 
 struct anchor {
@@ -23,15 +27,15 @@ struct builder {
   struct ka_ctx *ctx;
   struct ka_arena *arena;
   const char *what;
-  struct fy_diag *diag;
-  struct fy_parser *fyp;
+  yaml_parser_t parser;
   struct open_node stack[KA_YAML_MAX_DEPTH];
   int depth;
   struct anchor *anchors;
   int64_t n_anchors, cap_anchors;
   int64_t n_nodes, n_merged;
   struct ka_yaml *root;
-  bool finished; /* the document ended */
+  bool finished;  /* the document ended */
+  bool last_wins; /* of a key that is given twice */
 };
 
 static ka_status bad(struct builder *b, int line, int column, const char *text) {
@@ -50,6 +54,18 @@ struct ka_yaml *ka_yaml_get(const struct ka_yaml *map, const char *key) {
   for (int64_t i = 0; i < map->n && map->kind == KA_YAML_MAP; i++)
     if (strcmp(map->keys[i]->text, key) == 0) return map->values[i];
   return NULL;
+}
+
+static const char *key_text(const void *map, int64_t i) {
+  return ((const struct ka_yaml *)map)->keys[i]->text;
+}
+
+/* The place of the key in an open map, or -1. */
+static int64_t find_key(const struct open_node *o, const char *key) {
+  if (o->node->n >= MANY_KEYS) return ka_index_find(&o->index, key, key_text, o->node);
+  for (int64_t i = 0; i < o->node->n; i++)
+    if (strcmp(o->node->keys[i]->text, key) == 0) return i;
+  return -1;
 }
 
 /* Doubles an array that lives in the arena. */
@@ -73,6 +89,8 @@ static ka_status add_pair(struct builder *b, struct open_node *o, struct ka_yaml
   }
   m->keys[m->n] = key;
   m->values[m->n++] = value;
+  if (m->n < MANY_KEYS) return KA_STATUS_OK;
+  for (int64_t i = o->index.n; i < m->n; i++) KA_TRY(ka_index_add(ctx, &o->index, i, key_text, m));
   return KA_STATUS_OK;
 }
 
@@ -85,7 +103,7 @@ static ka_status merge_map(struct builder *b, struct open_node *o, const struct 
   for (int64_t i = 0; i < from->n; i++) {
     if (++b->n_merged > KA_YAML_MAX_NODES / 10)
       return bad(b, at->line, at->column, "merge keys add too many entries");
-    if (!ka_yaml_get(o->node, from->keys[i]->text))
+    if (find_key(o, from->keys[i]->text) < 0)
       KA_TRY(add_pair(b, o, from->keys[i], from->values[i]));
   }
   return KA_STATUS_OK;
@@ -104,6 +122,9 @@ static ka_status apply_merge(struct builder *b, struct open_node *o) {
       memmove(m->values + i, m->values + i + 1, (size_t)(m->n - i) * sizeof *m->values);
     }
   if (!key) return KA_STATUS_OK;
+  ka_index_deinit(&o->index); /* places have moved */
+  for (int64_t i = 0; i < m->n && m->n >= MANY_KEYS; i++)
+    KA_TRY(ka_index_add(ctx, &o->index, i, key_text, m));
   if (value->kind != KA_YAML_LIST) return merge_map(b, o, value, key);
   for (int64_t i = 0; i < value->n; i++) KA_TRY(merge_map(b, o, value->items[i], key));
   return KA_STATUS_OK;
@@ -129,56 +150,58 @@ static ka_status attach(struct builder *b, struct ka_yaml *node) {
   if (o->key) {
     struct ka_yaml *key = o->key;
     o->key = NULL;
-    return add_pair(b, o, key, node);
+    int64_t at = b->last_wins ? find_key(o, key->text) : -1;
+    if (at < 0) return add_pair(b, o, key, node);
+    parent->keys[at] = key;
+    parent->values[at] = node;
+    return KA_STATUS_OK;
   }
   if (node->kind != KA_YAML_SCALAR)
     return bad(b, node->line, node->column, "expected a word as the key of a mapping");
-  if (ka_yaml_get(parent, node->text))
+  if (!b->last_wins && find_key(o, node->text) >= 0)
     return ka_fail(ctx, KA_E_INPUT, "%s:%d:%d: key \"%s\" is given twice", b->what, node->line,
                    node->column, node->text);
   o->key = node;
   return KA_STATUS_OK;
 }
 
-static ka_status copy_token(struct builder *b, struct fy_token *token, const char **out) {
-  size_t n = 0;
-  const char *text = token ? fy_token_get_text(token, &n) : "";
-  if (!text) return ka_fail(b->ctx, KA_E_MEMORY, "%s: YAML text: out of memory", b->what);
-  return ka_arena_str(b->arena, out, text, n);
+static ka_status copy_text(struct builder *b, const yaml_char_t *text, const char **out) {
+  return ka_arena_str(b->arena, out, (const char *)text, strlen((const char *)text));
 }
 
-static ka_status new_node(struct builder *b, struct fy_event *e, enum ka_yaml_kind kind,
+static ka_status new_node(struct builder *b, const yaml_event_t *e, enum ka_yaml_kind kind,
                           struct ka_yaml **out) {
   struct ka_ctx *ctx = b->ctx;
-  const struct fy_mark *mark = fy_event_start_mark(e);
   void *p;
   *out = NULL;
-  int line = mark ? mark->line + 1 : 1, column = mark ? mark->column + 1 : 1;
-  if (e->type == FYET_SCALAR && e->scalar.value) { /* the mark of a quoted text is inside it */
-    enum fy_scalar_style style = fy_token_scalar_style(e->scalar.value);
-    column -= (style == FYSS_SINGLE_QUOTED || style == FYSS_DOUBLE_QUOTED) && column > 1;
-  }
+  int line = (int)e->start_mark.line + 1, column = (int)e->start_mark.column + 1;
   if (++b->n_nodes > KA_YAML_MAX_NODES) return bad(b, line, column, "more than 100000 values");
   KA_TRY(ka_arena_alloc(b->arena, &p, sizeof **out, "yaml"));
-  struct ka_yaml *node = *out = p;
-  *node = (struct ka_yaml){.kind = kind, .file = b->what, .line = line, .column = column};
-  struct fy_token *tag = fy_event_get_tag_token(e), *anchor = fy_event_get_anchor_token(e);
-  if (tag) KA_TRY(copy_token(b, tag, &node->tag));
-  if (!anchor || e->type == FYET_ALIAS) return KA_STATUS_OK;
-  p = b->anchors;
+  *out = p;
+  **out = (struct ka_yaml){.kind = kind, .file = b->what, .line = line, .column = column};
+  return KA_STATUS_OK;
+}
+
+/* The tag and the name of a node; either may be NULL. */
+static ka_status mark_node(struct builder *b, struct ka_yaml *node, const yaml_char_t *tag,
+                           const yaml_char_t *anchor) {
+  struct ka_ctx *ctx = b->ctx;
+  void *p = b->anchors;
+  if (tag) KA_TRY(copy_text(b, tag, &node->tag));
+  if (!anchor) return KA_STATUS_OK;
   KA_TRY(ka_grow(ctx, &p, &b->cap_anchors, b->n_anchors + 1, sizeof *b->anchors, "yaml anchors"));
   b->anchors = p;
   struct anchor *a = &b->anchors[b->n_anchors++];
   a->node = node;
-  return copy_token(b, anchor, &a->name);
+  return copy_text(b, anchor, &a->name);
 }
 
-static ka_status on_alias(struct builder *b, struct fy_event *e) {
+static ka_status on_alias(struct builder *b, const yaml_event_t *e) {
   struct ka_ctx *ctx = b->ctx;
   struct ka_yaml *at = NULL;
   const char *name;
   KA_TRY(new_node(b, e, KA_YAML_SCALAR, &at));
-  KA_TRY(copy_token(b, e->alias.anchor, &name));
+  KA_TRY(copy_text(b, e->data.alias.anchor, &name));
   for (int64_t i = b->n_anchors - 1; i >= 0; i--) {
     if (strcmp(b->anchors[i].name, name) != 0) continue;
     struct ka_yaml *node = b->anchors[i].node;
@@ -191,76 +214,110 @@ static ka_status on_alias(struct builder *b, struct fy_event *e) {
                  at->column, name);
 }
 
-static ka_status on_start(struct builder *b, struct fy_event *e, enum ka_yaml_kind kind) {
+static ka_status on_start(struct builder *b, const yaml_event_t *e) {
   struct ka_ctx *ctx = b->ctx;
   struct ka_yaml *node = NULL;
-  KA_TRY(new_node(b, e, kind, &node));
+  if (e->type == YAML_MAPPING_START_EVENT) {
+    KA_TRY(new_node(b, e, KA_YAML_MAP, &node));
+    KA_TRY(mark_node(b, node, e->data.mapping_start.tag, e->data.mapping_start.anchor));
+  } else {
+    KA_TRY(new_node(b, e, KA_YAML_LIST, &node));
+    KA_TRY(mark_node(b, node, e->data.sequence_start.tag, e->data.sequence_start.anchor));
+  }
   KA_TRY(attach(b, node));
   if (b->depth == KA_YAML_MAX_DEPTH) return bad(b, node->line, node->column, "nested too deeply");
   b->stack[b->depth++] = (struct open_node){.node = node};
   return KA_STATUS_OK;
 }
 
-static ka_status on_event(struct builder *b, struct fy_event *e) {
+/* A tag of YAML's own says how a scalar is read; what is left is plain or not. */
+static void apply_tag(struct ka_yaml *v) {
+  static const char core[] = "tag:yaml.org,2002:";
+  if (!v->tag) return;
+  const char *type = ka_starts_with(v->tag, core) ? v->tag + sizeof core - 1 : "";
+  if (strcmp(v->tag, "!") == 0)
+    ; /* says nothing */
+  else if (strcmp(type, "str") == 0)
+    v->plain = false;
+  else if (strcmp(type, "int") == 0 || strcmp(type, "float") == 0 || strcmp(type, "bool") == 0)
+    v->plain = true;
+  else if (strcmp(type, "null") == 0)
+    v->plain = true, v->text = "";
+  else
+    return;
+  v->tag = NULL;
+}
+
+static ka_status on_scalar(struct builder *b, const yaml_event_t *e) {
   struct ka_ctx *ctx = b->ctx;
   struct ka_yaml *node = NULL;
+  KA_TRY(new_node(b, e, KA_YAML_SCALAR, &node));
+  KA_TRY(mark_node(b, node, e->data.scalar.tag, e->data.scalar.anchor));
+  KA_TRY(copy_text(b, e->data.scalar.value, &node->text));
+  node->plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+  if (strlen(node->text) != e->data.scalar.length)
+    return bad(b, node->line, node->column, "the text holds a NUL character");
+  apply_tag(node);
+  return attach(b, node);
+}
+
+static ka_status on_event(struct builder *b, const yaml_event_t *e) {
+  struct ka_ctx *ctx = b->ctx;
   switch (e->type) {
-  case FYET_DOCUMENT_START:
+  case YAML_DOCUMENT_START_EVENT:
     if (!b->finished) return KA_STATUS_OK;
-    KA_TRY(new_node(b, e, KA_YAML_SCALAR, &node));
-    return bad(b, node->line, node->column, "a second YAML document; expected one");
-  case FYET_DOCUMENT_END:
+    return bad(b, (int)e->start_mark.line + 1, (int)e->start_mark.column + 1,
+               "a second YAML document; expected one");
+  case YAML_DOCUMENT_END_EVENT:
     b->finished = true;
     return KA_STATUS_OK;
-  case FYET_MAPPING_START:
-    return on_start(b, e, KA_YAML_MAP);
-  case FYET_SEQUENCE_START:
-    return on_start(b, e, KA_YAML_LIST);
-  case FYET_MAPPING_END:
+  case YAML_MAPPING_START_EVENT:
+  case YAML_SEQUENCE_START_EVENT:
+    return on_start(b, e);
+  case YAML_MAPPING_END_EVENT:
     KA_TRY(apply_merge(b, &b->stack[b->depth - 1]));
+    ka_index_deinit(&b->stack[--b->depth].index);
+    return KA_STATUS_OK;
+  case YAML_SEQUENCE_END_EVENT:
     b->depth--;
     return KA_STATUS_OK;
-  case FYET_SEQUENCE_END:
-    b->depth--;
-    return KA_STATUS_OK;
-  case FYET_SCALAR:
-    KA_TRY(new_node(b, e, KA_YAML_SCALAR, &node));
-    KA_TRY(copy_token(b, e->scalar.value, &node->text));
-    node->plain = !e->scalar.value || fy_token_scalar_style(e->scalar.value) == FYSS_PLAIN;
-    if (e->scalar.value && strlen(node->text) != fy_token_get_text_length(e->scalar.value))
-      return bad(b, node->line, node->column, "the text holds a NUL character");
-    return attach(b, node);
-  case FYET_ALIAS:
+  case YAML_SCALAR_EVENT:
+    return on_scalar(b, e);
+  case YAML_ALIAS_EVENT:
     return on_alias(b, e);
   default:
     return KA_STATUS_OK;
   }
 }
 
-/* The first error that libfyaml collected. */
 static ka_status syntax_error(struct builder *b) {
-  void *iterator = NULL;
-  struct fy_diag_error *e = fy_diag_errors_iterate(b->diag, &iterator);
-  return e ? bad(b, e->line, e->column, e->msg) : bad(b, 1, 1, "not valid YAML");
+  const yaml_parser_t *p = &b->parser;
+  if (p->error == YAML_MEMORY_ERROR)
+    return ka_fail(b->ctx, KA_E_MEMORY, "%s: YAML parser: out of memory", b->what);
+  /* where a quote without an end begins says more than where the file ends */
+  bool open_quote = p->context && strstr(p->context, "quoted scalar") && p->problem &&
+                    strstr(p->problem, "end of stream");
+  const yaml_mark_t *at = open_quote ? &p->context_mark : &p->problem_mark;
+  return ka_fail(b->ctx, KA_E_INPUT, "%s:%d:%d: %s%s%s", b->what, (int)at->line + 1,
+                 (int)at->column + 1, p->problem ? p->problem : "not valid YAML",
+                 p->context ? ", " : "", p->context ? p->context : "");
 }
 
-static ka_status read_events(struct builder *b, const char *text, size_t n) {
+static ka_status read_events(struct builder *b) {
   struct ka_ctx *ctx = b->ctx;
-  if (fy_parser_set_string(b->fyp, text, n) != 0)
-    return ka_fail(ctx, KA_E_MEMORY, "%s: YAML parser: out of memory", b->what);
-  for (;;) {
-    struct fy_event *e = fy_parser_parse(b->fyp);
-    if (!e) break;
-    bool end = e->type == FYET_STREAM_END;
-    ka_status st = on_event(b, e);
-    fy_parser_event_free(b->fyp, e);
+  for (bool end = false; !end;) {
+    yaml_event_t e;
+    if (ctx->interrupted && *ctx->interrupted) return ka_fail(ctx, KA_E_INTERRUPTED, "interrupted");
+    if (!yaml_parser_parse(&b->parser, &e)) return syntax_error(b);
+    end = e.type == YAML_STREAM_END_EVENT;
+    ka_status st = on_event(b, &e);
+    yaml_event_delete(&e);
     KA_TRY(st);
-    if (end) break;
   }
-  return fy_parser_get_stream_error(b->fyp) ? syntax_error(b) : KA_STATUS_OK;
+  return KA_STATUS_OK;
 }
 
-/* YAML is UTF-8 here, and printable: libfyaml need not see anything else. */
+/* YAML is UTF-8 here, and printable: libyaml need not see anything else. */
 static ka_status check_bytes(struct builder *b, const char *text, size_t n) {
   int line = 1, column = 1;
   for (size_t i = 0; i < n;) {
@@ -277,24 +334,21 @@ static ka_status check_bytes(struct builder *b, const char *text, size_t n) {
 }
 
 ka_status ka_yaml_parse(struct ka_ctx *ctx, struct ka_arena *arena, const char *text, size_t n,
-                        const char *what, struct ka_yaml **root) {
-  struct builder b = {.ctx = ctx, .arena = arena, .what = what};
+                        const char *what, bool last_wins, struct ka_yaml **root) {
+  struct builder b = {.ctx = ctx, .arena = arena, .what = what, .last_wins = last_wins};
   *root = NULL;
   if (n > KA_YAML_MAX_BYTES)
     return ka_fail(ctx, KA_E_INPUT, "%s: %zu bytes of YAML, the limit is %d", what, n,
                    KA_YAML_MAX_BYTES);
   KA_TRY(check_bytes(&b, text, n));
-  struct fy_diag_cfg diag_cfg;
-  fy_diag_cfg_default(&diag_cfg);
-  b.diag = fy_diag_create(&diag_cfg);
-  if (b.diag) fy_diag_set_collect_errors(b.diag, true); /* instead of printing them */
-  const struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET, .diag = b.diag};
-  b.fyp = b.diag ? fy_parser_create(&cfg) : NULL;
-  ka_status st = b.fyp ? read_events(&b, text, n)
-                       : ka_fail(ctx, KA_E_MEMORY, "%s: YAML parser: out of memory", what);
-  fy_parser_destroy(b.fyp);
-  fy_diag_destroy(b.diag);
+  if (!yaml_parser_initialize(&b.parser))
+    return ka_fail(ctx, KA_E_MEMORY, "%s: YAML parser: out of memory", what);
+  yaml_parser_set_encoding(&b.parser, YAML_UTF8_ENCODING);
+  yaml_parser_set_input_string(&b.parser, (const unsigned char *)text, n);
+  ka_status st = read_events(&b);
+  yaml_parser_delete(&b.parser);
   ka_free(b.anchors);
+  while (b.depth > 0) ka_index_deinit(&b.stack[--b.depth].index);
   KA_TRY(st);
   if (!b.root) {
     void *p;

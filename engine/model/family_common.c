@@ -37,11 +37,17 @@ static ka_status check(struct ka_ctx *ctx, const struct ka_hf_config *c) {
     return ka_fail(ctx, KA_E_UNSUPPORTED,
                    "%s: rope type: got \"%s\", expected default, linear, llama3 or yarn", c->path,
                    c->rope.kind_name);
-  int64_t rotated = (int64_t)((double)c->head_dim * c->rope.partial_rotary_factor);
-  if (rotated < 2 || rotated % 2 != 0 || rotated > c->head_dim)
-    return ka_fail(ctx, KA_E_INPUT,
-                   "%s: head_dim: %lld of %lld channels would rotate, expected an even number",
-                   c->path, (long long)rotated, (long long)c->head_dim);
+  /* transformers' models of these families pass over the key with rope type default, and break on
+   * it with others; what was meant cannot be known */
+  if (c->rope.partial_rotary_factor != 1)
+    return ka_fail(
+        ctx, KA_E_UNSUPPORTED,
+        "%s: key \"partial_rotary_factor\": got %g, expected 1 or nothing: models of this "
+        "architecture rotate whole heads",
+        c->path, c->rope.partial_rotary_factor);
+  if (c->head_dim % 2 != 0)
+    return ka_fail(ctx, KA_E_INPUT, "%s: head_dim: got %lld, expected an even number", c->path,
+                   (long long)c->head_dim);
   return KA_STATUS_OK;
 }
 

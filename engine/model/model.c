@@ -143,6 +143,7 @@ static ka_status read_end_tokens(struct ka_model *m, const char *dir) {
   struct ka_hf_config *c = &m->config;
   const char *path;
   json_t *root = NULL;
+  ka_status st = KA_STATUS_OK;
   KA_TRY(ka_path_join(&m->meta, &path, dir, "generation_config.json"));
   if (!ka_path_exists(path)) return KA_STATUS_OK;
   KA_TRY(ka_json_load(ctx, path, &root));
@@ -152,11 +153,15 @@ static ka_status read_end_tokens(struct ka_model *m, const char *dir) {
     c->eos_token_ids[0] = json_integer_value(value);
   } else if (json_is_array(value)) {
     c->n_eos = 0;
-    for (size_t i = 0; i < json_array_size(value) && c->n_eos < KA_MAX_EOS; i++)
+    if (json_array_size(value) > KA_MAX_EOS) {
+      st = ka_fail(ctx, KA_E_INPUT, "%s: key \"eos_token_id\": %zu tokens, expected at most %d",
+                   path, json_array_size(value), KA_MAX_EOS);
+    }
+    for (size_t i = 0; ka_ok(st) && i < json_array_size(value); i++)
       c->eos_token_ids[c->n_eos++] = json_integer_value(json_array_get(value, i));
   }
   json_decref(root);
-  return KA_STATUS_OK;
+  return st;
 }
 
 /* files NULL: those in dir. */

@@ -68,7 +68,7 @@ static void mistakes_have_a_place(void **state) {
       {"tast: x", "t.yaml:9:1: unknown key tast, did you mean task?"},
       {"process_docs: x", "t.yaml:9:1: process_docs is not a key of kappa: kappa runs no Python"},
       {"doc_to_text: !function utils.text",
-       "t.yaml:6:24: doc_to_text: the tag !function means nothing here: kappa runs no Python"},
+       "t.yaml:6:14: doc_to_text: the tag !function means nothing here: kappa runs no Python"},
       {"dataset_path: cais/mmlu", "t.yaml:2:1: dataset_path: got cais/mmlu, expected json or csv"},
       {"test_split: tset", "t.yaml:5:1: test_split: there is no split tset among the data_files: "
                            "test; did you mean test?"},
@@ -76,6 +76,8 @@ static void mistakes_have_a_place(void **state) {
       {"dataset_kwargs: {data_files: {test: none.jsonl}}", "none.jsonl: No such file"},
       {"dataset_kwargs: {data_files: {test: [1, [2]]}}",
        "t.yaml:3:41: data_files: expected a file"},
+      {"dataset_kwargs: {data_files: {test: d.jsonl}, trust_remote_code: On, x: 1}",
+       "unknown key dataset_kwargs.x"},
       {"dataset_kwargs: {datafiles: x}", "unknown key dataset_kwargs.datafiles, did you mean "
                                          "data_files?"},
       {"output_type: choice", "t.yaml:4:14: output_type: got choice, expected one of"},
@@ -149,6 +151,43 @@ static void groups_say_what_they_miss(void **state) {
   T_FAILS(load("nowhere.yaml", &t), KA_E_INPUT, "nowhere.yaml: no such file; tasks are named");
 }
 
+static ka_status load_below(const char *name, const char *const *paths, int64_t n,
+                            struct ka_tasks **out) {
+  struct ka_tasks_options o = KA_TASKS_DEFAULTS;
+  o.include_paths = paths;
+  o.n_include_paths = n;
+  return ka_tasks_load(ctx, out, &name, 1, &o);
+}
+
+/* As the harness does: below the paths at any depth, the last path that has the name. */
+static void names_are_found_below_paths(void **state) {
+  (void)state;
+  struct ka_tasks *t;
+  const char *first = t_str("%s/first", dir), *second = t_str("%s/second", dir);
+  T_OK(ka_make_dirs(ctx, t_str("%s/a/b", first)));
+  T_OK(ka_make_dirs(ctx, second));
+  const char *row = "{\"q\": \"x\", \"c\": [\"y\", \"z\"], \"g\": 0}\n";
+  write("first/a/b/d.jsonl", row);
+  write("second/d.jsonl", t_str("%s%s", row, row));
+  write("first/a/b/deep.yaml", good);
+  write("first/a/broken.yaml", "task: broken\ndoc_to_text: \"x\n");
+  write("first/unnamed.yaml", "include: nothing.yaml\n");
+  const char *const paths[] = {first, second};
+  T_OK(load_below("t", paths, 2, &t));
+  assert_int_equal(ka_tasks_n_requests(t), 2);
+  ka_tasks_close(t);
+  write("second/same.yaml", good);
+  T_OK(load_below("t", paths, 2, &t));
+  assert_int_equal(ka_tasks_n_requests(t), 4);
+  ka_tasks_close(t);
+  T_FAILS(load_below("broken", paths, 2, &t), KA_E_INPUT, "broken: the file cannot be read: ");
+  T_FAILS(load_below("unnamed", paths, 2, &t), KA_E_INPUT, "nothing.yaml: No such file");
+  T_FAILS(load_below("none", paths, 2, &t), KA_E_INPUT, "no task, group or tag of this name");
+  write("g.yaml", "group: g\ntask: [broken]\n");
+  write("broken.yaml", "task: 'broken'\n  x: [\n");
+  T_FAILS(load(t_str("%s/g.yaml", dir), &t), KA_E_INPUT, "broken.yaml:");
+}
+
 static void rows_are(const char *name, const char *text, const char *want) {
   const char *path = write(name, text);
   const struct ka_key_texts files = {&path, 1};
@@ -178,6 +217,9 @@ static void documents_are_typed(void **state) {
            "{\"a\":2,\"b\":\" y \",\"c\":2.0,\"d\":false,\"e\":3.0,\"f\":\"z\"}]");
   rows_are("g.csv", "a,b\n01,\"q, \"\"r\"\"\"\n 2,\n",
            "[{\"a\":1,\"b\":\"q, \\\"r\\\"\"},{\"a\":2,\"b\":null}]");
+  /* blanks belong to the field, as pandas has it; blank lines are none */
+  rows_are("j.csv", "  \nq,a\n  two blanks, x\n \t\r\n\tplain,y\n  ",
+           "[{\"q\":\"  two blanks\",\"a\":\" x\"},{\"q\":\"\\tplain\",\"a\":\"y\"}]");
   json_t *rows;
   const char *path = write("h.jsonl", "{\"a\":1}\n{\"a\":\n");
   T_FAILS(ka_eval_docs_read(ctx, &(struct ka_key_texts){&path, 1}, false, &rows), KA_E_INPUT,
@@ -247,6 +289,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(mistakes_have_a_place, fresh),
       cmocka_unit_test_setup(groups_say_what_they_miss, fresh),
+      cmocka_unit_test_setup(names_are_found_below_paths, fresh),
       cmocka_unit_test_setup(documents_are_typed, fresh),
       cmocka_unit_test_setup(documentation_is_up_to_date, fresh),
       cmocka_unit_test_setup(every_row_is_complete, fresh),

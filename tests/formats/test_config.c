@@ -138,7 +138,10 @@ static void bad_files_name_file_and_key(void **state) {
       {"\"num_key_value_heads\":0", "num_key_value_heads"},
       {"\"eos_token_id\":\"</s>\"", "eos_token_id"},
       {"\"eos_token_id\":[1,2.5]", "eos_token_id"},
-      {"\"eos_token_id\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]", "at most 16"},
+      {"\"eos_token_id\":["
+       "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,"
+       "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]",
+       "at most 64"},
       {"\"layer_types\":[\"full_attention\"]", "list of 2 strings"},
       {"\"layer_types\":[\"full_attention\",3]", "expected a string"},
       {"\"dtype\":\"int3\"", "expected float32"},

@@ -6,10 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* libfyaml 0.7.12 loses about a kilobyte on a single-quoted text with many '' and no end. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) { return "leak:libfyaml.so"; }
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
   struct ka_ctx ctx;
   struct ka_job job;
