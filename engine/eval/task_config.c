@@ -132,7 +132,8 @@ static ka_status read_file(struct ka_arena *arena, const struct includes *at,
   *merged = NULL;
   KA_TRY(ka_arena_str(arena, &path, at->path, strlen(at->path)));
   ka_status st = ka_read_file(ctx, path, KA_YAML_MAX_BYTES, &text);
-  if (ka_ok(st)) st = ka_yaml_parse(ctx, arena, text.data ? text.data : "", text.len, path, true, &own);
+  if (ka_ok(st))
+    st = ka_yaml_parse(ctx, arena, text.data ? text.data : "", text.len, path, true, &own);
   ka_str_deinit(&text);
   KA_TRY(st);
   if (own->kind != KA_YAML_MAP)
