@@ -79,8 +79,8 @@ static ka_status read_options(struct analysis *a) {
     return ka_fail(ctx, KA_E_USAGE, "--rtol: got %g, expected above 0, at most 0.1", o->rtol);
   o->max_dim = ka_cli_int(cli, "max-dim");
   o->max_bytes = ka_cli_int(cli, "memory") * (int64_t)1000000;
-  if (o->max_dim < 0 || o->max_bytes < 0)
-    return ka_fail(ctx, KA_E_USAGE, "--max-dim and --memory must not be negative");
+  if (o->max_dim < 0 || o->max_bytes < 0 || ka_cli_int(cli, "top") < 0)
+    return ka_fail(ctx, KA_E_USAGE, "--max-dim, --memory and --top must not be negative");
   if (!ka_cli_flag(cli, "no-cache")) {
     o->cache = ka_cli_str(cli, "cache");
     if (!o->cache) KA_TRY(ka_spectral_cache_default_path(&a->arena, &o->cache));
@@ -189,8 +189,8 @@ static ka_status print(struct analysis *a) {
   const char *json = ka_cli_str(a->cli, "json");
   if (json) KA_TRY(ka_spectral_write_json(ctx, a->results, a->n, json_extra(a), json));
   if (!json || strcmp(json, "-") != 0)
-    ka_cli_analyze_table(a->results, a->n, a->metric, a->selects ? &a->selection : NULL, &a->phases,
-                         &a->options.engine);
+    KA_TRY(ka_cli_analyze_table(ctx, a->results, a->n, a->metric, ka_cli_int(a->cli, "top"),
+                                a->selects ? &a->selection : NULL, &a->phases, &a->options.engine));
   const struct ka_spectrum *bad = first_bad(a);
   if (!bad) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_CHECK, "%s: %s; such a model cannot be trained", bad->unit->name,
@@ -251,6 +251,7 @@ static const struct ka_cli_option options[] = {
     {"f64", KA_OPT_STR, "auto|device", "auto",
      "where float64 is computed; auto: on the device unless the processor is measured faster"},
     {"precision", KA_OPT_STR, "auto|f64", "f64", "auto: only as sure as the order needs"},
+    {"top", KA_OPT_INT, "N", "0", "of the table only the N lowest by the metric; 0: all"},
     {"select", KA_OPT_STR, "WORDS", NULL, "show what a selection takes: \"kappa lowest 20\""},
     {"save", KA_OPT_STR, "FILE", NULL, "write the selection as selection.json"},
     {"json", KA_OPT_STR, "FILE", NULL, "results as JSON; - for stdout"},

@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { BAR = 16 };
@@ -91,10 +92,61 @@ static void row(const struct ka_spectrum *r, int width, enum ka_spectral_metric 
          log_volume, r->metrics[KA_METRIC_STABLE_RANK], ka_spectral_method_name(r->method));
 }
 
-void ka_cli_analyze_table(const struct ka_spectrum *results, int64_t n,
-                          enum ka_spectral_metric metric, const struct ka_selection *selection,
-                          const struct ka_spectral_phases *p,
-                          const struct ka_linalg_engine *engine) {
+static int by_metric(const void *x, const void *y, void *user) {
+  enum ka_spectral_metric metric = *(enum ka_spectral_metric *)user;
+  const struct ka_spectrum *a = *(const struct ka_spectrum *const *)x;
+  const struct ka_spectrum *b = *(const struct ka_spectrum *const *)y;
+  double v = a->metrics[metric], w = b->metrics[metric];
+  if (isnan(v) != isnan(w)) return isnan(v) ? 1 : -1;
+  if (!isnan(v) && v != w) return v < w ? -1 : 1;
+  return a < b ? -1 : a > b;
+}
+
+/* The rows: all as they come, or the `top` lowest. */
+static ka_status rows_of(struct ka_ctx *ctx, const struct ka_spectrum *results, int64_t n,
+                         enum ka_spectral_metric metric, int64_t top,
+                         const struct ka_spectrum ***out) {
+  void *memory = NULL;
+  KA_TRY(ka_alloc_n(ctx, &memory, n + 1, sizeof **out, "rows"));
+  *out = memory;
+  for (int64_t i = 0; i < n; i++) (*out)[i] = &results[i];
+  if (top > 0) qsort_r(*out, (size_t)n, sizeof **out, by_metric, &metric);
+  return KA_STATUS_OK;
+}
+
+/* "rows 0-127", where a unit is cut by the budget or a part. */
+static void place_text(const struct ka_selected *u, char *out, size_t n) {
+  size_t used = 0;
+  out[0] = 0;
+  if (u->rows[0] >= 0)
+    used = (size_t)snprintf(out, n, "  rows %lld-%lld", (long long)u->rows[0],
+                            (long long)u->rows[1] - 1);
+  if (u->cols[0] >= 0)
+    snprintf(out + used, n - used, "  columns %lld-%lld", (long long)u->cols[0],
+             (long long)u->cols[1] - 1);
+}
+
+static void print_selected(const struct ka_selection *s) {
+  enum ka_spectral_metric metric = KA_METRIC_KAPPA;
+  char elems[32], place[80], value[32];
+  (void)ka_spectral_metric_parse(s->metric, &metric);
+  for (int64_t i = 0; i < s->n_units; i++) {
+    const struct ka_selected *u = &s->units[i];
+    double v = u->metrics[metric];
+    place_text(u, place, sizeof place);
+    snprintf(value, sizeof value, isnan(v) ? "-" : "%.6g", v);
+    printf("%5lld  %12s %8s  %s%s\n", (long long)i + 1, value,
+           ka_fmt_count((double)u->n_elems, elems), u->name, place);
+  }
+}
+
+ka_status ka_cli_analyze_table(struct ka_ctx *ctx, const struct ka_spectrum *results, int64_t n,
+                               enum ka_spectral_metric metric, int64_t top,
+                               const struct ka_selection *selection,
+                               const struct ka_spectral_phases *p,
+                               const struct ka_linalg_engine *engine) {
+  const struct ka_spectrum **rows = NULL;
+  KA_TRY(rows_of(ctx, results, n, metric, top, &rows));
   struct scale s = find_scale(results, n, metric);
   int width = 4;
   for (int64_t i = 0; i < n; i++) {
@@ -106,7 +158,8 @@ void ka_cli_analyze_table(const struct ka_spectrum *results, int64_t n,
          "log volume", "stable rk", "method");
   int64_t singular = 0, failed = 0;
   for (int64_t i = 0; i < n; i++) {
-    row(&results[i], width, metric, &s, selected(selection, results[i].unit->name));
+    if (top == 0 || i < top)
+      row(rows[i], width, metric, &s, selected(selection, rows[i]->unit->name));
     singular += results[i].singular;
     failed += results[i].error != NULL;
   }
@@ -123,4 +176,7 @@ void ka_cli_analyze_table(const struct ka_spectrum *results, int64_t n,
   if (selection)
     printf("selected (*): %lld of %lld candidates, %s parameters\n", (long long)selection->n_units,
            (long long)selection->n_candidates, ka_fmt_count((double)selection->n_elems, elems));
+  if (selection) print_selected(selection);
+  ka_free(rows);
+  return KA_STATUS_OK;
 }

@@ -112,7 +112,8 @@ static ka_status first_pass(struct choice *c) {
   blas->threads(1);
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t i = 0; i < c->n; i++) {
-    if (!c->candidate[i] || ka_unit_elems(&c->units[i]) < SMALL_ELEMS) continue;
+    bool cheap = ka_unit_elems(&c->units[i]) < SMALL_ELEMS || c->units[i].fp8;
+    if (!c->candidate[i] || cheap) continue;
     ka_status st = first_pass_of(c, i, blas, cache);
     if (st.code != KA_OK) {
 #pragma omp atomic write
@@ -280,5 +281,9 @@ ka_status ka_select_units(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_
   *c.phases = own;
   for (int64_t i = 0; i < n; i++) ka_spectrum_clear(&results[i], &units[i]);
   KA_TRY(allocate(&c));
-  return run(&c, everything);
+  KA_TRY(run(&c, everything));
+  if (spec->count > out->n_candidates && strcmp(spec->metric, "all") != 0)
+    ka_warn(ctx, "select", "count: %lld units are asked for and %lld can be had: all are taken",
+            (long long)spec->count, (long long)out->n_candidates);
+  return KA_STATUS_OK;
 }

@@ -13,6 +13,9 @@
 #include <string.h>
 
 static const char *const default_exclude[] = {"embed_tokens", "lm_head"};
+/* The part of a budget that may be left over for the sake of whole rows. */
+static const double BUDGET_SLACK = 5e-4;
+
 static const char *const controls[] = {"all", "random", "first_n", "last_n"};
 
 static bool is(const struct ka_select_spec *s, const char *metric) {
@@ -151,7 +154,7 @@ static bool fits(const struct ka_unit *u, const struct ka_select_spec *s) {
   int64_t r = u->view.shape[0], c = u->view.shape[1];
   if (u->skip || !kind_fits(u, s)) return false;
   if (is(s, "all")) return u->layer < 0 || u->layer >= s->min_layer;
-  if (u->n_dim < 2) return false;
+  if (u->n_dim < 2 || ka_ends_with(u->tensor, "bias")) return false; /* a table of vectors */
   if (s->max_dim > 0 && (r > s->max_dim || c > s->max_dim)) return false;
   return u->layer < 0 || u->layer >= s->min_layer;
 }
@@ -238,7 +241,7 @@ static bool within_quota(const struct ka_select_spec *s, const struct ka_selecti
   return true;
 }
 
-static void take(struct ka_selection *out, const struct ka_spectrum *r) {
+static struct ka_selected *take(struct ka_selection *out, const struct ka_spectrum *r) {
   const struct ka_unit *u = r->unit;
   struct ka_selected *to = &out->units[out->n_units++];
   *to = (struct ka_selected){.name = u->name, .tensor = u->tensor, .role = u->role};
@@ -249,28 +252,68 @@ static void take(struct ka_selection *out, const struct ka_spectrum *r) {
   to->kappa_rel_bound = r->kappa_rel_bound;
   to->lr_scale = 1;
   out->n_elems += to->n_elems;
+  return to;
+}
+
+/* The part of the unit's stored rows from its row `first` on: n_rows of them, the first n_cols
+ * elements of each. */
+static void narrow(struct ka_selection *out, struct ka_selected *u, int64_t first, int64_t n_rows,
+                   int64_t n_cols, bool all_cols) {
+  int64_t row = u->rows[0] >= 0 ? u->rows[0] : 0, col = u->cols[0] >= 0 ? u->cols[0] : 0;
+  u->rows[0] = row + first;
+  u->rows[1] = row + first + n_rows;
+  if (!all_cols) {
+    u->cols[0] = col;
+    u->cols[1] = col + n_cols;
+  }
+  out->n_elems += n_rows * n_cols - u->n_elems;
+  u->n_elems = n_rows * n_cols;
+}
+
+/* The first rows of a unit that is larger than what is left of the budget, so that equal budgets
+ * are equal whatever is chosen:
+ *
+ *    ########  whole rows, under the unit's name
+ *    ########
+ *    ###.....  the rest in the next row, NAME#rest, where leaving it out would show
+ *    ........                                                                            */
+static ka_status take_slice(struct ka_arena *arena, struct ka_selection *out,
+                            const struct ka_spectrum *r, int64_t room, double budget) {
+  const struct ka_unit *u = r->unit;
+  int64_t n_rows = u->rows[0] >= 0 ? u->rows[1] - u->rows[0] : u->view.shape[0];
+  int64_t width = ka_unit_elems(u) / n_rows, whole = room / width, rest = room % width;
+  if (whole > 0) narrow(out, take(out, r), 0, whole, width, true);
+  if (whole > 0 && (double)rest <= BUDGET_SLACK * budget) return KA_STATUS_OK;
+  if (rest == 0) return KA_STATUS_OK;
+  struct ka_selected *last = take(out, r);
+  narrow(out, last, whole, 1, rest, false);
+  return whole > 0 ? ka_arena_printf(arena, &last->name, "%s#rest", u->name) : KA_STATUS_OK;
 }
 
 /* "all" means all: a budget (left in a job whose metric the command line changed) does not apply.
  */
-static void fill_budget(struct ka_selection *out, const struct ka_select_spec *s,
-                        const struct ranked *ranked, int64_t n) {
-  if (is(s, "all")) {
-    for (int64_t i = 0; i < n; i++) take(out, ranked[i].r);
-    return;
-  }
+static ka_status fill_budget(struct ka_arena *arena, struct ka_selection *out,
+                             const struct ka_select_spec *s, const struct ranked *ranked,
+                             int64_t n) {
+  bool everything = is(s, "all");
   double all = 0;
   for (int64_t i = 0; i < n; i++) all += (double)ka_unit_elems(ranked[i].r->unit);
-  double elems = s->params >= 0     ? (double)s->params
-                 : s->fraction >= 0 ? s->fraction * all
-                                    : INFINITY;
-  int64_t count = s->count >= 0 ? s->count : n;
+  double budget = everything         ? INFINITY
+                  : s->params >= 0   ? (double)s->params
+                  : s->fraction >= 0 ? fmax(1, floor(s->fraction * all * (1 + 1e-12)))
+                                     : INFINITY;
+  int64_t count = s->count >= 0 && !everything ? s->count : n;
   for (int64_t i = 0; i < n && out->n_units < count; i++) {
     const struct ka_unit *u = ranked[i].r->unit;
-    if (!within_quota(s, out, u->role)) continue;
-    if ((double)(out->n_elems + ka_unit_elems(u)) > elems && out->n_units > 0) break;
-    take(out, ranked[i].r);
+    if (!everything && !within_quota(s, out, u->role)) continue;
+    if ((double)(out->n_elems + ka_unit_elems(u)) <= budget) {
+      take(out, ranked[i].r);
+      continue;
+    }
+    int64_t room = (int64_t)budget - out->n_elems;
+    return room > 0 ? take_slice(arena, out, ranked[i].r, room, budget) : KA_STATUS_OK;
   }
+  return KA_STATUS_OK;
 }
 
 /* The rates of a soft choice. Units without a value (singular), which stand last, and those whose
@@ -352,9 +395,9 @@ ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_select
   rank(ranked, m, spec);
   *out = (struct ka_selection){
       .metric = spec->metric, .highest = spec->highest, .seed = spec->seed, .n_candidates = m};
-  KA_TRY(ka_arena_alloc_n(arena, &memory, m, sizeof *out->units, "selection"));
+  KA_TRY(ka_arena_alloc_n(arena, &memory, m + 1, sizeof *out->units, "selection"));
   out->units = memory;
-  fill_budget(out, spec, ranked, m);
+  KA_TRY(fill_budget(arena, out, spec, ranked, m));
   if (spec->soft) soften(out, spec);
   return KA_STATUS_OK;
 }

@@ -21,7 +21,7 @@ struct ka_select_spec {
   bool highest;       /* order: highest first */
   int64_t count;      /* at most one of count, fraction and params is given; -1: absent */
   double fraction;    /* of the candidates' parameters */
-  int64_t params;
+  int64_t params;     /* both are met by slicing the last unit */
   enum ka_unit_kind unit;
   /* PCRE2, searched anywhere in the stored tensor's name. n_exclude -1: the default of the metric,
    * embed_tokens and lm_head for all but "all". */
@@ -86,8 +86,9 @@ struct ka_selection {
 ka_status ka_select_candidates(struct ka_ctx *ctx, const struct ka_select_spec *spec,
                                const struct ka_unit *units, int64_t n, bool *candidate);
 
-/* Chooses among n results (results[i].unit set; for metrics without spectra nothing else). Failed
- * candidates (NaN, Inf) are KA_E_INPUT; singular ones sort last. No candidate left is KA_E_INPUT.
+/* Chooses among n results (results[i].unit set; for metrics without spectra nothing else). A budget
+ * of parameters is met to 0.05 %: of the first unit that exceeds what is left only the first rows
+ * are taken, and as NAME#rest a part of the next row. Failed candidates (NaN, Inf) are KA_E_INPUT; singular ones sort last. No candidate left is KA_E_INPUT.
  * The selection lives in the arena, its strings in the units. */
 ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_selection *out,
                     const struct ka_select_spec *spec, const struct ka_spectrum *results,

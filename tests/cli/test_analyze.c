@@ -62,6 +62,30 @@ static void test_json(void **state) {
   json_decref(root);
 }
 
+/* What is selected is listed in its order; more than there is, is told. */
+static void test_selected(void **state) {
+  (void)state;
+  struct ka_str out = {0}, err = {0};
+  const char *file = make_file(false);
+  assert_int_equal(
+      t_kappa(&out, &err, "analyze %s --no-cache --top 1 --select 'kappa lowest 9'", file), 0);
+  assert_non_null(strstr(err.data, "9 units are asked for and 3 can be had"));
+  const char *list = strstr(out.data, "selected (*): 3 of 3");
+  assert_non_null(list);
+  const char *a = strstr(list, "    1             4        4  a.weight\n");
+  const char *c = a ? strstr(a, "  c.weight\n") : NULL;
+  if (!c || !strstr(c, "3             -        6  b.weight\n")) fail_msg("%s", out.data);
+  assert_null(strstr(out.data, "c.weight            2x2")); /* --top 1 */
+  ka_str_clear(&out);
+  ka_str_clear(&err);
+  assert_int_equal(
+      t_kappa(&out, &err, "analyze %s --no-cache --quiet --select 'kappa lowest 36%%'", file), 0);
+  if (!strstr(out.data, "c.weight  rows 0-0  columns 0-0\n"))
+    fail_msg("%s", out.data); /* 5 of 14: 4 and 1 */
+  ka_str_deinit(&out);
+  ka_str_deinit(&err);
+}
+
 static void test_wrong_use(void **state) {
   (void)state;
   static const char *const wrong[][2] = {
@@ -146,7 +170,8 @@ static void test_engine(void **state) {
 
 int main(void) {
   ka_ctx_init(&the_ctx);
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_json), cmocka_unit_test(test_wrong_use),
-                                     cmocka_unit_test(test_files), cmocka_unit_test(test_engine)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_json), cmocka_unit_test(test_selected),
+                                     cmocka_unit_test(test_wrong_use), cmocka_unit_test(test_files),
+                                     cmocka_unit_test(test_engine)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

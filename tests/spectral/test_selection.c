@@ -79,17 +79,85 @@ static void test_orders(void **state) {
   assert_string_equal(choose(&w, spec("first_n 2")), "layers.0.k layers.0.q");
   assert_string_equal(choose(&w, spec("last_n 2")), "layers.10.q layers.10.k");
   assert_string_equal(choose(&w, spec("kappa 40%")), "layers.10.k layers.0.k");
-  struct ka_select_spec s = spec("kappa 99");
-  s.count = -1;
-  s.params = 11;
-  assert_string_equal(choose(&w, s), "layers.10.k layers.0.k");
-  s = spec("all");
+  struct ka_select_spec s = spec("all");
   assert_string_equal(choose(&w, s), "embed_tokens layers.0.k layers.0.q layers.2.q layers.10.k "
                                      "layers.10.q");
   s.count = 1; /* all means all, whatever the budget */
   assert_string_equal(choose(&w, s), "embed_tokens layers.0.k layers.0.q layers.2.q layers.10.k "
                                      "layers.10.q");
   ka_arena_deinit(&w.arena);
+}
+
+static int64_t n_elems_of(const int64_t r[2], int64_t all) { return r[0] < 0 ? all : r[1] - r[0]; }
+
+/* A budget of parameters is met whatever is chosen: the last unit is cut. */
+static void test_budget(void **state) {
+  (void)state;
+  struct ka_ctx *ctx = &the_ctx;
+  struct world w;
+  struct ka_selection out;
+  make(&w);
+  struct ka_select_spec s = spec("kappa lowest 1");
+  s.count = -1;
+  for (s.params = 1; s.params <= 20; s.params++)
+    for (s.seed = 0; s.seed < 8; s.seed++) {
+      int64_t n = 0;
+      s.metric = s.seed < 4 ? "random" : "kappa";
+      T_OK(ka_select(ctx, &w.arena, &out, &s, w.results, N));
+      for (int64_t i = 0; i < out.n_units; i++)
+        n += n_elems_of(out.units[i].rows, 2) * n_elems_of(out.units[i].cols, 2);
+      assert_int_equal(n, s.params);
+      assert_int_equal(out.n_elems, s.params);
+    }
+  s.params = 11; /* 4 and 4, then a row, then a half */
+  T_OK(ka_select(ctx, &w.arena, &out, &s, w.results, N));
+  assert_int_equal(out.n_units, 4);
+  assert_string_equal(out.units[2].name, "model.layers.2.q.weight");
+  assert_string_equal(out.units[3].name, "model.layers.2.q.weight#rest");
+  assert_memory_equal(out.units[2].rows, ((int64_t[]){0, 1}), sizeof(int64_t[2]));
+  assert_memory_equal(out.units[2].cols, ((int64_t[]){-1, -1}), sizeof(int64_t[2]));
+  assert_memory_equal(out.units[3].rows, ((int64_t[]){1, 2}), sizeof(int64_t[2]));
+  assert_memory_equal(out.units[3].cols, ((int64_t[]){0, 1}), sizeof(int64_t[2]));
+  const char *path = t_str("%s/cut.json", t_temp_dir());
+  T_OK(ka_selection_write(ctx, &out, path));
+  T_OK(ka_selection_read(ctx, &w.arena, &out, path)); /* they do not overlap */
+  assert_int_equal(out.n_units, 4);
+  ka_arena_deinit(&w.arena);
+}
+
+/* Of a head, an expert or a fused part only its own rows and columns are cut. */
+static void test_budget_of_parts(void **state) {
+  (void)state;
+  struct ka_ctx *ctx = &the_ctx;
+  struct ka_arena arena;
+  struct ka_selection out;
+  static float data[6 * 8];
+  ka_arena_init(&arena, ctx, "test");
+  struct ka_tensor t = ka_tensor_2d(data, KA_F32, 6, 8);
+  struct ka_unit u = ka_unit_of_tensor("layers.0.o.weight#head1", ka_tensor_slice(t, 0, 6, 4, 4));
+  struct ka_spectrum r;
+  memcpy(u.cols, ((int64_t[]){4, 8}), sizeof u.cols);
+  struct ka_select_spec s = spec("random 1");
+  s.unit = KA_UNIT_HEAD;
+  s.count = -1;
+  s.params = 9;
+  ka_spectrum_clear(&r, &u);
+  T_OK(ka_select(ctx, &arena, &out, &s, &r, 1));
+  assert_int_equal(out.n_units, 2);
+  assert_memory_equal(out.units[0].rows, ((int64_t[]){0, 2}), sizeof u.rows);
+  assert_memory_equal(out.units[0].cols, ((int64_t[]){4, 8}), sizeof u.cols);
+  assert_memory_equal(out.units[1].rows, ((int64_t[]){2, 3}), sizeof u.rows);
+  assert_memory_equal(out.units[1].cols, ((int64_t[]){4, 5}), sizeof u.cols);
+  u = ka_unit_of_tensor("layers.0.mlp.experts.down_proj#expert3", ka_tensor_2d(data, KA_F32, 4, 8));
+  u.role = "expert_down";
+  memcpy(u.rows, ((int64_t[]){3, 4}), sizeof u.rows);
+  s.unit = KA_UNIT_EXPERT;
+  ka_spectrum_clear(&r, &u);
+  T_OK(ka_select(ctx, &arena, &out, &s, &r, 1));
+  assert_int_equal(out.n_units, 1);
+  assert_memory_equal(out.units[0].rows, ((int64_t[]){3, 4}), sizeof u.rows);
+  assert_memory_equal(out.units[0].cols, ((int64_t[]){0, 9}), sizeof u.cols);
+  ka_arena_deinit(&arena);
 }
 
 static void test_filters(void **state) {
@@ -241,8 +309,12 @@ static void test_file(void **state) {
 
 int main(void) {
   ka_ctx_init(&the_ctx);
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_orders), cmocka_unit_test(test_filters),
-                                     cmocka_unit_test(test_soft), cmocka_unit_test(test_refusals),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_orders),
+                                     cmocka_unit_test(test_budget),
+                                     cmocka_unit_test(test_budget_of_parts),
+                                     cmocka_unit_test(test_filters),
+                                     cmocka_unit_test(test_soft),
+                                     cmocka_unit_test(test_refusals),
                                      cmocka_unit_test(test_file)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
