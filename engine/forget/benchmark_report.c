@@ -29,7 +29,8 @@ static ka_status add_row(struct ka_ctx *ctx, json_t *rows, const json_t *report,
       "{s:s, s:o, s:o, s:I, s:I, s:b, s:o, s:s}", "method", method, "budget", ka_json_real(budget),
       "learning_rate", ka_json_real(rate), "seed", (json_int_t)seed, "draw", (json_int_t)draw,
       "failed", json_object_get(report, "failed") != NULL, "values", values_of(report), "dir", dir);
-  static const char *const copied[] = {"trained_params", "params", "seconds", "scores"};
+  static const char *const copied[] = {"trained_params", "params",      "seconds",
+                                       "tokens",         "base_tokens", "scores"};
   int failed = json_array_append_new(rows, row);
   for (size_t i = 0; i < sizeof copied / sizeof *copied; i++) {
     json_t *v = json_object_get(report, copied[i]);
@@ -397,34 +398,48 @@ static void print_figure(const json_t *cell, const char *name) {
   printf("  %17s", text);
 }
 
+/* "forgot 8.10 where full forgot 24.30". */
+static void print_equal(const json_t *series) {
+  const json_t *against = json_object_get(series, "against_baseline");
+  double mine = ka_json_number(json_object_get(against, "forgot_there"));
+  double its = ka_json_number(json_object_get(against, "other_forgot_there"));
+  char text[48] = "-";
+  if (!isnan(mine) && !isnan(its))
+    snprintf(text, sizeof text, "%+.2f for %+.2f", 100 * mine, 100 * its);
+  printf("  %19s", text);
+}
+
+static void print_series(const json_t *s) {
+  const json_t *best = json_object_get(s, "best");
+  const json_t *cell = NULL; /* of the best learning rate, where there is one */
+  if (json_is_integer(best))
+    cell = json_array_get(json_object_get(s, "cells"), (size_t)json_integer_value(best));
+  const char *word =
+      json_string_value(json_object_get(json_object_get(s, "against_control"), "word"));
+  const json_t *trained = json_object_get(s, "trained_params");
+  const json_t *rate = json_object_get(cell, "learning_rate");
+  printf("%-16s ", json_string_value(json_object_get(s, "method")));
+  if (json_is_number(trained))
+    printf("%6.1f %% ",
+           100 * json_number_value(trained) / json_number_value(json_object_get(s, "params")));
+  else
+    printf("%8s ", "-");
+  if (json_is_number(rate))
+    printf("%9g", json_number_value(rate));
+  else
+    printf("%9s", "-");
+  print_figure(cell, "learned");
+  print_figure(cell, "forgot");
+  print_equal(s);
+  printf("  %s\n", word ? word : "-");
+}
+
 void ka_benchmark_print(const json_t *report) {
   const json_t *comparison = json_object_get(report, "comparison"), *s, *line;
   size_t i;
-  printf("%-16s %8s %9s  %17s  %17s  %s\n", "method", "trained", "rate", "learned, %", "forgot, %",
-         "against random");
-  json_array_foreach(json_object_get(comparison, "series"), i, s) {
-    const json_t *best = json_object_get(s, "best");
-    const json_t *cell = NULL; /* of the best learning rate, where there is one */
-    if (json_is_integer(best))
-      cell = json_array_get(json_object_get(s, "cells"), (size_t)json_integer_value(best));
-    const char *word =
-        json_string_value(json_object_get(json_object_get(s, "against_control"), "word"));
-    const json_t *trained = json_object_get(s, "trained_params");
-    const json_t *rate = json_object_get(cell, "learning_rate");
-    printf("%-16s ", json_string_value(json_object_get(s, "method")));
-    if (json_is_number(trained))
-      printf("%6.1f %% ",
-             100 * json_number_value(trained) / json_number_value(json_object_get(s, "params")));
-    else
-      printf("%8s ", "-");
-    if (json_is_number(rate))
-      printf("%9g", json_number_value(rate));
-    else
-      printf("%9s", "-");
-    print_figure(cell, "learned");
-    print_figure(cell, "forgot");
-    printf("  %s\n", word ? word : "-");
-  }
+  printf("%-16s %8s %9s  %17s  %17s  %19s  %s\n", "method", "trained", "rate", "learned, %",
+         "forgot, %", "for full's, equal", "against random");
+  json_array_foreach(json_object_get(comparison, "series"), i, s) print_series(s);
   putchar('\n');
   json_array_foreach(json_object_get(comparison, "verdict"), i, line)
       printf("%s\n", json_string_value(line));

@@ -2,8 +2,8 @@
  * The benchmark's runs as processes; see benchmark.h. Each is a process group of its own, so that
  * Ctrl-C reaches it once, from here: it then saves a checkpoint. */
 #include "base/log.h"
-#include "engine/report/progress.h"
 #include "engine/forget/benchmark_parts.h"
+#include "engine/report/progress.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { CURVE_STEPS = 8 };
+
 const char *const ka_figure_names[KA_N_FIGURES] = {
     [KA_FIGURE_LEARNED] = "learned",
     [KA_FIGURE_FORGOT] = "forgot",
@@ -161,10 +163,11 @@ static double value(const json_t *run, int64_t i) {
   return ka_json_number(json_array_get(json_object_get(run, "values"), (size_t)i));
 }
 
-static double seconds(const json_t *run, int64_t unused) {
-  (void)unused;
-  return number_of(run, "seconds");
-}
+/* What a run took. */
+static const char *const costs[] = {"seconds", "tokens", "base_tokens"};
+enum { N_COSTS = sizeof costs / sizeof *costs };
+
+static double cost(const json_t *run, int64_t i) { return number_of(run, costs[i]); }
 
 static json_t *mean_json(struct ka_eval_difference d) {
   return json_pack("{s:o, s:o}", "mean", ka_json_real(d.mean), "se", ka_json_real(d.se));
@@ -190,6 +193,24 @@ static void find_reference(struct ka_forget_comparison *c) {
     }
 }
 
+double ka_forget_at(struct ka_forget_comparison *c, const struct ka_forget_series *s, int64_t run,
+                    double learned) {
+  int64_t n = points_of(c, s, run);
+  return ka_forget_front_at(c->points, n, c->order, learned);
+}
+
+static double reach_of(struct ka_forget_comparison *c, const struct ka_forget_series *s) {
+  double reach = INFINITY;
+  for (int64_t i = 0; i < s->n_draws * s->n_seeds; i++) {
+    double most = 0;
+    int64_t n = points_of(c, s, i);
+    for (int64_t l = 0; l < n; l++)
+      if (!isnan(c->points[l].forgot)) most = fmax(most, c->points[l].learned);
+    reach = fmin(reach, most);
+  }
+  return reach;
+}
+
 /* Mean figures, the best learning rate, the areas. */
 static ka_status reduce(struct ka_forget_comparison *c, struct ka_forget_series *s) {
   struct ka_ctx *ctx = c->arena.ctx;
@@ -208,6 +229,7 @@ static ka_status reduce(struct ka_forget_comparison *c, struct ka_forget_series 
   for (int64_t i = 0; i < n; i++)
     s->areas[i] = ka_forget_front_area(c->points, points_of(c, s, i), c->reference);
   s->area = ka_eval_difference_of(s->areas, s->n_draws, s->n_seeds);
+  s->reach = reach_of(c, s);
   s->edge = s->n_cells > 1 && (s->best == 0 || s->best == s->n_cells - 1);
   return KA_STATUS_OK;
 }
@@ -226,13 +248,14 @@ static json_t *cell_json(struct ka_forget_comparison *c, const struct ka_forget_
   for (size_t i = 0; i < n; i++)
     json_array_append_new(values, mean_json(mean_of(c, s, cell, value, (int64_t)i)));
   json_object_set_new(out, "values", values);
-  json_object_set_new(out, "seconds", mean_json(mean_of(c, s, cell, seconds, 0)));
+  for (int i = 0; i < N_COSTS; i++)
+    json_object_set_new(out, costs[i], mean_json(mean_of(c, s, cell, cost, i)));
   return out;
 }
 
 static json_t *front_json(struct ka_forget_comparison *c, const struct ka_forget_series *s) {
   json_t *out = json_array();
-  int64_t *order = (int64_t *)(void *)c->scratch;
+  int64_t *order = c->order;
   for (int64_t l = 0; l < s->n_cells; l++)
     c->points[l] = (struct ka_forget_point){s->cells[l].figures[KA_FIGURE_LEARNED].mean,
                                             s->cells[l].figures[KA_FIGURE_FORGOT].mean};
@@ -241,16 +264,29 @@ static json_t *front_json(struct ka_forget_comparison *c, const struct ka_forget
   return out;
 }
 
+/* The front as a curve with its band: what is forgotten at even steps of learning. */
+static json_t *curve_json(struct ka_forget_comparison *c, const struct ka_forget_series *s) {
+  json_t *out = json_array();
+  for (int k = 0; k <= CURVE_STEPS && s->reach > 0; k++) {
+    double at = s->reach * k / CURVE_STEPS;
+    for (int64_t i = 0; i < s->n_draws * s->n_seeds; i++) c->scratch[i] = ka_forget_at(c, s, i, at);
+    json_t *point = mean_json(ka_eval_difference_of(c->scratch, s->n_draws, s->n_seeds));
+    json_array_append_new(out, json_pack("{s:f, s:o}", "learned", at, "forgot", point));
+  }
+  return out;
+}
+
 static json_t *series_json(struct ka_forget_comparison *c, const struct ka_forget_series *s) {
   json_t *cells = json_array();
   for (int64_t l = 0; l < s->n_cells; l++)
     json_array_append_new(cells, cell_json(c, s, &s->cells[l]));
-  return json_pack("{s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:b, s:o, s:o, s:o}", "method", s->method,
-                   "budget", ka_json_real(s->budget), "trained_params", ka_json_real(s->trained),
-                   "params", ka_json_real(s->params), "seeds", (json_int_t)s->n_seeds, "draws",
-                   (json_int_t)s->n_draws, "best",
+  return json_pack("{s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:b, s:o, s:o, s:o, s:o}", "method",
+                   s->method, "budget", ka_json_real(s->budget), "trained_params",
+                   ka_json_real(s->trained), "params", ka_json_real(s->params), "seeds",
+                   (json_int_t)s->n_seeds, "draws", (json_int_t)s->n_draws, "best",
                    s->best < 0 ? json_null() : json_integer((json_int_t)s->best), "edge", s->edge,
-                   "cells", cells, "front", front_json(c, s), "area", mean_json(s->area));
+                   "cells", cells, "front", front_json(c, s), "curve", curve_json(c, s), "area",
+                   mean_json(s->area));
 }
 
 static ka_status compare(struct ka_forget_comparison *c, const json_t *runs, json_t *out) {
@@ -261,6 +297,8 @@ static ka_status compare(struct ka_forget_comparison *c, const json_t *runs, jso
   c->points = mem;
   KA_TRY(ka_arena_alloc_n(&c->arena, &mem, KA_N_TESTS * n + 1, sizeof(double), "values"));
   c->scratch = mem;
+  KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n + 1, sizeof *c->order, "order"));
+  c->order = mem;
   KA_TRY(count(c, runs));
   KA_TRY(fill(c, runs));
   find_reference(c);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Inside eval: what compare.c and verdict.c share. */
+ * Inside forget: what compare.c and verdict.c share. */
 #ifndef KAPPA_ENGINE_FORGET_COMPARE_PARTS_H
 #define KAPPA_ENGINE_FORGET_COMPARE_PARTS_H
 
@@ -21,8 +21,9 @@ enum ka_forget_figure {
 };
 extern const char *const ka_figure_names[KA_N_FIGURES];
 
-/* Tested differences between two series. */
-enum { KA_TEST_LEARNED, KA_TEST_FORGOT, KA_TEST_AREA, KA_N_TESTS };
+/* Differences between two series: of forgetting at equal learning, which is what the verdict is
+ * about, and what goes with it. */
+enum { KA_TEST_EQUAL, KA_TEST_LEARNED, KA_TEST_FORGOT, KA_TEST_AREA, KA_N_TESTS };
 
 struct ka_forget_cell { /* a learning rate */
   double lr;            /* NaN: unknown */
@@ -41,6 +42,7 @@ struct ka_forget_series {
   struct ka_forget_cell *cells; /* by ascending rate */
   bool edge;                    /* best is the first or last of several */
   double *areas;                /* [n_draws, n_seeds]: below the front over the cells */
+  double reach;                 /* what every run learned at one of its rates, at least 0 */
   struct ka_eval_difference area;
 };
 
@@ -51,10 +53,16 @@ struct ka_forget_comparison {
   struct ka_forget_series *series;
   struct ka_forget_point reference;
   struct ka_forget_point *points; /* scratch, [n_runs + 1] */
+  int64_t *order;                 /* scratch, [n_runs + 1] */
   double *scratch;                /* [KA_N_TESTS * n_runs + 1] */
 };
 
 double ka_run_figure(const json_t *run, enum ka_forget_figure f);
+
+/* What run [draw * n_seeds + seed] of the series forgot where it learned so much, between its
+ * rates; NaN beyond them. */
+double ka_forget_at(struct ka_forget_comparison *c, const struct ka_forget_series *s, int64_t run,
+                    double learned);
 
 /* verdict.c: adds "against_control" and "against_baseline" to the series in out, and "verdict" and
  * "rule" to out. */

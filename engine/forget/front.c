@@ -45,3 +45,21 @@ double ka_forget_front_area(const struct ka_forget_point *points, int64_t n,
     from = to;
   }
 }
+
+double ka_forget_front_at(struct ka_forget_point *points, int64_t n, int64_t *order,
+                          double learned) {
+  int64_t n_known = 0;
+  for (int64_t i = 0; i < n; i++) n_known += known(points[i]);
+  if (n_known == 0) return NAN;
+  points[n] = (struct ka_forget_point){0, 0};
+  int64_t n_front = ka_forget_front(points, n + 1, order);
+  struct ka_forget_point from = points[order[0]];
+  if (learned <= from.learned) return from.forgot;
+  for (int64_t i = 1; i < n_front; i++) {
+    struct ka_forget_point to = points[order[i]];
+    double part = (learned - from.learned) / (to.learned - from.learned);
+    if (learned <= to.learned) return from.forgot + part * (to.forgot - from.forgot);
+    from = to;
+  }
+  return NAN;
+}

@@ -29,4 +29,11 @@ int64_t ka_forget_front(const struct ka_forget_point *points, int64_t n, int64_t
 double ka_forget_front_area(const struct ka_forget_point *points, int64_t n,
                             struct ka_forget_point reference);
 
+/* What is forgotten where this much is learned: the front and the untouched base (0, 0), straight
+ * between neighbours. NaN beyond what any point learned,
+ * and without a known point. order [n + 1] is scratch, points [n + 1]
+ * has room for the base. */
+double ka_forget_front_at(struct ka_forget_point *points, int64_t n, int64_t *order,
+                          double learned);
+
 #endif

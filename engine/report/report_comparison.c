@@ -228,6 +228,39 @@ static void main_table(struct ka_page *p, const json_t *root) {
                "draws.");
 }
 
+/* Each method and the baseline where both learned the same; what the runs took. */
+static void equal_table(struct ka_page *p, const json_t *root) {
+  const json_t *s, *comparison = json_object_get(root, "comparison");
+  const char *baseline = ka_report_text(comparison, "baseline");
+  struct ka_str columns = {0};
+  char name[96];
+  size_t i;
+  heading(p, &columns, "method|>both learned, %|>forgot there, %|>", baseline);
+  heading(p, &columns, " forgot there, %|>difference|>tokens|>of the base|>seconds", "");
+  ka_page_section(p, "At equal learning");
+  if (ka_ok(p->st)) ka_page_table(p, columns.data);
+  ka_str_deinit(&columns);
+  json_array_foreach(series_of(root), i, s) {
+    const json_t *best = best_of(s), *against = json_object_get(s, "against_baseline");
+    const json_t *d = json_object_get(against, "at_equal_learning");
+    ka_page_cell(p, "name", "%s", label_of(root, s, name));
+    ka_report_cell(p, "", "%.2f", 100 * ka_report_number(against, "learned_where_equal"));
+    ka_report_cell(p, "", "%.2f", 100 * ka_report_number(against, "forgot_there"));
+    ka_report_cell(p, "", "%.2f", 100 * ka_report_number(against, "other_forgot_there"));
+    cell(p, "", 2, 100 * ka_report_number(d, "mean"), 100 * ka_report_number(d, "se"));
+    figure_cell(p, best, "tokens", 0, 1);
+    figure_cell(p, best, "base_tokens", 0, 1);
+    figure_cell(p, best, "seconds", 1, 1);
+  }
+  ka_page_table_end(p);
+  ka_page_text(p, "note",
+               "Read from each run's front, straight between neighbouring learning rates and the "
+               "untouched base, at the most that the method and %s both learned in every run. "
+               "Tokens: what went through the tuned model in training, and what through the base "
+               "beside it, for anchors.",
+               baseline);
+}
+
 static void values_table(struct ka_page *p, const json_t *root) {
   const json_t *measures = json_object_get(root, "measures"), *m, *s;
   struct ka_str columns = {0};
@@ -289,6 +322,8 @@ void ka_report_methods(struct ka_page *p, const json_t *root) {
   if (json_array_size(series_of(root)) == 0) return;
   ka_page_section(p, "Methods");
   main_table(p, root);
+  equal_table(p, root);
+  ka_page_section(p, "What was measured");
   values_table(p, root);
   sweep_table(p, root);
 }

@@ -162,6 +162,8 @@ static ka_status head(struct ka_run *r, const struct ka_loop *loop, json_t *root
   KA_TRY(ka_json_set(ctx, root, "steps", json_integer((json_int_t)loop->step)));
   KA_TRY(ka_json_set(ctx, root, "stopped", json_boolean(loop->stopped)));
   KA_TRY(ka_json_set(ctx, root, "tokens", json_integer((json_int_t)loop->n_tok)));
+  KA_TRY(ka_json_set(ctx, root, "base_tokens",
+                     json_integer(r->model.kl_weight > 0 ? (json_int_t)loop->n_tok : 0)));
   return ka_json_set(ctx, root, "seconds", json_real(ka_loop_seconds(loop)));
 }
 

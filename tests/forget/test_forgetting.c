@@ -105,6 +105,11 @@ static void fronts(void **state) {
   near(ka_forget_front_area(p, 6, (struct ka_forget_point){0, 4}), 3.5 + 4, 1e-12);
   near(ka_forget_front_area(p, 0, (struct ka_forget_point){0, 4}), 0, 0);
   near(ka_forget_front_area(p, 6, (struct ka_forget_point){5, 4}), 0, 0);
+  struct ka_forget_point q[] = {{0.4, -0.1}, {0.8, 0.3}, {0.6, 0.5}, {0, 0}};
+  near(ka_forget_front_at(q, 3, order, 0.2), -0.1, 0); /* it learned more and forgot less */
+  near(ka_forget_front_at(q, 3, order, 0.6), 0.1, 1e-12);
+  near(ka_forget_front_at(q, 3, order, 0.8), 0.3, 1e-12);
+  assert_true(isnan(ka_forget_front_at(q, 3, order, 0.81)));
 }
 
 static void scores(void **state) {
@@ -200,29 +205,56 @@ static void verdict_is(double learned, double forgot, const char *word, const ch
 static void verdicts(void **state) {
   (void)state;
   verdict_is(0, 0, "no better", "is no better than random selection");
-  verdict_is(0.05, 0, "better", "is better than random selection. It learned 4.");
-  verdict_is(0, -0.04, "better", "less [");
+  verdict_is(0.05, 0, "better", "is better than random selection. At equal learning (");
+  verdict_is(0, -0.04, "better", "points less [");
   verdict_is(-0.05, 0, "worse", "is worse than random selection");
   verdict_is(0, 0.05, "worse", "is worse");
-  verdict_is(0.1, 0.02, "better front", "at equal learning is better");
-  verdict_is(0.01, 0.2, "worse front", "at equal learning is worse");
+  verdict_is(0.1, 0.02, "better", "is better"); /* forgets more, but far less for as much */
+  verdict_is(0.01, 0.2, "worse", "is worse");
 }
 
-/* Less forgetting does not count as free when less learning is only lost in the correction. */
-static void what_is_paid_counts(void **state) {
+static double at_equal(const json_t *against, const char *key) {
+  return json_number_value(json_object_get(against, key));
+}
+
+/* At equal learning: 0.1 is the most that both learned; the base is on every front. */
+static void equal_learning(void **state) {
   (void)state;
   json_t *runs = json_array(), *out = NULL;
-  for (int s = 0; s < 3; s++) {
-    add(runs, "kappa_lowest", 10, 1e-3, s, 1, 0.19, 0.1 + noise(1, s));
-    add(runs, "other", 10, 1e-3, s, 1, 0.215, 0.5);
-    for (int d = 1; d <= 4; d++) add(runs, "random", 10, 1e-3, s, d, 0.19 + 0.01 * d, 0.5);
+  for (int s = 0; s < 2; s++) {
+    add(runs, "other", 10, 1e-4, s, 1, 0.05, 0.01 + 0.001 * s);
+    add(runs, "other", 10, 1e-3, s, 1, 0.1, 0.03 + 0.001 * s);
+    add(runs, "full", NAN, 1e-4, s, 1, 0.2, 0.4);
+    add(runs, "full", NAN, 1e-3, s, 1, 0.3, 0.9);
   }
   T_OK(ka_compare(ctx, runs, &rules, &out));
-  const json_t *against = json_object_get(series(out, 0), "against_control");
-  const json_t *learned = json_object_get(against, "learned");
-  assert_true(json_number_value(json_object_get(learned, "p")) < 0.05);
-  assert_true(json_number_value(json_object_get(learned, "p_adjusted")) > 0.05);
-  assert_string_equal(json_string_value(json_object_get(against, "word")), "better front");
+  const json_t *against = json_object_get(series(out, 0), "against_baseline");
+  near(at_equal(against, "learned_where_equal"), 0.1, 1e-12);
+  near(at_equal(against, "forgot_there"), 0.0305, 1e-12);
+  near(at_equal(against, "other_forgot_there"), 0.2, 1e-12); /* halfway from the base to 1e-4 */
+  const json_t *curve = json_object_get(series(out, 1), "curve"), *last = json_array_get(curve, 8);
+  assert_int_equal(json_array_size(curve), 9);
+  near(at_equal(last, "learned"), 0.3, 1e-12);
+  near(at_equal(json_object_get(last, "forgot"), "mean"), 0.9, 1e-12);
+  near(at_equal(json_object_get(json_array_get(curve, 2), "forgot"), "mean"), 0.15, 1e-12);
+  json_decref(out);
+  json_decref(runs);
+}
+
+/* One seed is one order of the data: four draws of the control make no verdict of it. Who trains
+ * more than the control is told. */
+static void one_seed_is_no_verdict(void **state) {
+  (void)state;
+  json_t *runs = json_array(), *out = NULL;
+  for (int d = 1; d <= 4; d++) add(runs, "random", 10, 1e-3, 0, d, 0.2, 0.5 + noise(d, 0));
+  add(runs, "kappa_lowest", 10, 1e-3, 0, 1, 0.4, 0.1);
+  json_object_set_new(json_array_get(runs, 4), "trained_params", json_integer(11));
+  T_OK(ka_compare(ctx, runs, &rules, &out));
+  const json_t *against = json_object_get(series(out, 1), "against_control");
+  assert_string_equal(json_string_value(json_object_get(against, "word")), "unknown");
+  const char *text = json_string_value(json_array_get(json_object_get(out, "verdict"), 0));
+  if (!strstr(text, "one seed says nothing") || !strstr(text, "it trains 11, random 10"))
+    fail_msg("%s", text);
   json_decref(out);
   json_decref(runs);
 }
@@ -313,10 +345,11 @@ static void the_unknown_is_left_out(void **state) {
   }
   says(runs[0], NULL, "trained_params",
        "kappa_lowest cannot be told from random selection: the runs are too few or too alike to "
-       "tell the spread. It learned 25.00 points more and forgot 50.00 points less.");
+       "tell the spread. At equal learning (25.00 %) it forgot 50.00 points less. At its best rate "
+       "it learned 25.00 points more and forgot 50.00 points less.");
   says(runs[1], "scores", "forgot",
        "kappa_lowest (10.0 % of the parameters) cannot be told from random selection: what was "
-       "forgotten was not measured. It learned 25.00 points more.");
+       "forgotten was not measured. At its best rate it learned 25.00 points more.");
   says(runs[2], NULL, "none",
        "kappa_lowest (10.0 % of the parameters) cannot be told from random selection: they have no "
        "seed in common.");
@@ -332,7 +365,8 @@ int main(void) {
       cmocka_unit_test_setup(scores, fresh),
       cmocka_unit_test_setup(divergence_of_rows, fresh),
       cmocka_unit_test_setup(verdicts, fresh),
-      cmocka_unit_test_setup(what_is_paid_counts, fresh),
+      cmocka_unit_test_setup(equal_learning, fresh),
+      cmocka_unit_test_setup(one_seed_is_no_verdict, fresh),
       cmocka_unit_test_setup(runs_that_do_not_compare, fresh),
       cmocka_unit_test_setup(one_run_each, fresh),
       cmocka_unit_test_setup(draws_count_against_the_baseline, fresh),
