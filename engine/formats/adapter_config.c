@@ -70,12 +70,12 @@ static ka_status refuse(struct ka_ctx *ctx, const struct ka_adapter_config *c, c
 static ka_status check_keys(struct ka_ctx *ctx, const struct ka_adapter_config *c) {
   const char *key, *word;
   json_t *v;
-  json_object_foreach(c->root, key, v) if (!listed(key, known) && !off(v)) return refuse(
-      ctx, c, key, "kappa merges plain LoRA, which has it off or absent");
-  v = json_object_get(c->root, "peft_type");
+  v = json_object_get(c->root, "peft_type"); /* another method's keys need no mention */
   if (!v || !json_is_string(v) || strcmp(json_string_value(v), "LORA") != 0)
     return v ? refuse(ctx, c, "peft_type", "kappa merges \"LORA\"")
              : ka_fail(ctx, KA_E_INPUT, "%s: peft_type: missing, expected \"LORA\"", c->path);
+  json_object_foreach(c->root, key, v) if (!listed(key, known) && !off(v)) return refuse(
+      ctx, c, key, "kappa merges plain LoRA, which has it off or absent");
   v = json_object_get(c->root, "init_lora_weights");
   word = json_string_value(v);
   if (v && !json_is_boolean(v) && !json_is_null(v) && !(word && listed(word, initialisations)))

@@ -93,8 +93,8 @@ static ka_status parse_dtype(struct reader *r, int shard, const json_t *info, st
       e->t.dtype = (enum ka_dtype)i;
       return KA_STATUS_OK;
     }
-  if (!e->unreadable) e->unreadable = "kappa does not read its dtype";
-  return KA_STATUS_OK;
+  if (e->unreadable) return KA_STATUS_OK;
+  return ka_arena_printf(&r->st->arena, &e->unreadable, "kappa does not read dtype %s", name);
 }
 
 static ka_status parse_tensor(struct reader *r, int shard, const char *name, const json_t *info) {
@@ -215,11 +215,28 @@ static ka_status parse_header(struct reader *r, int shard, const char *text, siz
   return st;
 }
 
+/* What people get in place of a file: NULL when it looks like neither. */
+static const char *not_the_file(const struct ka_map *m) {
+  static const char lfs[] = "version https://git-lfs";
+  size_t n = strlen(lfs), i = 0;
+  if (m->len >= n && memcmp(m->data, lfs, n) == 0)
+    return "a Git LFS pointer, not the weights; run `git lfs pull` there";
+  while (i < m->len && i < 64 && strchr(" \t\r\n", m->data[i])) i++;
+  if (m->len > i + 8 && (strncasecmp((const char *)m->data + i, "<!doctyp", 8) == 0 ||
+                         strncasecmp((const char *)m->data + i, "<html", 5) == 0))
+    return "a web page, not the weights; was the download a login or error page?";
+  if (m->len > 4 && memcmp(m->data, "PK\003\004", 4) == 0)
+    return "a zip archive, as torch.save writes; convert it to safetensors";
+  return NULL;
+}
+
 static ka_status open_shard(struct reader *r, int shard) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_st_shard *s = &r->st->shards[shard];
   KA_TRY(ka_map_file(ctx, s->path, &s->map));
   s->n_bytes = s->map.len;
+  const char *other = not_the_file(&s->map);
+  if (other) return ka_fail(ctx, KA_E_INPUT, "%s: %s", s->path, other);
   if (s->map.len < 8)
     return ka_fail(ctx, KA_E_INPUT, "%s: not a safetensors file: %zu bytes, expected at least 8",
                    s->path, s->map.len);

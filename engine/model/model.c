@@ -45,8 +45,8 @@ static ka_status check_tensor(struct ka_ctx *ctx, const struct ka_recipe *r,
     snprintf(got, sizeof got, "got shape [%s], config.json says %s", shape, want);
     return problem(ctx, p, e->name, got);
   }
-  if (t->dtype != KA_F32 && t->dtype != KA_BF16 && t->dtype != KA_F16) {
-    snprintf(got, sizeof got, "got dtype %s, expected F32, BF16 or F16", ka_dtype_name(t->dtype));
+  if (e->unreadable || (t->dtype != KA_F32 && t->dtype != KA_BF16 && t->dtype != KA_F16)) {
+    snprintf(got, sizeof got, "got dtype %s, expected F32, BF16 or F16", e->dtype_name);
     return problem(ctx, p, e->name, got);
   }
   return KA_STATUS_OK;

@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "engine/spectral/cache.h"
 #include "engine/spectral/ends.h"
+#include "engine/spectral/fp8.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -95,6 +96,14 @@ static void fill_zero(struct ka_spectrum *r) {
   r->kappa_low = INFINITY;
 }
 
+/* sigma_min of a singular matrix is only bounded by the ladder; the decomposition has it to within
+ * its backward error. */
+static void take_min(struct ka_spectrum *r, double s, int64_t n) {
+  double err = 8 * (double)n * 0x1p-53 * r->metrics[KA_METRIC_FROBENIUS];
+  r->metrics[KA_METRIC_SIGMA_MIN] = s;
+  if (err < s) r->sigma_min_rel_bound = err / s;
+}
+
 static ka_status all_values(struct ka_spectral_analysis *a, struct ka_lane *lane,
                             struct ka_lane_set who, const struct ka_panels *p,
                             struct ka_spectrum *const *results) {
@@ -111,6 +120,7 @@ static ka_status all_values(struct ka_spectral_analysis *a, struct ka_lane *lane
     if (!ka_ok(st)) break;
     for (int64_t k = 0; k < m; k++) r->values[k] = ldexp(s[k], p[i].exponent);
     r->values[0] = r->metrics[KA_METRIC_SIGMA_MAX];
+    if (isnan(r->sigma_min_rel_bound)) take_min(r, r->values[m - 1], p[i].n);
     r->values[m - 1] = r->metrics[KA_METRIC_SIGMA_MIN];
     ka_spectral_metrics_full(r->metrics, r->values, m, p[i].n);
   }
@@ -198,7 +208,8 @@ static ka_status compute(struct ka_spectral_analysis *a, struct ka_lane *lane,
 struct ka_lane_size ka_spectral_batch_size(const struct ka_spectral_analysis *a,
                                            const struct ka_dense *d, const struct ka_unit *u) {
   int64_t m = ka_unit_short_side(u), n = u->view.shape[0] + u->view.shape[1] - m;
-  return ka_spectral_ends_size(d, n, m, (int64_t)ka_dtype_bytes(u->view.dtype), a->options->full);
+  int64_t elem_bytes = u->fp8 ? (int64_t)sizeof(float) : (int64_t)ka_dtype_bytes(u->view.dtype);
+  return ka_spectral_ends_size(d, n, m, elem_bytes, a->options->full);
 }
 
 /* Is there something to compute? Else the result is there: an error, or what the cache knows. */
@@ -226,8 +237,8 @@ static ka_status look_up(struct ka_spectral_analysis *a, struct ka_spectrum *r, 
   return KA_STATUS_OK;
 }
 
-ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_lane *lane,
-                                const int64_t *units, int n) {
+static ka_status run_loaded(struct ka_spectral_analysis *a, struct ka_lane *lane,
+                            const int64_t *units, int n) {
   struct ka_ctx *ctx = a->ctx;
   struct ka_spectrum *results[KA_BATCH];
   int n_wanted = 0;
@@ -245,4 +256,27 @@ ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_lane *
     if (a->cache && !results[i]->error) KA_TRY(ka_spectral_cache_put(a->cache, results[i]));
   }
   return KA_STATUS_OK;
+}
+
+ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_lane *lane,
+                                const int64_t *units, int n) {
+  struct ka_ctx *ctx = a->ctx;
+  struct ka_unit loaded[KA_BATCH];
+  void *memory[KA_BATCH] = {NULL};
+  ka_status st = KA_STATUS_OK;
+  for (int i = 0; i < n && ka_ok(st); i++) {
+    const struct ka_unit *u = &a->units[units[i]];
+    if (!u->fp8 || u->skip) continue;
+    st = ka_alloc_n(ctx, &memory[i], ka_unit_elems(u), sizeof(float), "fp8 weights");
+    if (!ka_ok(st)) break;
+    loaded[i] = *u;
+    ka_fp8_load(&loaded[i], memory[i]);
+    a->results[units[i]].unit = &loaded[i];
+  }
+  if (ka_ok(st)) st = run_loaded(a, lane, units, n);
+  for (int i = 0; i < n; i++) {
+    a->results[units[i]].unit = &a->units[units[i]];
+    ka_free(memory[i]);
+  }
+  return st;
 }

@@ -6,6 +6,7 @@
 #include "engine/spectral/selection.h"
 
 /* name, what is written by default, needs a selection, needs all singular values:
+ * Names are those that transformers 5 has in memory; a warning says what a format cannot.
  *  kappatune  {NAME: kappa} of every tensor, as the method's own code caches it; singular is
  *             Infinity, as Python writes it
  *  peft       {"target_modules": [...], "target_parameters": [...]} for LoraConfig

@@ -34,7 +34,6 @@ const char *ka_spectral_metric_choices(void) { return choices + 1; }
 
 double ka_spectral_kappa_of_noise(int64_t rows, int64_t cols) {
   double m = (double)(rows < cols ? rows : cols), n = (double)(rows < cols ? cols : rows);
-  if (m <= 1) return 1;
   return (sqrt(n) + sqrt(m)) / (sqrt(n) - sqrt(m - 1));
 }
 

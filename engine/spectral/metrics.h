@@ -25,7 +25,7 @@ bool ka_spectral_metric_parse(const char *name, enum ka_spectral_metric *out);
 const char *ka_spectral_metric_choices(void);
 
 /* What the aspect ratio alone gives a Gaussian matrix: (sqrt n + sqrt m) / (sqrt n - sqrt(m-1)),
- * m <= n after swapping; docs/spectra.md derives it. 1 for m = 1. */
+ * m <= n after swapping; docs/spectra.md derives it. */
 double ka_spectral_kappa_of_noise(int64_t rows, int64_t cols);
 
 /* The metrics that need all m singular values s (descending, n the longer side); others are left.

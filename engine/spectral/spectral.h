@@ -14,6 +14,8 @@
 #include "kernels/tensor.h"
 #include "linalg/dense.h"
 
+struct ka_fp8;
+
 /* A matrix to analyse: a stored tensor as [d0, rest], or a part of it. */
 struct ka_unit {
   const char *name;   /* "model.layers.0.self_attn.q_proj.weight", with "#head3" for a part */
@@ -26,8 +28,9 @@ struct ka_unit {
   struct ka_tensor view;    /* the matrix of this unit, 2-D, any row stride; f32, bf16, f16, f64 */
   const struct ka_map *map; /* the file it lies in: its pages are dropped after use; may be NULL */
   size_t map_offset, map_bytes;
-  bool has_parts;   /* a fused tensor whose parts are units of their own */
-  const char *skip; /* why it cannot be read (an exotic dtype); NULL: it can */
+  const struct ka_fp8 *fp8; /* stored in 8 bits: view is loaded when it is analysed (fp8.h) */
+  bool has_parts;           /* a fused tensor whose parts are units of their own */
+  const char *skip;         /* why it cannot be read (an exotic dtype); NULL: it can */
 };
 
 int64_t ka_unit_elems(const struct ka_unit *unit);

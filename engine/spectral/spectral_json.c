@@ -2,7 +2,15 @@
  * See spectral_json.h. */
 #include "engine/spectral/spectral_json.h"
 
+#include "engine/spectral/fp8.h"
+
+#include <math.h>
 #include <string.h>
+
+static const char *dtype_of(const struct ka_unit *u) {
+  if (u->fp8) return u->fp8->dtype_name;
+  return u->skip ? "?" : ka_dtype_name(u->view.dtype);
+}
 
 static void add_place(json_t *o, const struct ka_unit *u) {
   json_t *shape = json_array();
@@ -18,9 +26,14 @@ static void add_place(json_t *o, const struct ka_unit *u) {
       json_object_set_new(o, "cols",
                           json_pack("[I,I]", (json_int_t)u->cols[0], (json_int_t)u->cols[1]));
   }
-  json_object_set_new(o, "dtype", json_string(u->skip ? "?" : ka_dtype_name(u->view.dtype)));
+  json_object_set_new(o, "dtype", json_string(dtype_of(u)));
   if (u->layer >= 0) json_object_set_new(o, "layer", json_integer(u->layer));
   if (u->role) json_object_set_new(o, "role", json_string(u->role));
+}
+
+/* Singular, and how small the smallest value is was not computed. */
+static bool only_bounded(const struct ka_spectrum *r) {
+  return r->method == KA_SPECTRAL_TESTED && isnan(r->sigma_min_rel_bound);
 }
 
 json_t *ka_spectrum_json(const struct ka_spectrum *r) {
@@ -29,6 +42,10 @@ json_t *ka_spectrum_json(const struct ka_spectrum *r) {
   for (int i = 0; i < KA_N_METRICS; i++)
     json_object_set_new(o, ka_spectral_metric_info((enum ka_spectral_metric)i)->name,
                         ka_json_real(r->metrics[i]));
+  if (only_bounded(r)) {
+    json_object_set_new(o, "sigma_min", json_null());
+    json_object_set_new(o, "sigma_min_high", ka_json_real(r->metrics[KA_METRIC_SIGMA_MIN]));
+  }
   json_object_set_new(o, "kappa_rel_bound", ka_json_real(r->kappa_rel_bound));
   json_object_set_new(o, "kappa_low", r->error ? json_null() : ka_json_real(r->kappa_low));
   json_object_set_new(o, "kappa_high", ka_json_real(r->kappa_high));

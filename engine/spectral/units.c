@@ -2,6 +2,8 @@
  * See units.h. */
 #include "engine/spectral/units.h"
 
+#include "engine/spectral/fp8.h"
+
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,19 +45,25 @@ static bool analysable(enum ka_dtype t) {
   return t == KA_F32 || t == KA_BF16 || t == KA_F16 || t == KA_F64;
 }
 
-static void from_entry(const struct ka_safetensors *files, const struct ka_st_entry *e,
-                       struct ka_unit *u) {
-  if (e->unreadable) {
+static ka_status from_entry(struct ka_arena *arena, const struct ka_safetensors *files,
+                            const struct ka_st_entry *e, struct ka_unit *u) {
+  struct ka_ctx *ctx = arena->ctx;
+  if (e->unreadable && ka_fp8_is(e) && e->t.n_dim < KA_MAX_DIM) {
+    KA_TRY(ka_fp8_unit(arena, files, e, u));
+  } else if (e->unreadable) {
     *u = (struct ka_unit){.name = e->name, .tensor = e->name, .skip = e->unreadable};
     u->view.n_dim = 2;
   } else {
     *u = ka_unit_of_tensor(e->name, e->t);
+  }
+  if (!u->skip) {
     u->map = &files->shards[e->shard].map;
     u->map_offset = e->offset_bytes;
     u->map_bytes = e->n_bytes;
   }
   u->rows[0] = u->rows[1] = u->cols[0] = u->cols[1] = -1;
   u->layer = ka_unit_layer(e->name);
+  return KA_STATUS_OK;
 }
 
 ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
@@ -68,10 +76,11 @@ ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
   struct ka_unit *wholes = memory;
   for (int64_t i = 0; i < files->n_entries; i++) {
     const struct ka_st_entry *e = &files->entries[i];
-    if (!e->unreadable && e->t.n_dim < (vectors ? 1 : 2)) continue;
+    if ((!e->unreadable || ka_fp8_is(e)) && e->t.n_dim < (vectors ? 1 : 2)) continue;
+    if (ka_fp8_is_scale(files, e)) continue;
     /* Integer tables (positions, masks) are not weights. */
     if (!e->unreadable && !analysable(e->t.dtype)) continue;
-    from_entry(files, e, &wholes[n_wholes]);
+    KA_TRY(from_entry(arena, files, e, &wholes[n_wholes]));
     KA_TRY(ka_unit_parts(ctx, arena, &wholes[n_wholes], config, kind, NULL, &n_parts));
     n_all += 1 + n_parts;
     n_wholes++;

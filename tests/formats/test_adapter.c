@@ -122,6 +122,22 @@ static const char *edited(const char *name, const char *key, const char *value) 
   return dir;
 }
 
+/* Another method is called by its name, whatever keys of its own stand before peft_type. */
+static void methods_are_named(void **state) {
+  (void)state;
+  const char *dir = edited("plain", "peft_type", "\"IA3\"");
+  const char *path = t_str("%s/adapter_config.json", dir);
+  struct ka_model_source s;
+  json_t *root;
+  T_OK(ka_json_load(ctx, path, &root));
+  json_object_set_new(root, "feedforward_modules", json_pack("[s]", "down_proj"));
+  T_OK(ka_json_write(ctx, root, path));
+  json_decref(root);
+  T_FAILS(ka_model_source_open(ctx, &s, dir, fixture("base-llama")), KA_E_UNSUPPORTED,
+          "peft_type: got \"IA3\"");
+  ka_model_source_close(&s);
+}
+
 static void what_is_not_plain_lora_is_refused(void **state) {
   (void)state;
   static const struct {
@@ -367,6 +383,7 @@ static void failing_allocations_are_reported(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(adapters_merge_as_peft_merges_them, fresh),
+      cmocka_unit_test_setup(methods_are_named, fresh),
       cmocka_unit_test_setup(what_is_not_plain_lora_is_refused, fresh),
       cmocka_unit_test_setup(tensors_that_do_not_fit_are_refused, fresh),
       cmocka_unit_test_setup(bases_are_found_or_asked_for, fresh),
