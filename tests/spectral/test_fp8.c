@@ -81,8 +81,7 @@ static void check(const char *path, int n_matrices, bool e5m2, bool scaled, inde
   struct ka_spectral_options o = {.precision = KA_PRECISION_F64, .full = true};
   T_OK(ka_spectral_analyze(ctx, &arena, &r, units, 1, &o, NULL));
   int64_t lines = n_matrices > 1 ? n_matrices : ROWS; /* a stack is [matrices, rest] */
-  struct ka_unit plain =
-      ka_unit_of_tensor("w", ka_tensor_2d(dense, KA_F64, lines, BYTES / lines));
+  struct ka_unit plain = ka_unit_of_tensor("w", ka_tensor_2d(dense, KA_F64, lines, BYTES / lines));
   T_OK(ka_spectral_analyze(ctx, &arena, &want, &plain, 1, &o, NULL));
   assert_null(r.error);
   for (int i = 0; i < KA_N_METRICS; i++)
