@@ -235,6 +235,13 @@ static ka_status next_row(struct ka_data_rows *r, struct ka_row_source *s,
   return KA_STATUS_OK;
 }
 
+static ka_status move_window(struct ka_ctx *ctx, struct ka_row_source *s) {
+  KA_TRY(ka_data_text_more(ctx, &s->text, s->pos));
+  s->map = s->text.seen;
+  s->pos = 0;
+  return KA_STATUS_OK;
+}
+
 /* The next row, where the text at hand holds all of it. *wait: it does not, and rows before it in
  * the batch keep the window where it is. */
 static ka_status whole_row(struct ka_data_rows *r, struct ka_row_source *s, bool others,
@@ -251,8 +258,7 @@ static ka_status whole_row(struct ka_data_rows *r, struct ka_row_source *s, bool
     s->line = line;
     s->done = false;
     if (others) return KA_STATUS_OK;
-    KA_TRY(ka_data_text_more(ctx, &s->text, 0));
-    s->map = s->text.seen;
+    KA_TRY(move_window(ctx, s));
   }
 }
 
@@ -273,11 +279,9 @@ static ka_status start_batch(struct ka_data_rows *r) {
   }
   r->n_open = kept;
   struct ka_row_source *last = kept > 0 ? r->open[kept - 1] : NULL;
-  if (!last || !ka_data_text_is_window(&last->text) || last->text.ended) return KA_STATUS_OK;
-  KA_TRY(ka_data_text_more(ctx, &last->text, last->pos));
-  last->map = last->text.seen;
-  last->pos = 0;
-  return KA_STATUS_OK;
+  bool enough = !last || !ka_data_text_is_window(&last->text) || last->text.ended ||
+                last->map.len - last->pos > KA_DATA_WINDOW / 4;
+  return enough ? KA_STATUS_OK : move_window(ctx, last);
 }
 
 static ka_status next_batch(struct ka_data_rows *r, struct ka_data_row rows[KA_ROWS_BATCH],

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { WINDOW = 2 << 20 };
+enum { WINDOW = KA_DATA_WINDOW };
 
 /* --- what is not read -------------------------------------------------------- */
 
@@ -80,7 +80,7 @@ ka_status ka_data_text_more(struct ka_ctx *ctx, struct ka_data_text *t, size_t u
   struct ka_str *w = &t->window;
   if (used > 0) memmove(w->data, w->data + used, w->len - used);
   w->len -= used;
-  size_t want = w->len > WINDOW ? w->len : WINDOW; /* doubles for a row that does not end */
+  size_t want = w->len < WINDOW / 2 ? WINDOW - w->len : w->len; /* doubles for a row without end */
   if (t->unpack) KA_TRY(ka_unpack_read(ctx, t->unpack, want, w, &t->ended));
   for (size_t start = w->len; t->parquet && !t->ended && w->len - start < want;)
     KA_TRY(ka_parquet_next(ctx, t->parquet, w, &t->ended));

@@ -27,7 +27,9 @@ void ka_data_text_close(struct ka_data_text *t);
 static inline bool ka_data_text_is_window(const struct ka_data_text *t) {
   return t->unpack || t->parquet;
 }
-/* A window drops its first `used` bytes and grows by some megabytes; `seen` moves. */
+/* A window drops its first `used` bytes and is filled again: up to its size, or to twice what is
+ * left where that is half of it or more. `seen` moves. */
+enum { KA_DATA_WINDOW = 2 << 20 };
 ka_status ka_data_text_more(struct ka_ctx *ctx, struct ka_data_text *t, size_t used);
 const char *ka_data_text_unread(const struct ka_data_text *t); /* see parquet.h */
 

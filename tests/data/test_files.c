@@ -6,6 +6,7 @@
 #include "tests/support/test.h"
 
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #ifdef KAPPA_HAVE_ZLIB
@@ -239,6 +240,33 @@ static void compressed_rows_are_the_same(void **state) {
   }
 }
 
+/* 100 MB behind a window of 2. */
+static void a_large_file_costs_a_window(void **state) {
+  (void)state;
+#ifdef KAPPA_HAVE_ZLIB
+  static char row[1000];
+  const char *path = t_str("%s/a.jsonl.gz", t_temp_dir());
+  struct ka_data_file file = {path, true};
+  const struct ka_data_files files = {&file, 1, ""};
+  struct ka_data_row rows[KA_ROWS_BATCH];
+  struct ka_data_rows r;
+  struct rusage before, after;
+  int64_t n_rows = 0;
+  memset(row, ' ', sizeof row);
+  row[0] = '{', row[998] = '}', row[999] = '\n';
+  gzFile f = gzopen(path, "wb1");
+  for (int i = 0; i < 100000; i++) assert_int_equal(gzwrite(f, row, sizeof row), sizeof row);
+  gzclose(f);
+  getrusage(RUSAGE_SELF, &before);
+  T_OK(ka_data_rows_init(&r, ctx, &files, "auto", "train", "split"));
+  for (int n = 1; n > 0; n_rows += n) T_OK(ka_data_rows_next(&r, rows, &n));
+  ka_data_rows_deinit(&r);
+  getrusage(RUSAGE_SELF, &after);
+  assert_int_equal(n_rows, 100000);
+  assert_true(after.ru_maxrss - before.ru_maxrss < 32 << 10); /* KiB */
+#endif
+}
+
 static void what_is_not_read_says_what_to_do(void **state) {
   (void)state;
   static const struct {
@@ -281,6 +309,7 @@ static void what_is_not_read_says_what_to_do(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup(a_large_file_costs_a_window, fresh),
       cmocka_unit_test_setup(cards_are_no_data, fresh),
       cmocka_unit_test_setup(splits_go_by_names, fresh),
       cmocka_unit_test_setup(the_cache_is_found_by_name, fresh),
