@@ -9,13 +9,13 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { VERSION = 1 };
+enum { VERSION = 2 };
 
 struct header {
   char magic[8];
   uint64_t key[2];
   int64_t n_entries, n_docs, n_tokens;
-  int64_t n_files, n_rows, n_empty, n_not_text;
+  int64_t n_files, n_rows, n_empty, n_not_text, n_bad;
   uint64_t checksum; /* of what follows the header */
 };
 
@@ -152,7 +152,8 @@ ka_status ka_data_cache_save(struct ka_data_cache *c, const struct ka_data_store
                      .n_files = s->n_files,
                      .n_rows = s->n_rows,
                      .n_empty = s->n_empty,
-                     .n_not_text = s->n_not_text};
+                     .n_not_text = s->n_not_text,
+                     .n_bad = s->n_bad};
   h.checksum =
       checksum(c->ends, c->n_entries, store->docs, store->n_docs, store->tokens, store->n_tokens);
   struct ka_publish p;
@@ -225,6 +226,7 @@ ka_status ka_data_cache_load(struct ka_data_cache *c, struct ka_data_store *stor
   c->stats->n_rows = h.n_rows;
   c->stats->n_empty = h.n_empty;
   c->stats->n_not_text = h.n_not_text;
+  c->stats->n_bad = h.n_bad;
   *hit = true;
   return KA_STATUS_OK;
 }

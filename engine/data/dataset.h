@@ -26,6 +26,7 @@ struct ka_data_stats {
   /* Of reading, both parts together. */
   int64_t n_files, n_not_text; /* not_text: found files left out, not UTF-8 or without rows */
   int64_t n_rows, n_empty;     /* rows; those without tokens */
+  int64_t n_bad;               /* rows left out by on_bad_row: skip; not among n_rows */
   int64_t n_too_long;          /* documents longer than sequence_len: */
   int64_t n_dropped, n_truncated, n_split, n_pieces; /* what became of them; pieces of split ones */
   int64_t n_all_masked;                 /* documents or pieces without a target, left out */

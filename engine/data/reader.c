@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_BAD = 10 };
+enum { MAX_BAD = 10 }; /* shown */
 
 struct slot { /* a row on its way */
   struct ka_document doc;
@@ -27,8 +27,9 @@ struct reader {
   struct slot *slots;
   struct ka_data_store *store;
   struct ka_data_stats *stats;
-  int n_bad;
-  struct ka_str bad;
+  bool skip; /* bad rows are left out */
+  int64_t n_bad;
+  struct ka_str bad; /* the first of them */
 };
 
 /* --- rows to documents ------------------------------------------------------- */
@@ -44,10 +45,10 @@ static void make_documents(struct reader *r, const struct ka_data_row *rows, int
 
 static ka_status note_bad(struct reader *r, const struct ka_data_row *row, const struct slot *s) {
   struct ka_ctx *ctx = r->ctx;
+  if (++r->n_bad > MAX_BAD) return KA_STATUS_OK;
   if (r->bad.len > 0) KA_TRY(ka_str_puts(ctx, &r->bad, "\n  "));
   KA_TRY(ka_str_puts(ctx, &r->bad, ka_data_row_path(row)));
   if (row->line > 0) KA_TRY(ka_str_printf(ctx, &r->bad, ":%lld", (long long)row->line));
-  r->n_bad++;
   KA_TRY(ka_str_printf(ctx, &r->bad, ": %.300s", s->ctx.error.message));
   const char *unread = ka_data_row_unread(row);
   return *unread ? ka_str_printf(ctx, &r->bad, "; columns that are not read: %.300s", unread)
@@ -72,13 +73,22 @@ static ka_status take_document(struct reader *r, const struct ka_data_row *row, 
 static ka_status read_rows(struct reader *r) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_data_row rows[KA_ROWS_BATCH];
-  for (int n = 1; n > 0 && r->n_bad < MAX_BAD;) {
+  bool stop = false;
+  for (int n = 1; n > 0 && !stop;) {
     KA_TRY(ka_data_rows_next(&r->rows, rows, &n));
     make_documents(r, rows, n);
-    for (int i = 0; i < n && r->n_bad < MAX_BAD; i++)
+    for (int i = 0; i < n && !stop; i++) {
       KA_TRY(take_document(r, &rows[i], &r->slots[i]));
+      stop = !r->skip && r->n_bad == MAX_BAD;
+    }
   }
   if (r->n_bad == 0) return KA_STATUS_OK;
+  r->stats->n_bad += r->n_bad;
+  if (r->skip) {
+    ka_warn(ctx, "data", "%lld bad rows left out (on_bad_row: skip)%s:\n  %s", (long long)r->n_bad,
+            r->n_bad > MAX_BAD ? ", the first ten" : "", r->bad.data);
+    return KA_STATUS_OK;
+  }
   return ka_fail(ctx, KA_E_INPUT, "%s%s%s", r->n_bad > 1 ? "bad rows:\n  " : "", r->bad.data,
                  r->n_bad == MAX_BAD ? "\n  reading stopped here" : "");
 }
@@ -128,6 +138,7 @@ ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_data_read_options *o,
                        struct ka_data_store *store, struct ka_data_stats *stats) {
   struct ka_data_files files;
   struct reader r = {.ctx = ctx, .o = o, .key = key, .store = store, .stats = stats};
+  r.skip = strcmp(entry->on_bad_row, "skip") == 0;
   r.maker = (struct ka_document_maker){.dataset = entry,
                                        .tokenizer = o->tokenizer,
                                        .eos = o->eos,

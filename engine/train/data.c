@@ -20,6 +20,7 @@ ka_status ka_train_data_losses(struct ka_ctx *ctx, const struct ka_data_stats *s
     int64_t n;
     const char *what;
   } parts[] = {
+      {s->n_bad, "bad rows left out"},
       {s->n_empty, "empty rows"},
       {s->n_not_text, "files that are not UTF-8"},
       {s->n_dropped, "documents dropped as too long"},

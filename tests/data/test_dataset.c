@@ -163,6 +163,54 @@ static void bad_rows_name_file_and_line(void **state) {
   ka_tokenizer_close(t);
 }
 
+static void bad_rows_may_be_left_out(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_str rows = {0};
+  struct ka_job j;
+  for (int i = 0; i < 40; i++)
+    T_OK(ka_str_puts(ctx, &rows, i % 2 ? "nonsense\n" : "{\"input_ids\":[1,2,3]}\n"));
+  put(dir, "a.jsonl", rows.data);
+  for (int run = 0; run < 2; run++) { /* the second from the cache */
+    job(&j, dir, "[{path: a.jsonl, type: tokenized, on_bad_row: skip}]",
+        "dataset_prepared_path: prepared");
+    struct ka_data *d = open_data(&j, NULL);
+    assert_int_equal(ka_data_get_stats(d)->n_bad, 20);
+    assert_int_equal(ka_data_get_stats(d)->n_rows, 20);
+    assert_int_equal(ka_data_get_stats(d)->part[KA_DATA_TRAIN].n_documents, 20);
+    ka_data_close(d);
+    ka_job_close(&j);
+  }
+  ka_str_deinit(&rows);
+}
+
+/* The same documents from JSON lines and from what other programs made of them. */
+static void parquet_gives_the_documents_of_its_rows(void **state) {
+  (void)state;
+  static const char *const names[] = {"rows.jsonl", "polars.parquet", "duckdb.parquet",
+                                      "version_2.parquet", "codec_none.parquet"};
+  const char *dir = t_temp_dir(), *first[64];
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  int64_t n_first = 0;
+  for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+    struct ka_job j;
+    const char *path = t_str("%s/tests/data/parquet/%s", getenv("KAPPA_SOURCE_DIR"), names[k]);
+    job(&j, dir, t_str("[{path: %s, on_bad_row: skip}]", path), "length_policy: truncate");
+    struct ka_data *d = open_data(&j, t);
+    int64_t n = ka_data_get_stats(d)->part[KA_DATA_TRAIN].n_documents;
+    assert_true(n > 20 && n < 64 && (k == 0 || n == n_first));
+    assert_true(ka_data_get_stats(d)->n_bad > 0);
+    for (int64_t i = 0; i < n; i++) {
+      if (k > 0) assert_string_equal(shown(d, KA_DATA_TRAIN, i), first[i]);
+      if (k == 0) first[i] = shown(d, KA_DATA_TRAIN, i);
+    }
+    n_first = n;
+    ka_data_close(d);
+    ka_job_close(&j);
+  }
+  ka_tokenizer_close(t);
+}
+
 static void completion_ends_with_eos(void **state) {
   (void)state;
   const char *dir = t_temp_dir();
@@ -701,6 +749,8 @@ static void tokens_are_kept_between_runs(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(tokenized_rows_keep_their_labels, fresh),
+      cmocka_unit_test_setup(bad_rows_may_be_left_out, fresh),
+      cmocka_unit_test_setup(parquet_gives_the_documents_of_its_rows, fresh),
       cmocka_unit_test_setup(bad_rows_name_file_and_line, fresh),
       cmocka_unit_test_setup(completion_ends_with_eos, fresh),
       cmocka_unit_test_setup(alpaca_masks_the_prompt, fresh),
