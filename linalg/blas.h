@@ -48,6 +48,11 @@ struct ka_blas {
    * iteration does not converge. Backward stable: each value is within 8 max(m,n) u ||a||_F. */
   ka_status (*svdvals)(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, int64_t lda, double *s);
 
+  /* a [m,n] = u diag(s) v^T with orthonormal columns of u [m,k] and v [n,k], k = min(m,n); a is
+   * dense and spoilt, s descending. As exact as svdvals. */
+  ka_status (*svd)(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, double *s, double *u,
+                   double *v);
+
   int64_t (*chain_potrf)(int64_t m);
 };
 

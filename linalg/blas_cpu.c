@@ -147,6 +147,31 @@ static ka_status svdvals(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, in
   return st;
 }
 
+static ka_status svd(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, double *s, double *u,
+                     double *v) {
+  int m_ = (int)m, n_ = (int)n, k = m < n ? m_ : n_, query = -1, info = 0;
+  double size = 0;
+  int *iwork = malloc(sizeof *iwork * (size_t)(8 * k + 8));
+  double *vt = malloc(sizeof *vt * (size_t)((int64_t)k * n + 1)), *work = NULL;
+  dgesdd_("S", &m_, &n_, a, &m_, s, u, &m_, vt, &k, &size, &query, iwork, &info);
+  int lwork = (int)size + 64;
+  work = malloc(sizeof *work * (size_t)lwork);
+  ka_status st = KA_STATUS_OK;
+  if (!iwork || !work || !vt)
+    st = ka_fail(ctx, KA_E_MEMORY, "singular vectors: no workspace for %d x %d", m_, n_);
+  else
+    dgesdd_("S", &m_, &n_, a, &m_, s, u, &m_, vt, &k, work, &lwork, iwork, &info);
+  if (ka_ok(st) && info != 0)
+    st = ka_fail(ctx, KA_E_INTERNAL, "singular vectors: dgesdd of %d x %d returned %d", m_, n_,
+                 info);
+  for (int64_t j = 0; j < n && ka_ok(st); j++)
+    for (int64_t i = 0; i < k; i++) v[j + i * n] = vt[i + j * k];
+  free(vt);
+  free(work);
+  free(iwork);
+  return st;
+}
+
 static const struct ka_blas lapack = {
 #ifdef KAPPA_HAVE_OPENBLAS
     .name = "openblas",
@@ -165,6 +190,7 @@ static const struct ka_blas lapack = {
     .trmv = trmv,
     .gemv_f32 = gemv_f32,
     .svdvals = svdvals,
+    .svd = svd,
     .chain_potrf = chain_potrf,
 };
 

@@ -123,8 +123,16 @@ static int descending(const void *x, const void *y) {
   return a < b ? 1 : a > b ? -1 : 0;
 }
 
-/* Makes columns p and q of a [n,m] orthogonal; true when it had to turn them. */
-static bool rotate(int64_t n, double *x, double *y) {
+static void turn(int64_t n, double *x, double *y, double cs, double sn) {
+  for (int64_t i = 0; i < n; i++) {
+    double u = x[i];
+    x[i] = cs * u - sn * y[i];
+    y[i] = sn * u + cs * y[i];
+  }
+}
+
+/* Makes columns x and y [n] orthogonal, and turns p and q [n_more] as much; true when it had to. */
+static bool rotate_both(int64_t n, double *x, double *y, int64_t n_more, double *p, double *q) {
   double a = 0, b = 0, c = 0;
   for (int64_t i = 0; i < n; i++) {
     a += x[i] * x[i];
@@ -135,11 +143,8 @@ static bool rotate(int64_t n, double *x, double *y) {
   double zeta = (b - a) / (2 * c);
   double t = (zeta >= 0 ? 1 : -1) / (fabs(zeta) + sqrt(1 + zeta * zeta));
   double cs = 1 / sqrt(1 + t * t), sn = cs * t;
-  for (int64_t i = 0; i < n; i++) {
-    double u = x[i];
-    x[i] = cs * u - sn * y[i];
-    y[i] = sn * u + cs * y[i];
-  }
+  turn(n, x, y, cs, sn);
+  turn(n_more, p, q, cs, sn);
   return true;
 }
 
@@ -156,7 +161,8 @@ static ka_status svdvals(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, in
   for (int sweep = 0; sweep < 60 && turned; sweep++) {
     turned = false;
     for (int64_t p = 0; p < cols; p++)
-      for (int64_t q = p + 1; q < cols; q++) turned |= rotate(rows, w + p * rows, w + q * rows);
+      for (int64_t q = p + 1; q < cols; q++)
+        turned |= rotate_both(rows, w + p * rows, w + q * rows, 0, NULL, NULL);
   }
   for (int64_t j = 0; j < cols; j++) {
     double q = 0;
@@ -166,6 +172,61 @@ static ka_status svdvals(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, in
   qsort(s, (size_t)cols, sizeof *s, descending);
   free(w);
   return KA_STATUS_OK;
+}
+
+/* Column j of the k by `order`, each divided by its length s[j] (zero ones stay zero). */
+static void put_columns(double *to, const double *from, int64_t n, int64_t k, const double *s,
+                        const int64_t *order) {
+  for (int64_t j = 0; j < k; j++)
+    for (int64_t i = 0; i < n; i++)
+      to[i + j * n] = s ? (s[j] > 0 ? from[i + order[j] * n] / s[j] : 0) : from[i + order[j] * n];
+}
+
+/* One-sided Jacobi on the columns of w [rows, cols], cols <= rows, and the same turns on the
+ * identity: w = a v becomes u diag(s). */
+static void turn_all(double *w, double *v, int64_t rows, int64_t cols) {
+  bool turned = true;
+  for (int sweep = 0; sweep < 60 && turned; sweep++) {
+    turned = false;
+    for (int64_t p = 0; p < cols; p++)
+      for (int64_t q = p + 1; q < cols; q++)
+        turned |= rotate_both(rows, w + p * rows, w + q * rows, cols, v + p * cols, v + q * cols);
+  }
+}
+
+static ka_status svd(struct ka_ctx *ctx, int64_t m, int64_t n, double *a, double *s, double *u,
+                     double *v) {
+  int64_t rows = m > n ? m : n, k = m > n ? n : m;
+  double *w = malloc((size_t)(rows * k + k * k + 1) * sizeof *w), *turns = w + rows * k;
+  int64_t *order = malloc((size_t)(k + 1) * sizeof *order);
+  ka_status st = KA_STATUS_OK;
+  if (!w || !order) {
+    st = ka_fail(ctx, KA_E_MEMORY, "singular vectors: no memory for %lld x %lld", (long long)m,
+                 (long long)n);
+    goto out;
+  }
+  for (int64_t j = 0; j < k; j++) {
+    for (int64_t i = 0; i < rows; i++) w[i + j * rows] = m >= n ? a[i + j * m] : a[j + i * m];
+    for (int64_t i = 0; i < k; i++) turns[i + j * k] = i == j;
+  }
+  turn_all(w, turns, rows, k);
+  for (int64_t j = 0; j < k; j++) {
+    double length = 0;
+    int64_t at = j;
+    for (int64_t i = 0; i < rows; i++) length = hypot(length, w[i + j * rows]);
+    for (; at > 0 && s[at - 1] < length; at--) {
+      s[at] = s[at - 1];
+      order[at] = order[at - 1];
+    }
+    s[at] = length;
+    order[at] = j;
+  }
+  put_columns(m >= n ? u : v, w, rows, k, s, order);
+  put_columns(m >= n ? v : u, turns, k, k, NULL, order);
+out:
+  free(w);
+  free(order);
+  return st;
 }
 
 static int64_t chain_potrf(int64_t m) { return m + 4; }
@@ -184,5 +245,6 @@ const struct ka_blas ka_blas_ref = {
     .trmv = trmv,
     .gemv_f32 = gemv_f32,
     .svdvals = svdvals,
+    .svd = svd,
     .chain_potrf = chain_potrf,
 };
