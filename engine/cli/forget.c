@@ -2,6 +2,7 @@
  * kappa forget: what was learned and what was forgotten, of models that are there (BASE TUNED...)
  * or of one job by many methods (JOB.yaml). */
 #include "engine/cli/cli.h"
+#include "engine/cli/measure_options.h"
 #include "engine/forget/benchmark.h"
 
 #include <omp.h>
@@ -41,43 +42,10 @@ static ka_status run_benchmark(struct ka_ctx *ctx, const struct ka_cli *cli, jso
 struct models {
   struct ka_arena arena;
   struct ka_forget_scoring_spec spec;
-  struct ka_job_held_out texts[MAX_WORDS];
-  const char *tasks[2][MAX_WORDS]; /* old, new */
+  struct ka_measure_options measures;
   const char *labels[MAX_WORDS], *paths[MAX_WORDS];
   int64_t n;
 };
-
-static ka_status read_tasks(struct ka_ctx *ctx, struct models *m, const struct ka_cli *cli,
-                            const char *option, const char **list, struct ka_key_texts *out) {
-  const char *words = ka_cli_str(cli, option);
-  *out = (struct ka_key_texts){list, 0};
-  for (const char *p = words ? words : ""; *p;) {
-    size_t n = strcspn(p, ",");
-    if (out->n == MAX_WORDS)
-      return ka_fail(ctx, KA_E_USAGE, "--%s: more than %d", option, MAX_WORDS);
-    if (n > 0) KA_TRY(ka_arena_str(&m->arena, &list[out->n++], p, n));
-    p += n + (p[n] == ',');
-  }
-  return KA_STATUS_OK;
-}
-
-/* A text's name in tables is that of its file. */
-static ka_status read_texts(struct ka_ctx *ctx, struct models *m, const struct ka_cli *cli,
-                            const char *option, const char *role) {
-  const char *const *files;
-  int n = ka_cli_list(cli, option, &files);
-  for (int i = 0; i < n; i++) {
-    if (m->spec.measures.n_texts == MAX_WORDS)
-      return ka_fail(ctx, KA_E_USAGE, "--%s: more than %d texts", option, MAX_WORDS);
-    m->texts[m->spec.measures.n_texts++] =
-        (struct ka_job_held_out){.name = ka_path_base(files[i]),
-                                 .path = {(const char **)(uintptr_t)&files[i], 1},
-                                 .role = role,
-                                 .split = "train",
-                                 .field = "text"};
-  }
-  return KA_STATUS_OK;
-}
 
 /* NAME=PATH, or PATH. */
 static ka_status read_models(struct ka_ctx *ctx, struct models *m, const struct ka_cli *cli) {
@@ -94,20 +62,10 @@ static ka_status read_models(struct ka_ctx *ctx, struct models *m, const struct 
 }
 
 static ka_status read_all(struct ka_ctx *ctx, struct models *m, const struct ka_cli *cli) {
-  struct ka_measures_spec *s = &m->spec.measures;
   m->spec.base = ka_cli_arg(cli, 0);
-  m->spec.device = ka_cli_str(cli, "device");
-  m->spec.weight = ka_cli_float(cli, "weight");
-  s->texts = m->texts;
-  s->limit = ka_cli_float(cli, "limit");
-  if (!(s->limit >= 0) || !(m->spec.weight >= 0))
-    return ka_fail(ctx, KA_E_USAGE, "--limit, --weight: expected 0 or more");
   if (ka_cli_n_args(cli) < 2)
     return ka_fail(ctx, KA_E_USAGE, "forget: a JOB.yaml, or BASE and one TUNED model or more");
-  KA_TRY(read_tasks(ctx, m, cli, "tasks", m->tasks[0], &s->old_tasks));
-  KA_TRY(read_tasks(ctx, m, cli, "new-tasks", m->tasks[1], &s->new_tasks));
-  KA_TRY(read_texts(ctx, m, cli, "new-text", "new"));
-  KA_TRY(read_texts(ctx, m, cli, "text", "old"));
+  KA_TRY(ka_cli_measure_options(ctx, &m->arena, cli, &m->measures, &m->spec));
   return read_models(ctx, m, cli);
 }
 
@@ -170,13 +128,7 @@ const struct ka_cli_command ka_command_forget = {
             {"also", KA_OPT_STR, "FILE.jsonl", NULL,
              "of a job: models tuned elsewhere, measured too: {\"method\", \"learning_rate\", "
              "\"seed\", \"model\"} a line"},
-            {"tasks", KA_OPT_STR, "A.yaml,...", NULL, "of models: tasks of old skills"},
-            {"new-tasks", KA_OPT_STR, "A.yaml,...", NULL, "of models: tasks of the new skill"},
-            {"text", KA_OPT_LIST, "FILE", NULL, "of models: texts of old skills"},
-            {"new-text", KA_OPT_LIST, "FILE", NULL, "of models: texts of the new skill"},
-            {"limit", KA_OPT_FLOAT, "N", "0",
-             "of models: documents of a task; below 1 that part; 0 all"},
-            {"weight", KA_OPT_FLOAT, "W", "1", "of models: of forgetting in the score"},
+            KA_MEASURE_CLI_OPTIONS("of models: "),
             {"report", KA_OPT_STR, "DIR", NULL,
              "of models: where report.html, .md and .json go (a job's: its output_dir)"},
             {"json", KA_OPT_STR, "FILE", NULL, "write the report as JSON (- for stdout)"},

@@ -79,6 +79,29 @@ void ka_forget_scoring_close(struct ka_forget_scoring *s) {
   ka_arena_deinit(&s->arena);
 }
 
+/* Elements from the first to the last row and column that differ; the last row, where a budget may
+ * have ended, up to its own last one. */
+static double n_between(const struct ka_tensor *a, const struct ka_tensor *b) {
+  size_t width = ka_dtype_bytes(a->dtype);
+  int64_t cols = a->n_dim > 0 ? a->shape[a->n_dim - 1] : 1, n = ka_tensor_elems(a);
+  int64_t first = -1, last = 0, low = cols, high = -1, end = -1;
+  const char *x = a->data, *y = b->data;
+  for (int64_t r = 0; cols > 0 && r < n / cols; r++) {
+    const char *p = x + (size_t)(r * cols) * width, *q = y + (size_t)(r * cols) * width;
+    if (memcmp(p, q, (size_t)cols * width) == 0) continue;
+    int64_t from = 0, to = cols - 1;
+    while (memcmp(p + (size_t)from * width, q + (size_t)from * width, width) == 0) from++;
+    while (memcmp(p + (size_t)to * width, q + (size_t)to * width, width) == 0) to--;
+    if (first < 0) first = r;
+    last = r;
+    end = to;
+    low = from < low ? from : low;
+    high = to > high ? to : high;
+  }
+  if (first < 0) return 0;
+  return (double)(last - first) * (double)(high + 1 - low) + (double)(end + 1 - low);
+}
+
 /* NaN: a dtype differs, or a tensor is not in the base. */
 static double n_changed(const struct ka_model *base, const struct ka_model *m) {
   double n = 0;
@@ -88,16 +111,16 @@ static double n_changed(const struct ka_model *base, const struct ka_model *m) {
     if (at < 0) return NAN;
     b = &base->params[at].stored;
     if (b->dtype != t->dtype || ka_tensor_bytes(b) != ka_tensor_bytes(t)) return NAN;
-    if (b->data != t->data && memcmp(b->data, t->data, ka_tensor_bytes(t)) != 0)
-      n += (double)ka_tensor_elems(t);
+    if (b->data != t->data) n += n_between(t, b);
   }
   return n;
 }
 
-static ka_status report(struct ka_forget_scoring *s, const struct ka_model *m, double start_s,
-                        json_t *out) {
+/* n_adapter: what an adapter trained; its merge touches more. */
+static ka_status report(struct ka_forget_scoring *s, const struct ka_model *m, int64_t n_adapter,
+                        double start_s, json_t *out) {
   struct ka_ctx *ctx = s->ctx;
-  double changed = n_changed(&s->base, m);
+  double changed = n_adapter > 0 ? (double)n_adapter : n_changed(&s->base, m);
   int failed = json_object_set_new(out, "params", json_integer((json_int_t)ka_model_n_elems(m)));
   failed |= json_object_set_new(out, "trained_params",
                                 isnan(changed) ? json_null() : json_integer((json_int_t)changed));
@@ -107,27 +130,34 @@ static ka_status report(struct ka_forget_scoring *s, const struct ka_model *m, d
                             s->spec.weight, out);
 }
 
-ka_status ka_forget_scoring_model(struct ka_forget_scoring *s, const char *model, json_t **out) {
+ka_status ka_forget_scoring_source(struct ka_forget_scoring *s, struct ka_model_source *source,
+                                   json_t **out) {
   struct ka_ctx *ctx = s->ctx;
-  struct ka_model_source source = {0};
   struct ka_model m = {0};
   int64_t n = s->measures.n;
   double start_s = ka_now_s(), *values = s->values + n, *kl = values + n;
   ka_status st = KA_STATUS_OK;
   *out = json_object();
   if (!*out) return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
-  ka_info(ctx, "score", "%s", model);
-  KA_TRY_GOTO(ka_model_source_open(ctx, &source, model, NULL), out);
-  KA_TRY_GOTO(ka_model_open_source(ctx, &m, &s->dev, &source, s->compute), out);
+  KA_TRY_GOTO(ka_model_open_source(ctx, &m, &s->dev, source, s->compute), out);
   KA_TRY_GOTO(score(s, &m, values), out);
   KA_TRY_GOTO(ka_measures_divergence(&s->measures, &s->base, &m, s->B, s->T, kl), out);
-  KA_TRY_GOTO(report(s, &m, start_s, *out), out);
+  KA_TRY_GOTO(report(s, &m, source->n_adapter, start_s, *out), out);
 out:
   ka_model_close(&m);
-  ka_model_source_close(&source);
   if (!ka_ok(st)) {
     json_decref(*out);
     *out = NULL;
   }
+  return st;
+}
+
+ka_status ka_forget_scoring_model(struct ka_forget_scoring *s, const char *model, json_t **out) {
+  struct ka_model_source source = {0};
+  *out = NULL;
+  ka_info(s->ctx, "score", "%s", model);
+  ka_status st = ka_model_source_open(s->ctx, &source, model, NULL);
+  if (ka_ok(st)) st = ka_forget_scoring_source(s, &source, out);
+  ka_model_source_close(&source);
   return st;
 }

@@ -27,7 +27,7 @@ struct merge {
   int64_t embed;               /* of a tied base, else -1 */
   int64_t head;                /* where its head stands once it is its own; -1 before */
   bool conv1d;
-  int64_t n_merged, n_whole;
+  int64_t n_merged, n_whole, n_elems;
 };
 
 bool ka_adapter_is(const char *dir) {
@@ -281,6 +281,8 @@ static ka_status run(struct merge *m, const char *dir, bool *untied) {
         return ka_fail(ctx, KA_E_INTERRUPTED, "interrupted");
       KA_TRY(take(m, &m->file.entries[i], pass == 0));
     }
+  for (int64_t i = 0; i < m->file.n_entries; i++)
+    if (!m->file.entries[i].unreadable) m->n_elems += ka_tensor_elems(&m->file.entries[i].t);
   retie(m, &n);
   *untied = m->head >= 0;
   qsort(m->entries, (size_t)n, sizeof *m->entries, by_name);
@@ -294,9 +296,10 @@ static ka_status run(struct merge *m, const char *dir, bool *untied) {
 }
 
 ka_status ka_adapter_merge(struct ka_ctx *ctx, const char *dir, const char *base_dir,
-                           struct ka_safetensors *files, bool *untied) {
+                           struct ka_safetensors *files, bool *untied, int64_t *n_elems) {
   struct merge m = {.ctx = ctx, .base_dir = base_dir, .files = files, .embed = -1, .head = -1};
   ka_status st = run(&m, dir, untied);
+  *n_elems = m.n_elems;
   ka_st_close(&m.file);
   ka_adapter_config_close(&m.config);
   return st;

@@ -18,9 +18,9 @@ ka_status ka_adapter_base(struct ka_arena *arena, const char *dir, const char **
 /* `files`, the opened base at base_dir, becomes the merged model: what changes is memory in its
  * arena, in the base's dtypes; tensors that the adapter holds whole (modules_to_save, biases) are
  * views in the adapter's dtypes. *untied: the head is a tensor of its own now, lm_head.weight,
- * although base_dir's config.json says otherwise. On failure `files` is as before, but for memory.
- */
+ * although base_dir's config.json says otherwise. *n_elems: of the adapter's own tensors, that is
+ * what was trained. On failure `files` is as before, but for memory. */
 ka_status ka_adapter_merge(struct ka_ctx *ctx, const char *dir, const char *base_dir,
-                           struct ka_safetensors *files, bool *untied);
+                           struct ka_safetensors *files, bool *untied, int64_t *n_elems);
 
 #endif

@@ -167,7 +167,7 @@ static ka_status open_adapter(struct ka_model_source *s, const char *model, cons
   KA_TRY(find_base(ctx, model, said, &base));
   if (weights) {
     KA_TRY(ka_st_open(ctx, &s->files, base));
-    KA_TRY(ka_adapter_merge(ctx, model, base, &s->files, &untied));
+    KA_TRY(ka_adapter_merge(ctx, model, base, &s->files, &untied, &s->n_adapter));
   }
   return view_adapter(s, model, base, untied);
 }

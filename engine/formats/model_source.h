@@ -12,6 +12,7 @@ struct ka_model_source {
   struct ka_arena arena;
   const char *dir; /* with the tuned model's config.json, tokenizer and templates; until close */
   const char *temp_dir;        /* dir when it was made for this, else NULL; removed by close */
+  int64_t n_adapter;           /* elements of an adapter's tensors; 0: it is none */
   struct ka_safetensors files; /* a user may take them over: then zero them */
 };
 

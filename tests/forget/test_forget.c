@@ -4,6 +4,7 @@
 #include "tests/support/test.h"
 
 #include "base/json.h"
+#include "engine/formats/safetensors.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -451,6 +452,32 @@ static void compares_models(void **state) {
   json_decref(r);
 }
 
+/* An adapter trains its own numbers, whatever its merge touches. */
+static void adapters_count_what_they_train(void **state) {
+  (void)state;
+  static float a[2 * 32], b[32 * 2];
+  const char *name = "base_model.model.model.layers.0.self_attn.q_proj.lora_%s.weight";
+  char names[2][128];
+  for (int i = 0; i < 2 * 32; i++) a[i] = b[i] = 0.01f * (float)(i % 7);
+  for (int i = 0; i < 2; i++) snprintf(names[i], sizeof names[i], name, i ? "B" : "A");
+  struct ka_st_out out[] = {{names[0], ka_tensor_2d(a, KA_F32, 2, 32)},
+                            {names[1], ka_tensor_2d(b, KA_F32, 32, 2)}};
+  T_OK(ka_make_dirs(ctx, t_str("%s/lora", dir)));
+  T_OK(ka_st_write(ctx, t_str("%s/lora/adapter_model.safetensors", dir), out, 2, NULL, 0));
+  put("lora/adapter_config.json", t_str("{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 4, "
+                                        "\"base_model_name_or_path\": \"%s/base\"}",
+                                        dir));
+  kappa(
+      0, "lora",
+      t_str(
+          "forget %s/base lora=%s/lora --text %s/old.txt --new-text %s/new.txt --report %s/adapter",
+          dir, dir, dir, dir, dir));
+  json_t *r = load("adapter/report.json");
+  const json_t *row = json_array_get(json_object_get(r, "runs"), 0);
+  assert_int_equal(json_integer_value(json_object_get(row, "trained_params")), 2 * 2 * 32);
+  json_decref(r);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(watching_changes_nothing),
@@ -466,6 +493,7 @@ int main(void) {
       cmocka_unit_test(models_tuned_elsewhere_join),
       cmocka_unit_test(wrong_use_of_forget),
       cmocka_unit_test(compares_models),
+      cmocka_unit_test(adapters_count_what_they_train),
       cmocka_unit_test(all_runs_are_measured_on_the_same),
       cmocka_unit_test(one_run_a_directory),
   };

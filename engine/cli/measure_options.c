@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * See measure_options.h. */
+#include "engine/cli/measure_options.h"
+
+#include <string.h>
+
+static ka_status read_tasks(struct ka_arena *arena, const struct ka_cli *cli, const char *option,
+                            const char **list, struct ka_key_texts *out) {
+  struct ka_ctx *ctx = arena->ctx;
+  const char *words = ka_cli_str(cli, option);
+  *out = (struct ka_key_texts){list, 0};
+  for (const char *p = words ? words : ""; *p;) {
+    size_t n = strcspn(p, ",");
+    if (out->n == KA_MEASURE_WORDS)
+      return ka_fail(ctx, KA_E_USAGE, "--%s: more than %d", option, KA_MEASURE_WORDS);
+    if (n > 0) KA_TRY(ka_arena_str(arena, &list[out->n++], p, n));
+    p += n + (p[n] == ',');
+  }
+  return KA_STATUS_OK;
+}
+
+/* A text's name in tables is that of its file. */
+static ka_status read_texts(struct ka_ctx *ctx, const struct ka_cli *cli, const char *option,
+                            const char *role, struct ka_measure_options *m, int64_t *n_texts) {
+  const char *const *files;
+  int n = ka_cli_list(cli, option, &files);
+  for (int i = 0; i < n; i++) {
+    if (*n_texts == KA_MEASURE_WORDS)
+      return ka_fail(ctx, KA_E_USAGE, "--%s: more than %d texts", option, KA_MEASURE_WORDS);
+    m->texts[(*n_texts)++] =
+        (struct ka_job_held_out){.name = ka_path_base(files[i]),
+                                 .path = {(const char **)(uintptr_t)&files[i], 1},
+                                 .role = role,
+                                 .split = "train",
+                                 .field = "text"};
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_cli_measure_options(struct ka_ctx *ctx, struct ka_arena *arena,
+                                 const struct ka_cli *cli, struct ka_measure_options *m,
+                                 struct ka_forget_scoring_spec *spec) {
+  struct ka_measures_spec *s = &spec->measures;
+  spec->device = ka_cli_str(cli, "device");
+  spec->weight = ka_cli_float(cli, "weight");
+  s->texts = m->texts;
+  s->limit = ka_cli_float(cli, "limit");
+  if (!(s->limit >= 0) || !(spec->weight >= 0))
+    return ka_fail(ctx, KA_E_USAGE, "--limit, --weight: expected 0 or more");
+  KA_TRY(read_tasks(arena, cli, "tasks", m->tasks[0], &s->old_tasks));
+  KA_TRY(read_tasks(arena, cli, "new-tasks", m->tasks[1], &s->new_tasks));
+  KA_TRY(read_texts(ctx, cli, "new-text", "new", m, &s->n_texts));
+  return read_texts(ctx, cli, "text", "old", m, &s->n_texts);
+}
