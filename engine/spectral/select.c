@@ -193,16 +193,9 @@ static int by_rank(const void *x, const void *y) {
   return strcmp(a->r->unit->name, b->r->unit->name);
 }
 
-/* Where a tensor outside the layers stands: the embedding below, the rest above them. */
-static double depth(const struct ka_unit *u) {
-  if (u->layer >= 0) return u->layer;
-  const char *n = u->name;
-  return strstr(n, "embed") || strstr(n, "wte") || strstr(n, "wpe") ? -1 : 1e9;
-}
-
 static int by_depth(const void *x, const void *y) {
   const struct ranked *a = x, *b = y;
-  double da = depth(a->r->unit), db = depth(b->r->unit);
+  double da = ka_unit_depth(a->r->unit->tensor), db = ka_unit_depth(b->r->unit->tensor);
   if (da != db) return da < db ? -1 : 1;
   return ka_spectral_name_compare(a->r->unit->name, b->r->unit->name);
 }

@@ -18,6 +18,12 @@ int ka_unit_layer(const char *name) {
   return -1;
 }
 
+double ka_unit_depth(const char *name) {
+  int layer = ka_unit_layer(name);
+  if (layer >= 0) return layer;
+  return strstr(name, "embed") || strstr(name, "wte") || strstr(name, "wpe") ? -1 : 1e9;
+}
+
 int ka_spectral_name_compare(const char *a, const char *b) {
   while (*a && *b) {
     if (isdigit((unsigned char)*a) && isdigit((unsigned char)*b)) {

@@ -12,6 +12,8 @@
 
 /* The layer in a tensor's name ("model.layers.12.mlp..." -> 12, "h.3.attn" -> 3), -1 without. */
 int ka_unit_layer(const char *name);
+/* The layer, or where a tensor outside the layers stands: the embedding at -1, the rest above all. */
+double ka_unit_depth(const char *name);
 /* Natural order: runs of digits compare as numbers. */
 int ka_spectral_name_compare(const char *a, const char *b);
 
