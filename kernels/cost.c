@@ -64,6 +64,19 @@ static void attn_bwd(const struct ka_attn_bwd_args *args, double *flops, double 
   *bytes = operand_bytes(KA_OP_attn_bwd, args);
 }
 
+static void expert_matmul(const struct ka_expert_matmul_args *args, double *flops, double *bytes) {
+  *flops = 2 * (double)args->a.shape[1] * (double)ka_tensor_elems(&args->out);
+  *bytes = (double)ka_tensor_bytes(&args->a) + (double)ka_tensor_bytes(&args->b) +
+           (args->accumulate ? 2 : 1) * (double)ka_tensor_bytes(&args->out);
+}
+
+/* As if all experts were trained. */
+static void expert_grad(const struct ka_expert_grad_args *args, double *flops, double *bytes) {
+  *flops = 2 * (double)args->b.shape[1] * (double)ka_tensor_elems(&args->a);
+  *bytes = (double)ka_tensor_bytes(&args->a) + (double)ka_tensor_bytes(&args->b) +
+           2 * (double)ka_tensor_bytes(&args->dw);
+}
+
 void ka_op_cost(enum ka_op op, const void *args, double *flops, double *bytes) {
   static const double flops_an_elem[KA_N_OPS] = {
 #define KA_OP(name, class, flops, ...) flops,
@@ -81,6 +94,8 @@ void ka_op_cost(enum ka_op op, const void *args, double *flops, double *bytes) {
     HAS(matmul)
     HAS(attn_fwd)
     HAS(attn_bwd)
+    HAS(expert_matmul)
+    HAS(expert_grad)
 #undef HAS
   default:
     *flops = flops_an_elem[op] * (double)ka_tensor_elems(ka_operand_of(ka_op_operands(op), args));

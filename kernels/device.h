@@ -121,7 +121,8 @@ void ka_replay_free(struct ka_dev *dev, struct ka_replay *r);
  * started when they are first used. */
 #define KA_CUDA_SPARE_PART 64
 
-/* True when the back end has its own slot (not ref's). */
+/* True when the back end has a slot; and its own (not ref's). */
+bool ka_op_has(const struct ka_backend *backend, enum ka_op op);
 bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op);
 
 extern const struct ka_backend ka_backend_ref, ka_backend_cpu;

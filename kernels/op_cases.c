@@ -107,7 +107,8 @@ static enum ka_dtype type_of(const struct make *m, const struct ka_operand *o) {
 /* The dims string of an operand, with the table's wild cards filled in. */
 static const char *dims_of(const struct make *m, const struct ka_operand *o) {
   if (*o->dims == '*' || strcmp(o->name, "x") == 0) return *o->dims == '?' ? "NC" : o->dims;
-  if (strcmp(o->dims, "??") != 0) return o->dims;
+  if (strncmp(o->dims, "??", 2) != 0) return o->dims;
+  if (m->c->op == KA_OP_expert_matmul) return m->call->args.expert_matmul.trans_b ? "ENK" : "EKN";
   if (m->c->op == KA_OP_pack) return m->call->args.pack.trans_b ? "NK" : "KN";
   const struct ka_matmul_args *mm = &m->call->args.matmul;
   if (strcmp(o->name, "a") == 0) return mm->trans_a ? "KM" : "MK";
@@ -127,6 +128,23 @@ static ka_status place(struct make *m, struct ka_tensor *t, const char *name) {
   return KA_STATUS_OK;
 }
 
+/* index: k distinct experts a token, place: a permutation, live: every third is not. */
+static int64_t expert_index(const struct make *m, const char *name, const struct ka_tensor *t,
+                            int64_t i) {
+  int64_t n = ka_tensor_elems(t), k = ka_op_case_size(m->c->sizes, 'k');
+  int64_t n_experts = ka_op_case_size(m->c->sizes, 'E');
+  if (strcmp(name, "place") == 0) return n - 1 - i;
+  if (strcmp(name, "live") == 0) return i % 3 != 1;
+  if (n_experts < 1) return 0;
+  return (int64_t)((mix(m->seed + (uint64_t)(i / k)) + (uint64_t)(i % k)) % (uint64_t)n_experts);
+}
+
+/* Some experts have no rows, the last ones the most. */
+static int64_t expert_offset(const struct make *m, const struct ka_tensor *t, int64_t i) {
+  int64_t n_experts = t->shape[0] - 1, n_rows = ka_op_case_size(m->c->sizes, 'S');
+  return n_experts > 0 ? n_rows * i * i / (n_experts * n_experts) : 0;
+}
+
 static void fill_indices(const struct make *m, const char *name, struct ka_tensor *t) {
   const char *sizes = m->c->sizes;
   int64_t n = ka_tensor_elems(t), range = ka_op_case_size(sizes, strcmp(name, "pos") ? 'V' : 'P');
@@ -134,6 +152,8 @@ static void fill_indices(const struct make *m, const char *name, struct ka_tenso
     int64_t v = range > 0 ? (int64_t)(mix(m->seed + (uint64_t)i) % (uint64_t)range) : 0;
     if (strcmp(name, "index") == 0) v = ka_op_case_size(sizes, 'N') - 1 - i;
     if (m->c->flags & SKIP && strcmp(name, "ids") != 0 && i % 3 == 1) v = -1;
+    if (ka_op_case_size(sizes, 'k') > 0) v = expert_index(m, name, t, i);
+    if (strcmp(name, "offsets") == 0) v = expert_offset(m, t, i);
     if (strcmp(name, "doc_start") == 0) {
       int64_t at = i % t->shape[1], length = 13 + 29 * (i / t->shape[1]);
       v = at - at % length;
@@ -146,14 +166,14 @@ static void fill_values(const struct make *m, const struct ka_operand *o, int nu
                         struct ka_tensor *t) {
   int64_t n = ka_tensor_elems(t), width = t->n_dim ? t->shape[t->n_dim - 1] : 1;
   bool pure_output = !(o->flags & KA_READ) && !(m->c->flags & ACC);
-  bool positive = strcmp(o->name, "rstd") == 0 || strcmp(o->name, "health") == 0 ||
-                  (m->c->op == KA_OP_adamw && *o->name == 'v');
+  bool positive = strcmp(o->name, "rstd") == 0 || strcmp(o->name, "scores") == 0 ||
+                  strcmp(o->name, "health") == 0 || (m->c->op == KA_OP_adamw && *o->name == 'v');
   for (int64_t i = 0; i < n; i++) {
     int64_t at = t->n_dim >= 2 ? i / width * t->row_stride + i % width : i;
     double v = uniform(m->seed + (uint64_t)number * 0x100000001b3u, i);
     if (strcmp(o->name, "cos") == 0) v = cos(0.37 * (double)i);
     if (strcmp(o->name, "sin") == 0) v = sin(0.37 * (double)i);
-    if (m->c->op == KA_OP_xent) v *= 8;
+    if (m->c->op == KA_OP_xent || strstr(m->c->text, "CLAMPED")) v *= 8;
     ka_data_store(t->data, t->dtype, at, pure_output ? NAN : positive ? fabs(v) : v);
   }
 }
@@ -166,6 +186,8 @@ static bool wanted(const struct make *m, const struct ka_operand *o) {
   } own[] = {{"doc_start", DOCS}, {"base", BASE}, {"kl", BASE}, {"w0", BASE}};
   int f = m->c->flags;
   if (!(o->flags & KA_OPTIONAL)) return true;
+  if (m->c->op == KA_OP_expert_matmul && strcmp(o->name, "b") == 0) return true;
+  if (m->c->op == KA_OP_expert_grad) return true;
   if (m->c->op == KA_OP_matmul) {
     const struct ka_matmul_args *mm = &m->call->args.matmul;
     if (strcmp(o->name, "pre") == 0) return mm->epilogue != KA_EPILOGUE_NONE;

@@ -216,7 +216,9 @@ struct ka_attn_bwd_args {
   double scale, softcap;
 };
 
-enum ka_act { KA_ACT_SILU, KA_ACT_GELU_TANH, KA_ACT_GELU };
+/* KA_ACT_SILU_CLAMPED (gpt-oss): with g = min(gate, 7), u = min(max(up, -7), 7), the product is
+ * g sigmoid(1.702 g) (u + 1); what is cut off has no gradient. */
+enum ka_act { KA_ACT_SILU, KA_ACT_GELU_TANH, KA_ACT_GELU, KA_ACT_SILU_CLAMPED, KA_N_ACTS };
 
 /* out = act(gate) * up (Shazeer 2020); out may be gate or up. */
 struct ka_glu_fwd_args {
@@ -234,6 +236,136 @@ struct ka_glu_bwd_args {
   struct ka_tensor dout;       /* [N,F] x */
   struct ka_tensor gate, up;
   enum ka_act act;
+};
+
+/* --- experts ----------------------------------------------------------------------------------
+ * A layer of E experts of which each token takes k; S = N * k rows. Forward, x [N,C]:
+ *   matmul          logits [N,E] f32 = x W_router^T
+ *   router_fwd      scores [N,E], index [N,k], weight [N,k]
+ *   expert_sort     token [S], offsets [E+1], place [N,k]
+ *   gather_rows     xs [S,C] = rows `token` of x
+ *   expert_matmul   gate, up [S,F] = xs W^T;  glu_fwd  h [S,F];  expert_matmul  ys [S,C] = h W^T
+ *   expert_combine_fwd  out [N,C] = sum of weight * ys at `place`
+ * Backward, dout [N,C]:
+ *   expert_combine_bwd  dys [S,C] (may take the place of ys), dweight [N,k]
+ *   expert_grad     dW_down += dys^T h;     expert_matmul  dh [S,F] = dys W (no trans_b)
+ *   glu_bwd         dgate, dup;             expert_grad    dW_gate += dgate^T xs, dW_up alike
+ *   expert_matmul   dxs [S,C] = dgate W_gate, then += dup W_up (accumulate)
+ *   expert_combine_fwd  dx [N,C] = or += sum of dxs at `place` (no weight)
+ *   router_bwd      dlogits [N,E] f32; copy to x's dtype; matmul  dx += dlogits W_router,
+ *                   dW_router += dlogits^T x
+ * Rows of an expert are side by side, in the order of their tokens; offsets stay on the device, an
+ * expert without rows costs nothing. Where a token chooses twice as many experts as another batch
+ * would, nothing is dropped. The load-balancing loss of all layers: router_load after each
+ * router_fwd into one pair of sums, router_loss at the end, `count` in each router_bwd. */
+
+enum ka_router { KA_ROUTER_SOFTMAX, KA_ROUTER_SIGMOID };
+
+/* scores = softmax or sigmoid of a token's logits. The k experts of the highest choice, ties to the
+ * lower index, the highest first; NaN is below everything. choice = logits, with sigmoid or a bias
+ * scores + bias (DeepSeek-V3, section 2.1.2). With n_group > 1 only experts of the topk_group best
+ * groups of E / n_group neighbours: a group's rank is its largest choice, or the sum of its two
+ * largest with group_by_two (ties to the lower group).
+ * weight = factor * scores[index], divided by their sum over the k with normalise. In f32. */
+struct ka_router_fwd_args {
+  struct ka_tensor logits; /* [N,E] f32 (f64) */
+  struct ka_tensor bias;   /* [E] as logits, optional: for the choice alone */
+  struct ka_tensor scores; /* [N,E] as logits = */
+  struct ka_tensor index;  /* [N,k] i32 =, k <= E <= 1024; k experts fit the chosen groups */
+  struct ka_tensor weight; /* [N,k] as logits = */
+  enum ka_router kind;
+  int64_t n_group, topk_group; /* n_group 0 or 1: no groups; at most 64 */
+  double factor;
+  bool normalise, group_by_two;
+};
+
+/* dlogits = what dweight gives through weight and scores (the choice has no gradient), and with
+ * count what load_factor * count[e] as the gradient of scores[t,e] gives; nothing of that for rows
+ * where live is 0. load_factor is that of router_loss times the loss's own scale. */
+struct ka_router_bwd_args {
+  struct ka_tensor dlogits; /* [N,E] f32 (f64) = */
+  struct ka_tensor dweight; /* [N,k] as dlogits, optional (0) */
+  struct ka_tensor scores, index;
+  struct ka_tensor count; /* [E] f64, optional: of router_load, all layers */
+  struct ka_tensor live;  /* [N] i32, optional (1) */
+  enum ka_router kind;
+  double factor, load_factor;
+  bool normalise;
+};
+
+/* count[e] += how many of index are e, score_sum[e] += sum of scores[t,e]; rows t where live is not
+ * 0 (not padding). In double, in order. */
+struct ka_router_load_args {
+  struct ka_tensor scores, index, live;
+  struct ka_tensor count, score_sum; /* [E] f64 += */
+};
+
+/* loss += load_factor * sum of count[e] * score_sum[e]. With load_factor = coefficient * E / n^2, n
+ * the live rows that were summed over all layers, the load-balancing loss of Fedus, Zoph and
+ * Shazeer 2021 (eq. 4), as transformers has it. */
+struct ka_router_loss_args {
+  struct ka_tensor count, score_sum; /* [E] f64 */
+  struct ka_tensor loss;             /* [1] f64 += */
+  double load_factor;
+};
+
+/* Stable counting sort of the S = N * k choices by expert: row p of the sorted ones is choice
+ * (token[p], j) with place[token[p], j] = p; rows of expert e are [offsets[e], offsets[e+1]). */
+struct ka_expert_sort_args {
+  struct ka_tensor token;   /* [S] i32 = */
+  struct ka_tensor offsets; /* [E+1] i32 = */
+  struct ka_tensor place;   /* [N,k] i32 = */
+  struct ka_tensor index;   /* [N,k] i32 in [0,E) */
+};
+
+/* out[p,:] = (or += with accumulate) a[p,:] op(B_e) + bias[e,:] for the rows p of expert e. B_e is
+ * [K,N], or [N,K] with trans_b: slice e of b, or what b_of[e] points to, contiguous, of a's dtype
+ * (then b has its shape and data NULL). The array b_of is read before return, on the host. */
+struct ka_expert_matmul_args {
+  struct ka_tensor out;     /* [S,N] x = or += */
+  struct ka_tensor a;       /* [S,K] x */
+  struct ka_tensor b;       /* [E,K,N] or [E,N,K] x */
+  struct ka_tensor bias;    /* [E,N] x, optional, without accumulate */
+  struct ka_tensor offsets; /* [E+1] i32 */
+  const void *const *b_of;  /* [E], or NULL */
+  bool trans_b, accumulate;
+};
+
+/* dW_e += a_e^T b_e over the rows of expert e: slice e of dw, or what dw_of[e] points to (then dw
+ * has its shape and data NULL); an expert whose dw_of is NULL is left out. For y = x W^T, a = dy
+ * and b = x. */
+struct ka_expert_grad_args {
+  struct ka_tensor dw;      /* [E,M,N] f32 (f64 with f64) += */
+  struct ka_tensor a;       /* [S,M] x */
+  struct ka_tensor b;       /* [S,N] x */
+  struct ka_tensor offsets; /* [E+1] i32 */
+  void *const *dw_of;       /* [E], or NULL */
+};
+
+/* dbias[e,n] += sum over the rows of expert e of dout[p,n]. */
+struct ka_expert_bias_bwd_args {
+  struct ka_tensor dout;    /* [S,N] x */
+  struct ka_tensor dbias;   /* [E,N] f32 (f64 with f64) += */
+  struct ka_tensor offsets; /* [E+1] i32 */
+};
+
+/* out[t,:] = (or += with accumulate) sum over j of weight[t,j] * x[place[t,j],:], in f32, in order
+ * of j, rounded once. */
+struct ka_expert_combine_fwd_args {
+  struct ka_tensor out;    /* [N,C] x = or += */
+  struct ka_tensor x;      /* [S,C] x */
+  struct ka_tensor place;  /* [N,k] i32, a permutation of [0,S) */
+  struct ka_tensor weight; /* [N,k] f32 (f64 with f64), optional (1) */
+  bool accumulate;
+};
+
+/* With p = place[t,j]: dx[p,:] = weight[t,j] * dout[t,:], dweight[t,j] = <x[p,:], dout[t,:]>. */
+struct ka_expert_combine_bwd_args {
+  struct ka_tensor dx;      /* [S,C] x =; may be x */
+  struct ka_tensor dweight; /* [N,k] f32 (f64 with f64) =, optional */
+  struct ka_tensor dout;    /* [N,C] x */
+  struct ka_tensor x;       /* [S,C] x, with dweight */
+  struct ka_tensor place, weight;
 };
 
 /* For each row: z = logits (softcap c: c * tanh(logits / c)); loss = logsumexp(z) - z[target].

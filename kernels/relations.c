@@ -71,12 +71,82 @@ static ka_status attn_bwd(struct ka_dev *dev, const struct ka_attn_bwd_args *arg
 }
 
 static ka_status glu_fwd(struct ka_dev *dev, const struct ka_glu_fwd_args *args) {
-  REQUIRE(args->act <= KA_ACT_GELU, "glu_fwd: unknown activation");
+  REQUIRE(args->act < KA_N_ACTS, "glu_fwd: unknown activation");
   return KA_STATUS_OK;
 }
 
 static ka_status glu_bwd(struct ka_dev *dev, const struct ka_glu_bwd_args *args) {
-  REQUIRE(args->act <= KA_ACT_GELU, "glu_bwd: unknown activation");
+  REQUIRE(args->act < KA_N_ACTS, "glu_bwd: unknown activation");
+  return KA_STATUS_OK;
+}
+
+static ka_status router_fwd(struct ka_dev *dev, const struct ka_router_fwd_args *args) {
+  int64_t n = args->logits.shape[1], n_group = args->n_group > 1 ? args->n_group : 1;
+  int64_t open = n_group > 1 ? n / n_group * args->topk_group : n;
+  REQUIRE(n <= 1024 && n_group <= 64, "router_fwd: more than 1024 experts or 64 groups");
+  REQUIRE(n % n_group == 0, "router_fwd: E is no multiple of n_group");
+  REQUIRE(n_group == 1 || (args->topk_group >= 1 && args->topk_group <= n_group),
+          "router_fwd: topk_group is not within [1, n_group]");
+  REQUIRE(args->index.shape[1] <= open, "router_fwd: k is more than the experts to choose from");
+  REQUIRE(args->scores.dtype == args->logits.dtype && args->weight.dtype == args->logits.dtype &&
+              (!args->bias.data || args->bias.dtype == args->logits.dtype),
+          "router_fwd: operands differ in dtype");
+  return KA_STATUS_OK;
+}
+
+static ka_status router_bwd(struct ka_dev *dev, const struct ka_router_bwd_args *args) {
+  REQUIRE(args->scores.dtype == args->dlogits.dtype &&
+              (!args->dweight.data || args->dweight.dtype == args->dlogits.dtype),
+          "router_bwd: operands differ in dtype");
+  return KA_STATUS_OK;
+}
+
+static ka_status expert_sort(struct ka_dev *dev, const struct ka_expert_sort_args *args) {
+  REQUIRE(args->token.shape[0] == ka_tensor_elems(&args->index), "expert_sort: S is not N * k");
+  REQUIRE(args->offsets.shape[0] >= 1 && args->offsets.shape[0] <= 1025,
+          "expert_sort: more than 1024 experts");
+  return KA_STATUS_OK;
+}
+
+static ka_status expert_matmul(struct ka_dev *dev, const struct ka_expert_matmul_args *args) {
+  const int64_t *b = args->b.shape;
+  int64_t k = b[args->trans_b ? 2 : 1], n = b[args->trans_b ? 1 : 2];
+  REQUIRE(args->b.n_dim == 3 && b[0] + 1 == args->offsets.shape[0] && k == args->a.shape[1] &&
+              n == args->out.shape[1],
+          "expert_matmul: b does not go with a, out and offsets");
+  REQUIRE(!args->b.data == !!args->b_of || b[0] * k * n == 0, "expert_matmul: b or b_of, not both");
+  REQUIRE(args->b.data || args->b.dtype == args->a.dtype, "expert_matmul: b has another dtype");
+  REQUIRE(!args->bias.data || (!args->accumulate && args->bias.shape[0] == b[0]),
+          "expert_matmul: bias does not go with b, or with accumulate");
+  return KA_STATUS_OK;
+}
+
+static ka_status expert_grad(struct ka_dev *dev, const struct ka_expert_grad_args *args) {
+  const int64_t *w = args->dw.shape;
+  REQUIRE(args->dw.n_dim == 3 && w[0] + 1 == args->offsets.shape[0] && w[1] == args->a.shape[1] &&
+              w[2] == args->b.shape[1],
+          "expert_grad: dw does not go with a, b and offsets");
+  REQUIRE(!args->dw.data == !!args->dw_of || w[0] * w[1] * w[2] == 0,
+          "expert_grad: dw or dw_of, not both");
+  return KA_STATUS_OK;
+}
+
+static ka_status expert_bias_bwd(struct ka_dev *dev, const struct ka_expert_bias_bwd_args *args) {
+  REQUIRE(args->dbias.shape[0] + 1 == args->offsets.shape[0], "expert_bias_bwd: E and offsets");
+  return KA_STATUS_OK;
+}
+
+static ka_status expert_combine_fwd(struct ka_dev *dev,
+                                    const struct ka_expert_combine_fwd_args *args) {
+  REQUIRE(args->x.shape[0] == ka_tensor_elems(&args->place), "expert_combine_fwd: S is not N * k");
+  return KA_STATUS_OK;
+}
+
+static ka_status expert_combine_bwd(struct ka_dev *dev,
+                                    const struct ka_expert_combine_bwd_args *args) {
+  REQUIRE(args->dx.shape[0] == ka_tensor_elems(&args->place), "expert_combine_bwd: S is not N * k");
+  REQUIRE(!args->dweight.data || args->x.data || ka_tensor_elems(&args->dx) == 0,
+          "expert_combine_bwd: dweight needs x");
   return KA_STATUS_OK;
 }
 
@@ -109,6 +179,14 @@ ka_status ka_check_relations(struct ka_dev *dev, enum ka_op op, const void *args
     HAS(attn_bwd)
     HAS(glu_fwd)
     HAS(glu_bwd)
+    HAS(router_fwd)
+    HAS(router_bwd)
+    HAS(expert_sort)
+    HAS(expert_matmul)
+    HAS(expert_grad)
+    HAS(expert_bias_bwd)
+    HAS(expert_combine_fwd)
+    HAS(expert_combine_bwd)
     HAS(xent)
     HAS(adamw)
 #undef HAS

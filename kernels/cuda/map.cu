@@ -44,17 +44,31 @@ template <ka_act ACT> __device__ __forceinline__ void activate(float g, float *a
   }
 }
 
+/* The two factors of the product and their derivatives: y of the gate, u of up. */
+template <ka_act ACT>
+__device__ __forceinline__ void factors(float gate, float up, float *y, float *dy, float *u,
+                                        float *du) {
+  *u = up;
+  *du = 1.0f;
+  if (ACT != KA_ACT_SILU_CLAMPED) return activate<ACT>(gate, y, dy);
+  float g = gate > 7.0f ? 7.0f : gate, s = 1.0f / (1.0f + expf(-1.702f * g));
+  *y = g * s;
+  *dy = gate > 7.0f ? 0.0f : s + 1.702f * g * s * (1.0f - s);
+  *u = (up > 7.0f ? 7.0f : up < -7.0f ? -7.0f : up) + 1.0f;
+  *du = up > 7.0f || up < -7.0f ? 0.0f : 1.0f;
+}
+
 template <typename T, ka_act ACT> struct glu_fwd_elems {
   T *out;
   const T *gate, *up;
   template <int N> __device__ void run(int64_t i) const {
-    float g[N], u[N], slope;
+    float g[N], u[N], y, dy, v, dv;
     load<N>(g, gate + i);
     load<N>(u, up + i);
 #pragma unroll
     for (int k = 0; k < N; k++) {
-      activate<ACT>(g[k], &g[k], &slope);
-      u[k] *= g[k];
+      factors<ACT>(g[k], u[k], &y, &dy, &v, &dv);
+      u[k] = y * v;
     }
     store<N>(out + i, u);
   }
@@ -70,11 +84,11 @@ template <typename T, ka_act ACT> struct glu_bwd_elems {
     load<N>(u, up + i);
 #pragma unroll
     for (int k = 0; k < N; k++) {
-      float act, slope;
-      activate<ACT>(g[k], &act, &slope);
-      dg[k] = d[k] * u[k] * slope;
-      du[k] = d[k] * act;
-      o[k] = act * u[k];
+      float y, dy, v, dv;
+      factors<ACT>(g[k], u[k], &y, &dy, &v, &dv);
+      dg[k] = d[k] * v * dy;
+      du[k] = d[k] * y * dv;
+      o[k] = y * v;
     }
     store<N>(dgate + i, dg);
     store<N>(dup + i, du);
@@ -125,6 +139,7 @@ ka_status glu_fwd_cuda(struct ka_dev *dev, const struct ka_glu_fwd_args *args) {
   KA_BY_TYPE(dev, "glu_fwd", args->out.dtype, {
     if (args->act == KA_ACT_SILU) return glu_fwd_of<T, KA_ACT_SILU>(dev, args);
     if (args->act == KA_ACT_GELU_TANH) return glu_fwd_of<T, KA_ACT_GELU_TANH>(dev, args);
+    if (args->act == KA_ACT_SILU_CLAMPED) return glu_fwd_of<T, KA_ACT_SILU_CLAMPED>(dev, args);
     return glu_fwd_of<T, KA_ACT_GELU>(dev, args);
   });
 }
@@ -133,6 +148,7 @@ ka_status glu_bwd_cuda(struct ka_dev *dev, const struct ka_glu_bwd_args *args) {
   KA_BY_TYPE(dev, "glu_bwd", args->gate.dtype, {
     if (args->act == KA_ACT_SILU) return glu_bwd_of<T, KA_ACT_SILU>(dev, args);
     if (args->act == KA_ACT_GELU_TANH) return glu_bwd_of<T, KA_ACT_GELU_TANH>(dev, args);
+    if (args->act == KA_ACT_SILU_CLAMPED) return glu_bwd_of<T, KA_ACT_SILU_CLAMPED>(dev, args);
     return glu_bwd_of<T, KA_ACT_GELU>(dev, args);
   });
 }

@@ -20,14 +20,32 @@ void ref_activate(enum ka_act act, double x, double *y, double *dy) {
   }
 }
 
+/* The two factors of the product and their derivatives: y of the gate, u of up. */
+struct factors {
+  double y, dy, u, du;
+};
+
+static struct factors factors_of(enum ka_act act, double gate, double up) {
+  struct factors f = {.u = up, .du = 1};
+  if (act != KA_ACT_SILU_CLAMPED) {
+    ref_activate(act, gate, &f.y, &f.dy);
+    return f;
+  }
+  double g = gate > 7 ? 7 : gate, s = 1 / (1 + exp(-1.702 * g));
+  f.y = g * s;
+  f.dy = gate > 7 ? 0 : s + 1.702 * g * s * (1 - s);
+  f.u = (up > 7 ? 7 : up < -7 ? -7 : up) + 1;
+  f.du = up > 7 || up < -7 ? 0 : 1;
+  return f;
+}
+
 ka_status glu_fwd_ref(struct ka_dev *dev, const struct ka_glu_fwd_args *args) {
   (void)dev;
   int64_t n = ka_tensor_elems(&args->out);
 #pragma omp parallel for
   for (int64_t i = 0; i < n; i++) {
-    double y, dy;
-    ref_activate(args->act, get(&args->gate, i), &y, &dy);
-    put(&args->out, i, y * get(&args->up, i));
+    struct factors f = factors_of(args->act, get(&args->gate, i), get(&args->up, i));
+    put(&args->out, i, f.y * f.u);
   }
   return KA_STATUS_OK;
 }
@@ -37,11 +55,11 @@ ka_status glu_bwd_ref(struct ka_dev *dev, const struct ka_glu_bwd_args *args) {
   int64_t n = ka_tensor_elems(&args->dgate);
 #pragma omp parallel for
   for (int64_t i = 0; i < n; i++) {
-    double y, dy, up = get(&args->up, i), dout = get(&args->dout, i);
-    ref_activate(args->act, get(&args->gate, i), &y, &dy);
-    put(&args->dgate, i, dout * up * dy);
-    put(&args->dup, i, dout * y);
-    if (args->out.data) put(&args->out, i, y * up);
+    struct factors f = factors_of(args->act, get(&args->gate, i), get(&args->up, i));
+    double dout = get(&args->dout, i);
+    put(&args->dgate, i, dout * f.u * f.dy);
+    put(&args->dup, i, dout * f.y * f.du);
+    if (args->out.data) put(&args->out, i, f.y * f.u);
   }
   return KA_STATUS_OK;
 }

@@ -87,7 +87,8 @@ static void one_pair(struct ka_op_case fc, struct ka_op_case bc) {
   connect(&fwd, &bwd);
   T_OK(ka_op_call_run(&ref, &fwd));
   const struct ka_operand *list = ka_op_operands(bc.op);
-  const char *out_name = by_name(&fwd, "y") ? "y" : "out";
+  static const char *const outs[] = {"y", "out", "weight"};
+  const char *out_name = outs[by_name(&fwd, "y") ? 0 : by_name(&fwd, "out") ? 1 : 2];
   struct ka_tensor *out = by_name(&fwd, out_name), *dout = by_name(&bwd, t_str("d%s", out_name));
   double *before[KA_MAX_OPERANDS];
   for (int i = 0; list[i].name; i++) {
@@ -125,6 +126,12 @@ static void test_pairs(void **state) {
   PAIR(glu, "N3 F7", 0, KA_CASE_OPT, .act = KA_ACT_SILU);
   PAIR(glu, "N3 F7", 0, 0, .act = KA_ACT_GELU);
   PAIR(glu, "N3 F7", 0, 0, .act = KA_ACT_GELU_TANH);
+  PAIR(glu, "N3 F7", 0, 0, .act = KA_ACT_SILU_CLAMPED);
+  PAIR(router, "N5 E8 k2", 0, KA_CASE_OPT, .factor = 1, .normalise = true);
+  PAIR(router, "N5 E8 k3", 0, KA_CASE_OPT, .factor = 16);
+  PAIR(router, "N5 E8 k3", KA_CASE_OPT, KA_CASE_OPT, .factor = 2.5, .kind = KA_ROUTER_SIGMOID,
+       .normalise = true);
+  PAIR(expert_combine, "N5 C3 k2 S10", KA_CASE_OPT, KA_CASE_OPT);
   PAIR(attn, "B1 T1 S1 H1 K1 D2 v2", 0, 0, .scale = 0.4);
   PAIR(attn, "B2 T7 S7 H4 K2 D4 v3", KA_CASE_OPT, 0, .scale = 0.4);
   PAIR(attn, "B1 T27 S27 H2 K1 D4 v4", KA_CASE_OPT | KA_CASE_DOCS, KA_CASE_DOCS, .scale = 0.4,
@@ -237,6 +244,89 @@ static void test_linear(void **state) {
   ka_dev_close(&ref);
 }
 
+/* y = x W_e^T + c_e, and the ops of the contract that are its gradients. */
+static void test_experts(void **state) {
+  (void)state;
+  enum { S = 9, N = 4, K = 5, E = 3 };
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev ref;
+  T_OK(ka_dev_open(ctx, &ref, "ref"));
+  double x[S * K], w[E * N * K], c[E * N], y[S * N], dy[S * N], dx[S * K];
+  double dw[E * N * K] = {0}, dc[E * N] = {0}, zeros[E * N * K + S * K] = {0};
+  int32_t offsets[] = {0, 4, 4, 9};
+  for (int i = 0; i < S * K; i++) x[i] = sin(i + 1);
+  for (int i = 0; i < E * N * K; i++) w[i] = cos(i + 1);
+  for (int i = 0; i < E * N; i++) c[i] = 0.1 * i;
+  for (int i = 0; i < S * N; i++) dy[i] = sin(3 * i + 2);
+  struct ka_tensor tx = ka_tensor_2d(x, KA_F64, S, K), tdx = ka_tensor_2d(dx, KA_F64, S, K);
+  struct ka_tensor ty = ka_tensor_2d(y, KA_F64, S, N), tdy = ka_tensor_2d(dy, KA_F64, S, N);
+  struct ka_tensor tw = ka_tensor_view(w, KA_F64, 3, (int64_t[]){E, N, K});
+  struct ka_tensor tdw = ka_tensor_view(dw, KA_F64, 3, (int64_t[]){E, N, K});
+  struct ka_tensor tc = ka_tensor_2d(c, KA_F64, E, N), tdc = ka_tensor_2d(dc, KA_F64, E, N);
+  struct ka_tensor at = ka_tensor_1d(offsets, KA_I32, E + 1);
+  struct ka_op_call fwd = {.op = KA_OP_expert_matmul};
+  fwd.args.expert_matmul = (struct ka_expert_matmul_args){
+      .out = ty, .a = tx, .b = tw, .bias = tc, .offsets = at, .trans_b = true};
+  T_OK(ka_expert_matmul(
+      &ref, &(struct ka_expert_matmul_args){.out = tdx, .a = tdy, .b = tw, .offsets = at}));
+  T_OK(ka_expert_grad(&ref,
+                      &(struct ka_expert_grad_args){.dw = tdw, .a = tdy, .b = tx, .offsets = at}));
+  T_OK(ka_expert_bias_bwd(
+      &ref, &(struct ka_expert_bias_bwd_args){.dout = tdy, .dbias = tdc, .offsets = at}));
+  check_input(&ref, &fwd, &ty, &tdy, &tx, &tdx, zeros, "expert dx");
+  check_input(&ref, &fwd, &ty, &tdy, &tw, &tdw, zeros, "expert dw");
+  check_input(&ref, &fwd, &ty, &tdy, &tc, &tdc, zeros, "expert dbias");
+  ka_dev_close(&ref);
+}
+
+/* The load-balancing loss's gradient: of each logit, with the choice held fast. */
+static void test_router_loss(void **state) {
+  (void)state;
+  enum { N = 5, E = 6, TOP = 2 };
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev ref;
+  T_OK(ka_dev_open(ctx, &ref, "ref"));
+  double z[N * E], s[N * E], w[N * TOP], grad[N * E], factor = 0.02 * E / 9;
+  int32_t index[N * TOP], live[N] = {1, 0, 1, 1, 1};
+  for (int i = 0; i < N * E; i++) z[i] = 2 * sin(5 * i + 1);
+  struct ka_tensor tz = ka_tensor_2d(z, KA_F64, N, E), ts = ka_tensor_2d(s, KA_F64, N, E);
+  struct ka_tensor tw = ka_tensor_2d(w, KA_F64, N, TOP), ti = ka_tensor_2d(index, KA_I32, N, TOP);
+  struct ka_tensor tl = ka_tensor_1d(live, KA_I32, N), tg = ka_tensor_2d(grad, KA_F64, N, E);
+  double loss[3];
+  for (int i = 0; i < N * E; i++)
+    for (int way = 0; way < 3; way++) {
+      double count[E] = {0}, sums[E] = {0}, keep = z[i];
+      struct ka_tensor tcount = ka_tensor_1d(count, KA_F64, E);
+      struct ka_tensor tsums = ka_tensor_1d(sums, KA_F64, E);
+      z[i] += way == 0 ? 0 : way == 1 ? 1e-5 : -1e-5;
+      loss[way] = 0;
+      T_OK(ka_router_fwd(&ref,
+                         &(struct ka_router_fwd_args){
+                             .logits = tz, .scores = ts, .index = ti, .weight = tw, .factor = 1}));
+      T_OK(ka_router_load(
+          &ref, &(struct ka_router_load_args){
+                    .scores = ts, .index = ti, .live = tl, .count = tcount, .score_sum = tsums}));
+      T_OK(ka_router_loss(&ref,
+                          &(struct ka_router_loss_args){.count = tcount,
+                                                        .score_sum = tsums,
+                                                        .loss = ka_tensor_1d(&loss[way], KA_F64, 1),
+                                                        .load_factor = factor}));
+      if (way == 0)
+        T_OK(ka_router_bwd(&ref, &(struct ka_router_bwd_args){.dlogits = tg,
+                                                              .scores = ts,
+                                                              .index = ti,
+                                                              .count = tcount,
+                                                              .live = tl,
+                                                              .factor = 1,
+                                                              .load_factor = factor}));
+      z[i] = keep;
+      if (way == 2) assert_true(fabs((loss[1] - loss[2]) / 2e-5 - grad[i]) < 1e-8);
+    }
+  ka_dev_close(&ref);
+}
+
 /* Without gradients a step is the two decays alone. */
 static void test_adamw_decay(void **state) {
   (void)state;
@@ -269,8 +359,10 @@ static void test_adamw_decay(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_pairs), cmocka_unit_test(test_xent),
-                                     cmocka_unit_test(test_adamw_decay),
-                                     cmocka_unit_test(test_rope), cmocka_unit_test(test_linear)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_pairs),       cmocka_unit_test(test_xent),
+      cmocka_unit_test(test_adamw_decay), cmocka_unit_test(test_rope),
+      cmocka_unit_test(test_experts),     cmocka_unit_test(test_router_loss),
+      cmocka_unit_test(test_linear)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
