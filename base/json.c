@@ -1,32 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Thin layer over jansson. */
+ * Typed getters, output, files. The reader stands in json_read.c. */
 #include "base/json.h"
 
 #include "base/file.h"
 
 #include <math.h>
 #include <string.h>
-
-ka_status ka_json_parse(struct ka_ctx *ctx, const char *text, size_t n, const char *what,
-                        json_t **out) {
-  json_error_t e;
-  *out = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
-  if (*out) return KA_STATUS_OK;
-  return ka_fail(ctx, json_error_code(&e) == json_error_out_of_memory ? KA_E_MEMORY : KA_E_INPUT,
-                 "%s:%d:%d: not valid JSON: %s", what, e.line, e.column, e.text);
-}
-
-ka_status ka_json_load_big(struct ka_ctx *ctx, const char *path, json_t **out) {
-  struct ka_map m;
-  json_error_t e;
-  *out = NULL;
-  KA_TRY(ka_map_file(ctx, path, &m));
-  size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
-  *out = json_loadb((const char *)m.data, m.len, flags | JSON_DECODE_INT_AS_REAL, &e);
-  ka_status st = *out ? KA_STATUS_OK : ka_json_parse(ctx, (const char *)m.data, m.len, path, out);
-  ka_map_drop(&m);
-  return st;
-}
 
 ka_status ka_json_load(struct ka_ctx *ctx, const char *path, json_t **out) {
   struct ka_map m;

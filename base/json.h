@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * JSON by jansson with our error messages: duplicate keys are refused, nesting is limited by the
- * library (2048), positions are file:line:column. Typed getters name the file and the key. Values
- * from getters are borrowed from their root; free roots with json_decref. */
+ * JSON texts to jansson's values and back. Typed getters name the file and the key. Values from
+ * getters are borrowed from their root; free roots with json_decref. */
 #ifndef KAPPA_BASE_JSON_H
 #define KAPPA_BASE_JSON_H
 
@@ -10,13 +9,15 @@
 
 #include <jansson.h>
 
-/* `what` names the source in messages (a path). Trailing bytes after the value are an error. */
+/* The one reader of JSON. Integers beyond 64 bits become the nearest real; NaN, Infinity and numbers
+ * too large for a double, which Python's json writes or reads, become null, so that they trouble
+ * nobody who does not read them. KA_E_INPUT "WHAT:LINE:COLUMN: not valid JSON: ...": anything else
+ * that is not JSON, bytes that are not UTF-8, half surrogates, duplicate keys, nesting deeper than
+ * 2048, bytes after the value. `what` names the source (a path); NULL: one line, the message has the
+ * column alone. *out is NULL on failure. */
 ka_status ka_json_parse(struct ka_ctx *ctx, const char *text, size_t n, const char *what,
                         json_t **out);
 ka_status ka_json_load(struct ka_ctx *ctx, const char *path, json_t **out);
-/* As ka_json_load, with all numbers as reals: for files that hold integers beyond 64 bits
- * (tokenizer_config.json's model_max_length). */
-ka_status ka_json_load_big(struct ka_ctx *ctx, const char *path, json_t **out);
 
 /* Required members when dflt pointers are absent: the _or variants take a default for missing or
  * null members. A member of the wrong type is KA_E_INPUT in both. */

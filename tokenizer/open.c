@@ -325,7 +325,7 @@ static ka_status load_config(struct ka_tokenizer *t, const char *path) {
   int32_t *const ids[] = {&t->bos, &t->eos};
   json_t *root;
   if (!ka_path_exists(path)) return KA_STATUS_OK;
-  KA_TRY(ka_json_load_big(ctx, path, &root));
+  KA_TRY(ka_json_load(ctx, path, &root));
   for (int k = 0; k < 2; k++) {
     const json_t *v = json_object_get(root, keys[k]);
     if (json_is_object(v)) v = json_object_get(v, "content");

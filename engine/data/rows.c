@@ -436,12 +436,7 @@ ka_status ka_data_row_parse(struct ka_ctx *ctx, const struct ka_data_row *row, j
     ka_str_deinit(&value);
     return st;
   }
-  json_error_t e;
-  *out =
-      json_loadb(row->bytes, row->n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
-  if (!*out)
-    return ka_fail(ctx, json_error_code(&e) == json_error_out_of_memory ? KA_E_MEMORY : KA_E_INPUT,
-                   "not valid JSON: column %d: %s", e.column, e.text);
+  KA_TRY(ka_json_parse(ctx, row->bytes, row->n, NULL, out));
   if (!json_is_object(*out)) return ka_fail(ctx, KA_E_INPUT, "expected a JSON object");
   return KA_STATUS_OK;
 }

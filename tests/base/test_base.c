@@ -147,6 +147,66 @@ static void json_errors_have_a_place(void **state) {
   ka_str_deinit(&s);
 }
 
+/* What real files hold and jansson refuses; what is refused, and where. */
+static void json_is_read_as_python_reads_it(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  static const struct {
+    const char *text, *dump; /* dump NULL: refused with `error` */
+    const char *error;
+  } cases[] = {
+      {"{\"model_max_length\": 1000000000000000019884624838656}", "{\"model_max_length\":1e30}",
+       NULL},
+      {"[9223372036854775807, -9223372036854775808, 0, -0, 12]",
+       "[9223372036854775807,-9223372036854775808,0,0,12]", NULL},
+      {"[9223372036854775808, -9223372036854775809]",
+       "[9.2233720368547758e18,-9.2233720368547758e18]", NULL},
+      {"[NaN, Infinity, -Infinity, 1e999]", "[null,null,null,null]", NULL},
+      {" \t\r\n[ 1.5 , -2e-3,1E+2, 0.25 ]\n", "[1.5,-0.002,100.0,0.25]", NULL},
+      {"\"a\\u00e9\\ud83d\\ude00\\n\\/\\\\\"", "\"a\xc3\xa9\xf0\x9f\x98\x80\\n/\\\\\"", NULL},
+      {"{\"a\\tb\":{\"c\":[{},[],\"\"]},\"d\":true,\"e\":false,\"f\":null}",
+       "{\"a\\tb\":{\"c\":[{},[],\"\"]},\"d\":true,\"e\":false,\"f\":null}", NULL},
+      {"{\"a\":\n  01}", NULL, "f:2:3: not valid JSON: invalid number near '01}'"},
+      {"{\"a\": \"\\ud83d half\"}", NULL, "f:1:8: not valid JSON: half of a surrogate pair"},
+      {"{\"a\": \"\xc3\xa9\xff\"}", NULL, "f:1:9: not valid JSON: not UTF-8"},
+      {"{\"a\": 1,}", NULL, "f:1:9: not valid JSON: expected a key in quotes"},
+      {"{\"a\": 1, \"a\": 2}", NULL, "f:1:10: not valid JSON: duplicate key"},
+      {"[1 2]", NULL, "f:1:4: not valid JSON: expected , or ]"},
+      {"[1", NULL, "f:1:3: not valid JSON: expected , or ]"},
+      {"[1,", NULL, "f:1:4: not valid JSON: the end comes too early"},
+      {"\"abc", NULL, "f:1:1: not valid JSON: the text has no end"},
+      {"\"a\nb\"", NULL, "f:1:3: not valid JSON: a control character"},
+      {"\"\\x\"", NULL, "f:1:2: not valid JSON: invalid escape"},
+      {"{\"a\\u0000\":1}", NULL, "f:1:2: not valid JSON: a key with a NUL"},
+      {"1. ", NULL, "invalid number"},
+      {"-", NULL, "invalid number"},
+      {"1 x", NULL, "f:1:3: not valid JSON: text after the value"},
+      {"nul", NULL, "f:1:1: not valid JSON: expected a value"},
+      {"", NULL, "f:1:1: not valid JSON: the end comes too early"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    json_t *v;
+    struct ka_str dump = {0};
+    ka_status st = ka_json_parse(ctx, cases[i].text, strlen(cases[i].text), "f", &v);
+    if (cases[i].dump) {
+      T_OK(st);
+      T_OK(ka_json_dump_line(ctx, v, &dump));
+      dump.data[dump.len - 1] = 0;
+      assert_string_equal(dump.data, cases[i].dump);
+    } else {
+      T_FAILS(st, KA_E_INPUT, cases[i].error);
+      assert_null(v);
+    }
+    json_decref(v);
+    ka_str_deinit(&dump);
+  }
+  struct ka_str deep = {0};
+  for (int i = 0; i < 3000; i++) T_OK(ka_str_puts(ctx, &deep, i % 2 ? "[" : "{\"a\":"));
+  json_t *v;
+  T_FAILS(ka_json_parse(ctx, deep.data, deep.len, NULL, &v), KA_E_INPUT, "nested too deep");
+  ka_str_deinit(&deep);
+}
+
 /* Known-answer vectors of Random123's kat_vectors for philox4x32-10. */
 static void philox_known_answers(void **state) {
   (void)state;
@@ -180,6 +240,7 @@ int main(void) {
       cmocka_unit_test(nearest_name_catches_misspellings),
       cmocka_unit_test(files_appear_whole_or_not_at_all),
       cmocka_unit_test(json_errors_have_a_place),
+      cmocka_unit_test(json_is_read_as_python_reads_it),
       cmocka_unit_test(philox_known_answers),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
