@@ -52,6 +52,7 @@ static void count(const struct ka_data *d, struct ka_data_packed_split *p,
     if (row_length(p, r) > p->T) p->T = row_length(p, r);
   s->n_documents = p->pieces.n;
   s->n_rows = p->packed.n_rows;
+  s->longest_tok = p->T;
   s->n_batches = (s->n_rows + B - 1) / B;
   s->efficiency = 1;
   if (d->spec.sample_packing && s->n_rows > 0)

@@ -16,6 +16,8 @@ struct header {
   uint64_t key[2];
   int64_t n_entries, n_docs, n_tokens;
   int64_t n_files, n_rows, n_empty, n_not_text, n_bad;
+  int64_t n_noted[KA_N_NOTES];
+  char masked_roles[KA_ROLES_MAX];
   uint64_t checksum; /* of what follows the header */
 };
 
@@ -114,8 +116,10 @@ ka_status ka_data_cache_init(struct ka_data_cache *c, struct ka_arena *a,
   struct ka_ctx *ctx = a->ctx;
   void *ends;
   const char *name;
-  *c = (struct ka_data_cache){
-      .ctx = ctx, .stats = stats, .n_entries = o->spec->datasets.n + o->spec->test_datasets.n};
+  *c = (struct ka_data_cache){.ctx = ctx,
+                              .stats = stats,
+                              .n_entries = o->spec->datasets.n + o->spec->test_datasets.n,
+                              .V = o->V};
   KA_TRY(ka_arena_alloc_n(a, &ends, c->n_entries, sizeof *c->ends, "entries"));
   c->ends = ends;
   XXH3_state_t *h = XXH3_createState();
@@ -154,6 +158,8 @@ ka_status ka_data_cache_save(struct ka_data_cache *c, const struct ka_data_store
                      .n_empty = s->n_empty,
                      .n_not_text = s->n_not_text,
                      .n_bad = s->n_bad};
+  memcpy(h.n_noted, s->n_noted, sizeof h.n_noted);
+  memcpy(h.masked_roles, s->masked_roles, sizeof h.masked_roles);
   h.checksum =
       checksum(c->ends, c->n_entries, store->docs, store->n_docs, store->tokens, store->n_tokens);
   struct ka_publish p;
@@ -170,6 +176,30 @@ ka_status ka_data_cache_save(struct ka_data_cache *c, const struct ka_data_store
 out:
   ka_publish_abort(&p);
   return st;
+}
+
+/* Are the documents inside the tokens, and the tokens inside the vocabulary? A file may be forged. */
+static bool sound(const struct ka_data_cache *c, const struct header *h, const int64_t *ends,
+                  const struct ka_data_stored *docs, const int32_t *tokens) {
+  for (int64_t i = 0; i < h->n_entries; i++)
+    if (ends[i] < (i ? ends[i - 1] : 0) || ends[i] > h->n_docs) return false;
+  if (h->n_entries > 0 && ends[h->n_entries - 1] != h->n_docs) return false;
+  for (int64_t i = 0; i < h->n_docs; i++) {
+    const struct ka_data_stored *d = &docs[i];
+    unsigned char own;
+    memcpy(&own, &d->own_labels, 1);
+    if (own > 1 || d->n < 1 || d->at < 0 || d->n > h->n_tokens || d->at > h->n_tokens ||
+        d->n_targets < 0 || d->n_targets > d->n)
+      return false;
+    if (d->n * (1 + own) > h->n_tokens - d->at) return false;
+    const int32_t *ids = tokens + d->at;
+    for (int64_t t = 0; t < d->n; t++) {
+      if (ids[t] >= c->V || (ids[t] < 0 && (own || -1 - (int64_t)ids[t] >= c->V))) return false;
+      if (own && ids[d->n + t] != KA_LABEL_MASKED && (ids[d->n + t] < 0 || ids[d->n + t] >= c->V))
+        return false;
+    }
+  }
+  return h->masked_roles[KA_ROLES_MAX - 1] == 0;
 }
 
 /* Is the mapped file what this key's file must be? Sets the parts. */
@@ -191,7 +221,8 @@ static bool valid(const struct ka_data_cache *c, const struct ka_map *m, struct 
   *ends = (const int64_t *)(const void *)(m->data + sizeof *h);
   *docs = (const struct ka_data_stored *)(const void *)(*ends + h->n_entries);
   *tokens = (const int32_t *)(const void *)(*docs + h->n_docs);
-  return h->checksum == checksum(*ends, h->n_entries, *docs, h->n_docs, *tokens, h->n_tokens);
+  return h->checksum == checksum(*ends, h->n_entries, *docs, h->n_docs, *tokens, h->n_tokens) &&
+         sound(c, h, *ends, *docs, *tokens);
 }
 
 ka_status ka_data_cache_load(struct ka_data_cache *c, struct ka_data_store *store, bool *hit) {
@@ -227,6 +258,8 @@ ka_status ka_data_cache_load(struct ka_data_cache *c, struct ka_data_store *stor
   c->stats->n_empty = h.n_empty;
   c->stats->n_not_text = h.n_not_text;
   c->stats->n_bad = h.n_bad;
+  memcpy(c->stats->n_noted, h.n_noted, sizeof h.n_noted);
+  memcpy(c->stats->masked_roles, h.masked_roles, sizeof h.masked_roles);
   *hit = true;
   return KA_STATUS_OK;
 }

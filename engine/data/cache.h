@@ -12,8 +12,9 @@ struct ka_data_cache {
   const char *path; /* of the file; in the arena */
   uint64_t key[2];
   int64_t n_entries;           /* of datasets and test_datasets */
+  int64_t V;                   /* ids are below it */
   int64_t *ends;               /* [n_entries] documents up to and with each entry; in the arena */
-  struct ka_data_stats *stats; /* n_files, n_rows, n_empty, n_not_text are kept */
+  struct ka_data_stats *stats; /* n_files, n_rows, n_empty, n_not_text, the notes are kept */
 };
 
 /* Hashes everything; reads all data files once. */

@@ -3,7 +3,9 @@
 #include "engine/data/chat_mask.h"
 
 #include "base/arena.h"
+#include "engine/data/chat_fit.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_ENDS = 8, END_WITHIN = 3 };
@@ -18,6 +20,7 @@ struct turn {
   bool found, exact;              /* exact: by prefixes, else by differing content */
   size_t begin, end;              /* body with its end of turn (exact), or without */
   int64_t end_token;              /* index of the end-of-turn token, -1 = none */
+  int64_t text_end;               /* of the last turn: the EOS behind that token, -1 = none */
   struct part *parts;
   int64_t n_parts, parts_cap;
 };
@@ -35,6 +38,7 @@ struct mask {
   int64_t n;
   int32_t ends[MAX_ENDS]; /* ids that end turns */
   int n_ends;
+  int32_t eos;          /* the model's, -1 = none */
   bool gen_prompt;      /* the template knows add_generation_prompt */
   struct ka_str header; /* what it adds for it; empty = not known */
 };
@@ -110,7 +114,7 @@ static ka_status prepare(struct mask *m, const json_t *vars) {
     turn->assistant = strcmp(role, "assistant") == 0;
     turn->flagged = json_is_boolean(flag);
     turn->train = turn->flagged ? json_is_true(flag) : has_role(m->opts, role);
-    turn->end_token = -1;
+    turn->end_token = turn->text_end = -1;
     json_object_del(message, m->field);
     KA_TRY(join_parts(m, message, (int64_t)i));
   }
@@ -181,11 +185,15 @@ static const char *stand_in(const struct ka_str *text) {
   return choices[i];
 }
 
-/* The message with a stand-in for all that it says, or (whole false) for its content alone. */
+/* The message with a stand-in for all that it says, or (whole false) for its content alone. A list
+ * of parts stays a list: there are templates that know nothing else. */
 static ka_status changed_message(struct mask *m, int64_t i, bool whole, json_t **out) {
   const json_t *message = json_array_get(m->messages, (size_t)i);
   json_t *copy = whole ? json_object() : json_copy((json_t *)(uintptr_t)message);
-  json_t *mark = json_string(stand_in(&m->out->text));
+  const char *text = stand_in(&m->out->text);
+  json_t *mark = json_is_array(json_object_get(message, "content"))
+                     ? json_pack("[{s:s, s:s}]", "type", "text", "text", text)
+                     : json_string(text);
   *out = copy;
   bool bad = !copy || !mark ||
              json_object_set(copy, "role", json_object_get(message, "role")) != 0 ||
@@ -241,6 +249,17 @@ static int64_t token_at(const struct ka_tok_tokens *t, size_t at) {
   return lo;
 }
 
+/* First token that holds something behind byte `at`. */
+static int64_t token_over(const struct ka_tok_tokens *t, size_t at) {
+  int64_t i = token_at(t, at);
+  while (i > 0 && (size_t)t->spans[i - 1].end > at) i--;
+  return i;
+}
+
+static bool is_special(const struct mask *m, int64_t i) {
+  return ka_tokenizer_is_special(m->tokenizer, m->out->tokens.ids[i]);
+}
+
 static bool is_end(const struct mask *m, int32_t id) {
   for (int i = 0; i < m->n_ends; i++)
     if (m->ends[i] == id) return true;
@@ -258,15 +277,26 @@ static bool blank_token(const struct mask *m, int64_t i) {
   return true;
 }
 
-/* The special token that only blanks follow in an exact turn. */
+/* The token before i that is not blank, if it ends a turn; first - 1 when there is none. */
+static int64_t end_before(const struct mask *m, int64_t first, int64_t i) {
+  for (i--; i >= first && !is_special(m, i) && blank_token(m, i);) i--;
+  return i >= first && (is_special(m, i) || is_end(m, m->out->tokens.ids[i])) ? i : first - 1;
+}
+
+/* The special token that only blanks follow in an exact turn. Some templates write EOS once, behind
+ * the end of the last turn. */
 static void find_exact_end(struct mask *m, struct turn *turn) {
   const struct ka_tok_tokens *t = &m->out->tokens;
-  int64_t first = token_at(t, turn->begin), i = token_at(t, turn->end) - 1;
-  while (i >= first && !ka_tokenizer_is_special(m->tokenizer, t->ids[i]) && blank_token(m, i)) i--;
+  int64_t first = token_at(t, turn->begin), i = end_before(m, first, token_at(t, turn->end));
   if (i < first) return;
-  if (!ka_tokenizer_is_special(m->tokenizer, t->ids[i]) && !is_end(m, t->ids[i])) return;
   turn->end_token = i;
-  learn_end(m, t->ids[i]);
+  int64_t before = end_before(m, first, i);
+  if (turn->end == m->out->text.len && before >= first &&
+      (is_end(m, t->ids[before]) || (t->ids[i] == m->eos && before < i - 1))) {
+    turn->end_token = before;
+    turn->text_end = i;
+  }
+  learn_end(m, t->ids[turn->end_token]);
 }
 
 static void find_near_end(struct mask *m, struct turn *turn, size_t limit) {
@@ -276,7 +306,7 @@ static void find_near_end(struct mask *m, struct turn *turn, size_t limit) {
     if ((size_t)t->spans[i].begin >= limit) return;
     bool end = is_end(m, t->ids[i]);
     /* a model that names no eos: an answer's end is the special token behind it */
-    if (m->n_ends == 0) end = turn->assistant && ka_tokenizer_is_special(m->tokenizer, t->ids[i]);
+    if (m->n_ends == 0) end = turn->assistant && is_special(m, i);
     if (!end) continue;
     turn->end_token = i;
     return;
@@ -285,22 +315,60 @@ static void find_near_end(struct mask *m, struct turn *turn, size_t limit) {
 
 /* --- finding all turns ----------------------------------------------------------------------- */
 
+/* Does another special token stand between token i and what message `next` says? */
+static ka_status begins_no_message(struct mask *m, int64_t i, int64_t next, bool *yes) {
+  struct ka_ctx *ctx = m->ctx;
+  const struct ka_tok_tokens *t = &m->out->tokens;
+  size_t begin = m->out->text.len, end;
+  bool ok = false;
+  KA_TRY(differing(m, next, &begin, &end, &ok));
+  for (*yes = !ok; !*yes && ++i < t->n && (size_t)t->spans[i].begin < begin;)
+    *yes = is_special(m, i);
+  return KA_STATUS_OK;
+}
+
 /* Where turn i ends when the messages up to it, rendered alone, differ from the whole in nothing
- * but the special token that ends them (an <|end|> that is <|return|> in the last place). */
-static bool end_by_other_token(const struct mask *m, size_t begin, const struct ka_str *alone,
-                               size_t *end) {
+ * but the special token that ends them: an <|end|> that is <|return|> in the last place, or an EOS
+ * in the last place alone, where the next message's first token stands in the whole. */
+static ka_status end_by_other_token(struct mask *m, int64_t turn, const struct ka_str *alone,
+                                    size_t *end, bool *ok) {
+  struct ka_ctx *ctx = m->ctx;
   const struct ka_str *whole = &m->out->text;
   const struct ka_tok_tokens *t = &m->out->tokens;
-  size_t c = 0;
+  size_t c = 0, begin = m->turns[turn].begin;
   while (c < alone->len && c < whole->len && alone->data[c] == whole->data[c]) c++;
-  int64_t i = token_at(t, c + 1) - 1;
-  if (i < 0 || !ka_tokenizer_is_special(m->tokenizer, t->ids[i])) return false;
+  int64_t i = token_at(t, c + 1) - 1, first = token_at(t, begin);
+  if (i < first || !is_special(m, i)) return KA_STATUS_OK;
   size_t at = (size_t)t->spans[i].begin, n = alone->len;
   while (n > at && strchr(" \t\r\n", alone->data[n - 1]) && alone->data[n - 1]) n--;
-  if (at < begin || at > c || n <= at) return false;
+  if (at > c || n <= at) return KA_STATUS_OK;
   int32_t other = ka_tokenizer_token_id(m->tokenizer, alone->data + at, n - at);
+  if (other < 0 || !ka_tokenizer_is_special(m->tokenizer, other)) return KA_STATUS_OK;
+  int64_t before = end_before(m, first, i);
+  if (before >= first) {
+    *end = (size_t)t->spans[before].end;
+    *ok = true;
+    return KA_STATUS_OK;
+  }
   *end = (size_t)t->spans[i].end;
-  return other >= 0 && ka_tokenizer_is_special(m->tokenizer, other);
+  return begins_no_message(m, i, turn + 1, ok);
+}
+
+/* Turn i up to its end, without an EOS that the template writes behind the last turn: what stands
+ * before the header of an answer that would follow. *ok: it is a prefix of the whole. */
+static ka_status end_before_header(struct mask *m, int64_t i, size_t *end, bool *ok) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_str text = {0};
+  const struct ka_str *h = &m->header;
+  *ok = false;
+  if (h->len == 0) return KA_STATUS_OK;
+  ka_status st = render_some(m, i + 1, -1, NULL, true, &text, ok);
+  *ok = *ok && text.len >= h->len && memcmp(text.data + text.len - h->len, h->data, h->len) == 0;
+  if (*ok) text.len -= h->len;
+  *ok = *ok && is_prefix(&text, &m->out->text);
+  *end = text.len;
+  ka_str_deinit(&text);
+  return st.code == KA_OK ? st : ka_trace(ctx, st, __FILE__, __LINE__);
 }
 
 /* The end of an answer whose beginning is certain. */
@@ -309,15 +377,15 @@ static ka_status find_answer_end(struct mask *m, int64_t i) {
   struct turn *turn = &m->turns[i];
   struct ka_str alone = {0};
   size_t content;
-  bool ok = false;
-  if (i == m->n - 1) {
-    turn->end = m->out->text.len;
-    turn->exact = turn->found = true;
-    return KA_STATUS_OK;
+  bool ok = i == m->n - 1;
+  turn->end = m->out->text.len;
+  ka_status st = KA_STATUS_OK;
+  if (!ok) {
+    st = render_prefix(m, i + 1, false, &alone, &ok);
+    turn->end = alone.len;
   }
-  ka_status st = render_prefix(m, i + 1, false, &alone, &ok);
-  turn->end = alone.len;
-  if (ka_ok(st) && !ok) ok = end_by_other_token(m, turn->begin, &alone, &turn->end);
+  if (ka_ok(st) && !ok) st = end_before_header(m, i, &turn->end, &ok);
+  if (ka_ok(st) && !ok) st = end_by_other_token(m, i, &alone, &turn->end, &ok);
   ka_str_deinit(&alone);
   KA_TRY(st);
   turn->exact = turn->found = ok && turn->end >= turn->begin;
@@ -351,9 +419,10 @@ static ka_status find_turns(struct mask *m) {
   struct ka_ctx *ctx = m->ctx;
   bool all = m->opts->train_on_eos == KA_EOS_ALL || m->opts->train_on_eos == KA_EOS_LAST;
   const char *eos = ka_chat_token(m->chat, "eos_token");
+  m->eos = eos ? ka_tokenizer_token_id(m->tokenizer, eos, strlen(eos)) : -1;
+  if (m->eos < 0) m->eos = ka_tokenizer_eos(m->tokenizer);
   if (ka_tokenizer_eos(m->tokenizer) >= 0) learn_end(m, ka_tokenizer_eos(m->tokenizer));
-  int32_t id = eos ? ka_tokenizer_token_id(m->tokenizer, eos, strlen(eos)) : -1;
-  if (id >= 0) learn_end(m, id);
+  if (m->eos >= 0) learn_end(m, m->eos);
   for (int64_t i = 0; i < m->n; i++) {
     struct turn *turn = &m->turns[i];
     if (!turn->train && !all) continue;
@@ -382,8 +451,9 @@ static ka_status find_turns(struct mask *m) {
 
 static void label_bytes(struct mask *m, size_t begin, size_t end, bool train) {
   const struct ka_tok_tokens *t = &m->out->tokens;
-  for (int64_t i = token_at(t, begin); i < t->n && (size_t)t->spans[i].begin < end; i++)
-    m->out->labels[i] = train ? t->ids[i] : -100;
+  if (begin >= end) return;
+  for (int64_t i = token_over(t, begin); i < t->n && (size_t)t->spans[i].begin < end; i++)
+    if ((size_t)t->spans[i].end > begin) m->out->labels[i] = train ? t->ids[i] : -100;
 }
 
 /* Parts of a content that are not trained, where the content stands in the turn. */
@@ -417,6 +487,7 @@ static ka_status label_turns(struct mask *m) {
   for (int64_t i = 0; i < m->n; i++) {
     const struct turn *turn = &m->turns[i];
     if (turn->end_token >= 0) last = turn->end_token;
+    if (turn->text_end >= 0) last = turn->text_end;
     if (turn->train) {
       size_t end = turn->end;
       if (turn->end_token >= 0 && turn->exact) end = (size_t)t->spans[turn->end_token].begin;
@@ -427,6 +498,8 @@ static ka_status label_turns(struct mask *m) {
                (m->opts->train_on_eos == KA_EOS_TURN && turn->train);
     if (turn->end_token >= 0)
       m->out->labels[turn->end_token] = eos ? t->ids[turn->end_token] : -100;
+    if (turn->text_end >= 0) m->out->labels[turn->text_end] = eos ? t->ids[turn->text_end] : -100;
+    m->out->n_endless += turn->train && turn->end_token < 0;
   }
   if (m->opts->train_on_eos == KA_EOS_LAST && last >= 0) m->out->labels[last] = t->ids[last];
   return KA_STATUS_OK;
@@ -451,6 +524,10 @@ static ka_status label_generation(struct mask *m, const struct ka_jinja_spans *s
   for (int64_t i = 0; i < spans->n && !flags; i++)
     label_bytes(m, spans->at[i].begin, spans->at[i].end, true);
   for (int64_t i = 0; i < m->out->tokens.n && !*done; i++) m->out->labels[i] = -100;
+  for (int64_t i = 0; i < spans->n && *done; i++) {
+    int64_t last = token_at(&m->out->tokens, spans->at[i].end);
+    m->out->n_endless += end_before(m, 0, last) < 0;
+  }
   return KA_STATUS_OK;
 }
 
@@ -462,6 +539,25 @@ static bool usual_options(const struct ka_chat_mask_options *o) {
   return only_assistant && !o->train_on_inputs && o->train_on_eos == KA_EOS_TURN;
 }
 
+/* The template's error with the message at which it arises: the first behind the most messages that
+ * the template takes. */
+static ka_status blame(struct mask *m, ka_status st) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_str text = {0};
+  char why[KA_ERROR_MAX];
+  int64_t n = m->n;
+  bool ok = false;
+  if (st.code != KA_E_INPUT) return st;
+  snprintf(why, sizeof why, "%s", ctx->error.message);
+  ka_error_clear(ctx);
+  while (!ok && --n > 0) KA_TRY(render_some(m, n, -1, NULL, false, &text, &ok));
+  ka_str_deinit(&text);
+  const json_t *message = json_array_get(m->messages, (size_t)n);
+  if (!ok && m->n > 1) return ka_fail(ctx, KA_E_INPUT, "%s", why);
+  return ka_fail(ctx, KA_E_INPUT, "messages[%lld] (%s): %s", (long long)n,
+                 json_string_value(json_object_get(message, "role")), why);
+}
+
 static ka_status render_whole(struct mask *m, bool want_spans, struct ka_jinja_spans *spans,
                               bool *marked) {
   struct ka_ctx *ctx = m->ctx;
@@ -471,7 +567,7 @@ static ka_status render_whole(struct mask *m, bool want_spans, struct ka_jinja_s
   *marked = want_spans;
   ka_status st = ka_chat_render(ctx, m->chat, m->vars, m->opts->jinja, &m->out->text,
                                 want_spans ? spans : NULL);
-  if (st.code != KA_E_UNSUPPORTED || !want_spans) return st;
+  if (st.code != KA_E_UNSUPPORTED || !want_spans) return blame(m, st);
   ka_error_clear(ctx); /* blocks whose place is not known */
   *marked = false;
   ka_str_clear(&m->out->text);
@@ -486,6 +582,8 @@ static ka_status mask_all(struct mask *m, const json_t *vars, struct ka_jinja_sp
   KA_TRY(ka_chat_template(ctx, m->chat, NULL, tools && !json_is_null(tools), &jinja));
   m->gen_prompt = ka_jinja_mentions(jinja, "add_generation_prompt");
   KA_TRY(prepare(m, vars));
+  KA_TRY(ka_chat_fit(ctx, m->chat, m->opts->jinja, m->vars));
+  m->messages = json_object_get(m->vars, "messages");
   bool want_spans = ka_jinja_has_generation(jinja) && usual_options(m->opts);
   KA_TRY(render_whole(m, want_spans, spans, &marked));
   struct ka_tok_tokens *t = &m->out->tokens;
@@ -497,6 +595,7 @@ static ka_status mask_all(struct mask *m, const json_t *vars, struct ka_jinja_sp
   KA_TRY(ka_grow(ctx, &labels, &m->out->labels_cap, t->n, sizeof *m->out->labels, "labels"));
   m->out->labels = labels;
   for (int64_t i = 0; i < t->n; i++) m->out->labels[i] = -100;
+  m->out->n_endless = 0;
   if (marked && spans->n > 0) KA_TRY(label_generation(m, spans, &done));
   if (done) return KA_STATUS_OK;
   KA_TRY(find_turns(m));

@@ -13,13 +13,15 @@
  *    usual ones (only assistant, train_on_eos turn, no train_on_inputs).
  * 2. An assistant's turn begins where the messages before it end when rendered with
  *    add_generation_prompt, and ends where the messages up to it end, if those renderings are
- *    prefixes of the whole. The last special token of that range is its end of turn.
+ *    prefixes of the whole. The last special token of that range is its end of turn. An EOS that
+ *    the template writes behind the last turn alone ends that one besides, never an earlier one.
  * 3. Else (other roles; templates that rewrite earlier turns or ignore add_generation_prompt) the
- *    body is what changes in the rendering when the message says something else; an end-of-turn
- * token (the model's eos, or one found by 2) may follow within three tokens.
+ *    body is what changes in the rendering when the message says something else, as "Hello!" above
+ *    does when the answer is another. An end-of-turn token (the model's EOS, or one found by 2) may
+ *    follow within three tokens.
  *
- * A token belongs to a range when its first byte lies in it, so a token that begins in a header is
- * never trained. */
+ * A token belongs to a range when it shares a byte with it, as in transformers: where a template
+ * puts a space before an answer and " Yes" is one token, that token is trained. */
 #ifndef KAPPA_ENGINE_DATA_CHAT_MASK_H
 #define KAPPA_ENGINE_DATA_CHAT_MASK_H
 
@@ -47,6 +49,7 @@ struct ka_chat_masked {
   struct ka_tok_tokens tokens; /* ids and spans (byte ranges of text) */
   int32_t *labels;             /* [tokens.n]: the id, or -100 */
   int64_t labels_cap;
+  int64_t n_endless;  /* trained turns without an end-of-turn token */
   struct ka_str text; /* the rendering */
 };
 void ka_chat_masked_deinit(struct ka_chat_masked *m);

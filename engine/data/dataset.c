@@ -78,9 +78,11 @@ static ka_status read_entries(struct ka_data *d, const struct ka_data_read_optio
   struct ka_ctx *ctx = d->ctx;
   for (int64_t i = 0; i < n; i++) {
     int64_t n_train = d->spec.datasets.n;
-    const char *key;
+    const char *key, *place;
     KA_TRY(ka_arena_printf(&d->arena, &key, "%s.%lld", i < n_train ? "datasets" : "test_datasets",
                            (long long)(i < n_train ? i : i - n_train)));
+    KA_TRY(ka_arena_printf(&d->arena, &place, "%s: %s", ka_key_place(d->spec.file, key), key));
+    KA_TRY(ka_document_check(ctx, entry_at(d, i), place));
     KA_TRY(ka_data_read(ctx, o, entry_at(d, i), key, &d->store, &d->stats));
     ends[i] = d->store.n_docs;
   }
@@ -228,6 +230,38 @@ static ka_status find_spill_dir(struct ka_data *d, const char **out) {
   return KA_STATUS_OK;
 }
 
+void ka_data_stats_note(struct ka_data_stats *s, const struct ka_document *d) {
+  bool trained = false;
+  for (int k = 0; k < KA_N_NOTES; k++) s->n_noted[k] += d->notes >> k & 1;
+  for (int64_t i = 1; i < d->n && !trained; i++) trained = d->labels[i] != KA_LABEL_MASKED;
+  for (const char *p = d->roles; *p && !trained;) {
+    size_t n = strcspn(p, ",");
+    ka_document_add_role(s->masked_roles, p, n);
+    p += n + (p[n] ? 2 : 0);
+  }
+}
+
+static void warn(const struct ka_data *d) {
+  static const char *const texts[KA_N_NOTES] = {
+      [KA_NOTE_NO_EOS] = "end without EOS, as the model names none (eos_token in "
+                         "tokenizer_config.json): it may not learn to stop",
+      [KA_NOTE_ENDLESS] =
+          "have answers behind which the chat template writes no special token: the "
+          "model may not learn to stop",
+      [KA_NOTE_HISTORY] = "have a \"history\", which type alpaca does not read; make them "
+                          "chat_template records"};
+  const struct ka_data_stats *s = &d->stats;
+  for (int k = 0; k < KA_N_NOTES; k++)
+    if (s->n_noted[k] > 0)
+      ka_warn(d->ctx, "data", "%lld of %lld records %s", (long long)s->n_noted[k],
+              (long long)s->n_rows, texts[k]);
+  if (s->masked_roles[0])
+    ka_warn(d->ctx, "data",
+            "conversations of the roles %s have no token to train and are left out; see "
+            "roles_to_train",
+            s->masked_roles);
+}
+
 static void say(const struct ka_data *d) {
   const struct ka_data_stats *s = &d->stats;
   const struct ka_data_part_stats *t = &s->part[KA_DATA_TRAIN], *v = &s->part[KA_DATA_VALIDATION];
@@ -250,6 +284,20 @@ static void say(const struct ka_data *d) {
     ka_info(d->ctx, "data", "%lld documents in %lld rows of %lld: %.1f %% full",
             (long long)t->n_documents, (long long)t->n_rows, (long long)d->spec.sequence_len,
             100 * t->efficiency);
+  warn(d);
+}
+
+/* Nothing to train on: why. */
+static ka_status no_targets(const struct ka_data *d) {
+  const struct ka_data_stats *s = &d->stats;
+  const char *roles = s->masked_roles[0] ? s->masked_roles : NULL;
+  return ka_fail(d->ctx, KA_E_INPUT,
+                 "%s: datasets: nothing to train on: of %lld rows %lld are empty, %lld too long "
+                 "and %lld have no token to train%s%s%s",
+                 ka_key_place(d->spec.file, "datasets"), (long long)s->n_rows, (long long)s->n_empty,
+                 (long long)s->n_dropped, (long long)s->n_all_masked,
+                 roles ? "; the roles seen are " : "", roles ? roles : "",
+                 roles ? ": name those that answer in roles_to_train" : "");
 }
 
 static ka_status build(struct ka_data *d, const struct ka_tokenizer *tokenizer, int64_t V) {
@@ -262,13 +310,7 @@ static ka_status build(struct ka_data *d, const struct ka_tokenizer *tokenizer, 
   KA_TRY(read_all(d, &o));
   if (d->spec.test_datasets.n == 0) KA_TRY(set_aside(d));
   for (int64_t e = 0; e < d->spec.datasets.n; e++) KA_TRY(weigh(d, e));
-  if (d->parts[KA_DATA_TRAIN].pieces.n == 0)
-    return ka_fail(ctx, KA_E_INPUT,
-                   "%s: datasets: nothing to train on: of %lld rows %lld are empty, %lld too long "
-                   "and %lld have no token to train",
-                   ka_key_place(d->spec.file, "datasets"), (long long)d->stats.n_rows,
-                   (long long)d->stats.n_empty, (long long)d->stats.n_dropped,
-                   (long long)d->stats.n_all_masked);
+  if (d->parts[KA_DATA_TRAIN].pieces.n == 0) return no_targets(d);
   for (int part = 0; part < 2; part++) KA_TRY(ka_data_split_build(d, (enum ka_data_split)part));
   say(d);
   return KA_STATUS_OK;
@@ -305,3 +347,11 @@ void ka_data_close(struct ka_data *d) {
 }
 
 const struct ka_data_stats *ka_data_get_stats(const struct ka_data *d) { return &d->stats; }
+
+int64_t ka_data_n_documents(const struct ka_data *d) { return d->store.n_docs; }
+
+int64_t ka_data_document_tok(const struct ka_data *d, int64_t i) { return d->store.docs[i].n; }
+
+void ka_data_read_document(const struct ka_data *d, int64_t i, int32_t *ids, int32_t *labels) {
+  ka_data_store_read(&d->store, i, 0, d->store.docs[i].n, ids, labels);
+}

@@ -12,6 +12,7 @@
 #ifndef KAPPA_ENGINE_DATA_DATASET_H
 #define KAPPA_ENGINE_DATA_DATASET_H
 
+#include "engine/data/document.h"
 #include "engine/data/spec.h"
 #include "engine/model/batch.h"
 #include "tokenizer/tokenizer.h"
@@ -30,12 +31,15 @@ struct ka_data_stats {
   int64_t n_too_long;          /* documents longer than sequence_len: */
   int64_t n_dropped, n_truncated, n_split, n_pieces; /* what became of them; pieces of split ones */
   int64_t n_all_masked;                 /* documents or pieces without a target, left out */
+  int64_t n_noted[KA_N_NOTES];          /* documents by enum ka_document_note */
+  char masked_roles[KA_ROLES_MAX];      /* of conversations without a target */
   int64_t longest_tok;                  /* before the length policy */
   int64_t histogram[KA_DATA_HISTOGRAM]; /* documents of [2^i, 2^(i+1)) tokens, before the policy */
   /* Of each part. */
   struct ka_data_part_stats {
     int64_t n_documents, n_tok, n_targets, n_rows; /* of one epoch; rows after packing */
     int64_t n_batches;                             /* micro-batches of one epoch */
+    int64_t longest_tok;                           /* of a row */
     double efficiency; /* n_tok / (n_rows * sequence_len); 1 without packing */
   } part[2];
 };
@@ -62,6 +66,12 @@ int64_t ka_data_n_batches(const struct ka_data *d, enum ka_data_split part);
  * in each epoch. Valid until the next call for that part. */
 ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_split part,
                         int64_t index, struct ka_batch *out);
+
+/* Whole documents as they were read, before cutting and packing, in the order of the files: those of
+ * datasets, then those of test_datasets. n of document i; its n ids and labels to ids, labels. */
+int64_t ka_data_n_documents(const struct ka_data *d);
+int64_t ka_data_document_tok(const struct ka_data *d, int64_t i);
+void ka_data_read_document(const struct ka_data *d, int64_t i, int32_t *ids, int32_t *labels);
 
 /* Document i (before packing, in an epoch's unshuffled order): ids and labels appended as
  * (id, label) pairs' arrays that the caller owns, at most max tokens. Returns the whole length, 0

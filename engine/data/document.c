@@ -4,9 +4,14 @@
 
 #include "engine/data/document_chat.h"
 
+#include <stdio.h>
 #include <string.h>
 
-void ka_document_clear(struct ka_document *d) { d->n = 0; }
+void ka_document_clear(struct ka_document *d) {
+  d->n = 0;
+  d->notes = 0;
+  d->roles[0] = 0;
+}
 
 void ka_document_deinit(struct ka_document *d) {
   ka_free(d->ids);
@@ -39,7 +44,31 @@ ka_status ka_document_text(struct ka_ctx *ctx, struct ka_document *d, const stru
                            const char *text, size_t n, bool special, bool train) {
   ka_tok_tokens_clear(&d->scratch);
   KA_TRY(ka_tokenizer_encode(ctx, t, text, n, special, &d->scratch));
-  return ka_document_add(ctx, d, d->scratch.ids, d->scratch.n, train);
+  const int32_t *ids = d->scratch.ids;
+  int64_t n_ids = d->scratch.n;
+  bool twice = special && n_ids > 1 && ids[0] == ka_tokenizer_bos(t) && ids[1] == ids[0];
+  return ka_document_add(ctx, d, ids + twice, n_ids - twice, train);
+}
+
+void ka_document_add_role(char roles[KA_ROLES_MAX], const char *name, size_t n) {
+  size_t used = strlen(roles);
+  for (const char *p = roles; *p; p += strcspn(p, ",") + 2 * (strchr(p, ',') != NULL))
+    if (strcspn(p, ",") == n && memcmp(p, name, n) == 0) return;
+  if (used + n + 3 > KA_ROLES_MAX || memchr(name, ',', n)) return;
+  snprintf(roles + used, KA_ROLES_MAX - used, "%s%.*s", used ? ", " : "", (int)n, name);
+}
+
+ka_status ka_document_no_key(struct ka_ctx *ctx, const json_t *record, const char *key) {
+  char there[300] = "";
+  size_t used = 0;
+  const char *name;
+  json_t *v;
+  json_object_foreach((json_t *)(uintptr_t)record, name, v) {
+    if (used >= sizeof there) break;
+    used += (size_t)snprintf(there + used, sizeof there - used, "%s%s", used ? ", " : "", name);
+  }
+  if (used == 0) return ka_fail(ctx, KA_E_INPUT, "key \"%s\" is missing: there is none", key);
+  return ka_fail(ctx, KA_E_INPUT, "key \"%s\" is missing; there are: %s", key, there);
 }
 
 /* The text of a key; a missing or null one gives NULL, or an error where it is needed. */
@@ -49,7 +78,8 @@ static ka_status text_of(struct ka_ctx *ctx, const json_t *row, const char *key,
   *text = NULL;
   *n = 0;
   if (!v || json_is_null(v)) {
-    if (needed) return ka_fail(ctx, KA_E_INPUT, "key \"%s\" is missing", key);
+    if (needed && !v) return ka_document_no_key(ctx, row, key);
+    if (needed) return ka_fail(ctx, KA_E_INPUT, "key \"%s\" is null, expected a string", key);
     return KA_STATUS_OK;
   }
   if (!json_is_string(v)) return ka_fail(ctx, KA_E_INPUT, "key \"%s\": expected a string", key);
@@ -61,6 +91,7 @@ static ka_status text_of(struct ka_ctx *ctx, const json_t *row, const char *key,
 static ka_status add_eos(struct ka_ctx *ctx, const struct ka_document_maker *m,
                          struct ka_document *d) {
   bool there = d->n > 0 && d->ids[d->n - 1] == m->eos;
+  if (m->eos < 0 && d->n > 0) d->notes |= 1U << KA_NOTE_NO_EOS;
   if (m->eos < 0 || there || d->n == 0) return KA_STATUS_OK;
   return ka_document_add(ctx, d, &m->eos, 1, true);
 }
@@ -93,39 +124,74 @@ static const char *const input_format =
 static const char *const no_input_format =
     "{system}\n\n### Instruction:\n{instruction}\n\n### Response:\n";
 
+enum { SYSTEM, INSTRUCTION, INPUT, N_FIELDS };
+static const char *const field_names[N_FIELDS] = {"system", "instruction", "input"};
+
 struct alpaca {
-  const char *name[3], *text[3]; /* system, instruction, input */
-  size_t n[3];
+  const char *text[N_FIELDS];
+  size_t n[N_FIELDS];
 };
+
+/* Which field's {placeholder} begins at p, with its length; -1: none. */
+static int placeholder(const char *p, size_t *n) {
+  for (int i = 0; i < N_FIELDS && *p == '{'; i++) {
+    *n = strlen(field_names[i]) + 2;
+    if (strncmp(p + 1, field_names[i], *n - 2) == 0 && p[*n - 1] == '}') return i;
+  }
+  return -1;
+}
 
 /* Puts the texts into {system}, {instruction} and {input}. */
 static ka_status fill_in(struct ka_ctx *ctx, const char *format, const struct alpaca *a,
                          struct ka_str *out) {
   for (const char *p = format; *p;) {
-    bool hit = false;
-    for (int i = 0; i < 3 && !hit; i++) {
-      size_t n = strlen(a->name[i]);
-      hit = p[0] == '{' && strncmp(p + 1, a->name[i], n) == 0 && p[n + 1] == '}';
-      if (!hit) continue;
-      if (a->text[i]) KA_TRY(ka_str_append(ctx, out, a->text[i], a->n[i]));
-      p += n + 2;
-    }
-    if (!hit) KA_TRY(ka_str_append(ctx, out, p++, 1));
+    size_t n = 1;
+    int i = placeholder(p, &n);
+    if (i < 0) KA_TRY(ka_str_append(ctx, out, p++, 1));
+    if (i < 0) continue;
+    if (a->text[i]) KA_TRY(ka_str_append(ctx, out, a->text[i], a->n[i]));
+    p += n;
   }
   return KA_STATUS_OK;
+}
+
+static ka_status check_format(struct ka_ctx *ctx, const char *format, const char *what,
+                              const char *key) {
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
+  bool instruction = false;
+  if (!format) return KA_STATUS_OK;
+  for (const char *p = format; (p = strchr(p, '{')); p++) {
+    size_t n, name = strspn(p + 1, letters);
+    int i = placeholder(p, &n);
+    instruction |= i == INSTRUCTION;
+    if (i < 0 && name > 0 && p[name + 1] == '}')
+      return ka_fail(ctx, KA_E_INPUT,
+                     "%s.%s: got %.*s, expected {system}, {instruction} or {input}", what, key,
+                     (int)name + 2, p);
+  }
+  if (instruction) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INPUT,
+                 "%s.%s: {instruction} is not in it, so every prompt would be the same text", what,
+                 key);
+}
+
+ka_status ka_document_check(struct ka_ctx *ctx, const struct ka_job_dataset *dataset,
+                            const char *what) {
+  KA_TRY(check_format(ctx, dataset->format, what, "format"));
+  return check_format(ctx, dataset->no_input_format, what, "no_input_format");
 }
 
 static ka_status alpaca_prompt(struct ka_ctx *ctx, const struct ka_document_maker *m,
                                const json_t *row, struct ka_str *out) {
   const struct ka_job_dataset *ds = m->dataset;
-  struct alpaca a = {.name = {"system", "instruction", "input"}};
-  KA_TRY(text_of(ctx, row, ds->field_system, false, &a.text[0], &a.n[0]));
-  KA_TRY(text_of(ctx, row, ds->field_instruction, true, &a.text[1], &a.n[1]));
-  KA_TRY(text_of(ctx, row, ds->field_input, false, &a.text[2], &a.n[2]));
-  bool input = a.n[2] > 0;
-  if (a.n[0] == 0) {
-    a.text[0] = ds->system_prompt ? ds->system_prompt : input ? with_input : without_input;
-    a.n[0] = strlen(a.text[0]);
+  struct alpaca a = {0};
+  KA_TRY(text_of(ctx, row, ds->field_system, false, &a.text[SYSTEM], &a.n[SYSTEM]));
+  KA_TRY(text_of(ctx, row, ds->field_instruction, true, &a.text[INSTRUCTION], &a.n[INSTRUCTION]));
+  KA_TRY(text_of(ctx, row, ds->field_input, false, &a.text[INPUT], &a.n[INPUT]));
+  bool input = a.n[INPUT] > 0;
+  if (a.n[SYSTEM] == 0) {
+    a.text[SYSTEM] = ds->system_prompt ? ds->system_prompt : input ? with_input : without_input;
+    a.n[SYSTEM] = strlen(a.text[SYSTEM]);
   }
   const char *format = input                 ? (ds->format ? ds->format : input_format)
                        : ds->no_input_format ? ds->no_input_format
@@ -149,6 +215,7 @@ static ka_status alpaca(struct ka_ctx *ctx, const struct ka_document_maker *m, c
   if (d->n > 0 && d->ids[d->n - 1] == m->eos) d->n--; /* the text goes on */
   if (n > 0) KA_TRY_GOTO(ka_document_text(ctx, d, m->tokenizer, answer, n, false, true), out);
   KA_TRY_GOTO(add_eos(ctx, m, d), out);
+  if (json_array_size(json_object_get(row, "history")) > 0) d->notes |= 1U << KA_NOTE_HISTORY;
 out:
   ka_str_deinit(&prompt);
   return st;

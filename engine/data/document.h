@@ -9,18 +9,35 @@
 #include "engine/model/batch.h"
 #include "tokenizer/tokenizer.h"
 
+/* What is worth a warning and no error: bits of a document's `notes`. */
+enum ka_document_note {
+  KA_NOTE_NO_EOS,  /* EOS was wanted, and the model names none */
+  KA_NOTE_ENDLESS, /* the chat template writes no special token behind a trained answer */
+  KA_NOTE_HISTORY, /* an alpaca record's "history", which is not read */
+  KA_N_NOTES
+};
+
+enum { KA_ROLES_MAX = 128 };
+
 /* Growing; zero-initialise. labels[t] is ids[t] or -100 (tokenized rows may say anything). */
 struct ka_document {
   int32_t *ids, *labels;
   int64_t n, ids_cap, labels_cap;
   struct ka_tok_tokens scratch;
+  uint32_t notes;           /* 1 << enum ka_document_note */
+  char roles[KA_ROLES_MAX]; /* of a conversation: "user, assistant" */
 };
 void ka_document_clear(struct ka_document *d); /* keeps the memory */
 void ka_document_deinit(struct ka_document *d);
 /* Appends n ids, trained or not. */
 ka_status ka_document_add(struct ka_ctx *ctx, struct ka_document *d, const int32_t *ids, int64_t n,
                           bool train);
-/* Appends the ids of a text. special: also those that the tokenizer puts around a text. */
+/* Adds a name to such a list unless it is there or the list is full. */
+void ka_document_add_role(char roles[KA_ROLES_MAX], const char *name, size_t n);
+/* KA_E_INPUT: the key is not in the record; says which are. */
+ka_status ka_document_no_key(struct ka_ctx *ctx, const json_t *record, const char *key);
+/* Appends the ids of a text. special: also those that the tokenizer puts around a text; a BOS that
+ * the text has itself is not doubled. */
 ka_status ka_document_text(struct ka_ctx *ctx, struct ka_document *d, const struct ka_tokenizer *t,
                            const char *text, size_t n, bool special, bool train);
 
@@ -33,6 +50,11 @@ struct ka_document_maker {
   int64_t V;                  /* ids are in [0, V) */
   const struct ka_chat *chat; /* type chat_template */
 };
+
+/* What is wrong with an entry's options, before any record is read: a {placeholder} of format that
+ * nothing fills, or a format without {instruction}. `what` names the entry. */
+ka_status ka_document_check(struct ka_ctx *ctx, const struct ka_job_dataset *dataset,
+                            const char *what);
 
 /* Replaces *d by the row's document. n = 0: nothing in it, or a text file that only a directory or
  * glob found and that is not UTF-8, or not of a type with rows. Messages name no file. Thread-safe

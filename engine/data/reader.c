@@ -39,6 +39,8 @@ static void make_documents(struct reader *r, const struct ka_data_row *rows, int
   for (int i = 0; i < n; i++) {
     struct slot *s = &r->slots[i];
     ka_error_clear(&s->ctx);
+    s->ctx.interrupted = r->ctx->interrupted;
+    s->ctx.log_level = r->ctx->log_level;
     s->st = ka_document_make(&s->ctx, &r->maker, &rows[i], &s->doc);
   }
 }
@@ -61,6 +63,7 @@ static ka_status take_document(struct reader *r, const struct ka_data_row *row, 
   if (!ka_ok(s->st))
     return ka_fail(ctx, s->st.code, "%s: %s", ka_data_row_path(row), s->ctx.error.message);
   r->stats->n_rows++;
+  ka_data_stats_note(r->stats, &s->doc);
   if (s->doc.n == 0) {
     bool not_text = ka_data_row_is_text(row) && row->n > 0;
     r->stats->n_not_text += not_text;
