@@ -2,14 +2,17 @@
  * One write per line, so lines of several ranks do not mix. */
 #include "base/log.h"
 
+#include "base/str.h"
+
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 void ka_log(struct ka_ctx *ctx, enum ka_log_level level, const char *subsystem, const char *fmt,
             ...) {
   if (level > ctx->log_level) return;
-  char line[4096];
+  char line[4096], text[3800];
   time_t now = time(NULL);
   struct tm tm;
   localtime_r(&now, &tm);
@@ -21,9 +24,10 @@ void ka_log(struct ka_ctx *ctx, enum ka_log_level level, const char *subsystem, 
   n += (size_t)m;
   va_list args;
   va_start(args, fmt);
-  m = vsnprintf(line + n, sizeof line - n - 1, fmt, args);
+  vsnprintf(text, sizeof text, fmt, args);
   va_end(args);
-  n += (size_t)m < sizeof line - n - 1 ? (size_t)m : sizeof line - n - 2;
+  ka_visible(line + n, sizeof line - n - 1, text);
+  n += strlen(line + n);
   line[n++] = '\n';
   if (ctx->log_clear) ctx->log_clear(ctx->log_user);
   fwrite(line, 1, n, stderr);

@@ -2,6 +2,8 @@
  * The error record: first failure wins, the trace grows on the way up. */
 #include "base/status.h"
 
+#include "base/str.h"
+
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -34,10 +36,12 @@ ka_status ka_fail(struct ka_ctx *ctx, int code, const char *fmt, ...) {
   if (ctx->error.code == KA_OK) {
     ctx->error.code = code;
     ctx->error.n_trace = 0;
+    char text[KA_ERROR_MAX];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(ctx->error.message, sizeof ctx->error.message, fmt, args);
+    vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    ka_visible(ctx->error.message, sizeof ctx->error.message, text);
   }
   pthread_mutex_unlock(&fail_lock);
   return (ka_status){code};

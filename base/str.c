@@ -235,3 +235,22 @@ const char *ka_fmt_duration(double seconds, char buf[32]) {
     snprintf(buf, 32, "%lldh%02lldm", s / 3600, s % 3600 / 60);
   return buf;
 }
+
+char *ka_visible(char *out, size_t size, const char *text) {
+  size_t used = 0, left = strlen(text);
+  while (left > 0) {
+    uint32_t cp = 0;
+    int n = ka_utf8_decode(text, left, &cp);
+    bool plain = n > 0 && (cp >= 0xa0 || (cp >= ' ' && cp < 0x7f) || cp == '\n' || cp == '\t');
+    size_t step = n > 0 ? (size_t)n : 1, needed = plain ? step : 4 * step;
+    if (used + needed >= size) break;
+    if (plain) memcpy(out + used, text, step);
+    for (size_t i = 0; i < step && !plain; i++)
+      snprintf(out + used + 4 * i, 5, "\\x%02x", (unsigned char)text[i]);
+    used += needed;
+    text += step;
+    left -= step;
+  }
+  out[used] = 0;
+  return out;
+}

@@ -22,6 +22,10 @@ ka_status ka_str_puts(struct ka_ctx *ctx, struct ka_str *s, const char *text);
 ka_status ka_str_printf(struct ka_ctx *ctx, struct ka_str *s, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* text with every byte that a terminal may take for a command as \\xNN: control characters but \n
+ * and \t, C1 too, and bytes that are not UTF-8. Cut to fit `size` bytes; returns out. */
+char *ka_visible(char *out, size_t size, const char *text);
+
 /* The name in `names` (NULL-terminated) nearest to `word` by edit distance, or NULL when none is
  * close enough to be a likely misspelling. For "unknown key X, did you mean Y?". */
 const char *ka_nearest(const char *word, const char *const *names);

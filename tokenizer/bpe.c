@@ -55,6 +55,8 @@ struct ka_bpe_work {
   struct candidate *heap;
   int64_t heap_n, heap_cap;
   struct ka_str spelled; /* a word in the byte-level alphabet, or with its suffix */
+  char lost[4];          /* the first character that no token spells */
+  size_t lost_n;         /* 0: none yet */
   bool clean;            /* the last word used neither unk nor byte fallback and dropped nothing */
 };
 
@@ -84,6 +86,11 @@ void ka_tok_bpe_work_free(struct ka_bpe_work *w) {
   ka_free(w->heap);
   ka_str_deinit(&w->spelled);
   ka_free(w);
+}
+
+const char *ka_tok_bpe_lost(const struct ka_bpe_work *w, size_t *n) {
+  *n = w->lost_n;
+  return w->lost;
 }
 
 static const struct ka_tok_merge *find_merge(const struct ka_tok_bpe *b, uint32_t x, uint32_t y) {
@@ -133,7 +140,9 @@ static ka_status add_missing(struct ka_ctx *ctx, const struct ka_tok_bpe *b, str
                    "the text has the character \"%.*s\", which the tokenizer does "
                    "not know, and its unk_token is not in the vocabulary",
                    (int)n, s);
-  if (b->unk < 0) return KA_STATUS_OK; /* dropped, as the library does; the loader warned */
+  if ((b->unk < 0 || b->byte_fallback) && w->lost_n == 0)
+    memcpy(w->lost, s, w->lost_n = n < 4 ? n : 4);
+  if (b->unk < 0) return KA_STATUS_OK; /* dropped, as the library does */
   if (u->any && b->fuse_unk) {
     u->len += len;
     return KA_STATUS_OK;

@@ -80,6 +80,9 @@ size_t ka_tok_unmark_nul(char *s, size_t n);
 struct ka_bpe_work;
 ka_status ka_tok_bpe_work_create(struct ka_ctx *ctx, struct ka_bpe_work **out);
 void ka_tok_bpe_work_free(struct ka_bpe_work *w);
+/* The first character (of the byte-level alphabet for bytes) that no token spelled and that was
+ * left out, or became unk although there is byte fallback; *n 0: none. Borrowed. */
+const char *ka_tok_bpe_lost(const struct ka_bpe_work *w, size_t *n);
 
 /* Appends the ids of one pre-token. `bytes`: s holds raw bytes that stand for characters of the
  * byte-level alphabet; else s is text. With spans, each token gets its range within s. */

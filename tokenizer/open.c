@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* --- added tokens ---------------------------------------------------------------------------- */
@@ -206,29 +207,6 @@ static ka_status check_model(struct ka_ctx *ctx, const json_t *root, const char 
   return KA_STATUS_OK;
 }
 
-/* Bytes that the vocabulary cannot spell vanish, as they do in the library: say so. */
-static void warn_lost_bytes(struct ka_tokenizer *t, const char *what) {
-  const struct ka_tok_bpe *b = &t->bpe;
-  int lost = 0, no_fallback = 0;
-  for (int i = 0; i < 0xF5; i++) { /* beyond, and C0 and C1, are not bytes of UTF-8 */
-    lost += b->byte_id[i] < 0 && i != 0xC0 && i != 0xC1;
-    no_fallback += b->fallback[i] < 0 && i != 0xC0 && i != 0xC1;
-  }
-  bool byte_level = false;
-  for (int64_t i = 0; i < t->pretokenizers.n; i++)
-    byte_level |= t->pretokenizers.items[i].kind == KA_PRE_BYTES;
-  if (byte_level && lost > 0 && b->unk < 0 && !b->byte_fallback)
-    ka_warn(
-        t->arena.ctx, "tokenizer",
-        "%s: %d of the byte tokens are missing and there is no unk_token: text with those bytes "
-        "loses them",
-        what, lost);
-  if (b->byte_fallback && no_fallback > 0)
-    ka_warn(t->arena.ctx, "tokenizer",
-            "%s: byte_fallback is on, but %d of the byte tokens <0x00> to <0xF4> are missing", what,
-            no_fallback);
-}
-
 static ka_status load_root(struct ka_tokenizer *t, const json_t *root, bool nul_marks,
                            const char *what) {
   struct ka_ctx *ctx = t->arena.ctx;
@@ -257,7 +235,7 @@ static ka_status load_root(struct ka_tokenizer *t, const json_t *root, bool nul_
   for (int64_t i = 0; i < t->pretokenizers.n; i++)
     t->needs_alignment |= t->pretokenizers.items[i].kind == KA_PRE_METASPACE &&
                           t->pretokenizers.items[i].scheme == KA_PREPEND_FIRST;
-  warn_lost_bytes(t, what);
+  KA_TRY(ka_arena_str(&t->arena, &t->what, what, strlen(what)));
   return KA_STATUS_OK;
 }
 
@@ -299,7 +277,63 @@ out:
   return st;
 }
 
-static ka_status load_file(struct ka_tokenizer *t, const char *path) {
+static int by_id(const void *a, const void *b) {
+  const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+  size_t m = strlen(x), n = strlen(y);
+  return m != n ? (m < n ? -1 : 1) : strcmp(x, y);
+}
+
+static bool lists_token(const json_t *list, const json_t *content) {
+  const json_t *one;
+  size_t i;
+  json_array_foreach(list, i, one) {
+    if (json_equal(json_object_get(one, "content"), content)) return true;
+  }
+  return false;
+}
+
+/* One entry of added_tokens_decoder, "ID": {"content": ...}, as tokenizer.json writes it. */
+static ka_status append_token(struct ka_ctx *ctx, json_t *list, const char *id,
+                              const json_t *entry) {
+  static const char *const flags[] = {"single_word", "lstrip", "rstrip", "normalized", "special"};
+  int64_t n;
+  if (!json_is_string(json_object_get(entry, "content")) || !ka_parse_i64(id, &n) ||
+      lists_token(list, json_object_get(entry, "content")))
+    return KA_STATUS_OK;
+  json_t *token = json_object();
+  KA_TRY(ka_json_set(ctx, token, "id", json_integer(n)));
+  KA_TRY(ka_json_set(ctx, token, "content", json_incref(json_object_get(entry, "content"))));
+  for (size_t k = 0; k < sizeof flags / sizeof *flags; k++)
+    KA_TRY(ka_json_set(ctx, token, flags[k],
+                       json_boolean(json_is_true(json_object_get(entry, flags[k])))));
+  return json_array_append_new(list, token) == 0
+             ? KA_STATUS_OK
+             : ka_fail(ctx, KA_E_MEMORY, "added tokens: out of memory");
+}
+
+/* Tokens that only added_tokens_decoder of tokenizer_config.json names: transformers adds them
+ * behind those of tokenizer.json, in the order of their ids. */
+static ka_status add_configured(struct ka_tokenizer *t, json_t *root, const json_t *config) {
+  struct ka_ctx *ctx = t->arena.ctx;
+  json_t *decoder = json_object_get(config, "added_tokens_decoder"), *entry;
+  json_t *list = json_object_get(root, "added_tokens");
+  const char *id;
+  int64_t n = 0;
+  void *p;
+  if (json_object_size(decoder) == 0 || !json_is_object(root)) return KA_STATUS_OK;
+  if (!json_is_array(list)) KA_TRY(ka_json_set(ctx, root, "added_tokens", json_array()));
+  list = json_object_get(root, "added_tokens");
+  KA_TRY(ka_arena_alloc_n(&t->arena, &p, (int64_t)json_object_size(decoder), sizeof id,
+                          "added tokens"));
+  const char **ids = p;
+  json_object_foreach(decoder, id, entry) ids[n++] = id;
+  qsort(ids, (size_t)n, sizeof *ids, by_id);
+  for (int64_t i = 0; i < n; i++)
+    KA_TRY(append_token(ctx, list, ids[i], json_object_get(decoder, ids[i])));
+  return KA_STATUS_OK;
+}
+
+static ka_status load_file(struct ka_tokenizer *t, const char *path, const json_t *config) {
   struct ka_ctx *ctx = t->arena.ctx;
   struct ka_map m;
   json_t *root = NULL;
@@ -313,44 +347,45 @@ static ka_status load_file(struct ka_tokenizer *t, const char *path) {
   ka_status st = marked ? parse_marked(ctx, &m, path, &root)
                         : ka_json_parse(ctx, (const char *)m.data, m.len, path, &root);
   ka_map_drop(&m);
+  if (st.code == KA_OK) st = add_configured(t, root, config);
   if (st.code == KA_OK) st = load_root(t, root, marked, path);
   json_decref(root);
   return st;
 }
 
 /* bos_token and eos_token of tokenizer_config.json: a string or {"content": string}. */
-static ka_status load_config(struct ka_tokenizer *t, const char *path) {
-  struct ka_ctx *ctx = t->arena.ctx;
+static void read_named(struct ka_tokenizer *t, const char *path, const json_t *config) {
   const char *const keys[] = {"bos_token", "eos_token"};
   int32_t *const ids[] = {&t->bos, &t->eos};
-  json_t *root;
-  if (!ka_path_exists(path)) return KA_STATUS_OK;
-  KA_TRY(ka_json_load(ctx, path, &root));
   for (int k = 0; k < 2; k++) {
-    const json_t *v = json_object_get(root, keys[k]);
+    const json_t *v = json_object_get(config, keys[k]);
     if (json_is_object(v)) v = json_object_get(v, "content");
     if (!json_is_string(v)) continue;
     *ids[k] = ka_tok_bpe_find(&t->bpe, json_string_value(v), json_string_length(v));
     if (*ids[k] < 0)
-      ka_warn(ctx, "tokenizer", "%s: %s \"%.60s\" is not in the vocabulary", path, keys[k],
+      ka_warn(t->arena.ctx, "tokenizer", "%s: %s \"%.60s\" is not in the vocabulary", path, keys[k],
               json_string_value(v));
   }
-  json_decref(root);
-  return KA_STATUS_OK;
 }
 
 static ka_status open_at(struct ka_tokenizer *t, const char *path) {
   struct ka_ctx *ctx = t->arena.ctx;
-  const char *dir = path, *file = path, *config;
+  const char *dir = path, *file = path, *config_path;
+  json_t *config = NULL;
   if (ka_path_is_dir(path))
     KA_TRY(ka_path_join(&t->arena, &file, path, "tokenizer.json"));
   else
     KA_TRY(ka_path_dir(&t->arena, &dir, path));
-  KA_TRY(load_file(t, file));
-  t->bos = t->n_before > 0 ? t->before[0] : -1;
-  t->eos = t->n_after > 0 ? t->after[t->n_after - 1] : -1;
-  KA_TRY(ka_path_join(&t->arena, &config, dir, "tokenizer_config.json"));
-  return load_config(t, config);
+  KA_TRY(ka_path_join(&t->arena, &config_path, dir, "tokenizer_config.json"));
+  if (ka_path_exists(config_path)) KA_TRY(ka_json_load(ctx, config_path, &config));
+  ka_status st = load_file(t, file, config);
+  if (st.code == KA_OK) {
+    t->bos = t->n_before > 0 ? t->before[0] : -1;
+    t->eos = t->n_after > 0 ? t->after[t->n_after - 1] : -1;
+    read_named(t, config_path, config);
+  }
+  json_decref(config);
+  return st;
 }
 
 ka_status ka_tokenizer_open(struct ka_ctx *ctx, struct ka_tokenizer **out, const char *path) {

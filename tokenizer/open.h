@@ -12,9 +12,11 @@
 struct ka_tok_pool { /* work spaces that no call is using */
   pthread_mutex_t lock;
   struct ka_tok_work *free;
+  bool warned; /* of a text that the vocabulary cannot spell */
 };
 
 struct ka_tokenizer {
+  const char *what; /* the file, for messages */
   struct ka_arena arena;
   struct ka_tok_unicode unicode;
   struct ka_tok_bpe bpe;

@@ -4,6 +4,7 @@
  * added tokens out of that, pre-tokenizer, model, and the tokens that the post-processor adds. */
 #include "tokenizer/tokenizer.h"
 
+#include "base/log.h"
 #include "tokenizer/open.h"
 
 #include <string.h>
@@ -69,12 +70,29 @@ ka_status ka_tok_work_take(struct ka_ctx *ctx, const struct ka_tokenizer *t,
   return KA_STATUS_OK;
 }
 
+/* Once, and only when a text has what the vocabulary cannot spell. */
+static void warn_lost(struct ka_ctx *ctx, const struct ka_tokenizer *t, struct ka_tok_work *w) {
+  size_t n;
+  const char *lost = ka_tok_bpe_lost(w->bpe, &n);
+  if (n == 0) return;
+  pthread_mutex_lock(&t->pool->lock);
+  bool first = !t->pool->warned;
+  t->pool->warned = true;
+  pthread_mutex_unlock(&t->pool->lock);
+  if (first)
+    ka_warn(ctx, "tokenizer", "%s: no token spells \"%.*s\" of the text; it %s", t->what, (int)n,
+            lost,
+            t->bpe.unk < 0 ? "is left out, as in the tokenizers library" : "becomes unk_token");
+}
+
 void ka_tok_work_give(const struct ka_tokenizer *t, struct ka_tok_work *w) {
   pthread_mutex_lock(&t->pool->lock);
   w->next = t->pool->free;
   t->pool->free = w;
   pthread_mutex_unlock(&t->pool->lock);
 }
+
+enum { INTERRUPT_WORDS = 1024 }; /* between two looks for a signal */
 
 /* --- encode ---------------------------------------------------------------------------------- */
 
@@ -90,6 +108,8 @@ static ka_status encode_words(struct ka_ctx *ctx, const struct ka_tokenizer *t,
   for (int64_t i = 0; i < words->n; i++) {
     struct ka_tok_range r = words->items[i];
     int64_t from = out->n;
+    if (i % INTERRUPT_WORDS == 0 && ctx->interrupted && *ctx->interrupted)
+      return ka_fail(ctx, KA_E_INTERRUPTED, "tokenizing: interrupted");
     KA_TRY(ka_tok_bpe_encode(ctx, &t->bpe, w->bpe, v.s + r.b, r.e - r.b, bytes, out));
     if (!out->want_spans) continue;
     for (int64_t k = from; k < out->n; k++) {
@@ -152,6 +172,7 @@ ka_status ka_tokenizer_encode(struct ka_ctx *ctx, const struct ka_tokenizer *t, 
     KA_TRY_GOTO(push_token(ctx, out, t->after[i], end, end), out);
 out:
   if (st.code != KA_OK) out->n = n_before;
+  warn_lost(ctx, t, w);
   ka_tok_work_give(t, w);
   return st;
 }

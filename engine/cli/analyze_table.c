@@ -66,7 +66,9 @@ static void row(const struct ka_spectrum *r, int width, enum ka_spectral_metric 
   char drawn[BAR * 3 + 8], shape[64], value[32], bound[32], log_volume[32];
   double v = r->metrics[metric];
   shape_text(r->unit, shape, sizeof shape);
-  printf("%s %-*s %13s ", taken ? "*" : " ", width, r->unit->name, shape);
+  char name[512];
+  printf("%s %-*s %13s ", taken ? "*" : " ", width, ka_visible(name, sizeof name, r->unit->name),
+         shape);
   if (r->error) {
     printf("%s\n", r->error);
     return;

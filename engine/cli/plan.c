@@ -4,6 +4,8 @@
 #include "engine/cli/cli.h"
 #include "engine/cli/job_words.h"
 
+#include <string.h>
+
 static ka_status plan_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   struct ka_job job;
   struct ka_run run;
@@ -12,12 +14,20 @@ static ka_status plan_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
   if (ka_ok(st)) {
     st = ka_run_open(ctx, &run, &job, &options);
-    if (ka_ok(st)) st = ka_train_plan_print(&run);
+    const char *jsonl = ka_cli_given(cli, "jsonl") ? ka_cli_str(cli, "jsonl") : NULL;
+    if (ka_ok(st) && jsonl) st = ka_train_plan_documents(&run, jsonl);
+    if (ka_ok(st) && (!jsonl || strcmp(jsonl, "-") != 0)) st = ka_train_plan_print(&run);
     ka_run_close(&run);
   }
   ka_job_close(&job);
   return st;
 }
+
+static const struct ka_cli_option options[] = {
+    {"jsonl", KA_OPT_STR, "FILE", NULL,
+     "write every document as {\"ids\", \"labels\"}, -100: not trained; - for stdout, without the "
+     "plan"},
+    {0}};
 
 const struct ka_cli_command ka_command_plan = {
     .name = "plan",
@@ -25,5 +35,6 @@ const struct ka_cli_command ka_command_plan = {
     .summary = "what a job would do: selection, first rows, steps, memory, disk, time",
     .min_args = 1,
     .max_args = -1,
+    .options = options,
     .run = plan_run,
 };

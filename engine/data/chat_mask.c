@@ -38,6 +38,7 @@ struct mask {
   int64_t n;
   int32_t ends[MAX_ENDS]; /* ids that end turns */
   int n_ends;
+  size_t first_answer;  /* where the first answer begins */
   int32_t eos;          /* the model's, -1 = none */
   bool gen_prompt;      /* the template knows add_generation_prompt */
   struct ka_str header; /* what it adds for it; empty = not known */
@@ -299,40 +300,55 @@ static void find_exact_end(struct mask *m, struct turn *turn) {
   learn_end(m, t->ids[turn->end_token]);
 }
 
-static void find_near_end(struct mask *m, struct turn *turn, size_t limit) {
+/* Is special token i the first of message `next` rather than the last of the one before? No other
+ * special token follows before that message's words, and it stood before the first answer already. */
+static ka_status begins_message(struct mask *m, int64_t i, int64_t next, bool *yes) {
+  struct ka_ctx *ctx = m->ctx;
+  const struct ka_tok_tokens *t = &m->out->tokens;
+  size_t begin, end;
+  *yes = false;
+  if (next >= m->n) return KA_STATUS_OK;
+  KA_TRY(differing(m, next, &begin, &end, yes));
+  for (int64_t k = i + 1; *yes && k < t->n && (size_t)t->spans[k].begin < begin; k++)
+    *yes = !is_special(m, k);
+  int64_t k = 0, first = token_at(t, m->first_answer);
+  while (k < first && t->ids[k] != t->ids[i]) k++;
+  *yes = *yes && k < first;
+  return KA_STATUS_OK;
+}
+
+static ka_status find_near_end(struct mask *m, int64_t index, size_t limit) {
+  struct ka_ctx *ctx = m->ctx;
+  struct turn *turn = &m->turns[index];
   const struct ka_tok_tokens *t = &m->out->tokens;
   int64_t first = token_at(t, turn->end);
   for (int64_t i = first; i < t->n && i <= first + END_WITHIN; i++) {
-    if ((size_t)t->spans[i].begin >= limit) return;
-    bool end = is_end(m, t->ids[i]);
+    if ((size_t)t->spans[i].begin >= limit) return KA_STATUS_OK;
+    bool end = is_end(m, t->ids[i]), header = false;
     /* a model that names no eos: an answer's end is the special token behind it */
-    if (m->n_ends == 0) end = turn->assistant && is_special(m, i);
-    if (!end) continue;
-    turn->end_token = i;
-    return;
+    if (m->n_ends == 0 && turn->assistant && is_special(m, i)) {
+      KA_TRY(begins_message(m, i, index + 1, &header));
+      end = !header;
+    }
+    if (end) turn->end_token = i;
+    if (end || header) return KA_STATUS_OK;
   }
+  return KA_STATUS_OK;
+}
+
+/* The special token that ends the text behind the last turn's own end. */
+static void find_text_end(const struct mask *m, struct turn *turn) {
+  int64_t first = turn->end_token, i = end_before(m, first, m->out->tokens.n);
+  if (first >= 0 && i > first && end_before(m, first, i) == first) turn->text_end = i;
 }
 
 /* --- finding all turns ----------------------------------------------------------------------- */
-
-/* Does another special token stand between token i and what message `next` says? */
-static ka_status begins_no_message(struct mask *m, int64_t i, int64_t next, bool *yes) {
-  struct ka_ctx *ctx = m->ctx;
-  const struct ka_tok_tokens *t = &m->out->tokens;
-  size_t begin = m->out->text.len, end;
-  bool ok = false;
-  KA_TRY(differing(m, next, &begin, &end, &ok));
-  for (*yes = !ok; !*yes && ++i < t->n && (size_t)t->spans[i].begin < begin;)
-    *yes = is_special(m, i);
-  return KA_STATUS_OK;
-}
 
 /* Where turn i ends when the messages up to it, rendered alone, differ from the whole in nothing
  * but the special token that ends them: an <|end|> that is <|return|> in the last place, or an EOS
  * in the last place alone, where the next message's first token stands in the whole. */
 static ka_status end_by_other_token(struct mask *m, int64_t turn, const struct ka_str *alone,
                                     size_t *end, bool *ok) {
-  struct ka_ctx *ctx = m->ctx;
   const struct ka_str *whole = &m->out->text;
   const struct ka_tok_tokens *t = &m->out->tokens;
   size_t c = 0, begin = m->turns[turn].begin;
@@ -351,7 +367,9 @@ static ka_status end_by_other_token(struct mask *m, int64_t turn, const struct k
     return KA_STATUS_OK;
   }
   *end = (size_t)t->spans[i].end;
-  return begins_no_message(m, i, turn + 1, ok);
+  ka_status st = begins_message(m, i, turn + 1, ok);
+  *ok = ka_ok(st) && !*ok;
+  return st;
 }
 
 /* Turn i up to its end, without an EOS that the template writes behind the last turn: what stands
@@ -412,6 +430,7 @@ static ka_status find_assistant(struct mask *m, int64_t i) {
   if (h->len > 0 && whole->len - turn->begin >= h->len &&
       memcmp(whole->data + turn->begin, h->data, h->len) == 0)
     turn->begin += h->len;
+  if (turn->begin < m->first_answer) m->first_answer = turn->begin;
   return find_answer_end(m, i);
 }
 
@@ -429,6 +448,8 @@ static ka_status find_turns(struct mask *m) {
     if (turn->assistant) KA_TRY(find_assistant(m, i));
     if (turn->exact) find_exact_end(m, turn);
     if (!turn->found) KA_TRY(differing(m, i, &turn->begin, &turn->end, &turn->found));
+    if (turn->found && turn->assistant && turn->begin < m->first_answer)
+      m->first_answer = turn->begin;
     if (turn->found || !turn->train) continue;
     return ka_fail(
         ctx, KA_E_INPUT,
@@ -442,7 +463,8 @@ static ka_status find_turns(struct mask *m) {
     struct turn *turn = &m->turns[i];
     size_t limit = m->out->text.len;
     if (i + 1 < m->n && m->turns[i + 1].found) limit = m->turns[i + 1].begin;
-    if (turn->found && !turn->exact) find_near_end(m, turn, limit);
+    if (turn->found && !turn->exact) KA_TRY(find_near_end(m, i, limit));
+    if (turn->found && !turn->exact && i == m->n - 1) find_text_end(m, turn);
   }
   return KA_STATUS_OK;
 }
@@ -610,6 +632,7 @@ ka_status ka_chat_mask(struct ka_ctx *ctx, const struct ka_chat *chat,
                    .tokenizer = tokenizer,
                    .opts = opts,
                    .field = opts->field_training ? opts->field_training : "train",
+                   .first_answer = SIZE_MAX,
                    .out = out};
   struct ka_jinja_spans spans = {0};
   ka_status st = mask_all(&m, vars, &spans);

@@ -294,8 +294,8 @@ static ka_status no_targets(const struct ka_data *d) {
   return ka_fail(d->ctx, KA_E_INPUT,
                  "%s: datasets: nothing to train on: of %lld rows %lld are empty, %lld too long "
                  "and %lld have no token to train%s%s%s",
-                 ka_key_place(d->spec.file, "datasets"), (long long)s->n_rows, (long long)s->n_empty,
-                 (long long)s->n_dropped, (long long)s->n_all_masked,
+                 ka_key_place(d->spec.file, "datasets"), (long long)s->n_rows,
+                 (long long)s->n_empty, (long long)s->n_dropped, (long long)s->n_all_masked,
                  roles ? "; the roles seen are " : "", roles ? roles : "",
                  roles ? ": name those that answer in roles_to_train" : "");
 }

@@ -52,8 +52,11 @@ ka_status ka_document_text(struct ka_ctx *ctx, struct ka_document *d, const stru
 
 void ka_document_add_role(char roles[KA_ROLES_MAX], const char *name, size_t n) {
   size_t used = strlen(roles);
-  for (const char *p = roles; *p; p += strcspn(p, ",") + 2 * (strchr(p, ',') != NULL))
-    if (strcspn(p, ",") == n && memcmp(p, name, n) == 0) return;
+  for (const char *p = roles; *p;) {
+    size_t len = strcspn(p, ",");
+    if (len == n && memcmp(p, name, n) == 0) return;
+    p += p[len] ? len + 2 : len;
+  }
   if (used + n + 3 > KA_ROLES_MAX || memchr(name, ',', n)) return;
   snprintf(roles + used, KA_ROLES_MAX - used, "%s%.*s", used ? ", " : "", (int)n, name);
 }
@@ -227,6 +230,7 @@ static ka_status input_output(struct ka_ctx *ctx, const struct ka_document_maker
                               const json_t *row, struct ka_document *d) {
   const json_t *segments = json_object_get(row, "segments"), *s;
   size_t i;
+  if (!segments) return ka_document_no_key(ctx, row, "segments");
   if (!json_is_array(segments))
     return ka_fail(ctx, KA_E_INPUT, "key \"segments\": expected a list of {label, text}");
   json_array_foreach(segments, i, s) {
@@ -247,6 +251,7 @@ static ka_status int_list(struct ka_ctx *ctx, const json_t *row, const char *key
   const json_t *v = json_object_get(row, key);
   *out = NULL;
   if (!needed && (!v || json_is_null(v))) return KA_STATUS_OK;
+  if (!v) return ka_document_no_key(ctx, row, key);
   if (!json_is_array(v))
     return ka_fail(ctx, KA_E_INPUT, "key \"%s\": expected a list of integers", key);
   if (!needed && json_array_size(v) != n)

@@ -17,15 +17,25 @@ static bool due(int64_t step, int64_t every, int64_t n_steps) {
   return step == n_steps || (every > 0 && step % every == 0);
 }
 
+int64_t ka_loop_n_micro(const struct ka_loop_config *c) {
+  return c->n_micro > 0 ? c->n_micro : c->schedule.n_steps * c->accumulation;
+}
+
+/* Micro-batches seen after `step` steps. */
+static int64_t micro_after(const struct ka_loop *l, int64_t step) {
+  int64_t n = step * l->config.accumulation, all = ka_loop_n_micro(&l->config);
+  return n < all ? n : all;
+}
+
 /* The loss is normalised over the whole step's targets, so they are counted before its first
  * gradient, which may have happened already. */
 static ka_status count_targets(struct ka_loop *l, int64_t step, int64_t *n_targets) {
   struct ka_ctx *ctx = l->ctx;
-  int64_t first = step * l->config.accumulation, n = 0;
+  int64_t n = 0;
   if (l->counted_step != step + 1) {
-    for (int64_t i = 0; i < l->config.accumulation; i++) {
+    for (int64_t i = micro_after(l, step); i < micro_after(l, step + 1); i++) {
       struct ka_batch batch;
-      KA_TRY(l->train.get(l->train.user, first + i, &batch));
+      KA_TRY(l->train.get(l->train.user, i, &batch));
       n += batch.n_targets;
     }
     l->counted_step = step + 1;
@@ -35,12 +45,12 @@ static ka_status count_targets(struct ka_loop *l, int64_t step, int64_t *n_targe
   return KA_STATUS_OK;
 }
 
-static ka_status accumulate(struct ka_loop *l, int64_t first, int64_t n_targets) {
+static ka_status accumulate(struct ka_loop *l, int64_t n_targets) {
   struct ka_ctx *ctx = l->ctx;
   KA_TRY(ka_model_zero_grad(l->model));
-  for (int64_t i = 0; i < l->config.accumulation; i++) {
+  for (int64_t i = micro_after(l, l->step); i < micro_after(l, l->step + 1); i++) {
     struct ka_batch batch;
-    KA_TRY(l->train.get(l->train.user, first + i, &batch));
+    KA_TRY(l->train.get(l->train.user, i, &batch));
     l->n_tok += batch.B * batch.T;
     if (batch.n_targets == 0) continue;
     KA_TRY(ka_model_grad(l->model, &batch, 1.0 / (double)n_targets, NULL));
@@ -80,7 +90,6 @@ static ka_status update(struct ka_loop *l, double lr, struct ka_loop_step *out) 
 
 ka_status ka_loop_step(struct ka_loop *l, struct ka_loop_step *out) {
   struct ka_ctx *ctx = l->ctx;
-  int64_t first = l->step * l->config.accumulation;
   double lr = ka_schedule_lr(&l->config.schedule, l->step + 1);
   *out = (struct ka_loop_step){0};
   KA_TRY(count_targets(l, l->step, &out->n_targets));
@@ -88,7 +97,7 @@ ka_status ka_loop_step(struct ka_loop *l, struct ka_loop_step *out) {
     ka_warn(ctx, "train", "step %lld has no trained target in it; no update",
             (long long)l->step + 1);
   } else {
-    KA_TRY(accumulate(l, first, out->n_targets));
+    KA_TRY(accumulate(l, out->n_targets));
     KA_TRY(update(l, lr, out));
     KA_TRY(check_finite(l, out, lr));
   }
@@ -115,7 +124,7 @@ ka_status ka_train_source_loss(struct ka_model *m, const struct ka_train_batch_s
 }
 
 static double epoch_of(const struct ka_loop *l) {
-  return l->train.n > 0 ? (double)(l->step * l->config.accumulation) / (double)l->train.n : 0;
+  return l->train.n > 0 ? (double)micro_after(l, l->step) / (double)l->train.n : 0;
 }
 
 double ka_loop_seconds(const struct ka_loop *l) { return l->time_s + ka_now_s() - l->start_s; }

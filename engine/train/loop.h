@@ -26,6 +26,7 @@ struct ka_train_batch_source {
 struct ka_loop_config {
   struct ka_schedule schedule;       /* its n_steps is the length of the run */
   int64_t accumulation;              /* micro-batches a step */
+  int64_t n_micro;                   /* of the run: the last step may have fewer; 0: all are full */
   int64_t logging_steps, eval_steps; /* and the last step; 0: that alone */
   int64_t save_steps;                /* and the last step; 0: only when interrupted */
   int64_t save_total_limit;          /* 0: keep all */
@@ -34,6 +35,9 @@ struct ka_loop_config {
   const char *out_dir;
   const char *selection_path; /* copied into checkpoints; may be NULL */
 };
+
+/* Micro-batches of the whole run. */
+int64_t ka_loop_n_micro(const struct ka_loop_config *c);
 
 struct ka_loop {
   struct ka_ctx *ctx;

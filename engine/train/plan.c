@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "engine/spectral/units.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -65,7 +66,8 @@ static ka_status print_patterns(struct ka_run *r) {
 static void print_unit(const struct ka_selected *u) {
   double kappa = u->metrics[KA_METRIC_KAPPA];
   bool known = kappa > 0, scaled = u->lr_scale != 1;
-  printf("    %-*s", known || scaled ? 52 : 0, u->name);
+  char name[512];
+  printf("    %-*s", known || scaled ? 52 : 0, ka_visible(name, sizeof name, u->name));
   if (known) printf(" kappa %.6g", kappa);
   if (scaled) printf("%s learning rate x %.3g", known ? "," : "", u->lr_scale);
   putchar('\n');
@@ -190,14 +192,18 @@ static void print_steps(const struct ka_run *r) {
   const struct ka_loop_config *c = &r->loop;
   char tokens[32];
   int64_t per_step = r->job->micro_batch_size * c->accumulation;
-  double all = (double)c->schedule.n_steps * (double)per_step * (double)r->job->sequence_len;
+  int64_t n_micro = ka_loop_n_micro(c),
+          last = n_micro - (c->schedule.n_steps - 1) * c->accumulation;
+  double all = (double)n_micro * (double)(r->job->micro_batch_size * r->job->sequence_len);
   section("steps");
   printf("  %lld steps of %lld rows (%lld x %lld) of %lld tokens: %s tokens, %.2f epochs of %lld "
          "micro-batches\n",
          (long long)c->schedule.n_steps, (long long)per_step, (long long)r->job->micro_batch_size,
          (long long)c->accumulation, (long long)r->job->sequence_len, ka_fmt_count(all, tokens),
-         (double)(c->schedule.n_steps * c->accumulation) / (double)r->data.train.n,
-         (long long)r->data.train.n);
+         (double)n_micro / (double)r->data.train.n, (long long)r->data.train.n);
+  if (last < c->accumulation)
+    printf("  the last step has %lld of its %lld micro-batches: the data end there\n",
+           (long long)last, (long long)c->accumulation);
   printf("  %s, peak %g, %lld steps of warm-up; validation %lld micro-batches\n",
          r->job->lr_scheduler, c->schedule.peak_lr, (long long)c->schedule.warmup_steps,
          (long long)r->data.validation.n);
@@ -298,8 +304,8 @@ static ka_status print_time(struct ka_run *r) {
   char time[32];
   double rate = 0, all = (double)ka_model_n_elems(&r->model), L = (double)r->model.recipe.L;
   double lowest = fmax(0, fmin(L, (double)r->model.lowest_trained_layer));
-  double tokens = (double)r->loop.schedule.n_steps * (double)r->loop.accumulation *
-                  (double)(r->job->micro_batch_size * r->job->sequence_len);
+  double tokens =
+      (double)ka_loop_n_micro(&r->loop) * (double)(r->job->micro_batch_size * r->job->sequence_len);
   double above = all * (1 - lowest / L), passes = r->model.kl_weight > 0 ? 2 : 1;
   double flops = tokens * 2 * (all + above * passes + (double)ka_model_n_trained(&r->model));
   section("time");
@@ -322,4 +328,51 @@ ka_status ka_train_plan_print(struct ka_run *r) {
   print_memory(r);
   print_disk(r);
   return print_time(r);
+}
+
+/* {"ids": [...], "labels": [...]} */
+static ka_status put_numbers(struct ka_ctx *ctx, struct ka_str *out, const char *before,
+                             const int32_t *v, int64_t n) {
+  KA_TRY(ka_str_puts(ctx, out, before));
+  for (int64_t i = 0; i < n; i++) {
+    char digits[16];
+    int len = snprintf(digits, sizeof digits, "%s%d", i ? ", " : "", v[i]);
+    KA_TRY(ka_str_append(ctx, out, digits, (size_t)len));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status write_documents(struct ka_run *r, FILE *f, const char *path) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_data *data = r->data.data;
+  struct ka_str line = {0};
+  void *ids = NULL;
+  int64_t cap = 0;
+  ka_status st = KA_STATUS_OK;
+  for (int64_t i = 0; i < ka_data_n_documents(data); i++) {
+    int64_t n = ka_data_document_tok(data, i);
+    KA_TRY_GOTO(ka_grow(ctx, &ids, &cap, 2 * n, sizeof(int32_t), "document"), out);
+    ka_data_read_document(data, i, ids, (int32_t *)ids + n);
+    ka_str_clear(&line);
+    KA_TRY_GOTO(put_numbers(ctx, &line, "{\"ids\": [", ids, n), out);
+    KA_TRY_GOTO(put_numbers(ctx, &line, "], \"labels\": [", (int32_t *)ids + n, n), out);
+    KA_TRY_GOTO(ka_str_puts(ctx, &line, "]}\n"), out);
+    if (fwrite(line.data, 1, line.len, f) == line.len) continue;
+    st = ka_fail(ctx, KA_E_IO, "%s: write failed", path);
+    goto out;
+  }
+  if (fflush(f) != 0) st = ka_fail(ctx, KA_E_IO, "%s: write failed", path);
+out:
+  ka_free(ids);
+  ka_str_deinit(&line);
+  return st;
+}
+
+ka_status ka_train_plan_documents(struct ka_run *r, const char *path) {
+  bool out = strcmp(path, "-") == 0;
+  FILE *f = out ? stdout : fopen(path, "wb");
+  if (!f) return ka_fail(r->ctx, KA_E_INPUT, "%s: cannot write: %s", path, strerror(errno));
+  ka_status st = write_documents(r, f, path);
+  if (!out && fclose(f) != 0 && ka_ok(st)) st = ka_fail(r->ctx, KA_E_IO, "%s: write failed", path);
+  return st;
 }

@@ -9,5 +9,9 @@
  * tensors each pattern finds, the first rows with what is trained of them, steps, memory by part,
  * disk, and an estimate of the time from a measured matmul rate. */
 ka_status ka_train_plan_print(struct ka_run *r);
+/* Writes every document as a line {"ids": [...], "labels": [...]} (labels: -100 where nothing is
+ * trained, else the id), as read, before cutting and packing, in the order of the files; path "-":
+ * stdout. */
+ka_status ka_train_plan_documents(struct ka_run *r, const char *path);
 
 #endif

@@ -100,13 +100,30 @@ static ka_status open_tokenizer(struct ka_run *r) {
   return ka_tokenizer_open(ctx, &r->tokenizer, path);
 }
 
-/* Steps of a run in epochs: all data is seen, so the last step may reach into the next epoch. */
-static int64_t n_steps_of(const struct ka_run *r) {
+/* Micro-batches of a run in epochs, 0 for one in steps. */
+static int64_t n_micro_of(const struct ka_run *r) {
   const struct ka_job *job = r->job;
-  if (job->max_steps > 0) return job->max_steps;
-  double micro = job->num_epochs * (double)r->data.train.n;
-  double steps = ceil(micro / (double)job->gradient_accumulation_steps - 1e-9);
-  return steps < 1 ? 1 : (int64_t)steps;
+  if (job->max_steps > 0) return 0;
+  double micro = ceil(job->num_epochs * (double)r->data.train.n - 1e-9);
+  return micro < 1 ? 1 : (int64_t)micro;
+}
+
+/* What is legal and hardly meant. */
+static void warn(const struct ka_run *r) {
+  const struct ka_schedule *s = &r->loop.schedule;
+  int64_t T = ka_data_get_stats(r->data.data)->part[KA_DATA_TRAIN].longest_tok;
+  int64_t positions = r->model.recipe.max_positions;
+  if (s->warmup_steps >= s->n_steps && s->warmup_steps > 0)
+    ka_warn(r->ctx, "train",
+            "warm-up has %lld steps, the run %lld: the learning rate never reaches learning_rate%s",
+            (long long)s->warmup_steps, (long long)s->n_steps,
+            s->n_steps == 1 ? ", and in the only step it is 0, so nothing is trained" : "");
+  if (positions > 0 && T > positions)
+    ka_warn(r->ctx, "train",
+            "rows of up to %lld tokens, but the model knows %lld positions "
+            "(max_position_embeddings): what stands behind them is learned badly; set "
+            "sequence_len: %lld",
+            (long long)T, (long long)positions, (long long)positions);
 }
 
 static ka_status fill_loop_config(struct ka_run *r) {
@@ -118,10 +135,12 @@ static ka_status fill_loop_config(struct ka_run *r) {
                                                          : KA_SCHEDULE_COSINE;
   s->peak_lr = job->learning_rate;
   s->min_ratio = job->cosine_min_lr_ratio;
-  s->n_steps = n_steps_of(r);
+  c->accumulation = job->gradient_accumulation_steps;
+  c->n_micro = n_micro_of(r);
+  s->n_steps =
+      c->n_micro > 0 ? (c->n_micro + c->accumulation - 1) / c->accumulation : job->max_steps;
   s->warmup_steps = job->warmup_ratio > 0 ? (int64_t)ceil(job->warmup_ratio * (double)s->n_steps)
                                           : job->warmup_steps;
-  c->accumulation = job->gradient_accumulation_steps;
   c->logging_steps = job->logging_steps;
   c->eval_steps = job->eval_steps;
   c->save_steps = job->save_steps;
@@ -152,6 +171,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   KA_TRY(ka_train_data_open(ctx, &r->data, job, r->tokenizer, r->model.recipe.V));
   if (r->dev.backend->separate) ka_data_round_lengths(r->data.data, 64);
   KA_TRY(fill_loop_config(r));
+  warn(r);
   KA_TRY(ka_watch_open(r));
   KA_TRY(open_selection(r));
   KA_TRY(ka_run_prepare_model(r));

@@ -18,6 +18,7 @@ struct spec {
 static ka_status put_padded(struct jrun *J, struct jbuf *b, const struct spec *s, const char *p,
                             size_t n, int64_t n_chars, char align) {
   int64_t pad = s->width > n_chars ? s->width - n_chars : 0;
+  J_TRY(j_fits(J, pad));
   int64_t left = align == '>' || align == '=' ? pad : align == '^' ? pad / 2 : 0;
   if (align == '=' && n > 0 && (*p == '-' || *p == '+' || *p == ' ')) {
     J_TRY(jb_put(J, b, p++, 1));
@@ -114,10 +115,12 @@ static ka_status put_text(struct jrun *J, struct jbuf *b, const struct spec *s, 
   return put_padded(J, b, s, text.p, text.n, n_chars, align);
 }
 
+/* The number at p[*i]; one that is beyond every limit of a text stays so. */
 static bool digits_at(const char *p, size_t n, size_t *i, int64_t *out) {
   size_t start = *i;
   int64_t v = 0;
-  for (; *i < n && p[*i] >= '0' && p[*i] <= '9'; ++*i) v = v > 1 << 20 ? v : v * 10 + (p[*i] - '0');
+  for (; *i < n && p[*i] >= '0' && p[*i] <= '9'; ++*i)
+    v = v > INT64_MAX / 10 - 1 ? v : v * 10 + (p[*i] - '0');
   if (*i > start) *out = v;
   return *i > start;
 }

@@ -106,6 +106,11 @@ ka_status jp_fail(struct jparser *J, uint32_t at, const char *fmt, ...) {
   return st;
 }
 
+ka_status j_fits(struct jrun *J, int64_t n) {
+  if (n < 0 || (uint64_t)n <= J->limits.max_out_bytes) return KA_STATUS_OK;
+  return j_fail(J, "the text is longer than %zu MiB", J->limits.max_out_bytes >> 20);
+}
+
 ka_status jb_put(struct jrun *J, struct jbuf *b, const char *p, size_t n) {
   if (n > J->limits.max_out_bytes || b->n > J->limits.max_out_bytes - n)
     return j_fail(J, "the text is longer than %zu MiB", J->limits.max_out_bytes >> 20);

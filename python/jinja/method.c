@@ -476,6 +476,7 @@ static ka_status justify(struct jrun *J, struct jv *out, struct jv self, const s
     if (j_n_chars(a[1].s) != 1) return j_fail(J, "the fill character must be one character");
   }
   int64_t pad = width > n ? width - n : 0, left = pad;
+  J_TRY(j_fits(J, pad));
   if (how == 'l') left = 0;
   if (how == 'c') left = pad / 2 + (pad & width & 1);
   size_t sign = how == 'z' && self.s->n > 0 && (*self.s->p == '+' || *self.s->p == '-');

@@ -127,6 +127,16 @@ static void files_appear_whole_or_not_at_all(void **state) {
   ka_str_deinit(&text);
 }
 
+static void messages_cannot_command_a_terminal(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  T_FAILS(ka_fail(ctx, KA_E_INPUT, "a\033]0;x\007 \xc2\x9b \x9b \xc3\xa9 \x7f\n\tz"), KA_E_INPUT,
+          "a\\x1b]0;x\\x07 \\xc2\\x9b \\x9b \xc3\xa9 \\x7f\n\tz");
+  char small[6];
+  assert_string_equal(ka_visible(small, sizeof small, "ab\033c"), "ab");
+}
+
 static void json_errors_have_a_place(void **state) {
   (void)state;
   struct ka_ctx c, *ctx = &c;
@@ -239,6 +249,7 @@ int main(void) {
       cmocka_unit_test(numbers_parse_whole_strings_only),
       cmocka_unit_test(nearest_name_catches_misspellings),
       cmocka_unit_test(files_appear_whole_or_not_at_all),
+      cmocka_unit_test(messages_cannot_command_a_terminal),
       cmocka_unit_test(json_errors_have_a_place),
       cmocka_unit_test(json_is_read_as_python_reads_it),
       cmocka_unit_test(philox_known_answers),

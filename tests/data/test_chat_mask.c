@@ -31,6 +31,19 @@ static const char marked[] =
     "{{ m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
+/* EOS behind the whole conversation: always, where nothing is to follow, without any other end. */
+static const char eos_at_end[] =
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% else %}"
+    "{{ '</s>' }}{% endif %}";
+static const char eos_always[] =
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    "{% endfor %}{{ '</s>' }}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif "
+    "%}";
+static const char eos_alone[] =
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '\n' }}{% endfor %}"
+    "{{ '</s>' }}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
 /* The last answer ends otherwise; no prompt behind a tool, but a header. */
 static const char odd_ends[] =
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + "
@@ -95,6 +108,15 @@ static void the_trained_text_is_what_it_should_be(void **state) {
     struct ka_chat_mask_options opts;
     const char *expected;
   } cases[] = {
+      {eos_at_end,
+       TALK,
+       {0},
+       U("Hi<|im_end|>") A("[Yo<|im_end|>]") U("So?<|im_end|>") A("[No<|im_end|>]") "[</s>]"},
+      {eos_always,
+       TALK,
+       {0},
+       U("Hi<|im_end|>") A("[Yo<|im_end|>]") U("So?<|im_end|>") A("[No<|im_end|>]") "[</s>]"},
+      {eos_alone, TALK, {0}, U("Hi") A("[Yo]") U("So?") A("[No]") "[</s>]"},
       {chatml,
        TALK,
        {0},
@@ -240,9 +262,44 @@ static void failing_allocations_are_survived(void **state) {
   ka_tokenizer_close(t);
 }
 
+/* Where a template writes the space before an answer, " Y" is one token of both: it is trained. */
+static void a_token_that_overlaps_an_answer_is_trained(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  struct ka_tokenizer *t;
+  struct ka_chat_masked m = {0};
+  const char *path = t_str("%s/tokenizer.json", t_temp_dir());
+  static const char merged[] =
+      "{\"version\":\"1.0\",\"added_tokens\":[{\"id\":6,\"content\":\"</s>\",\"single_word\":false,"
+      "\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true}],\"normalizer\":"
+      "null,"
+      "\"pre_tokenizer\":null,\"post_processor\":null,\"decoder\":null,\"model\":{\"type\":\"BPE\","
+      "\"vocab\":{\"(\":0,\")\":1,\" \":2,\"Y\":3,\" Y\":4,\"q\":5,\"</s>\":6},"
+      "\"merges\":[[\" \",\"Y\"]]}}";
+  char text[sizeof merged];
+  memcpy(text, merged, sizeof merged);
+  T_OK(ka_write_file(ctx, path, text, sizeof merged - 1));
+  T_OK(ka_tokenizer_open(ctx, &t, path));
+  const char *talk = "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},"
+                     "{\"role\":\"assistant\",\"content\":\"Y\"}]}";
+  const char *spaced = "{% for m in messages %}{% if m.role == 'user' %}({{ m.content }}){% else %}"
+                       " {{ m.content }}</s>{% endif %}{% endfor %}";
+  T_OK(mask(ctx, t, spaced, talk, &(struct ka_chat_mask_options){0}, &m));
+  assert_string_equal(shown(ctx, &m), "(q)[ Y</s>]");
+  const char *marks =
+      "{% for m in messages %}{% if m.role == 'user' %}({{ m.content }}) {% else %}"
+      "{% generation %}{{ m.content }}</s>{% endgeneration %}{% endif %}{% endfor %}";
+  T_OK(mask(ctx, t, marks, talk, &(struct ka_chat_mask_options){0}, &m));
+  assert_string_equal(shown(ctx, &m), "(q)[ Y</s>]");
+  ka_chat_masked_deinit(&m);
+  ka_tokenizer_close(t);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_trained_text_is_what_it_should_be),
+      cmocka_unit_test(a_token_that_overlaps_an_answer_is_trained),
       cmocka_unit_test(what_cannot_be_found_is_an_error),
       cmocka_unit_test(failing_allocations_are_survived),
   };

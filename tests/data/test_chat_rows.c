@@ -130,6 +130,47 @@ static void other_shapes_of_rows_are_mapped(void **state) {
       "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n[CALL f<|im_end|>]\n");
 }
 
+/* OpenAI's weight, a JSON text of messages, parts, encoded arguments. */
+static void clients_forms_are_read(void **state) {
+  (void)state;
+  const char *weights = "{\"messages\":[{\"role\":\"user\",\"content\":\"q\",\"weight\":1},"
+                        "{\"role\":\"assistant\",\"content\":\"a\",\"weight\":0},"
+                        "{\"role\":\"assistant\",\"content\":\"b\",\"weight\":1}]}";
+  const char *rest = "<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n<|im_start|>assistant\n"
+                     "[b<|im_end|>]\n";
+  assert_string_equal(shown(chatml, weights, "", ""), t_str("<|im_start|>user\nq%s", rest));
+  assert_string_equal(shown(chatml, weights, ", message_field_training: weight", ""),
+                      t_str("<|im_start|>user\n[q<|im_end|>]%s", rest + strlen("<|im_end|>")));
+  const char *qa = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n[a<|im_end|>]\n";
+  assert_string_equal(
+      shown(chatml,
+            "{\"messages\":\"[{\\\"role\\\":\\\"user\\\",\\\"content\\\":\\\"q\\\"},"
+            "{\\\"role\\\":\\\"assistant\\\",\\\"content\\\":\\\"a\\\"}]\"}",
+            "", ""),
+      qa);
+  const char *parts = "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":"
+                      "\"q\"}]},{\"role\":\"assistant\",\"content\":[{\"text\":\"a\"},"
+                      "{\"type\":\"text\",\"text\":\"b\"}]}]}";
+  const char *prints = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}";
+  const char *reads = "{% for m in messages %}{{ m.role }}:{% for p in m.content %}({{ p.text }})"
+                      "{% endfor %};{% endfor %}";
+  assert_string_equal(shown(prints, parts, "", ""), "user:q;assistant:[ab];");
+  assert_string_equal(shown(reads, parts, "", ""), "user:(q);assistant:([a)(b]);");
+  const char *call =
+      "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\","
+      "\"content\":\"\",\"tool_calls\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
+      "\"arguments\":\"{\\\"c\\\": \\\"X\\\"}\"}}]}]}";
+  const char *dumps =
+      "{% for m in messages %}{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or "
+      "[] %}{{ c.function | tojson }}{% endfor %};{% endfor %}";
+  const char *adds =
+      "{% for m in messages %}{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or "
+      "[] %}{{ c.function.name + c.function.arguments }}{% endfor %};{% endfor %}";
+  assert_string_equal(shown(dumps, call, "", ""),
+                      "user:q;assistant:[{\"name\": \"f\", \"arguments\": {\"c\": \"X\"}}];");
+  assert_string_equal(shown(adds, call, "", ""), "user:q;assistant:[f{\"c\": \"X\"}];");
+}
+
 static void templates_may_trim_and_mark(void **state) {
   (void)state;
   const char *trims = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}\n{% endfor %}";
@@ -149,12 +190,23 @@ static void wrong_rows_are_told(void **state) {
   static const struct {
     const char *row, *message;
   } cases[] = {
-      {"{}", "a.jsonl:1: key \"messages\": expected a list of messages"},
+      {"{}", "a.jsonl:1: key \"messages\" is missing"},
+      {"{\"message\":1,\"id\":2}", "key \"messages\" is missing; there are: message, id"},
+      {"{\"messages\":\"no JSON\"}", "key \"messages\": expected a list of messages, or its JSON"},
+      {"{\"messages\":[{\"rol\":\"user\"}]}", "messages[0]: key \"role\": expected a string"},
+      {"{\"messages\":[{\"from\":\"gpt\"}]}", "for ShareGPT set field_messages"},
+      {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}",
+       "messages[0].content[0]: got a part of type \"image\""},
+      {"{\"messages\":[{\"role\":\"user\",\"content\":{\"a\":1}}]}",
+       "messages[0].content: expected"},
+      {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"model\",\"content\":\"b\"}"
+       "]}",
+       "the roles seen are user, model: name those that answer in roles_to_train"},
       {"{\"messages\":[]}", "a.jsonl:1: key \"messages\": expected a list"},
       {"{\"conversations\":[]}", "for ShareGPT set field_messages"},
       {"{\"messages\":[{\"content\":\"a\"}]}", "a.jsonl:1: messages[0]: key \"role\""},
-      {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"train\":1}]}", "key \"train\""},
-      {"{\"messages\":[3]}", "messages[0]: key \"role\": expected a string"},
+      {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"train\":2}]}", "key \"train\""},
+      {"{\"messages\":[3]}", "messages[0]: expected an object"},
       {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"tools\":3}", "list of tools"},
       {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"tools\":\"[\"}", "not valid JSON"},
       {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", "nothing to train on"},
@@ -165,12 +217,17 @@ static void wrong_rows_are_told(void **state) {
   }
   const char *raises = "{{ raise_exception('no such role') }}";
   assert_non_null(strstr(shown(raises, two_turns, "", ""), "no such role"));
+  const char *second =
+      "{% for m in messages %}{{ m.content + (1 if loop.index0 == 2 else '') }}{% endfor %}";
+  const char *got = shown(second, two_turns, "", "");
+  if (!strstr(got, "a.jsonl:1: messages[2] (user): ")) fail_msg("got %s", got);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(answers_and_their_ends_are_trained, fresh),
       cmocka_unit_test_setup(other_shapes_of_rows_are_mapped, fresh),
+      cmocka_unit_test_setup(clients_forms_are_read, fresh),
       cmocka_unit_test_setup(templates_may_trim_and_mark, fresh),
       cmocka_unit_test_setup(wrong_rows_are_told, fresh),
   };

@@ -106,6 +106,104 @@ static void tokenized_rows_keep_their_labels(void **state) {
   ka_job_close(&j);
 }
 
+/* Integers beyond 64 bits and NaN in columns that nobody reads; whole documents are handed out. */
+static void odd_columns_are_nobodys_business(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  struct ka_job j;
+  put(dir, "a.jsonl",
+      "{\"text\":\"ab\",\"id\":123456789012345678901234567890}\n{\"text\":\"c\",\"score\":NaN}\n");
+  job(&j, dir, "[{path: a.jsonl}]", "sample_packing: false");
+  struct ka_data *d = open_data(&j, t);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "97 98* 256*");
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 1), "99 256*");
+  assert_int_equal(ka_data_n_documents(d), 2);
+  int32_t ids[3], labels[3];
+  assert_int_equal(ka_data_document_tok(d, 0), 3);
+  ka_data_read_document(d, 0, ids, labels);
+  assert_true(ids[0] == 97 && labels[0] == 97 && labels[2] == EOS);
+  ka_data_close(d);
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
+/* A BOS that the text has is not doubled; without EOS there is a note; history is noted. */
+static void bos_and_eos_are_looked_after(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  static const char *const special[] = {"<s>"};
+  struct ka_tokenizer *t;
+  struct ka_job j;
+  struct ka_str text = {0};
+  T_OK(ka_tokenizer_write_byte_level(ctx, t_str("%s/tokenizer.json", dir), special, 1));
+  T_OK(ka_read_file(ctx, t_str("%s/tokenizer.json", dir), 0, &text));
+  char *at = strstr(text.data, "\"post_processor\"");
+  assert_non_null(at);
+  size_t head = (size_t)(at - text.data);
+  const char *rest = strchr(at, '}') ? strstr(at, "\"decoder\"") : NULL;
+  assert_non_null(rest);
+  put(dir, "tokenizer.json",
+      t_str("%.*s\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": "
+            "[{\"SpecialToken\": "
+            "{\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], "
+            "\"pair\": [], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [256], "
+            "\"tokens\": "
+            "[\"<s>\"]}}}, %s",
+            (int)head, text.data, rest));
+  ka_str_deinit(&text);
+  T_OK(ka_tokenizer_open(ctx, &t, dir));
+  put(dir, "a.jsonl", "{\"text\":\"<s>a\"}\n{\"text\":\"a\"}\n");
+  put(dir, "b.jsonl", "{\"instruction\":\"i\",\"output\":\"o\",\"history\":[[\"a\",\"b\"]]}\n");
+  job(&j, dir, "[{path: a.jsonl}, {path: b.jsonl, type: alpaca, format: \"<s>{instruction}\"}]",
+      "sample_packing: false");
+  struct ka_data *d = open_data(&j, t);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "256 97*");
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 1), "256 97*");
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 2), "256 105 111*");
+  assert_int_equal(ka_data_get_stats(d)->n_noted[KA_NOTE_NO_EOS], 3);
+  assert_int_equal(ka_data_get_stats(d)->n_noted[KA_NOTE_HISTORY], 1);
+  ka_data_close(d);
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
+static void formats_are_checked(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  struct ka_data *d;
+  struct ka_job j;
+  put(dir, "a.jsonl", "{\"instruction\":\"i\",\"output\":\"o\"}\n");
+  static const struct {
+    const char *format, *message;
+  } cases[] = {{"'[INST] {prompt} [/INST]'", "datasets.0.format: got {prompt}, expected {system}"},
+               {"'{system} Q:'", "{instruction} is not in it"},
+               {"'{instruction} {Input}'", "got {Input}"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    job(&j, dir, t_str("[{path: a.jsonl, type: alpaca, format: %s}]", cases[i].format), "");
+    T_FAILS(open_job(&d, &j, t, 258), KA_E_INPUT, cases[i].message);
+    ka_job_close(&j);
+  }
+  ka_tokenizer_close(t);
+}
+
+static void a_signal_ends_tokenizing(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  volatile int signal = 15;
+  struct ka_data *d;
+  struct ka_job j;
+  put(dir, "a.jsonl", "{\"text\":\"a b\"}\n");
+  job(&j, dir, "[{path: a.jsonl}]", "");
+  ctx->interrupted = &signal;
+  T_FAILS(open_job(&d, &j, t, 258), KA_E_INTERRUPTED, "interrupted");
+  ctx->interrupted = NULL;
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
 static void bad_rows_name_file_and_line(void **state) {
   (void)state;
   static const struct {
@@ -115,7 +213,7 @@ static void bad_rows_name_file_and_line(void **state) {
       {"tokenized", "[1]", "a.jsonl:2: expected a JSON object"},
       {"tokenized", "{\"a\":1,\"a\":2}", "duplicate"},
       {"tokenized", "{\"x\":\"\xff\"}", "not valid JSON"},
-      {"tokenized", "{}", "a.jsonl:2: key \"input_ids\": expected a list"},
+      {"tokenized", "{}", "a.jsonl:2: key \"input_ids\" is missing"},
       {"tokenized", "{\"input_ids\":[1,258]}", "input_ids[1]: got 258, expected 0 to 257"},
       {"tokenized", "{\"input_ids\":[-1]}", "input_ids[0]: got -1"},
       {"tokenized", "{\"input_ids\":[1.5]}", "input_ids[0]: expected an integer"},
@@ -752,6 +850,10 @@ int main(void) {
       cmocka_unit_test_setup(bad_rows_may_be_left_out, fresh),
       cmocka_unit_test_setup(parquet_gives_the_documents_of_its_rows, fresh),
       cmocka_unit_test_setup(bad_rows_name_file_and_line, fresh),
+      cmocka_unit_test_setup(odd_columns_are_nobodys_business, fresh),
+      cmocka_unit_test_setup(bos_and_eos_are_looked_after, fresh),
+      cmocka_unit_test_setup(formats_are_checked, fresh),
+      cmocka_unit_test_setup(a_signal_ends_tokenizing, fresh),
       cmocka_unit_test_setup(completion_ends_with_eos, fresh),
       cmocka_unit_test_setup(alpaca_masks_the_prompt, fresh),
       cmocka_unit_test_setup(segments_are_trained_as_labelled, fresh),

@@ -169,6 +169,13 @@ static void hostile_templates_end_with_a_message(void **state) {
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
     T_FAILS(render(ctx, cases[i].template, strlen(cases[i].template), vars, &tight, &out, NULL),
             KA_E_INPUT, cases[i].message);
+  /* Without limits of the caller's: a width is never cut to one that fits. */
+  static const char *const wide[] = {"{{ '%999999999d' % 3 }}", "{{ '%-999999999s' % 'x' }}",
+                                     "{{ '{:<99999999999999999999}'.format(3) }}",
+                                     "{{ 'x'.rjust(9999999999) }}", "{{ 'x' * 999999999 }}"};
+  for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
+    T_FAILS(render(ctx, wide[i], strlen(wide[i]), vars, NULL, &out, NULL), KA_E_INPUT,
+            "longer than 64 MiB");
   static const struct {
     const char *part, *end, *message;
   } deep[] = {{"{{ (", "", "is not"},

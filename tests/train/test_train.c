@@ -17,6 +17,41 @@ static void same_job_same_bits(void **state) {
 }
 
 /* Six tokens of one row and twenty of another weigh alike in either split. */
+/* 36 rows in 18 micro-batches, 4 a step: the fifth step has two, and the run is one epoch. Warm-up
+ * that is as long as the run gets a warning in plan and train. */
+static void an_epoch_is_an_epoch(void **state) {
+  struct home *h = *state;
+  struct ka_ctx *ctx = &h->ctx;
+  struct ka_str out = {0}, err = {0};
+  write_text(
+      h, "epoch.yaml",
+      "base_model: base\ndatasets: [{path: rows.jsonl, type: tokenized}]\noutput_dir: epoch\n"
+      "sequence_len: 32\nmicro_batch_size: 2\ngradient_accumulation_steps: 4\nnum_epochs: 1\n"
+      "sample_packing: false\nval_set_size: 4\nwarmup_steps: 5\nbf16: false\nthreads: 1\n"
+      "selection: {metric: last_n, count: 1}\nlogging_steps: 1\n");
+  const char *warning = "warm-up has 5 steps, the run 5";
+  assert_int_equal(t_kappa(&out, &err, "plan %s/epoch.yaml", h->dir), 0);
+  assert_non_null(strstr(out.data, "1.00 epochs of 18 micro-batches"));
+  assert_non_null(strstr(out.data, "the last step has 2 of its 4 micro-batches"));
+  assert_non_null(strstr(err.data, warning));
+  ka_str_clear(&err);
+  assert_int_equal(t_kappa(NULL, &err, "train %s/epoch.yaml", h->dir), 0);
+  assert_non_null(strstr(err.data, warning));
+  ka_str_clear(&out);
+  T_OK(ka_read_file(ctx, t_str("%s/epoch/train_log.jsonl", h->dir), 0, &out));
+  assert_non_null(strstr(out.data, "{\"step\":5,\"epoch\":1.0,"));
+  assert_null(strstr(out.data, "\"step\":6,"));
+  /* Every document of the data, in the order of the file. */
+  ka_str_clear(&out);
+  assert_int_equal(t_kappa(&out, NULL, "plan %s/epoch.yaml --jsonl -", h->dir), 0);
+  int n = 0;
+  for (const char *p = out.data; *p; p = strchr(p, '\n') + 1) n++;
+  assert_int_equal(n, 40);
+  assert_int_equal(strncmp(out.data, "{\"ids\": [0, ", 12), 0);
+  ka_str_deinit(&out);
+  ka_str_deinit(&err);
+}
+
 static void accumulation_does_not_matter(void **state) {
   struct home *h = *state;
   const char *words = "shuffle=false sample_packing=false val_set_size=0 max_steps=6 ";
@@ -243,6 +278,7 @@ static void trains_heads_by_kappa(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(same_job_same_bits),
+      cmocka_unit_test(an_epoch_is_an_epoch),
       cmocka_unit_test(accumulation_does_not_matter),
       cmocka_unit_test(trains_what_it_says),
       cmocka_unit_test(trains_slices_alone),
