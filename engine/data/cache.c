@@ -9,7 +9,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { VERSION = 2 };
+enum { VERSION = 3 };
 
 struct header {
   char magic[8];
