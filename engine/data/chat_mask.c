@@ -163,13 +163,18 @@ static ka_status render_prefix(struct mask *m, int64_t n, bool gen_prompt, struc
 }
 
 /* The answer's header: what the generation prompt adds behind the first n messages, which rendered
- * with it give `prompted`. Learned once. */
+ * with it give `prompted`, and without it may end in an EOS. Learned once. */
 static ka_status learn_header(struct mask *m, int64_t n, const struct ka_str *prompted) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_str text = {0};
   bool ok = false;
   if (m->header.len > 0) return KA_STATUS_OK;
   ka_status st = render_some(m, n, -1, NULL, false, &text, &ok);
+  const char *eos = ka_chat_token(m->chat, "eos_token");
+  size_t n_eos = eos ? strlen(eos) : 0;
+  if (ok && !is_prefix(&text, prompted) && n_eos > 0 && text.len >= n_eos &&
+      memcmp(text.data + text.len - n_eos, eos, n_eos) == 0)
+    text.len -= n_eos;
   if (ka_ok(st) && ok && is_prefix(&text, prompted) && prompted->len > text.len)
     st = ka_str_append(ctx, &m->header, prompted->data + text.len, prompted->len - text.len);
   ka_str_deinit(&text);

@@ -162,6 +162,19 @@ static bool find_choice(const char *choices, const char *word, const char **out,
   return false;
 }
 
+/* A word that is none of the choices, with the advice that the table of aliases has for "KEY: WORD"
+ * ("KEY: {...}" for a mapping). */
+static ka_status wrong_choice(struct ka_key_reader *r, const struct ka_key *key,
+                              const struct ka_yaml *v, const char *path, const char *expected) {
+  char named[128];
+  const char *word = v->kind == KA_YAML_SCALAR ? v->text : "{...}";
+  snprintf(named, sizeof named, "%s: %.80s", key->name, word);
+  for (const struct ka_key_rule *a = r->table->aliases; a && a->key; a++)
+    if (a->scope == key->scope && strcmp(a->key, named) == 0)
+      return ka_key_problem(r, v, "%s: got %.80s; %s", path, word, a->advice);
+  return wrong(r, v, path, expected);
+}
+
 static ka_status read_choice(struct ka_key_reader *r, const struct ka_key *key,
                              const struct ka_yaml *v, const char **field, const char *path) {
   char buf[512], expected[560];
@@ -169,10 +182,10 @@ static ka_status read_choice(struct ka_key_reader *r, const struct ka_key *key,
   size_t n = 0;
   bool truth = false;
   snprintf(expected, sizeof expected, "one of %s", choices_text(key->choices, buf));
-  if (v->kind != KA_YAML_SCALAR) return wrong(r, v, path, expected);
+  if (v->kind != KA_YAML_SCALAR) return wrong_choice(r, key, v, path, expected);
   if (!find_choice(key->choices, v->text, &start, &n) &&
       !(ka_yaml_bool(v, &truth) && find_choice(key->choices, truth ? "true" : "false", &start, &n)))
-    return wrong(r, v, path, expected);
+    return wrong_choice(r, key, v, path, expected);
   return ka_arena_str(&r->file->arena, field, start, n);
 }
 
