@@ -147,6 +147,7 @@ struct ka_tok_finder {
   size_t n, at;
   size_t pending_begin, pending_end; /* a match found behind a gap that was just returned */
   bool pending, done;
+  int64_t n_matches; /* so far */
 };
 void ka_tok_find_begin(struct ka_tok_finder *f, const struct ka_tok_find *find,
                        const struct ka_tok_unicode *u, struct ka_rx_scan *scan, const char *s,

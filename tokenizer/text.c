@@ -141,6 +141,8 @@ static ka_status next_match(struct ka_ctx *ctx, struct ka_tok_finder *f, bool *f
   return KA_STATUS_OK;
 }
 
+enum { INTERRUPT_MATCHES = 4096 }; /* between two looks for a signal */
+
 bool ka_tok_find_next(struct ka_ctx *ctx, struct ka_tok_finder *f, ka_status *st, size_t *b,
                       size_t *e, bool *is_match) {
   bool found = false;
@@ -151,6 +153,10 @@ bool ka_tok_find_next(struct ka_ctx *ctx, struct ka_tok_finder *f, ka_status *st
     return *is_match = true;
   }
   if (f->done) return false;
+  if (++f->n_matches % INTERRUPT_MATCHES == 0 && ctx->interrupted && *ctx->interrupted) {
+    *st = ka_fail(ctx, KA_E_INTERRUPTED, "tokenizing: interrupted");
+    return false;
+  }
   *st = next_match(ctx, f, &found, b, e);
   if (st->code != KA_OK) return false;
   if (!found) {

@@ -230,17 +230,6 @@ static ka_status find_spill_dir(struct ka_data *d, const char **out) {
   return KA_STATUS_OK;
 }
 
-void ka_data_stats_note(struct ka_data_stats *s, const struct ka_document *d) {
-  bool trained = false;
-  for (int k = 0; k < KA_N_NOTES; k++) s->n_noted[k] += d->notes >> k & 1;
-  for (int64_t i = 1; i < d->n && !trained; i++) trained = d->labels[i] != KA_LABEL_MASKED;
-  for (const char *p = d->roles; *p && !trained;) {
-    size_t n = strcspn(p, ",");
-    ka_document_add_role(s->masked_roles, p, n);
-    p += n + (p[n] ? 2 : 0);
-  }
-}
-
 static void warn(const struct ka_data *d) {
   static const char *const texts[KA_N_NOTES] = {
       [KA_NOTE_NO_EOS] = "end without EOS, as the model names none (eos_token in "

@@ -57,13 +57,25 @@ static ka_status note_bad(struct reader *r, const struct ka_data_row *row, const
                  : KA_STATUS_OK;
 }
 
+/* Counts a document's notes, and its roles if it has no target. */
+static void count_notes(struct ka_data_stats *s, const struct ka_document *d) {
+  bool trained = false;
+  for (int k = 0; k < KA_N_NOTES; k++) s->n_noted[k] += d->notes >> k & 1;
+  for (int64_t i = 1; i < d->n && !trained; i++) trained = d->labels[i] != KA_LABEL_MASKED;
+  for (const char *p = d->roles; *p && !trained;) {
+    size_t n = strcspn(p, ",");
+    ka_document_add_role(s->masked_roles, p, n);
+    p += n + (p[n] ? 2 : 0);
+  }
+}
+
 static ka_status take_document(struct reader *r, const struct ka_data_row *row, struct slot *s) {
   struct ka_ctx *ctx = r->ctx;
   if (s->st.code == KA_E_INPUT) return note_bad(r, row, s);
   if (!ka_ok(s->st))
     return ka_fail(ctx, s->st.code, "%s: %s", ka_data_row_path(row), s->ctx.error.message);
   r->stats->n_rows++;
-  ka_data_stats_note(r->stats, &s->doc);
+  count_notes(r->stats, &s->doc);
   if (s->doc.n == 0) {
     bool not_text = ka_data_row_is_text(row) && row->n > 0;
     r->stats->n_not_text += not_text;

@@ -13,9 +13,6 @@ struct ka_data_read_options {
   int64_t V;
 };
 
-/* Counts a document's notes, and its roles if it has no target. */
-void ka_data_stats_note(struct ka_data_stats *s, const struct ka_document *d);
-
 /* Tokenises one entry's rows, many threads at a time, and adds them to the store in order. `key`
  * ("datasets.0") names the entry in messages. Counts into stats. */
 ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_data_read_options *o,

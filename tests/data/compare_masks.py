@@ -75,9 +75,35 @@ def kappa_masks(kappa, base, template, talks, work):
     return out
 
 
+class FixedDate(datetime.datetime):
+    """kappa trains with a fixed date, so that the same data gives the same tokens any day."""
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2024, 7, 26)
+
+
+def render(tok, template, talk, prompt=False):
+    return tok.apply_chat_template(talk, chat_template=template, tokenize=False, add_generation_prompt=prompt)
+
+
+def prompted(tok, template, talk, whole):
+    """Where each answer begins for who generates it: behind the generation prompt, by message."""
+    out = {}
+    for n, m in enumerate(talk):
+        if n == 0 or m["role"] != "assistant":
+            continue
+        try:
+            text, plain = render(tok, template, talk[:n], True), render(tok, template, talk[:n])
+        except Exception:
+            continue
+        if whole.startswith(text):
+            out[n] = (len(plain) if text.startswith(plain) else len(text), len(text))
+    return out
+
+
 def their_mask(tok, template, talk):
     out = tok.apply_chat_template(talk, chat_template=template, tokenize=True, return_dict=True,
-                                  return_assistant_tokens_mask="generation" in template, strftime_now=lambda f: datetime.datetime(2024, 7, 26).strftime(f))
+                                  return_assistant_tokens_mask=bool(TAG.search(template)))
     return out["input_ids"], out.get("assistant_masks")
 
 
@@ -96,7 +122,8 @@ def spans_of(tok, text):
     return e["input_ids"], e["offset_mapping"]
 
 
-def check_marked(tok, ids, labels, theirs, stripped):
+def check_marked(tok, ids, labels, theirs, stripped, text, given):
+    spans = spans_of(tok, text)[1]
     ours = [l != -100 for l in labels]
     if not stripped:
         return None if ours == [m == 1 for m in theirs] else "mask differs"
@@ -104,12 +131,12 @@ def check_marked(tok, ids, labels, theirs, stripped):
         word = tok.decode([ids[k]])
         if o and not m:
             return f"token {k} {word!r} is trained"
-        if m and not o and word.strip():
+        if m and not o and word.strip() and not any(b < spans[k][1] and spans[k][0] < e for b, e in given.values()):
             return f"token {k} {word!r} is not trained"
     return None
 
 
-def check_built(tok, talk, ids, labels, text):
+def check_built(tok, talk, ids, labels, text, given):
     tids, spans = spans_of(tok, text)
     if tids != ids:
         return "ids differ"
@@ -128,7 +155,7 @@ def check_built(tok, talk, ids, labels, text):
         if m["role"] != "assistant" and any(trained):
             return f"message {n}: words of a {m['role']} trained"
         if m["role"] == "assistant":
-            head = [k for k, (b, e) in enumerate(spans) if e <= begin and b >= at and e > b]
+            head = [k for k, (b, e) in enumerate(spans) if e <= min(begin, given.get(n, (0, begin))[1]) and b >= at and e > b]
             if any(labels[k] != -100 for k in head):
                 return f"message {n}: trained before the answer: {tok.decode([ids[k] for k in head if labels[k] != -100])!r}"
             behind = [k for k, (b, e) in enumerate(spans) if b >= end][:3]
@@ -151,6 +178,8 @@ def main():
     files = sorted(os.path.join(d, f) for d in o.templates for f in os.listdir(d) if f.endswith(".jinja"))
     if o.limit:
         files = files[: o.limit]
+    import transformers.utils.chat_template_utils as utils
+    utils.datetime = FixedDate
     counts, bad = {}, []
     for tokenizer in o.tokenizers:
         config = os.path.join(tokenizer, "tokenizer_config.json")
@@ -172,8 +201,8 @@ def main():
                     key = kind
                     try:
                         ids, mask = their_mask(tok, template, talk)
-                        whole = tok.apply_chat_template(talk, chat_template=template, tokenize=False,
-                                                        strftime_now=lambda f: datetime.datetime(2024, 7, 26).strftime(f))
+                        whole = render(tok, template, talk)
+                        given = prompted(tok, template, talk, whole)
                     except Exception as e:
                         ids = None
                     problem = None
@@ -185,9 +214,9 @@ def main():
                     elif list(ids) != got["ids"]:
                         problem = "ids differ"
                     elif kind == "built":
-                        problem = check_built(tok, talk, got["ids"], got["labels"], whole)
+                        problem = check_built(tok, talk, got["ids"], got["labels"], whole, given)
                     else:
-                        problem = check_marked(tok, got["ids"], got["labels"], mask, kind == "stripped")
+                        problem = check_marked(tok, got["ids"], got["labels"], mask, kind == "stripped", whole, given)
                     good, all_ = counts.get(key, (0, 0))
                     counts[key] = (good + (problem is None), all_ + 1)
                     if problem:

@@ -74,7 +74,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
                                    .jinja = &small};
   struct ka_chat_masked masked = {0};
   ka_status st = ka_json_parse(&ctx, (const char *)data + 1, n - 1, "vars", &vars);
-  if (ka_ok(st) && json_array_size(json_object_get(vars, "messages")) <= 16) {
+  if (ka_ok(st) && json_is_object(vars) &&
+      json_array_size(json_object_get(vars, "messages")) <= 16) {
     st = ka_chat_mask(&ctx, *chat, t, vars, &o, &masked);
     if (ka_ok(st)) check(&masked);
     if (!ka_ok(st) && st.code != KA_E_INPUT && st.code != KA_E_UNSUPPORTED) must(&ctx, st);
