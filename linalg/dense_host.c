@@ -208,7 +208,8 @@ static ka_status sum_products(struct ka_lane *lane, const struct ka_panels *p, c
   const struct ka_blas *blas = lane->engine.blas;
   double *panel = NULL;
   KA_TRY(panels(lane, p, 2, &panel));
-  double *product = panel + KA_PANEL * p->m, *low = more, *leading = more + KA_PANEL * p->m;
+  double *product = panel + KA_PANEL * p->m, *low = more,
+         *leading = more ? more + KA_PANEL * p->m : NULL;
   for (int64_t k0 = 0; k0 < p->n; k0 += KA_PANEL) {
     int64_t kb = rows_from(p, k0);
     ka_panels_load(p, k0, kb, panel);

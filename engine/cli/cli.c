@@ -4,9 +4,9 @@
 
 #include "base/arena.h"
 #include "base/str.h"
+#include "base/threads.h"
 
 #include <assert.h>
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,12 +228,11 @@ static ka_status run(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **ar
                    c->args);
   if (ka_cli_flag(cli, "verbose")) ctx->log_level = KA_LOG_DEBUG;
   if (ka_cli_flag(cli, "quiet")) ctx->log_level = KA_LOG_WARN;
-  if (ka_cli_given(cli, "threads")) {
-    int64_t n = ka_cli_int(cli, "threads");
-    if (n < 1 || n > 4096)
-      return ka_fail(ctx, KA_E_USAGE, "--threads: got %lld, expected 1 to 4096", (long long)n);
-    omp_set_num_threads((int)n);
-  }
+  int64_t n_threads = ka_cli_given(cli, "threads") ? ka_cli_int(cli, "threads") : 0;
+  if (ka_cli_given(cli, "threads") && (n_threads < 1 || n_threads > KA_THREADS_MOST))
+    return ka_fail(ctx, KA_E_USAGE, "--threads: got %lld, expected 1 to %d", (long long)n_threads,
+                   KA_THREADS_MOST);
+  KA_TRY(ka_threads_set(ctx, n_threads));
   return c->run(ctx, cli);
 }
 

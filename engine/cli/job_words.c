@@ -2,7 +2,7 @@
  * The job of the command line; see job_words.h. */
 #include "engine/cli/job_words.h"
 
-#include <omp.h>
+#include "base/threads.h"
 
 enum { MAX_WORDS = 256 };
 
@@ -19,6 +19,6 @@ ka_status ka_cli_job(struct ka_ctx *ctx, struct ka_job *job, const struct ka_cli
   }
   for (int i = 0; i < n_extra; i++) words[n++] = extra[i];
   KA_TRY(ka_job_load(ctx, job, ka_cli_arg(cli, 0), words, n));
-  if (job->threads > 0 && !ka_cli_given(cli, "threads")) omp_set_num_threads((int)job->threads);
-  return KA_STATUS_OK;
+  bool own = job->threads > 0 && !ka_cli_given(cli, "threads");
+  return own ? ka_threads_set(ctx, job->threads) : KA_STATUS_OK;
 }

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Entry point: signals, the context, one error line, the exit code. */
 #include "base/log.h"
+#include "base/threads.h"
 #include "engine/cli/cli.h"
 
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static volatile int interrupted;
 
@@ -17,7 +20,19 @@ static void on_signal(int sig) {
   signal(sig, SIG_DFL);
 }
 
+static bool returned;
+
+/* exit() by anybody but main: a library that had no memory or no threads left (libgomp, OpenBLAS).
+ * It has said what it missed, with a status of its own that means something else here. */
+static void on_exit_elsewhere(void) {
+  if (returned) return;
+  fprintf(stderr, "kappa: a library ended the program: memory or threads are exhausted\n");
+  _exit(ka_exit_code(KA_E_MEMORY));
+}
+
 int main(int argc, char **argv) {
+  ka_threads_environment(argv);
+  atexit(on_exit_elsewhere);
   setlocale(LC_ALL, "C");
   struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
   sigaction(SIGINT, &action, NULL);
@@ -32,5 +47,6 @@ int main(int argc, char **argv) {
   ka_status st = ka_cli_main(&ctx, argc, argv);
   if (fflush(stdout) != 0 && ka_ok(st)) st = ka_fail(&ctx, KA_E_IO, "stdout: write failed");
   if (!ka_ok(st) && ctx.error.message[0] && !ctx.error.elsewhere) ka_log_error(&ctx);
+  returned = true;
   return ka_exit_code(st.code);
 }

@@ -66,7 +66,7 @@ static bool index_file(struct ka_ctx *ctx, struct ka_data_cache *c) {
     c->sorted[c->n_sorted++] = r;
     at += sizeof *r + (size_t)r->n_values * sizeof(double);
   }
-  qsort(c->sorted, (size_t)c->n_sorted, sizeof *c->sorted, by_key);
+  if (c->n_sorted > 0) qsort(c->sorted, (size_t)c->n_sorted, sizeof *c->sorted, by_key);
   return at == end;
 }
 

@@ -5,6 +5,7 @@
 #include "engine/cli/cli.h"
 #include "tests/support/test.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void expect(const char *args, int code, const char *in_stderr) {
@@ -27,7 +28,7 @@ static void wrong_use_is_one_line_and_exit_2(void **state) {
   expect("doctor --device", 2, "--device needs a value");
   expect("doctor --device tpu", 2, "expected auto|cpu|cuda|ref");
   expect("doctor --threads many", 2, "expected an integer");
-  expect("doctor --threads 0", 2, "expected 1 to 4096");
+  expect("doctor --threads 0", 2, "expected 1 to 1024");
   expect("doctor --json -", 0, "");
   expect("doctor --quiet=yes", 2, "takes no value");
   expect("verify", 2, "usage: kappa verify");
@@ -93,9 +94,35 @@ static void init_makes_a_model_that_other_commands_take(void **state) {
   ka_str_deinit(&text);
 }
 
+/* Threads that doctor counts with one variable set. */
+static long threads_with(const char *name, const char *value, const char *args) {
+  struct ka_str out = {0};
+  assert_int_equal(setenv(name, value, 1), 0);
+  assert_int_equal(t_kappa(&out, NULL, "doctor --quiet --json - %s", args), 0);
+  unsetenv(name);
+  const char *at = strstr(out.data, "\"threads\": ");
+  assert_non_null(at);
+  long n = strtol(at + strlen("\"threads\": "), NULL, 10);
+  ka_str_deinit(&out);
+  return n;
+}
+
+/* What a run computes with is the team that comes, whatever the environment says. */
+static void the_team_is_what_comes(void **state) {
+  (void)state;
+  assert_int_equal(threads_with("OMP_DYNAMIC", "true", "--threads 3"), 3);
+  assert_int_equal(threads_with("OMP_THREAD_LIMIT", "1", "--threads 3"), 1);
+  assert_int_equal(threads_with("OMP_NUM_THREADS", "3", ""), 3);
+  assert_int_equal(threads_with("OMP_NUM_THREADS", "100000", "--threads 2"), 2);
+  assert_int_equal(threads_with("OMP_NUM_THREADS", "3,2", ""), 3);
+  assert_int_equal(threads_with("OMP_STACKSIZE", "16k", "--threads 2"), 2);
+  assert_int_equal(threads_with("OMP_PROC_BIND", "true", "--threads 2"), 2);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(wrong_use_is_one_line_and_exit_2),
+      cmocka_unit_test(the_team_is_what_comes),
       cmocka_unit_test(every_command_explains_itself),
       cmocka_unit_test(init_makes_a_model_that_other_commands_take),
   };
