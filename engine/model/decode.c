@@ -14,10 +14,11 @@ static ka_status plan_cache(struct ka_decoder *d) {
   struct ka_ctx *ctx = d->m->ctx;
   const struct ka_recipe *r = &d->m->recipe;
   size_t size = ka_dtype_bytes(d->m->compute);
-  int64_t n = d->B * d->capacity * r->K * r->D;
+  int64_t n = d->B * d->capacity, width[2];
   for (int64_t l = 0; l < r->L; l++) {
-    KA_TRY(ka_arena_alloc_n(&d->cache, &d->kv[l].k, n, size, "keys of the past"));
-    KA_TRY(ka_arena_alloc_n(&d->cache, &d->kv[l].v, n, size, "values of the past"));
+    ka_branches_kv_width(r, l, width);
+    KA_TRY(ka_arena_alloc_n(&d->cache, &d->kv[l].k, n * width[0], size, "keys of the past"));
+    KA_TRY(ka_arena_alloc_n(&d->cache, &d->kv[l].v, n * width[1], size, "values of the past"));
     d->kv[l].capacity = d->capacity;
   }
   return KA_STATUS_OK;
@@ -34,11 +35,13 @@ static ka_status alloc_cache(struct ka_decoder *d) {
   KA_TRY(plan_cache(d));
   KA_TRY(ka_arena_init_fixed(&d->cache, ctx, "decoding cache", d->cache.used_bytes, device));
   KA_TRY(plan_cache(d));
-  int64_t n = d->B * d->capacity, width = r->K * r->D;
-  for (int64_t l = 0; l < r->L && d->B > 1; l++) /* attention is shown all of it */
+  int64_t n = d->B * d->capacity, width[2];
+  for (int64_t l = 0; l < r->L && d->B > 1; l++) { /* attention is shown all of it */
+    void *const past[] = {d->kv[l].k, d->kv[l].v};
+    ka_branches_kv_width(r, l, width);
     for (int i = 0; i < 2; i++)
-      KA_TRY(ka_fill(d->m->dev, &(struct ka_fill_args){
-                                    .x = ka_mat(d->m, i ? d->kv[l].v : d->kv[l].k, n, width)}));
+      KA_TRY(ka_fill(d->m->dev, &(struct ka_fill_args){.x = ka_mat(d->m, past[i], n, width[i])}));
+  }
   return KA_STATUS_OK;
 }
 
@@ -117,7 +120,7 @@ static ka_status push_chunk(struct ka_decoder *d, const int32_t *ids, int64_t st
                              .doc_start = d->start,
                              .pairs = *pairs};
   KA_TRY(ka_batch_begin(d->m, batch, 0));
-  KA_TRY(ka_trunk_fwd(d->m, NULL, d->kv));
+  KA_TRY(ka_pass_fwd(d->m, NULL, d->kv));
   d->past += n;
   return KA_STATUS_OK;
 }
@@ -158,11 +161,11 @@ ka_status ka_decoder_push(struct ka_decoder *d, const int32_t *ids, int64_t n, f
     KA_TRY(push_chunk(d, ids + i, n, take, &last, &batch));
     if (i + take < n) continue;
     if (best) {
-      KA_TRY(ka_head_loss(d->m, false));
+      KA_TRY(ka_pass_loss(d->m));
       KA_TRY(ka_head_read_pairs(d->m, d->loss, best));
     }
     for (int64_t b = 0; logits && b < d->B; b++)
-      KA_TRY(ka_head_logits(d->m, b * take + take - 1, 1, NULL, logits + b * d->m->recipe.V));
+      KA_TRY(ka_pass_logits(d->m, b * take + take - 1, 1, NULL, logits + b * d->m->recipe.V));
   }
   return KA_STATUS_OK;
 }
@@ -183,7 +186,7 @@ ka_status ka_decoder_score(struct ka_decoder *d, const int32_t *ids, int64_t n,
     }
     KA_TRY(push_chunk(d, ids + i, n, take, &part, &batch));
     if (part.n == 0) continue;
-    KA_TRY(ka_head_loss(d->m, false));
+    KA_TRY(ka_pass_loss(d->m));
     KA_TRY(ka_head_read_pairs(d->m, loss + done, best + done));
     done += part.n;
   }

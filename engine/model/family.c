@@ -2,9 +2,8 @@
  * The table of families and what is asked of it. */
 #include "engine/model/family.h"
 
-#include <ctype.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "engine/model/branch.h"
+
 #include <string.h>
 
 #define KA_FAMILY(name) extern const struct ka_family ka_family_##name;
@@ -18,36 +17,25 @@ static const struct ka_family *const families[] = {
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
-static const struct {
-  const char *name;
-  bool per_layer;
-  char heads;
-} roles[KA_N_ROLES] = {
-#define X(name, text, per_layer, heads) [KA_ROLE_##name] = {text, per_layer, heads},
-    KA_ROLE_TABLE(X)
-#undef X
-};
-
-const char *ka_role_name(enum ka_role role) { return roles[role].name; }
-bool ka_role_per_layer(enum ka_role role) { return roles[role].per_layer; }
-char ka_role_heads(enum ka_role role) { return roles[role].heads; }
-
 static bool listed(const char *const *names, const char *name) {
   for (; name && *names; names++)
     if (strcmp(*names, name) == 0) return true;
   return false;
 }
 
-ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
-                         const struct ka_family **out) {
-  *out = NULL;
+static const struct ka_family *find(const struct ka_hf_config *config) {
   for (int i = 0; i < N_FAMILIES; i++)
-    if (listed(families[i]->architectures, config->architecture)) *out = families[i];
-  if (*out) return KA_STATUS_OK;
+    if (listed(families[i]->architectures, config->architecture)) return families[i];
   /* The architecture decides when it is there: a classifier of a known model_type is no language
    * model. */
   for (int i = 0; i < N_FAMILIES && !config->architecture; i++)
-    if (listed(families[i]->model_types, config->model_type)) *out = families[i];
+    if (listed(families[i]->model_types, config->model_type)) return families[i];
+  return NULL;
+}
+
+ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
+                         const struct ka_family **out) {
+  *out = find(config);
   if (*out) return KA_STATUS_OK;
   char known[512] = "";
   for (int i = 0; i < N_FAMILIES; i++)
@@ -60,70 +48,52 @@ ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
                  config->architecture ? config->architecture : config->model_type, known);
 }
 
-/* Does `name` read as `pattern`, whose {} is a number without leading zeros? */
-static bool matches(const char *pattern, const char *name, int *layer) {
-  const char *hole = strstr(pattern, "{}");
-  *layer = -1;
-  if (!hole) return strcmp(pattern, name) == 0;
-  size_t n = (size_t)(hole - pattern);
-  if (strncmp(pattern, name, n) != 0 || !isdigit((unsigned char)name[n])) return false;
-  if (name[n] == '0' && isdigit((unsigned char)name[n + 1])) return false;
-  char *end;
-  long value = strtol(name + n, &end, 10);
-  if (value < 0 || value > 1 << 20 || strcmp(end, hole + 2) != 0) return false;
-  *layer = (int)value;
-  return true;
+int64_t ka_recipe_dim(const struct ka_recipe *r, enum ka_dim dim) {
+  const int64_t dims[KA_N_DIMS] = {
+      [KA_DIM_ONE] = 1,
+      [KA_DIM_V] = r->V,
+      [KA_DIM_P] = r->max_positions,
+      [KA_DIM_C] = r->C,
+      [KA_DIM_H] = r->H,
+      [KA_DIM_K] = r->K,
+      [KA_DIM_HD] = r->H * r->D,
+      [KA_DIM_KD] = r->K * r->D,
+      [KA_DIM_QN] = r->qk_norm_whole ? r->H * r->D : r->D,
+      [KA_DIM_KN] = r->qk_norm_whole ? r->K * r->D : r->D,
+      [KA_DIM_F] = r->F,
+  };
+  return dims[dim];
 }
 
-bool ka_family_role(const struct ka_family *family, const char *name, enum ka_role *role,
-                    int *layer) {
-  for (const struct ka_family_tensor *t = family->tensors; t->name; t++)
-    if (matches(t->name, name, layer)) {
-      *role = t->role;
-      return true;
-    }
-  *layer = -1;
+/* Has one of the layer's branches such a weight? */
+static bool branches_have(const struct ka_layer_recipe *l, enum ka_role role) {
+  if (ka_branch_norm(role)) return true;
+  for (int i = 0; i < KA_BRANCHES; i++)
+    for (const enum ka_role *r = l->branch[i]->roles; *r != KA_N_ROLES; r++)
+      if (*r == role) return true;
   return false;
 }
 
-void ka_family_tensor_name(const struct ka_family_tensor *t, int layer,
-                           char name[KA_TENSOR_NAME_MAX]) {
-  const char *hole = strstr(t->name, "{}");
-  int before = hole ? (int)(hole - t->name) : (int)strlen(t->name);
-  if (hole)
-    snprintf(name, KA_TENSOR_NAME_MAX, "%.*s%d%s", before, t->name, layer, hole + 2);
-  else
-    snprintf(name, KA_TENSOR_NAME_MAX, "%s", t->name);
+bool ka_family_has(const struct ka_family *family, const struct ka_recipe *r, enum ka_role role,
+                   int layer) {
+  if (r->without[role] || !ka_tensor_map_row(&family->map, role)) return false;
+  if (ka_role_info(role)->scope == KA_SCOPE_MODEL) return layer < 0;
+  return layer >= 0 && layer < r->L && branches_have(&r->layers[layer], role);
 }
 
-void ka_recipe_shape(const struct ka_recipe *r, enum ka_role role, int64_t *rows, int64_t *cols) {
-  int64_t q = r->H * r->D, kv = r->K * r->D;
-  const struct {
-    bool there;
-    int64_t rows, cols;
-  } shapes[KA_N_ROLES] = {
-      [KA_ROLE_EMBED] = {true, r->V, r->C},
-      [KA_ROLE_FINAL_NORM] = {true, 1, r->C},
-      [KA_ROLE_HEAD] = {!r->tied, r->V, r->C},
-      [KA_ROLE_ATTN_NORM] = {true, 1, r->C},
-      [KA_ROLE_Q] = {true, q, r->C},
-      [KA_ROLE_K] = {true, kv, r->C},
-      [KA_ROLE_V] = {true, kv, r->C},
-      [KA_ROLE_O] = {true, r->C, q},
-      [KA_ROLE_Q_BIAS] = {r->qkv_bias, 1, q},
-      [KA_ROLE_K_BIAS] = {r->qkv_bias, 1, kv},
-      [KA_ROLE_V_BIAS] = {r->qkv_bias, 1, kv},
-      [KA_ROLE_O_BIAS] = {r->o_bias, 1, r->C},
-      [KA_ROLE_Q_NORM] = {r->qk_norm, 1, r->D},
-      [KA_ROLE_K_NORM] = {r->qk_norm, 1, r->D},
-      [KA_ROLE_FFN_NORM] = {true, 1, r->C},
-      [KA_ROLE_GATE] = {true, r->F, r->C},
-      [KA_ROLE_UP] = {true, r->F, r->C},
-      [KA_ROLE_DOWN] = {true, r->C, r->F},
-      [KA_ROLE_GATE_BIAS] = {r->mlp_bias, 1, r->F},
-      [KA_ROLE_UP_BIAS] = {r->mlp_bias, 1, r->F},
-      [KA_ROLE_DOWN_BIAS] = {r->mlp_bias, 1, r->C},
-  };
-  *rows = shapes[role].there ? shapes[role].rows : 0;
-  *cols = shapes[role].there ? shapes[role].cols : 0;
+int ka_family_shape(const struct ka_recipe *r, const struct ka_tensor_row *row, int n_rows,
+                    int64_t shape[KA_MAX_DIM]) {
+  const struct ka_role_info *info = ka_role_info(row->role);
+  int64_t size[2] = {0, ka_recipe_dim(r, info->cols)};
+  bool vector = info->rows == KA_DIM_ONE;
+  if (vector) size[1] = 0;
+  for (int i = 0; i < n_rows; i++) {
+    info = ka_role_info(row[i].role);
+    size[vector] += ka_recipe_dim(r, vector ? info->cols : info->rows);
+  }
+  int n = 0;
+  if (row->stacked) shape[n++] = ka_recipe_dim(r, KA_DIM_E);
+  if (!vector) shape[n++] = size[row->transposed];
+  shape[n++] = size[vector || !row->transposed];
+  return n;
 }

@@ -25,6 +25,8 @@ static ka_status find_act(struct ka_ctx *ctx, const struct ka_hf_config *c, enum
                  c->hidden_act);
 }
 
+const char *const ka_llama_prefixes[] = {"model", NULL};
+
 static ka_status check(struct ka_ctx *ctx, const struct ka_hf_config *c) {
   if (c->intermediate_size <= 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: intermediate_size: missing", c->path);
@@ -33,6 +35,10 @@ static ka_status check(struct ka_ctx *ctx, const struct ka_hf_config *c) {
                    "%s: num_attention_heads: got %lld, expected a multiple of num_key_value_heads "
                    "(%lld)",
                    c->path, (long long)c->num_attention_heads, (long long)c->num_key_value_heads);
+  return KA_STATUS_OK;
+}
+
+static ka_status check_rope(struct ka_ctx *ctx, const struct ka_hf_config *c) {
   if (c->rope.kind == KA_ROPE_OTHER)
     return ka_fail(ctx, KA_E_UNSUPPORTED,
                    "%s: rope type: got \"%s\", expected default, linear, llama3 or yarn", c->path,
@@ -51,8 +57,8 @@ static ka_status check(struct ka_ctx *ctx, const struct ka_hf_config *c) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_recipe_llama(struct ka_arena *arena, const struct ka_hf_config *c,
-                          struct ka_recipe *out) {
+ka_status ka_recipe_common(struct ka_arena *arena, const struct ka_hf_config *c,
+                           struct ka_recipe *out) {
   struct ka_ctx *ctx = arena->ctx;
   KA_TRY(check(ctx, c));
   *out = (struct ka_recipe){
@@ -66,15 +72,32 @@ ka_status ka_recipe_llama(struct ka_arena *arena, const struct ka_hf_config *c,
       .max_positions = c->max_position_embeddings,
       .norm_eps = c->rms_norm_eps,
       .norm_round_before_weight = true,
-      .tied = c->has_tie_word_embeddings && c->tie_word_embeddings,
       .attn_scale = 1 / sqrt((double)c->head_dim),
-      .rope = c->rope,
   };
+  out->without[KA_ROLE_HEAD] = c->has_tie_word_embeddings && c->tie_word_embeddings;
   KA_TRY(find_act(ctx, c, &out->act));
-  void *window;
-  KA_TRY(ka_arena_alloc_n(arena, &window, out->L, sizeof *out->window, "windows"));
-  out->window = window;
+  void *layers;
+  KA_TRY(ka_arena_alloc_n(arena, &layers, out->L, sizeof *out->layers, "recipe"));
+  out->layers = layers;
+  for (int64_t l = 0; l < out->L; l++)
+    out->layers[l] = (struct ka_layer_recipe){.branch = {&ka_attn_gqa, &ka_ffn_glu}, .rope = -1};
   return KA_STATUS_OK;
+}
+
+ka_status ka_recipe_llama(struct ka_arena *arena, const struct ka_hf_config *c,
+                          struct ka_recipe *out) {
+  struct ka_ctx *ctx = arena->ctx;
+  KA_TRY(ka_recipe_common(arena, c, out));
+  KA_TRY(check_rope(ctx, c));
+  out->ropes[out->n_ropes++] = c->rope;
+  for (int64_t l = 0; l < out->L; l++) out->layers[l].rope = 0;
+  return KA_STATUS_OK;
+}
+
+void ka_recipe_attention_bias(const struct ka_hf_config *config, struct ka_recipe *out) {
+  static const enum ka_role biases[] = {KA_ROLE_Q_BIAS, KA_ROLE_K_BIAS, KA_ROLE_V_BIAS,
+                                        KA_ROLE_O_BIAS};
+  for (int i = 0; i < 4; i++) out->without[biases[i]] = !config->attention_bias;
 }
 
 ka_status ka_recipe_qwen_windows(struct ka_ctx *ctx, const struct ka_hf_config *c,
@@ -91,7 +114,7 @@ ka_status ka_recipe_qwen_windows(struct ka_ctx *ctx, const struct ka_hf_config *
                      "%s: layer_types[%lld]: got \"%s\", expected full_attention or "
                      "sliding_attention",
                      c->path, (long long)l, c->layer_types[l]);
-    out->window[l] = slides ? window : 0;
+    out->layers[l].window = slides ? window : 0;
   }
   return KA_STATUS_OK;
 }

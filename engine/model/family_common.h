@@ -5,26 +5,48 @@
 #ifndef KAPPA_ENGINE_MODEL_FAMILY_COMMON_H
 #define KAPPA_ENGINE_MODEL_FAMILY_COMMON_H
 
+#include "engine/model/branch.h"
 #include "engine/model/family.h"
 
+/* All but the norms of the branches, whose places differ. */
+#define KA_LLAMA_MATRICES                                                                          \
+  {KA_ROLE_EMBED, ".embed_tokens.weight"}, {KA_ROLE_FINAL_NORM, ".norm.weight"},                   \
+      {KA_ROLE_HEAD, "lm_head.weight"}, {KA_ROLE_Q, ".layers.{layer}.self_attn.q_proj.weight"},    \
+      {KA_ROLE_K, ".layers.{layer}.self_attn.k_proj.weight"},                                      \
+      {KA_ROLE_V, ".layers.{layer}.self_attn.v_proj.weight"},                                      \
+      {KA_ROLE_O, ".layers.{layer}.self_attn.o_proj.weight"},                                      \
+      {KA_ROLE_GATE, ".layers.{layer}.mlp.gate_proj.weight"},                                      \
+      {KA_ROLE_UP, ".layers.{layer}.mlp.up_proj.weight"}, {                                        \
+    KA_ROLE_DOWN, ".layers.{layer}.mlp.down_proj.weight"                                           \
+  }
 #define KA_LLAMA_TENSORS                                                                           \
-  {KA_ROLE_EMBED, "model.embed_tokens.weight"}, {KA_ROLE_FINAL_NORM, "model.norm.weight"},         \
-      {KA_ROLE_HEAD, "lm_head.weight"},                                                            \
-      {KA_ROLE_ATTN_NORM, "model.layers.{}.input_layernorm.weight"},                               \
-      {KA_ROLE_Q, "model.layers.{}.self_attn.q_proj.weight"},                                      \
-      {KA_ROLE_K, "model.layers.{}.self_attn.k_proj.weight"},                                      \
-      {KA_ROLE_V, "model.layers.{}.self_attn.v_proj.weight"},                                      \
-      {KA_ROLE_O, "model.layers.{}.self_attn.o_proj.weight"},                                      \
-      {KA_ROLE_FFN_NORM, "model.layers.{}.post_attention_layernorm.weight"},                       \
-      {KA_ROLE_GATE, "model.layers.{}.mlp.gate_proj.weight"},                                      \
-      {KA_ROLE_UP, "model.layers.{}.mlp.up_proj.weight"}, {                                        \
-    KA_ROLE_DOWN, "model.layers.{}.mlp.down_proj.weight"                                           \
+  KA_LLAMA_MATRICES, {KA_ROLE_ATTN_NORM, ".layers.{layer}.input_layernorm.weight"}, {              \
+    KA_ROLE_FFN_NORM, ".layers.{layer}.post_attention_layernorm.weight"                            \
+  }
+#define KA_QKV_BIASES                                                                              \
+  {KA_ROLE_Q_BIAS, ".layers.{layer}.self_attn.q_proj.bias"},                                       \
+      {KA_ROLE_K_BIAS, ".layers.{layer}.self_attn.k_proj.bias"}, {                                 \
+    KA_ROLE_V_BIAS, ".layers.{layer}.self_attn.v_proj.bias"                                        \
+  }
+#define KA_O_BIAS                                                                                  \
+  { KA_ROLE_O_BIAS, ".layers.{layer}.self_attn.o_proj.bias" }
+#define KA_QK_NORMS                                                                                \
+  {KA_ROLE_Q_NORM, ".layers.{layer}.self_attn.q_norm.weight"}, {                                   \
+    KA_ROLE_K_NORM, ".layers.{layer}.self_attn.k_norm.weight"                                      \
   }
 
-/* Sizes, norms, activation, RoPE, tying; full attention, no biases, no q/k norm. KA_E_INPUT or
- * KA_E_UNSUPPORTED by key. */
+extern const char *const ka_llama_prefixes[]; /* "model" */
+
+/* What config.json says alike for all: sizes, eps, activation, tying; grouped attention and a gated
+ * feed-forward, full attention without rotation. KA_E_INPUT or KA_E_UNSUPPORTED by key. */
+ka_status ka_recipe_common(struct ka_arena *arena, const struct ka_hf_config *config,
+                           struct ka_recipe *out);
+/* The same with RoPE on every layer. */
 ka_status ka_recipe_llama(struct ka_arena *arena, const struct ka_hf_config *config,
                           struct ka_recipe *out);
+
+/* attention_bias: biases of q, k, v and o, or none. */
+void ka_recipe_attention_bias(const struct ka_hf_config *config, struct ka_recipe *out);
 
 /* Windows as Qwen2 and Qwen3 choose them: none unless use_sliding_window; then by layer_types, or
  * from layer max_window_layers on. */

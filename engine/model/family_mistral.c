@@ -2,9 +2,9 @@
  * Mistral 7B and its kin: Llama with a sliding window on every layer. */
 #include "engine/model/family_common.h"
 
-static const struct ka_family_tensor tensors[] = {
+static const struct ka_tensor_row rows[] = {
     KA_LLAMA_TENSORS,
-    {0, NULL},
+    {0},
 };
 
 static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *config,
@@ -13,7 +13,8 @@ static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *confi
   KA_TRY(ka_recipe_llama(arena, config, out));
   /* transformers' default when the key is missing; null means none. */
   bool absent = json_object_get(config->body, "sliding_window") == NULL;
-  for (int64_t l = 0; l < out->L; l++) out->window[l] = absent ? 4096 : config->sliding_window;
+  for (int64_t l = 0; l < out->L; l++)
+    out->layers[l].window = absent ? 4096 : config->sliding_window;
   return KA_STATUS_OK;
 }
 
@@ -21,6 +22,6 @@ const struct ka_family ka_family_mistral = {
     .name = "mistral",
     .architectures = (const char *const[]){"MistralForCausalLM", NULL},
     .model_types = (const char *const[]){"mistral", NULL},
-    .tensors = tensors,
+    .map = {ka_llama_prefixes, rows},
     .recipe = recipe,
 };

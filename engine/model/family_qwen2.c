@@ -2,19 +2,16 @@
  * Qwen2 and Qwen2.5: Llama with biases on q, k and v, and windows on some layers when asked. */
 #include "engine/model/family_common.h"
 
-static const struct ka_family_tensor tensors[] = {
+static const struct ka_tensor_row rows[] = {
     KA_LLAMA_TENSORS,
-    {KA_ROLE_Q_BIAS, "model.layers.{}.self_attn.q_proj.bias"},
-    {KA_ROLE_K_BIAS, "model.layers.{}.self_attn.k_proj.bias"},
-    {KA_ROLE_V_BIAS, "model.layers.{}.self_attn.v_proj.bias"},
-    {0, NULL},
+    KA_QKV_BIASES,
+    {0},
 };
 
 static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *config,
                         struct ka_recipe *out) {
   struct ka_ctx *ctx = arena->ctx;
   KA_TRY(ka_recipe_llama(arena, config, out));
-  out->qkv_bias = true;
   return ka_recipe_qwen_windows(ctx, config, out);
 }
 
@@ -22,6 +19,6 @@ const struct ka_family ka_family_qwen2 = {
     .name = "qwen2",
     .architectures = (const char *const[]){"Qwen2ForCausalLM", NULL},
     .model_types = (const char *const[]){"qwen2", NULL},
-    .tensors = tensors,
+    .map = {ka_llama_prefixes, rows},
     .recipe = recipe,
 };

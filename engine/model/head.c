@@ -23,11 +23,11 @@ static void *base_hidden(const struct ka_model *m) { return m->buffers->delta; }
 
 /* Loss of rows [first, first + n); with backward also the head's gradients, and those of hidden in
  * its place. */
-static ka_status chunk(struct ka_model *m, int64_t first, int64_t n, bool backward) {
+static ka_status chunk(struct ka_model *m, const struct ka_weight *head,
+                       const struct ka_weight *base_head, int64_t first, int64_t n, bool backward) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t C = m->recipe.C, V = m->recipe.V;
-  const struct ka_param *head = ka_head_param(m);
   enum ka_dtype t = backward ? m->compute : ka_wide(m);
   size_t wide_bytes = ka_dtype_bytes(ka_wide(m));
   struct ka_tensor h = ka_mat(m, at_row(m, b->hidden, first, C), n, C);
@@ -42,12 +42,12 @@ static ka_status chunk(struct ka_model *m, int64_t first, int64_t n, bool backwa
   };
   if (!backward) xent.argmax = ka_tensor_1d(b->best + first, KA_I32, n);
   KA_TRY(ka_linear_fwd(m, logits, h, head, NULL));
-  if (backward && m->kl_weight > 0) {
+  if (base_head) {
     xent.base = ka_tensor_2d(b->base_logits, t, n, V);
     xent.kl = ka_stat(m, (char *)b->kl + (size_t)first * wide_bytes, n);
     xent.kl_weight = m->kl_weight;
     KA_TRY(ka_linear_fwd(m, xent.base, ka_mat(m, at_row(m, base_hidden(m), first, C), n, C),
-                         ka_base_param_of(m, ka_head_role(m), -1), NULL));
+                         base_head, NULL));
   }
   KA_TRY(ka_xent(m->dev, &xent));
   if (!backward) return KA_STATUS_OK;
@@ -56,8 +56,8 @@ static ka_status chunk(struct ka_model *m, int64_t first, int64_t n, bool backwa
 }
 
 /* picked [R,C] = the rows of b->final that predict a target, hidden the same after a norm. */
-static ka_status pick(struct ka_model *m, void *picked, void *hidden, void *rstd,
-                      const struct ka_param *norm) {
+static ka_status pick(struct ka_model *m, void *picked, void *hidden, struct ka_norm_stats stats,
+                      struct ka_norm norm) {
   struct ka_ctx *ctx = m->ctx;
   const struct ka_model_buffers *b = m->buffers;
   int64_t C = m->recipe.C, N = b->batch_B * b->batch_T, R = b->padded_rows;
@@ -65,7 +65,7 @@ static ka_status pick(struct ka_model *m, void *picked, void *hidden, void *rstd
       m->dev, &(struct ka_gather_rows_args){.out = ka_mat(m, picked, R, C),
                                             .x = ka_mat(m, b->final, N, C),
                                             .index = ka_tensor_1d(b->device.row, KA_I32, R)}));
-  return ka_norm_fwd(m, ka_mat(m, hidden, R, C), rstd, ka_mat(m, picked, R, C), norm);
+  return ka_norm_fwd(m, ka_mat(m, hidden, R, C), stats, ka_mat(m, picked, R, C), NULL, norm);
 }
 
 /* health += sum of values [R]. */
@@ -74,30 +74,43 @@ static ka_status add_up(struct ka_model *m, double *health, void *values) {
                                               .x = ka_stat(m, values, m->buffers->padded_rows)});
 }
 
-ka_status ka_head_loss(struct ka_model *m, bool backward) {
+static struct ka_norm final_norm(const struct ka_outer_weights *w) {
+  return (struct ka_norm){w->final_norm, w->final_norm_bias};
+}
+
+static struct ka_norm_stats final_stats(const struct ka_model *m) {
+  return (struct ka_norm_stats){m->buffers->mean, m->buffers->rstd};
+}
+
+ka_status ka_head_pick(struct ka_model *m, const struct ka_outer_weights *w) {
+  struct ka_model_buffers *b = m->buffers;
+  return pick(m, b->picked, b->hidden, final_stats(m), final_norm(w));
+}
+
+ka_status ka_head_pick_base(struct ka_model *m, const struct ka_outer_weights *w) {
+  return pick(m, m->buffers->h, base_hidden(m), (struct ka_norm_stats){0}, final_norm(w));
+}
+
+ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
+                       const struct ka_outer_weights *base, bool backward) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   struct ka_health *health = m->health.data;
   int64_t C = m->recipe.C, N = b->batch_B * b->batch_T, R = b->padded_rows;
-  const struct ka_param *norm = ka_param_of(m, KA_ROLE_FINAL_NORM, -1);
   struct ka_tensor picked = ka_mat(m, b->picked, R, C), hidden = ka_mat(m, b->hidden, R, C);
-  KA_TRY(pick(m, b->picked, b->hidden, b->rstd, norm));
-  if (backward && m->kl_weight > 0) {
-    KA_TRY(ka_base_fwd(m));
-    KA_TRY(pick(m, b->h, base_hidden(m), NULL, ka_base_param_of(m, KA_ROLE_FINAL_NORM, -1)));
-  }
   int64_t step = rows_that_fit(m, backward ? m->compute : ka_wide(m));
   for (int64_t first = 0; first < R; first += step)
-    KA_TRY(chunk(m, first, R - first < step ? R - first : step, backward));
+    KA_TRY(chunk(m, w->head, base ? base->head : NULL, first, R - first < step ? R - first : step,
+                 backward));
   if (!backward) return KA_STATUS_OK;
   if (b->need_head_input) {
-    KA_TRY(ka_norm_bwd(m, hidden, hidden, picked, b->rstd, norm, false));
+    KA_TRY(ka_norm_bwd(m, hidden, hidden, picked, final_stats(m), final_norm(w), false));
     KA_TRY(ka_scatter_rows(
         m->dev, &(struct ka_scatter_rows_args){.out = ka_mat(m, b->dx, N, C),
                                                .x = hidden,
                                                .index = ka_tensor_1d(b->device.row, KA_I32, R)}));
   }
-  if (m->kl_weight > 0) KA_TRY(add_up(m, &health->kl, b->kl));
+  if (base) KA_TRY(add_up(m, &health->kl, b->kl));
   return add_up(m, &health->loss, b->loss);
 }
 
@@ -126,20 +139,19 @@ ka_status ka_head_read_pairs(struct ka_model *m, float *loss, int32_t *best) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_head_logits(struct ka_model *m, int64_t first, int64_t n, float *hidden,
-                         float *logits) {
+ka_status ka_head_logits(struct ka_model *m, const struct ka_outer_weights *w, int64_t first,
+                         int64_t n, float *hidden, float *logits) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t C = m->recipe.C, V = m->recipe.V, step = rows_that_fit(m, ka_wide(m));
   struct ka_tensor x = ka_mat(m, at_row(m, b->final, first, C), n, C);
   struct ka_tensor h = ka_mat(m, b->hidden, n, C);
-  KA_TRY(ka_norm_fwd(m, h, NULL, x, ka_param_of(m, KA_ROLE_FINAL_NORM, -1)));
+  KA_TRY(ka_norm_fwd(m, h, (struct ka_norm_stats){0}, x, NULL, final_norm(w)));
   if (hidden) KA_TRY(ka_dev_get(m->dev, ka_tensor_2d(hidden, KA_F32, n, C), h));
   for (int64_t r = 0; logits && r < n; r += step) {
     int64_t rows = n - r < step ? n - r : step;
     struct ka_tensor z = ka_tensor_2d(b->logits, ka_wide(m), rows, V);
-    KA_TRY(ka_linear_fwd(m, z, ka_mat(m, at_row(m, b->hidden, r, C), rows, C), ka_head_param(m),
-                         NULL));
+    KA_TRY(ka_linear_fwd(m, z, ka_mat(m, at_row(m, b->hidden, r, C), rows, C), w->head, NULL));
     KA_TRY(ka_dev_get(m->dev, ka_tensor_2d(logits + r * V, KA_F32, rows, V), z));
   }
   return KA_STATUS_OK;

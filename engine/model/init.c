@@ -9,17 +9,13 @@
 
 #include <string.h>
 
-static bool is_norm(enum ka_role role) {
-  return role == KA_ROLE_FINAL_NORM || role == KA_ROLE_ATTN_NORM || role == KA_ROLE_FFN_NORM ||
-         role == KA_ROLE_Q_NORM || role == KA_ROLE_K_NORM;
-}
-
 static void fill(struct ka_tensor *t, const char *name, enum ka_role role, double std,
                  uint64_t seed) {
   int64_t n = ka_tensor_elems(t);
   uint64_t stream = ka_rng_stream(name);
-  if (t->n_dim == 1) {
-    for (int64_t i = 0; i < n; i++) ka_data_store(t->data, t->dtype, i, is_norm(role) ? 1 : 0);
+  char fresh = ka_role_info(role)->fresh;
+  if (fresh != 'n') {
+    for (int64_t i = 0; i < n; i++) ka_data_store(t->data, t->dtype, i, fresh - '0');
     return;
   }
 #pragma omp parallel for schedule(static)
@@ -27,30 +23,47 @@ static void fill(struct ka_tensor *t, const char *name, enum ka_role role, doubl
     ka_data_store(t->data, t->dtype, i, std * ka_rng_normal(seed, stream, (uint64_t)i));
 }
 
-static ka_status make_tensors(struct ka_arena *arena, const struct ka_family *family,
-                              const struct ka_hf_config *config, enum ka_dtype dtype, uint64_t seed,
-                              struct ka_st_out **out, int64_t *n_out) {
-  struct ka_ctx *ctx = arena->ctx;
+struct new_model {
+  const struct ka_family *family;
   struct ka_recipe recipe;
-  KA_TRY(family->recipe(arena, config, &recipe));
+  enum ka_dtype dtype;
+  uint64_t seed;
+  double std;
+  struct ka_st_out *tensors;
+  int64_t n;
+};
+
+/* The tensor of a row and of those fused with it. */
+static ka_status make_tensor(struct ka_arena *arena, struct new_model *nm,
+                             const struct ka_tensor_row *row, int layer, int expert) {
+  struct ka_ctx *ctx = arena->ctx;
+  char name[KA_TENSOR_NAME_MAX];
+  struct ka_tensor_match match;
+  int64_t shape[KA_MAX_DIM];
+  ka_tensor_map_name(&nm->family->map, row, layer, expert, name);
+  bool found = ka_tensor_map_match(&nm->family->map, name, &match);
+  if (!found || match.row != row) return KA_STATUS_OK; /* a later part of a fused one */
+  struct ka_st_out *t = &nm->tensors[nm->n++];
+  KA_TRY(ka_arena_str(arena, &t->name, name, strlen(name)));
+  int n_dim = ka_family_shape(&nm->recipe, row, match.n_rows, shape);
+  KA_TRY(ka_tensor_alloc(arena, &t->t, "weights", nm->dtype, n_dim, shape));
+  fill(&t->t, name, row->role, nm->std, nm->seed);
+  return KA_STATUS_OK;
+}
+
+static ka_status make_tensors(struct ka_arena *arena, struct new_model *nm) {
+  struct ka_ctx *ctx = arena->ctx;
   void *memory;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, (recipe.L + 1) * (int64_t)KA_N_ROLES, sizeof **out,
+  int64_t E = ka_recipe_dim(&nm->recipe, KA_DIM_E), n_names = KA_N_ROLES + 3 * E;
+  KA_TRY(ka_arena_alloc_n(arena, &memory, (nm->recipe.L + 1) * n_names, sizeof *nm->tensors,
                           "tensor list"));
-  *out = memory;
-  *n_out = 0;
-  for (int l = -1; l < recipe.L; l++)
-    for (const struct ka_family_tensor *ft = family->tensors; ft->name; ft++) {
-      int64_t rows, cols;
-      ka_recipe_shape(&recipe, ft->role, &rows, &cols);
-      if (rows == 0 || ka_role_per_layer(ft->role) != (l >= 0)) continue;
-      char name[KA_TENSOR_NAME_MAX];
-      ka_family_tensor_name(ft, l, name);
-      struct ka_st_out *t = &(*out)[(*n_out)++];
-      KA_TRY(ka_arena_str(arena, &t->name, name, strlen(name)));
-      int64_t shape[] = {rows, cols};
-      bool vector = rows == 1;
-      KA_TRY(ka_tensor_alloc(arena, &t->t, "weights", dtype, vector ? 1 : 2, shape + vector));
-      fill(&t->t, name, ft->role, config->initializer_range, seed);
+  nm->tensors = memory;
+  for (int l = -1; l < nm->recipe.L; l++)
+    for (const struct ka_tensor_row *row = nm->family->map.rows; row->name; row++) {
+      if (!ka_family_has(nm->family, &nm->recipe, row->role, l)) continue;
+      if (row != ka_tensor_map_row(&nm->family->map, row->role)) continue; /* another name of it */
+      bool each = strstr(row->name, "{expert}") != NULL;
+      for (int e = 0; e < (each ? E : 1); e++) KA_TRY(make_tensor(arena, nm, row, l, e));
     }
   return KA_STATUS_OK;
 }
@@ -94,27 +107,27 @@ static ka_status init(struct ka_arena *arena, const struct ka_hf_config *config,
                       const char *out_dir, uint64_t seed, enum ka_dtype dtype) {
   struct ka_ctx *ctx = arena->ctx;
   static const char *const metadata[] = {"format", "pt"}; /* transformers insists on it */
-  const struct ka_family *family = NULL;
-  struct ka_st_out *tensors = NULL;
-  int64_t n = 0;
+  struct new_model nm = {.seed = seed, .std = config->initializer_range};
   const char *weights, *index, *path;
   KA_TRY(ka_path_join(arena, &weights, out_dir, "model.safetensors"));
   KA_TRY(ka_path_join(arena, &index, out_dir, "model.safetensors.index.json"));
   if (ka_path_exists(weights) || ka_path_exists(index))
     return ka_fail(ctx, KA_E_INPUT, "%s: holds a model already; choose another directory", out_dir);
   if (dtype == KA_N_DTYPES) dtype = config->dtype;
-  KA_TRY(ka_family_find(ctx, config, &family));
-  KA_TRY(make_tensors(arena, family, config, dtype, seed, &tensors, &n));
+  nm.dtype = dtype;
+  KA_TRY(ka_family_find(ctx, config, &nm.family));
+  KA_TRY(nm.family->recipe(arena, config, &nm.recipe));
+  KA_TRY(make_tensors(arena, &nm));
   KA_TRY(ka_make_dirs(ctx, out_dir));
   KA_TRY(ka_path_join(arena, &path, out_dir, "config.json"));
   KA_TRY(write_config(ctx, config, dtype, path));
   KA_TRY(ka_path_join(arena, &path, out_dir, "generation_config.json"));
   KA_TRY(write_generation_config(ctx, config, path));
-  KA_TRY(ka_st_write(ctx, weights, tensors, n, metadata, 1));
+  KA_TRY(ka_st_write(ctx, weights, nm.tensors, nm.n, metadata, 1));
   int64_t elems = 0;
   char count[32];
-  for (int64_t i = 0; i < n; i++) elems += ka_tensor_elems(&tensors[i].t);
-  ka_info(ctx, "init", "%s: %s model of %s parameters, %s", out_dir, family->name,
+  for (int64_t i = 0; i < nm.n; i++) elems += ka_tensor_elems(&nm.tensors[i].t);
+  ka_info(ctx, "init", "%s: %s model of %s parameters, %s", out_dir, nm.family->name,
           ka_fmt_count((double)elems, count), ka_dtype_name(dtype));
   return KA_STATUS_OK;
 }

@@ -84,6 +84,7 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, doubl
   KA_NEVER(ctx, !m->run.head || N > b->B * b->T); /* not prepared, or for smaller batches */
   b->batch_B = B;
   b->batch_T = T;
+  for (int i = 0; i < m->n_stacks; i++) ka_branches_begin(m, &m->stacks[i]);
   KA_TRY(list_rows(m, batch, &documents));
   ka_data_store(b->host.scale, ka_wide(m), 0, grad_scale);
   const int32_t *ids = batch->input_ids, *pos = batch->position, *doc_start = batch->doc_start;

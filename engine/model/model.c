@@ -24,25 +24,24 @@ static ka_status problem(struct ka_ctx *ctx, struct problems *p, const char *nam
   return KA_STATUS_OK;
 }
 
+static void print_shape(char *out, size_t size, int n_dim, const int64_t *shape) {
+  out[0] = '\0';
+  for (int i = 0, at = 0; i < n_dim && at < (int)size; i++)
+    at += snprintf(out + at, size - (size_t)at, "%s%lld", i ? ", " : "", (long long)shape[i]);
+}
+
 static ka_status check_tensor(struct ka_ctx *ctx, const struct ka_recipe *r,
-                              const struct ka_st_entry *e, enum ka_role role, struct problems *p) {
-  int64_t rows, cols;
+                              const struct ka_st_entry *e, const struct ka_tensor_match *match,
+                              struct problems *p) {
   char got[192];
-  ka_recipe_shape(r, role, &rows, &cols);
   const struct ka_tensor *t = &e->t;
-  bool vector = rows == 1 && t->n_dim == 1;
-  bool good =
-      vector ? t->shape[0] == cols : t->n_dim == 2 && t->shape[0] == rows && t->shape[1] == cols;
-  if (!good) {
-    char shape[64] = "", want[64];
-    for (int i = 0, at = 0; i < t->n_dim && at < (int)sizeof shape; i++)
-      at += snprintf(shape + at, sizeof shape - (size_t)at, "%s%lld", i ? ", " : "",
-                     (long long)t->shape[i]);
-    if (rows == 1)
-      snprintf(want, sizeof want, "[%lld]", (long long)cols);
-    else
-      snprintf(want, sizeof want, "[%lld, %lld]", (long long)rows, (long long)cols);
-    snprintf(got, sizeof got, "got shape [%s], config.json says %s", shape, want);
+  int64_t want[KA_MAX_DIM];
+  int n_dim = ka_family_shape(r, match->row, match->n_rows, want);
+  if (t->n_dim != n_dim || memcmp(t->shape, want, (size_t)n_dim * sizeof *want) != 0) {
+    char shape[64], expected[64];
+    print_shape(shape, sizeof shape, t->n_dim, t->shape);
+    print_shape(expected, sizeof expected, n_dim, want);
+    snprintf(got, sizeof got, "got shape [%s], config.json says [%s]", shape, expected);
     return problem(ctx, p, e->name, got);
   }
   if (e->unreadable || (t->dtype != KA_F32 && t->dtype != KA_BF16 && t->dtype != KA_F16)) {
@@ -52,33 +51,29 @@ static ka_status check_tensor(struct ka_ctx *ctx, const struct ka_recipe *r,
   return KA_STATUS_OK;
 }
 
-/* Params of the recipe's tensors that the files hold; by_role points into them. */
+/* Params of the recipe's tensors that the files hold. */
 static ka_status take_tensors(struct ka_model *m, struct problems *p) {
   struct ka_ctx *ctx = m->ctx;
-  void *params, *by_role;
+  void *params;
   KA_TRY(ka_arena_alloc_n(&m->meta, &params, m->files.n_entries, sizeof *m->params, "params"));
-  KA_TRY(ka_arena_alloc_n(&m->meta, &by_role, (m->recipe.L + 1) * KA_N_ROLES, sizeof *m->by_role,
-                          "params"));
   m->params = params;
-  m->by_role = by_role;
   int64_t n_extra = 0;
   const char *extra = NULL;
   for (int64_t i = 0; i < m->files.n_entries; i++) {
     const struct ka_st_entry *e = &m->files.entries[i];
-    enum ka_role role = KA_N_ROLES;
-    int layer;
-    int64_t rows = 0, cols;
-    if (ka_family_role(m->family, e->name, &role, &layer) && layer < m->recipe.L)
-      ka_recipe_shape(&m->recipe, role, &rows, &cols);
-    if (rows == 0) {
+    struct ka_tensor_match match;
+    if (!ka_tensor_map_match(&m->family->map, e->name, &match) ||
+        !ka_family_has(m->family, &m->recipe, match.row->role, match.layer)) {
       if (n_extra++ == 0) extra = e->name;
       continue;
     }
-    KA_TRY(check_tensor(ctx, &m->recipe, e, role, p));
-    struct ka_param *param = &m->params[m->n_params++];
-    *param = (struct ka_param){
-        .name = e->name, .role = role, .layer = layer, .stored = e->t, .base = e->t};
-    m->by_role[(layer + 1) * (int)KA_N_ROLES + (int)role] = param;
+    KA_TRY(check_tensor(ctx, &m->recipe, e, &match, p));
+    m->params[m->n_params++] = (struct ka_param){.name = e->name,
+                                                 .role = match.row->role,
+                                                 .n_roles = match.n_rows,
+                                                 .layer = match.layer,
+                                                 .stored = e->t,
+                                                 .base = e->t};
   }
   if (n_extra > 0)
     ka_info(ctx, "model", "%lld tensors that a %s model does not use are left alone: %s%s",
@@ -86,20 +81,21 @@ static ka_status take_tensors(struct ka_model *m, struct problems *p) {
   return KA_STATUS_OK;
 }
 
+/* Weights that no tensor of the files holds; of a fused tensor the first one. */
 static ka_status find_missing(struct ka_model *m, struct problems *p) {
   struct ka_ctx *ctx = m->ctx;
-  for (const struct ka_family_tensor *t = m->family->tensors; t->name; t++) {
-    int64_t rows, cols;
-    ka_recipe_shape(&m->recipe, t->role, &rows, &cols);
-    if (rows == 0) continue;
-    bool per_layer = ka_role_per_layer(t->role);
-    for (int l = per_layer ? 0 : -1; l < (per_layer ? m->recipe.L : 0); l++) {
-      if (ka_param_of(m, t->role, l)) continue;
-      char name[KA_TENSOR_NAME_MAX];
-      ka_family_tensor_name(t, l, name);
-      KA_TRY(problem(ctx, p, name, "missing"));
+  for (int role = 0; role < KA_N_ROLES; role++)
+    for (int l = -1; l < m->recipe.L; l++) {
+      if (!ka_family_has(m->family, &m->recipe, (enum ka_role)role, l)) continue;
+      const struct ka_tensor_row *row = ka_tensor_map_row(&m->family->map, (enum ka_role)role);
+      bool each = strstr(row->name, "{expert}") != NULL;
+      for (int e = 0; e < (each ? ka_recipe_dim(&m->recipe, KA_DIM_E) : 1); e++) {
+        char name[KA_TENSOR_NAME_MAX];
+        if (ka_weights_find(m, (enum ka_role)role, l, each ? e : -1)) continue;
+        ka_tensor_map_name(&m->family->map, row, l, e, name);
+        KA_TRY(problem(ctx, p, name, "missing"));
+      }
     }
-  }
   return KA_STATUS_OK;
 }
 
@@ -108,7 +104,8 @@ static ka_status check_all(struct ka_model *m, const char *dir) {
   struct problems p = {0};
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(take_tensors(m, &p), out);
-  KA_TRY_GOTO(find_missing(m, &p), out);
+  if (p.n == 0) KA_TRY_GOTO(ka_weights_open(m), out);
+  if (p.n == 0) KA_TRY_GOTO(find_missing(m, &p), out);
   if (p.n > MAX_NAMED)
     KA_TRY_GOTO(ka_str_printf(ctx, &p.text, "\n  and %lld more", (long long)(p.n - MAX_NAMED)),
                 out);
@@ -122,18 +119,14 @@ out:
 
 static ka_status make_buffers(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
-  void *buffers, *layers, *first, *base, *base_by_role;
-  int64_t n_roles = (m->recipe.L + 1) * KA_N_ROLES;
+  void *buffers, *layers, *stacks;
   KA_TRY(ka_arena_alloc(&m->meta, &buffers, sizeof *m->buffers, "buffers"));
   KA_TRY(ka_arena_alloc_n(&m->meta, &layers, m->recipe.L, sizeof(struct ka_layer), "layers"));
-  KA_TRY(ka_arena_alloc_n(&m->meta, &first, m->n_params + 1, sizeof(int64_t), "slices"));
-  KA_TRY(ka_arena_alloc_n(&m->meta, &base, m->n_params, sizeof *m->params, "params"));
-  KA_TRY(ka_arena_alloc_n(&m->meta, &base_by_role, n_roles, sizeof *m->by_role, "params"));
+  KA_TRY(ka_arena_alloc(&m->meta, &stacks, sizeof *m->stacks, "stacks"));
   m->buffers = buffers;
-  m->buffers->layers = layers;
-  m->buffers->first_slice = first;
-  m->buffers->base = base;
-  m->buffers->base_by_role = base_by_role;
+  m->stacks = stacks;
+  m->stacks[m->n_stacks++] =
+      (struct ka_stack){.recipe = &m->recipe, .layers = layers, .lowest = m->recipe.L};
   return KA_STATUS_OK;
 }
 
@@ -225,11 +218,10 @@ int64_t ka_model_param(const struct ka_model *m, const char *name) {
   const struct ka_param *p =
       bsearch(name, m->params, (size_t)m->n_params, sizeof *m->params, by_name);
   if (p) return p - m->params;
-  enum ka_role role;
-  int layer;
-  if (m->recipe.tied && ka_family_role(m->family, name, &role, &layer) && role == KA_ROLE_HEAD)
-    return ka_head_param(m) - m->params;
-  return -1;
+  struct ka_tensor_match match; /* with another prefix, or the tied head */
+  if (!ka_tensor_map_match(&m->family->map, name, &match)) return -1;
+  const struct ka_weight *w = ka_weights_find(m, match.row->role, match.layer, match.expert);
+  return w ? w->param - m->params : -1;
 }
 
 int64_t ka_model_n_elems(const struct ka_model *m) {
@@ -290,6 +282,11 @@ static ka_status take_part(struct ka_model *m, const struct ka_train_part *part,
                    part->tensor, (long long)s->row, (long long)(s->row + s->n_rows),
                    (long long)s->col, (long long)(s->col + s->n_cols), (long long)w.shape[0],
                    (long long)w.shape[1]);
+  const struct ka_tensor *t = &m->params[p].stored;
+  if (t->n_dim == 3 && (s->col % t->shape[2] != 0 || s->n_cols % t->shape[2] != 0))
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: columns [%lld, %lld) of an expert are not whole rows of %lld", part->tensor,
+                   (long long)s->col, (long long)(s->col + s->n_cols), (long long)t->shape[2]);
   return KA_STATUS_OK;
 }
 
@@ -316,13 +313,8 @@ ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *p
         return ka_fail(ctx, KA_E_INPUT, "%s: chosen twice: two parts of it overlap",
                        m->params[m->slices[i].param].name);
   m->n_slices = n;
-  int64_t s = 0;
-  for (int64_t p = 0; p <= m->n_params; p++) {
-    while (s < n && m->slices[s].param < p) s++;
-    m->buffers->first_slice[p] = s;
-    if (s < n && p < m->n_params && m->slices[s].param == p) m->params[p].trained = true;
-  }
-  return KA_STATUS_OK;
+  for (int64_t i = 0; i < n; i++) m->params[m->slices[i].param].trained = true;
+  return ka_weights_train(m);
 }
 
 int64_t ka_model_rows(const struct ka_model *m) { return m->buffers->B * m->buffers->T; }
@@ -332,8 +324,8 @@ ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double
                         float *loss) {
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_batch_begin(m, batch, 0));
-  KA_TRY(ka_trunk_fwd(m, NULL, NULL));
-  KA_TRY(ka_head_loss(m, false));
+  KA_TRY(ka_pass_fwd(m, NULL, NULL));
+  KA_TRY(ka_pass_loss(m));
   return ka_head_read_loss(m, loss_sum, loss);
 }
 
@@ -341,17 +333,9 @@ ka_status ka_model_score(struct ka_model *m, const struct ka_batch *batch, float
                          int32_t *best) {
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_batch_begin(m, batch, 0));
-  KA_TRY(ka_trunk_fwd(m, NULL, NULL));
-  KA_TRY(ka_head_loss(m, false));
+  KA_TRY(ka_pass_fwd(m, NULL, NULL));
+  KA_TRY(ka_pass_loss(m));
   return ka_head_read_pairs(m, loss, best);
-}
-
-static ka_status both_passes(void *model) {
-  struct ka_model *m = model;
-  struct ka_ctx *ctx = m->ctx;
-  KA_TRY(ka_trunk_fwd(m, NULL, NULL));
-  KA_TRY(ka_head_loss(m, true));
-  return ka_trunk_bwd(m);
 }
 
 /* The recording for batches like the one at hand, or the place of a new one; NULL: all are taken.
@@ -375,7 +359,7 @@ ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_batch_begin(m, batch, grad_scale));
   struct ka_replay *replay = recorded_pass(m), once = {.never = true};
-  KA_TRY(ka_replay_run(m->dev, replay ? replay : &once, both_passes, m));
+  KA_TRY(ka_replay_run(m->dev, replay ? replay : &once, ka_pass_step, m));
   return loss_sum ? ka_head_read_loss(m, loss_sum, NULL) : KA_STATUS_OK;
 }
 
@@ -387,10 +371,10 @@ ka_status ka_model_forward(struct ka_model *m, const struct ka_batch *batch, flo
                            float **hidden) {
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_batch_begin(m, batch, 0));
-  KA_TRY(ka_trunk_fwd(m, hidden, NULL));
-  return ka_head_logits(m, 0, batch->B * batch->T, hidden ? hidden[m->recipe.L] : NULL, logits);
+  KA_TRY(ka_pass_fwd(m, hidden, NULL));
+  return ka_pass_logits(m, 0, batch->B * batch->T, hidden ? hidden[m->recipe.L] : NULL, logits);
 }
 
 ka_status ka_model_logits(struct ka_model *m, int64_t first, int64_t n, float *logits) {
-  return ka_head_logits(m, first, n, NULL, logits);
+  return ka_pass_logits(m, first, n, NULL, logits);
 }

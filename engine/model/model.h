@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A transformer on a device: its weights, which parts of them are trained, forward and backward.
+ * A transformer on a device: its stored tensors, which parts of them are trained, forward and
+ * backward. What a pass reads are logical weights, views of those tensors (weights.h, of this room).
  *
  * What is frozen costs nothing: no weight gradient, no saved input, no gradient below the lowest
  * trained layer. All memory comes from three arenas sized by ka_model_plan on measuring arenas; a
@@ -24,17 +25,18 @@ struct ka_slice {
   struct ka_tensor weight; /* view of the compute weight, any row stride: what the forward reads */
 };
 
+/* A stored tensor. What of it is which weight, the tensor map of the family says. */
 struct ka_param {
-  const char *name; /* as in the model file */
-  enum ka_role role;
+  const char *name;  /* as in the model file */
+  enum ka_role role; /* of its first weight: a fused tensor holds several */
+  int n_roles;
   int layer;               /* -1 outside layers */
   struct ka_tensor stored; /* view into the file, in the file's dtype; initial values */
   struct ka_tensor base;   /* view into the base model's file: `stored`, or see ka_model_set_base */
   bool moved;              /* stored holds other values than base */
   struct ka_tensor weight; /* in the compute dtype; the stored view itself when frozen, same dtype
                               and the device reads host memory */
-  struct ka_tensor packed, packed_t; /* for y = x W^T and dx = dy W, data NULL when not packed */
-  bool trained;                      /* any slice */
+  bool trained;            /* any slice */
 };
 
 /* Asks for the training of one part of a tensor; rows or cols [0, -1) mean all. */
@@ -53,8 +55,7 @@ struct ka_model {
   struct ka_safetensors files;
   enum ka_dtype compute; /* KA_F32 or KA_BF16 (KA_F64 with ref, for tests) */
   int64_t n_params;
-  struct ka_param *params;   /* in file order by name */
-  struct ka_param **by_role; /* [ (layer + 1) * KA_N_ROLES + role ], NULL: the model has none */
+  struct ka_param *params; /* in file order by name */
   int64_t n_slices;
   struct ka_slice *slices;  /* sorted by (param, row, col) */
   int lowest_trained_layer; /* L when nothing below the head is trained, -1 for the embedding */
@@ -66,7 +67,10 @@ struct ka_model {
   struct ka_safetensors base_files; /* of ka_model_set_base */
   struct ka_arena run, step;        /* in the device's memory */
   struct ka_tensor health;          /* struct ka_health, as f64 */
-  struct ka_model_buffers *buffers; /* step plan: block.c and head.c */
+  struct ka_weights *weights;       /* the passes' view of params: weights.h */
+  struct ka_model_buffers *buffers; /* of a step: plan.h */
+  int n_stacks;
+  struct ka_stack *stacks; /* [n_stacks] runs of layers; the last one is the decoder: plan.h */
 };
 
 /* Sums over all micro-batches since zero_grad that stay on the device, where the optimizer's step

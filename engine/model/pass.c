@@ -1,108 +1,176 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A batch through the embedding and all blocks, forward, and backward down to the lowest trained
- * layer. */
+ * The order of things. A step is ka_pass_step; everything else here is one of its parts. Layers are
+ * run from a to b by one function each way: for the model, for the base model in scratch, and again
+ * for a block that kept only its input. The only file that borrows a layer's weights. */
 #include "engine/model/plan.h"
 
-static ka_status copy_out(struct ka_model *m, float *out, void *x, int64_t n) {
-  return ka_dev_get(m->dev, ka_tensor_1d(out, KA_F32, n), ka_tensor_1d(x, m->compute, n));
+#include <string.h>
+
+static struct ka_stack *decoder(const struct ka_model *m) { return &m->stacks[m->n_stacks - 1]; }
+
+static struct ka_branch_call call_of(struct ka_model *m, const struct ka_stack *s, int64_t layer,
+                                     int place, const struct ka_layer_weights *w) {
+  int64_t B = m->buffers->batch_B, T = m->buffers->batch_T;
+  struct ka_branch *branch = &s->layers[layer].branch[place];
+  return (struct ka_branch_call){.m = m,
+                                 .r = s->recipe,
+                                 .layer = &s->recipe->layers[layer],
+                                 .w = w,
+                                 .needs = &branch->needs,
+                                 .branch = branch,
+                                 .place = place,
+                                 .B = B,
+                                 .T = T,
+                                 .N = B * T};
 }
 
-/* x [N,C] = the embedding of the batch. */
-static ka_status embed_fwd(struct ka_model *m, void *x) {
-  const struct ka_model_buffers *b = m->buffers;
-  int64_t N = b->batch_B * b->batch_T;
-  return ka_embed_fwd(
-      m->dev, &(struct ka_embed_fwd_args){.out = ka_mat(m, x, N, m->recipe.C),
-                                          .table = ka_param_of(m, KA_ROLE_EMBED, -1)->weight,
-                                          .ids = b->ids,
-                                          .scale = 1});
-}
-
-/* final = s2 + delta: what a block hands on. */
-static ka_status block_result(struct ka_model *m, void *s2) {
-  struct ka_model_buffers *b = m->buffers;
-  int64_t n = b->batch_B * b->batch_T * m->recipe.C;
-  return ka_add(m->dev, &(struct ka_add_args){.out = ka_tensor_1d(b->final, m->compute, n),
-                                              .a = ka_tensor_1d(s2, m->compute, n),
-                                              .b = ka_tensor_1d(b->delta, m->compute, n)});
-}
-
-ka_status ka_trunk_fwd(struct ka_model *m, float **hidden, const struct ka_kv *kv) {
+/* x = the embedding of the batch. */
+static ka_status embed_fwd(struct ka_model *m, const struct ka_outer_weights *w, void *x) {
   struct ka_ctx *ctx = m->ctx;
-  struct ka_model_buffers *b = m->buffers;
-  int64_t N = b->batch_B * b->batch_T, C = m->recipe.C, L = m->recipe.L;
-  void *x = L > 0 ? b->layers[0].acts.s1 : b->final;
-  KA_TRY(embed_fwd(m, x));
-  if (hidden && hidden[0]) KA_TRY(copy_out(m, hidden[0], x, N * C));
-  for (int64_t l = 0; l < L; l++) {
-    struct ka_acts acts = b->layers[l].acts;
-    if (kv && b->batch_B == 1) { /* new keys and values go straight behind the old ones */
-      size_t at = (size_t)(kv[l].past * m->recipe.K * m->recipe.D) * ka_dtype_bytes(m->compute);
-      acts.k = (char *)kv[l].k + at;
-      acts.v = (char *)kv[l].v + at;
-    }
-    KA_TRY(ka_block_fwd(m, (int)l, &acts, l > 0 ? b->layers[l - 1].acts.s2 : acts.s1, l > 0,
-                        kv ? &kv[l] : NULL));
-    bool last = l + 1 == L, wanted = hidden && hidden[l + 1] && !last;
-    if (last || wanted) KA_TRY(block_result(m, acts.s2));
-    if (wanted) KA_TRY(copy_out(m, hidden[l + 1], b->final, N * C));
-  }
+  const struct ka_model_buffers *b = m->buffers;
+  struct ka_tensor out = ka_mat(m, x, b->batch_B * b->batch_T, m->recipe.C);
+  KA_TRY(ka_embed_fwd(m->dev, &(struct ka_embed_fwd_args){
+                                  .out = out, .table = w->embed->w, .ids = b->ids, .scale = 1}));
   return KA_STATUS_OK;
 }
 
-/* From base_layer on, in scratch. */
-static ka_status own_blocks_fwd(struct ka_model *m) {
+static ka_status table_bwd(struct ka_model *m, const struct ka_weight *w, struct ka_tensor ids) {
   struct ka_ctx *ctx = m->ctx;
-  struct ka_model_buffers *b = m->buffers;
-  struct ka_acts acts = b->shared;
-  bool start = true;
-  if (b->base_layer < 0)
-    KA_TRY(embed_fwd(m, acts.s1));
-  else
-    acts.s1 = b->layers[b->base_layer].acts.s1;
-  for (int l = b->base_layer < 0 ? 0 : b->base_layer; l < m->recipe.L; l++) {
-    KA_TRY(ka_block_fwd(m, l, &acts, start ? acts.s1 : acts.s2, !start, NULL));
-    acts.s1 = b->shared.s1;
-    start = false;
-  }
-  return start ? KA_STATUS_OK : block_result(m, acts.s2);
-}
-
-ka_status ka_base_fwd(struct ka_model *m) {
-  struct ka_param **own = m->by_role;
-  m->by_role = m->buffers->base_by_role;
-  ka_status st = m->buffers->base_layer < m->recipe.L ? own_blocks_fwd(m) : KA_STATUS_OK;
-  m->by_role = own;
-  return st;
-}
-
-static ka_status embed_bwd(struct ka_model *m) {
-  struct ka_ctx *ctx = m->ctx;
-  struct ka_model_buffers *b = m->buffers;
-  int64_t N = b->batch_B * b->batch_T, C = m->recipe.C;
-  int64_t p = ka_param_of(m, KA_ROLE_EMBED, -1) - m->params;
-  struct ka_tensor dx = ka_mat(m, b->dx, N, C);
-  for (int64_t i = b->first_slice[p]; i < b->first_slice[p + 1]; i++) {
-    const struct ka_slice *s = &m->slices[i];
+  int64_t N = ids.shape[0];
+  struct ka_tensor dx = ka_mat(m, m->buffers->dx, N, m->recipe.C);
+  for (int64_t i = 0; i < w->n_pieces; i++) {
+    const struct ka_piece *p = &w->pieces[i];
     KA_TRY(ka_embed_bwd(
-        m->dev, &(struct ka_embed_bwd_args){.dtable = s->grad,
-                                            .dout = ka_tensor_slice(dx, 0, N, s->col, s->n_cols),
-                                            .ids = b->ids,
-                                            .first_id = s->row,
+        m->dev, &(struct ka_embed_bwd_args){.dtable = p->grad,
+                                            .dout = ka_tensor_slice(dx, 0, N, p->col, p->n_cols),
+                                            .ids = ids,
+                                            .first_id = p->row,
                                             .scale = 1}));
   }
   return KA_STATUS_OK;
 }
 
-ka_status ka_trunk_bwd(struct ka_model *m) {
-  struct ka_ctx *ctx = m->ctx;
+static ka_status embed_bwd(struct ka_model *m, const struct ka_outer_weights *w) {
+  return table_bwd(m, w->embed, m->buffers->ids);
+}
+
+/* b->final = the stream, with its open addend. */
+static ka_status stream_end(struct ka_model *m, const struct ka_stream *x) {
   struct ka_model_buffers *b = m->buffers;
-  int64_t L = m->recipe.L;
-  for (int64_t l = L - 1; l >= 0 && l >= m->lowest_trained_layer; l--) {
-    struct ka_layer *layer = &b->layers[l];
-    if (ka_runs_again(m, l) && ka_runs_again(m, l + 1)) /* the last one's values are still there */
-      KA_TRY(ka_block_fwd(m, (int)l, &layer->acts, layer->acts.s1, false, NULL));
-    KA_TRY(ka_block_bwd(m, (int)l));
+  int64_t n = b->batch_B * b->batch_T * m->recipe.C;
+  if (!x->delta) return KA_STATUS_OK; /* no layer: it is there */
+  return ka_add(m->dev, &(struct ka_add_args){.out = ka_tensor_1d(b->final, m->compute, n),
+                                              .a = ka_tensor_1d(x->x, m->compute, n),
+                                              .b = ka_tensor_1d(b->delta, m->compute, n)});
+}
+
+/* Layers [from, to) forward. kv [L] or NULL. */
+static ka_status layers_fwd(struct ka_model *m, struct ka_stack *s, int64_t from, int64_t to,
+                            enum ka_which which, const struct ka_kv *kv, struct ka_stream *x) {
+  struct ka_ctx *ctx = m->ctx;
+  for (int64_t l = from; l < to; l++) {
+    struct ka_layer_weights w;
+    ka_status st = ka_weights_acquire(m, l, which, &w);
+    for (int i = 0; i < KA_BRANCHES && ka_ok(st); i++) {
+      struct ka_branch_call call = call_of(m, s, l, i, &w);
+      call.kv = kv ? &kv[l] : NULL;
+      if (which == KA_BASE) call.branch = ka_branch_shared(s, l, i);
+      st = ka_branch_fwd(&call, x);
+    }
+    ka_weights_release(m, &w);
+    KA_TRY(st);
   }
-  return m->lowest_trained_layer < 0 ? embed_bwd(m) : KA_STATUS_OK;
+  return KA_STATUS_OK;
+}
+
+/* Layers [from, to) backward, from the top. b->dx is the gradient of the stream. */
+static ka_status layers_bwd(struct ka_model *m, struct ka_stack *s, int64_t from, int64_t to) {
+  struct ka_ctx *ctx = m->ctx;
+  for (int64_t l = to - 1; l >= from; l--) {
+    struct ka_layer_weights w;
+    bool above = l + 1 < s->recipe->L && s->layers[l + 1].again;
+    if (s->layers[l].again && above) { /* the topmost one's values are still there */
+      struct ka_stream x = {s->layers[l].branch[0].own.s.data, false};
+      KA_TRY(layers_fwd(m, s, l, l + 1, KA_TUNED, NULL, &x));
+    }
+    ka_status st = ka_weights_acquire(m, l, KA_TUNED, &w);
+    for (int i = KA_BRANCHES - 1; i >= 0 && ka_ok(st); i--) {
+      struct ka_branch_call call = call_of(m, s, l, i, &w);
+      st = ka_branch_bwd(&call);
+    }
+    ka_weights_release(m, &w);
+    KA_TRY(st);
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status copy_out(struct ka_model *m, float *out, void *x) {
+  int64_t n = m->buffers->batch_B * m->buffers->batch_T * m->recipe.C;
+  return ka_dev_get(m->dev, ka_tensor_1d(out, KA_F32, n), ka_tensor_1d(x, m->compute, n));
+}
+
+ka_status ka_pass_fwd(struct ka_model *m, float **hidden, const struct ka_kv *kv) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_stack *s = decoder(m);
+  struct ka_model_buffers *b = m->buffers;
+  int64_t L = s->recipe->L;
+  struct ka_stream x = {L > 0 ? s->layers[0].branch[0].own.s.data : b->final, false};
+  KA_TRY(embed_fwd(m, ka_weights_outer(m, KA_TUNED), x.x));
+  if (hidden && hidden[0]) KA_TRY(copy_out(m, hidden[0], x.x));
+  for (int64_t l = 0, to; l < L; l = to) {
+    to = hidden ? l + 1 : L;
+    KA_TRY(layers_fwd(m, s, l, to, KA_TUNED, kv, &x));
+    if (to < L && !hidden[to]) continue;
+    KA_TRY(stream_end(m, &x));
+    if (to < L) KA_TRY(copy_out(m, hidden[to], b->final));
+  }
+  return KA_STATUS_OK;
+}
+
+/* b->final becomes the base model's: from the first layer that differs on, from its kept input, in
+ * scratch that no backward pass reads. */
+static ka_status base_fwd(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_stack *s = decoder(m);
+  int64_t L = s->recipe->L, from = s->base > 0 ? s->base : 0;
+  if (s->base == L) return KA_STATUS_OK; /* the model's own */
+  struct ka_stream x = {s->base < 0 ? s->sum.data : s->layers[from].branch[0].own.s.data, false};
+  if (s->base < 0) KA_TRY(embed_fwd(m, ka_weights_outer(m, KA_BASE), x.x));
+  KA_TRY(layers_fwd(m, s, from, L, KA_BASE, NULL, &x));
+  return stream_end(m, &x);
+}
+
+ka_status ka_pass_step(void *model) {
+  struct ka_model *m = model;
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_stack *s = decoder(m);
+  const struct ka_outer_weights *w = ka_weights_outer(m, KA_TUNED), *base = NULL;
+  /* 1. the embedding and all layers, up; what the way back needs is kept */
+  KA_TRY(ka_pass_fwd(m, NULL, NULL));
+  /* 2. the rows that predict a target, through the final norm */
+  KA_TRY(ka_head_pick(m, w));
+  /* 3. the base model's, where the loss asks how far the model has gone from it */
+  if (m->kl_weight > 0) {
+    base = ka_weights_outer(m, KA_BASE);
+    KA_TRY(base_fwd(m));
+    KA_TRY(ka_head_pick_base(m, base));
+  }
+  /* 4. the head in chunks: logits, losses, their gradients; then b->dx, the stream's gradient */
+  KA_TRY(ka_head_loss(m, w, base, true));
+  /* 5. the layers, down to the lowest one with something trained */
+  KA_TRY(layers_bwd(m, s, s->lowest > 0 ? s->lowest : 0, s->recipe->L));
+  /* 6. the embedding */
+  return s->lowest < 0 ? embed_bwd(m, w) : KA_STATUS_OK;
+}
+
+ka_status ka_pass_loss(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  const struct ka_outer_weights *w = ka_weights_outer(m, KA_TUNED);
+  KA_TRY(ka_head_pick(m, w));
+  return ka_head_loss(m, w, NULL, false);
+}
+
+ka_status ka_pass_logits(struct ka_model *m, int64_t first, int64_t n, float *hidden,
+                         float *logits) {
+  return ka_head_logits(m, ka_weights_outer(m, KA_TUNED), first, n, hidden, logits);
 }

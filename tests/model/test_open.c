@@ -108,12 +108,11 @@ static void roles_by_name(void **state) {
   T_OK(ka_hf_config_open(ctx, &config, tiny_config(ctx, tiny_qwen2)));
   T_OK(ka_family_find(ctx, &config, &f));
   assert_string_equal(f->name, "qwen2");
-  enum ka_role role;
-  int layer;
-  assert_true(ka_family_role(f, "model.layers.12.self_attn.k_proj.bias", &role, &layer));
-  assert_true(role == KA_ROLE_K_BIAS && layer == 12);
-  assert_true(ka_family_role(f, "model.norm.weight", &role, &layer));
-  assert_true(role == KA_ROLE_FINAL_NORM && layer == -1);
+  struct ka_tensor_match match;
+  assert_true(ka_tensor_map_match(&f->map, "model.layers.12.self_attn.k_proj.bias", &match));
+  assert_true(match.row->role == KA_ROLE_K_BIAS && match.layer == 12 && match.n_rows == 1);
+  assert_true(ka_tensor_map_match(&f->map, "model.norm.weight", &match));
+  assert_true(match.row->role == KA_ROLE_FINAL_NORM && match.layer == -1);
   const char *const strangers[] = {"model.layers.01.mlp.up_proj.weight",
                                    "model.layers..mlp.up_proj.weight",
                                    "model.layers.-1.mlp.up_proj.weight",
@@ -122,7 +121,7 @@ static void roles_by_name(void **state) {
                                    "layers.1.mlp.up_proj.weight",
                                    ""};
   for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++)
-    assert_false(ka_family_role(f, strangers[i], &role, &layer));
+    assert_false(ka_tensor_map_match(&f->map, strangers[i], &match));
   ka_hf_config_close(&config);
 }
 

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Attention with grouped heads (Ainslie et al. 2023; as many key heads as query heads is plain
+ * attention):
+ *
+ *   h -Wq,Wk,Wv-> q,k,v -(norm of q and k)-RoPE-attention-> out -Wo-> y
+ *
+ * Kept: q, k (before their norm, where there is one), v, out and the log-sums. */
+#include "engine/model/plan.h"
+
+struct acts {
+  struct ka_tensor q_pre, k_pre;   /* [N,H*D], [N,K*D]: before the norm of q and k */
+  struct ka_tensor q_rstd, k_rstd; /* [N,H], [N,K]: of that norm */
+  struct ka_tensor q, k, v;        /* [N,H*D], [N,K*D], [N,K*D]: what attention reads */
+  struct ka_tensor out;            /* [N,H*D] */
+  struct ka_tensor lse;            /* [B,H,T] as [N,H] */
+  struct ka_tensor da, dq, dk, dv; /* gradients of out, q, k, v */
+};
+
+enum { Q_PRE, K_PRE, Q_RSTD, K_RSTD, Q, K, V, OUT, LSE, DA, DQ, DK, DV };
+static const struct ka_value acts[] = {
+    [Q_PRE] = KA_VALUE(acts, q_pre, HD),
+    [K_PRE] = KA_VALUE(acts, k_pre, KD),
+    [Q_RSTD] = KA_VALUE_STAT(acts, q_rstd, H),
+    [K_RSTD] = KA_VALUE_STAT(acts, k_rstd, K),
+    [Q] = KA_VALUE(acts, q, HD),
+    [K] = KA_VALUE(acts, k, KD),
+    [V] = KA_VALUE(acts, v, KD),
+    [OUT] = KA_VALUE(acts, out, HD),
+    [LSE] = KA_VALUE_STAT(acts, lse, H),
+    [DA] = KA_VALUE(acts, da, HD),
+    [DQ] = KA_VALUE(acts, dq, HD),
+    [DK] = KA_VALUE(acts, dk, KD),
+    [DV] = KA_VALUE(acts, dv, KD),
+    {0},
+};
+_Static_assert(sizeof(struct acts) <= KA_MAX_VALUE_BYTES, "KA_MAX_VALUES");
+
+static const enum ka_role roles[] = {KA_ROLE_Q,      KA_ROLE_K,      KA_ROLE_V,      KA_ROLE_O,
+                                     KA_ROLE_Q_BIAS, KA_ROLE_K_BIAS, KA_ROLE_V_BIAS, KA_ROLE_O_BIAS,
+                                     KA_ROLE_Q_NORM, KA_ROLE_K_NORM, KA_N_ROLES};
+
+static void needs(const struct ka_layer_weights *w, struct ka_branch_needs *n) {
+  n->reads_h = KA_TRAINED(w->q, w->k, w->v);
+  n->inner =
+      n->input || n->reads_h || KA_TRAINED(w->q_bias, w->k_bias, w->v_bias, w->q_norm, w->k_norm);
+  n->grad = n->inner || KA_TRAINED(w->o, w->o_bias);
+}
+
+static void keeps(const struct ka_layer_weights *w, const struct ka_branch_needs *n,
+                  enum ka_keep *keep) {
+  enum ka_keep kept = n->inner ? KA_KEPT : KA_SHARED, work = n->inner ? KA_SHARED : KA_ABSENT;
+  bool norm = w->q_norm != NULL;
+  keep[Q_PRE] = keep[K_PRE] = norm ? kept : KA_ABSENT;
+  keep[Q_RSTD] = keep[K_RSTD] = norm ? KA_SHARED : KA_ABSENT;
+  keep[Q] = keep[K] = norm ? KA_SHARED : kept; /* made again from q_pre */
+  keep[V] = kept;
+  keep[OUT] = n->inner || (n->grad && KA_TRAINED(w->o)) ? KA_KEPT : KA_SHARED;
+  keep[LSE] = n->inner ? KA_KEPT : KA_ABSENT;
+  keep[DA] = keep[DQ] = keep[DK] = keep[DV] = work;
+}
+
+static bool input_gradient(const struct ka_branch_needs *n, enum ka_role role) {
+  return role == KA_ROLE_O ? n->inner : n->input;
+}
+
+static void kv_width(const struct ka_recipe *r, int64_t width[2]) {
+  width[0] = width[1] = r->K * r->D;
+}
+
+static double flops(const struct ka_recipe *r, double S) { return 4 * S * (double)(r->H * r->D); }
+
+/* [B,T,heads,D] of [N,heads*D]. */
+static struct ka_tensor heads4(const struct ka_branch_call *c, void *data, int64_t T,
+                               int64_t heads) {
+  return ka_tensor_view(data, c->m->compute, 4, (int64_t[]){c->B, T, heads, c->r->D});
+}
+
+static ka_status rope(const struct ka_branch_call *c, void *x, int64_t heads, bool inverse) {
+  const struct ka_model_buffers *b = c->m->buffers;
+  if (c->layer->rope < 0) return KA_STATUS_OK;
+  int64_t shape[] = {c->N, heads, c->r->D};
+  return ka_rope(c->m->dev, &(struct ka_rope_args){.x = ka_tensor_view(x, c->m->compute, 3, shape),
+                                                   .cos = b->cos[c->layer->rope],
+                                                   .sin = b->sin[c->layer->rope],
+                                                   .pos = b->pos,
+                                                   .inverse = inverse});
+}
+
+/* Rows of what one norm spans: a head of each token, or all of its heads. */
+static struct ka_tensor spans(const struct ka_branch_call *c, struct ka_tensor x,
+                              const struct ka_weight *norm) {
+  int64_t width = norm->w.shape[0];
+  return ka_mat(c->m, x.data, x.shape[0] * x.shape[1] / width, width);
+}
+
+/* From the projections to what attention reads: the norm (from pre) and RoPE, in place without. */
+static ka_status head_prepare(const struct ka_branch_call *c, void *out, struct ka_tensor pre,
+                              void *rstd, int64_t heads, const struct ka_weight *norm) {
+  struct ka_ctx *ctx = c->m->ctx;
+  if (norm) {
+    struct ka_tensor x = spans(c, pre, norm), y = ka_mat(c->m, out, x.shape[0], x.shape[1]);
+    KA_TRY(ka_rms_fwd(c->m, y, rstd, x, norm));
+  }
+  return rope(c, out, heads, false);
+}
+
+/* Several sequences: the new keys and values of each go behind its own past. */
+static ka_status append_past(const struct ka_branch_call *c, const struct acts *a) {
+  struct ka_ctx *ctx = c->m->ctx;
+  int64_t kd = c->r->K * c->r->D, width = c->T * kd, at = c->kv->past * kd;
+  void *const fresh[] = {a->k.data, a->v.data}, *const past[] = {c->kv->k, c->kv->v};
+  for (int i = 0; i < 2; i++) {
+    struct ka_tensor all = ka_mat(c->m, past[i], c->B, c->kv->capacity * kd);
+    KA_TRY(
+        ka_copy(c->m->dev, &(struct ka_copy_args){.out = ka_tensor_slice(all, 0, c->B, at, width),
+                                                  .in = ka_mat(c->m, fresh[i], c->B, width)}));
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status attention_fwd(const struct ka_branch_call *c, const struct acts *a) {
+  struct ka_ctx *ctx = c->m->ctx;
+  const struct ka_recipe *r = c->r;
+  const struct ka_kv *kv = c->kv;
+  int64_t past = kv ? kv->past : 0, S = past + c->T;
+  if (kv && c->B > 1) {
+    KA_TRY(append_past(c, a));
+    S = kv->capacity;
+  }
+  struct ka_attn_fwd_args args = {.out = heads4(c, a->out.data, c->T, r->H),
+                                  .q = heads4(c, a->q.data, c->T, r->H),
+                                  .k = heads4(c, kv ? kv->k : a->k.data, S, r->K),
+                                  .v = heads4(c, kv ? kv->v : a->v.data, S, r->K),
+                                  .doc_start = c->m->buffers->doc_start,
+                                  .window = c->layer->window,
+                                  .q_offset = past,
+                                  .scale = r->attn_scale};
+  if (a->lse.data)
+    args.lse = ka_tensor_view(a->lse.data, ka_wide(c->m), 3, (int64_t[]){c->B, r->H, c->T});
+  return ka_attn_fwd(c->m->dev, &args);
+}
+
+static ka_status fwd(const struct ka_branch_call *c, struct ka_tensor y, struct ka_tensor h) {
+  struct ka_model *m = c->m;
+  struct ka_ctx *ctx = m->ctx;
+  const struct ka_layer_weights *w = c->w;
+  struct acts a = *KA_BRANCH_ACTS(acts, c);
+  if (c->kv && c->B == 1) { /* new keys and values go straight behind the old ones */
+    size_t at = (size_t)(c->kv->past * c->r->K * c->r->D) * ka_dtype_bytes(m->compute);
+    a.k.data = (char *)c->kv->k + at;
+    a.v.data = (char *)c->kv->v + at;
+  }
+  struct ka_tensor q = w->q_norm ? a.q_pre : a.q, k = w->k_norm ? a.k_pre : a.k;
+  KA_TRY(ka_linear_fwd(m, q, h, w->q, w->q_bias));
+  KA_TRY(ka_linear_fwd(m, k, h, w->k, w->k_bias));
+  KA_TRY(ka_linear_fwd(m, a.v, h, w->v, w->v_bias));
+  KA_TRY(head_prepare(c, a.q.data, q, a.q_rstd.data, c->r->H, w->q_norm));
+  KA_TRY(head_prepare(c, a.k.data, k, a.k_rstd.data, c->r->K, w->k_norm));
+  KA_TRY(attention_fwd(c, &a));
+  return ka_linear_fwd(m, y, a.out, w->o, w->o_bias);
+}
+
+/* The norm's weight gradient, and dx in place of dy. */
+static ka_status head_norm_bwd(const struct ka_branch_call *c, struct ka_tensor dy,
+                               struct ka_tensor pre, void *rstd, const struct ka_weight *norm) {
+  if (!norm) return KA_STATUS_OK;
+  struct ka_tensor d = spans(c, dy, norm);
+  return ka_rms_bwd(c->m, d, d, spans(c, pre, norm), rstd, norm);
+}
+
+/* da -> dq, dk, dv, of the projections' outputs. */
+static ka_status attention_bwd(const struct ka_branch_call *c, const struct acts *a) {
+  struct ka_model *m = c->m;
+  struct ka_ctx *ctx = m->ctx;
+  const struct ka_recipe *r = c->r;
+  const struct ka_weight *q_norm = c->w->q_norm, *k_norm = c->w->k_norm;
+  if (q_norm) KA_TRY(head_prepare(c, a->q.data, a->q_pre, a->q_rstd.data, r->H, q_norm));
+  if (k_norm) KA_TRY(head_prepare(c, a->k.data, a->k_pre, a->k_rstd.data, r->K, k_norm));
+  KA_TRY(ka_attn_bwd(
+      m->dev, &(struct ka_attn_bwd_args){
+                  .dq = heads4(c, a->dq.data, c->T, r->H),
+                  .dk = heads4(c, a->dk.data, c->T, r->K),
+                  .dv = heads4(c, a->dv.data, c->T, r->K),
+                  .dout = heads4(c, a->da.data, c->T, r->H),
+                  .q = heads4(c, a->q.data, c->T, r->H),
+                  .k = heads4(c, a->k.data, c->T, r->K),
+                  .v = heads4(c, a->v.data, c->T, r->K),
+                  .out = heads4(c, a->out.data, c->T, r->H),
+                  .lse = ka_tensor_view(a->lse.data, ka_wide(m), 3, (int64_t[]){c->B, r->H, c->T}),
+                  .doc_start = m->buffers->doc_start,
+                  .window = c->layer->window,
+                  .scale = r->attn_scale}));
+  KA_TRY(rope(c, a->dq.data, r->H, true));
+  KA_TRY(rope(c, a->dk.data, r->K, true));
+  KA_TRY(head_norm_bwd(c, a->dq, a->q_pre, a->q_rstd.data, q_norm));
+  return head_norm_bwd(c, a->dk, a->k_pre, a->k_rstd.data, k_norm);
+}
+
+static ka_status bwd(const struct ka_branch_call *c, struct ka_tensor dh, struct ka_tensor dy) {
+  struct ka_model *m = c->m;
+  struct ka_ctx *ctx = m->ctx;
+  const struct ka_layer_weights *w = c->w;
+  const struct acts *a = KA_BRANCH_ACTS(acts, c);
+  struct ka_tensor h = {0};
+  KA_TRY(ka_linear_dw(m, dy, a->out, w->o, w->o_bias));
+  if (!c->needs->inner) return KA_STATUS_OK;
+  KA_TRY(ka_linear_dx(m, a->da, dy, w->o, false));
+  KA_TRY(attention_bwd(c, a));
+  if (c->needs->reads_h) KA_TRY(ka_branch_h(c, &h));
+  KA_TRY(ka_linear_dw(m, a->dq, h, w->q, w->q_bias));
+  KA_TRY(ka_linear_dw(m, a->dk, h, w->k, w->k_bias));
+  KA_TRY(ka_linear_dw(m, a->dv, h, w->v, w->v_bias));
+  if (!c->needs->input) return KA_STATUS_OK;
+  KA_TRY(ka_linear_dx(m, dh, a->dq, w->q, false));
+  KA_TRY(ka_linear_dx(m, dh, a->dk, w->k, true));
+  return ka_linear_dx(m, dh, a->dv, w->v, true);
+}
+
+const struct ka_branch_kind ka_attn_gqa = {
+    .name = "attn_gqa",
+    .roles = roles,
+    .acts = acts,
+    .needs = needs,
+    .keeps = keeps,
+    .fwd = fwd,
+    .bwd = bwd,
+    .input_gradient = input_gradient,
+    .flops = flops,
+    .kv_width = kv_width,
+};
