@@ -229,6 +229,15 @@ static struct ka_tensor stream(const struct ka_branch_call *c, void *data) {
   return ka_mat(c->m, data, c->N, c->r->C);
 }
 
+/* out = a + b, contiguous matrices. */
+static ka_status add(struct ka_model *m, struct ka_tensor out, struct ka_tensor a,
+                     struct ka_tensor b) {
+  int64_t n = ka_tensor_elems(&out);
+  return ka_add(m->dev, &(struct ka_add_args){.out = ka_tensor_1d(out.data, m->compute, n),
+                                              .a = ka_tensor_1d(a.data, m->compute, n),
+                                              .b = ka_tensor_1d(b.data, m->compute, n)});
+}
+
 static struct ka_norm_stats stats_of(struct ka_tensor mean, struct ka_tensor rstd) {
   return (struct ka_norm_stats){mean.data, rstd.data};
 }
@@ -245,7 +254,7 @@ ka_status ka_branch_fwd(const struct ka_branch_call *c, struct ka_stream *x) {
   if (norms.pre.w)
     KA_TRY(ka_norm_fwd(m, h, stats_of(a->mean, a->rstd), in, x->delta ? s.data : NULL, norms.pre));
   else if (x->delta)
-    KA_TRY(ka_add(m->dev, &(struct ka_add_args){.out = s, .a = in, .b = delta}));
+    KA_TRY(add(m, s, in, delta));
   KA_TRY(c->layer->branch[c->place]->fwd(c, y, h));
   if (norms.post.w)
     KA_TRY(ka_norm_fwd(m, delta, stats_of(a->post_mean, a->post_rstd), y, NULL, norms.post));
@@ -277,5 +286,5 @@ ka_status ka_branch_bwd(const struct ka_branch_call *c) {
   KA_TRY(c->layer->branch[c->place]->bwd(c, dh, dy));
   if (!c->needs->input) return KA_STATUS_OK;
   if (norms.pre.w) return ka_norm_bwd(m, dx, dh, a->s, stats_of(a->mean, a->rstd), norms.pre, true);
-  return ka_add(m->dev, &(struct ka_add_args){.out = dx, .a = dx, .b = dh});
+  return add(m, dx, dx, dh);
 }

@@ -83,7 +83,7 @@ struct ka_branch_kind {
   void (*kv_width)(const struct ka_recipe *r, int64_t width[2]);
 };
 
-extern const struct ka_branch_kind ka_attn_gqa, ka_ffn_glu;
+extern const struct ka_branch_kind ka_attn_gqa, ka_ffn_glu, ka_ffn_mlp;
 
 /* Keys and values of one layer for decoding, [B, capacity, width]: the branch writes at `past`,
  * attends over past + T. */

@@ -14,30 +14,47 @@ struct ka_tensor ka_stat(const struct ka_model *m, void *data, int64_t n) {
   return ka_tensor_1d(data, ka_wide(m), n);
 }
 
+/* The product with a weight, by what args say besides the weight. */
+static ka_status product(struct ka_model *m, const struct ka_weight *w, bool forward,
+                         struct ka_matmul_args args) {
+  struct ka_ctx *ctx = m->ctx;
+  args.b = w->w;
+  args.trans_b = forward != w->transposed;
+  KA_TRY(ka_weight_packed(m, w, forward, args.a.shape[0], &args.packed_b));
+  return ka_matmul(m->dev, &args);
+}
+
+static struct ka_tensor bias_of(const struct ka_weight *bias) {
+  return bias ? bias->w : (struct ka_tensor){0};
+}
+
 ka_status ka_linear_fwd(struct ka_model *m, struct ka_tensor out, struct ka_tensor x,
                         const struct ka_weight *w, const struct ka_weight *bias) {
-  struct ka_ctx *ctx = m->ctx;
-  struct ka_tensor packed;
-  KA_TRY(ka_weight_packed(m, w, true, x.shape[0], &packed));
-  return ka_matmul(m->dev, &(struct ka_matmul_args){.out = out,
-                                                    .a = x,
-                                                    .b = w->w,
-                                                    .packed_b = packed,
-                                                    .bias = bias ? bias->w : (struct ka_tensor){0},
-                                                    .trans_b = !w->transposed});
+  return product(m, w, true, (struct ka_matmul_args){.out = out, .a = x, .bias = bias_of(bias)});
+}
+
+ka_status ka_linear_gelu_fwd(struct ka_model *m, struct ka_tensor out, struct ka_tensor pre,
+                             struct ka_tensor x, const struct ka_weight *w,
+                             const struct ka_weight *bias) {
+  return product(m, w, true,
+                 (struct ka_matmul_args){.out = out,
+                                         .a = x,
+                                         .pre = pre.data ? pre : (struct ka_tensor){0},
+                                         .bias = bias_of(bias),
+                                         .epilogue = KA_EPILOGUE_GELU});
 }
 
 ka_status ka_linear_dx(struct ka_model *m, struct ka_tensor dx, struct ka_tensor dy,
                        const struct ka_weight *w, bool accumulate) {
-  struct ka_ctx *ctx = m->ctx;
-  struct ka_tensor packed;
-  KA_TRY(ka_weight_packed(m, w, false, dy.shape[0], &packed));
-  return ka_matmul(m->dev, &(struct ka_matmul_args){.out = dx,
-                                                    .a = dy,
-                                                    .b = w->w,
-                                                    .packed_b = packed,
-                                                    .trans_b = w->transposed,
-                                                    .accumulate = accumulate});
+  return product(m, w, false,
+                 (struct ka_matmul_args){.out = dx, .a = dy, .accumulate = accumulate});
+}
+
+ka_status ka_linear_gelu_dx(struct ka_model *m, struct ka_tensor dx, struct ka_tensor pre,
+                            struct ka_tensor dy, const struct ka_weight *w) {
+  return product(
+      m, w, false,
+      (struct ka_matmul_args){.out = dx, .a = dy, .pre = pre, .epilogue = KA_EPILOGUE_DGELU});
 }
 
 ka_status ka_linear_dw(struct ka_model *m, struct ka_tensor dy, struct ka_tensor x,

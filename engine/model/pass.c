@@ -28,10 +28,17 @@ static struct ka_branch_call call_of(struct ka_model *m, const struct ka_stack *
 static ka_status embed_fwd(struct ka_model *m, const struct ka_outer_weights *w, void *x) {
   struct ka_ctx *ctx = m->ctx;
   const struct ka_model_buffers *b = m->buffers;
-  struct ka_tensor out = ka_mat(m, x, b->batch_B * b->batch_T, m->recipe.C);
+  int64_t N = b->batch_B * b->batch_T;
+  struct ka_tensor out = ka_mat(m, x, N, m->recipe.C), delta = ka_mat(m, b->delta, N, m->recipe.C);
   KA_TRY(ka_embed_fwd(m->dev, &(struct ka_embed_fwd_args){
                                   .out = out, .table = w->embed->w, .ids = b->ids, .scale = 1}));
-  return KA_STATUS_OK;
+  if (!w->positions) return KA_STATUS_OK;
+  KA_TRY(
+      ka_embed_fwd(m->dev, &(struct ka_embed_fwd_args){
+                               .out = delta, .table = w->positions->w, .ids = b->pos, .scale = 1}));
+  struct ka_tensor flat = ka_tensor_1d(x, m->compute, N * m->recipe.C), add = flat;
+  add.data = b->delta;
+  return ka_add(m->dev, &(struct ka_add_args){.out = flat, .a = flat, .b = add});
 }
 
 static ka_status table_bwd(struct ka_model *m, const struct ka_weight *w, struct ka_tensor ids) {
@@ -51,6 +58,8 @@ static ka_status table_bwd(struct ka_model *m, const struct ka_weight *w, struct
 }
 
 static ka_status embed_bwd(struct ka_model *m, const struct ka_outer_weights *w) {
+  struct ka_ctx *ctx = m->ctx;
+  if (w->positions) KA_TRY(table_bwd(m, w->positions, m->buffers->pos));
   return table_bwd(m, w->embed, m->buffers->ids);
 }
 

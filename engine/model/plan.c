@@ -132,6 +132,9 @@ ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measur
   b->B = B;
   b->T = T;
   b->P = m->max_position > T ? m->max_position : T;
+  if (ka_weights_outer(m, KA_TUNED)->positions && b->P > m->recipe.max_positions)
+    return ka_fail(ctx, KA_E_INPUT, "%lld positions wanted, the model has learned %lld",
+                   (long long)b->P, (long long)m->recipe.max_positions);
   int64_t times = m->dev->backend->separate ? MANY : 1, most = times * CHUNK_ROWS;
   int64_t fit = times * CHUNK_BYTES / (m->recipe.V * (int64_t)ka_dtype_bytes(m->compute));
   b->chunk_rows = fit < 1 ? 1 : fit < most ? fit : most;

@@ -117,6 +117,13 @@ ka_status ka_weight_packed(struct ka_model *m, const struct ka_weight *w, bool f
 /* out = x W^T (+ bias). */
 ka_status ka_linear_fwd(struct ka_model *m, struct ka_tensor out, struct ka_tensor x,
                         const struct ka_weight *w, const struct ka_weight *bias);
+/* out = gelu(pre) (the tanh form), pre = x W^T + bias; pre without data: not wanted. */
+ka_status ka_linear_gelu_fwd(struct ka_model *m, struct ka_tensor out, struct ka_tensor pre,
+                             struct ka_tensor x, const struct ka_weight *w,
+                             const struct ka_weight *bias);
+/* dx = (dy W) gelu'(pre). */
+ka_status ka_linear_gelu_dx(struct ka_model *m, struct ka_tensor dx, struct ka_tensor pre,
+                            struct ka_tensor dy, const struct ka_weight *w);
 /* dx = or += dy W. */
 ka_status ka_linear_dx(struct ka_model *m, struct ka_tensor dx, struct ka_tensor dy,
                        const struct ka_weight *w, bool accumulate);

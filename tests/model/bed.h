@@ -10,8 +10,9 @@
 #include <math.h>
 
 static struct ka_ctx context, *ctx = &context;
-static const char *const configs[] = {tiny_llama, tiny_mistral, tiny_qwen2, tiny_qwen3};
-enum { N_CONFIGS = 4, B = 2, T = 12, N = B * T };
+static const char *const configs[] = {tiny_llama, tiny_mistral, tiny_qwen2,
+                                      tiny_qwen3, tiny_olmo2,   tiny_gpt2};
+enum { N_CONFIGS = 6, B = 2, T = 12, N = B * T };
 
 static inline int fresh(void **state) {
   (void)state;

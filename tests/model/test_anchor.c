@@ -14,13 +14,23 @@ static void anchored_open(struct bed *t, const char *dir, const char *device,
   t->m.kl_weight = weight;
 }
 
+/* Is one of the parts, with | between them, in the name? (A Llama's, or a GPT-2's.) */
+static bool named(const char *name, const char *parts) {
+  char word[128];
+  for (const char *p = parts; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL) {
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(p, "|"), p);
+    if (strstr(name, word)) return true;
+  }
+  return false;
+}
+
 /* Trains the tensors whose names hold `part`; "" trains everything. */
 static void train_some(struct ka_model *m, const char *part) {
   struct ka_train_part parts[64];
   int64_t n = 0;
   assert_true(m->n_params <= 64);
   for (int64_t i = 0; i < m->n_params; i++)
-    if (strstr(m->params[i].name, part))
+    if (named(m->params[i].name, part))
       parts[n++] = (struct ka_train_part){m->params[i].name, 0, -1, 0, -1};
   assert_true(n > 0);
   T_OK(ka_model_train_parts(m, parts, n));
@@ -68,8 +78,12 @@ static void slope_is_gradient(struct bed *t, int64_t slice, const char *what) {
  * layer, or not at all. */
 static void finite_differences(void **state) {
   (void)state;
-  static const char *const some[] = {"",           "layers.1.mlp", "layers.0.self_attn.o_proj",
-                                     "model.norm", "lm_head",      "embed"};
+  static const char *const some[] = {"",
+                                     "layers.1.mlp|h.1.mlp",
+                                     "layers.0.self_attn.o_proj|h.0.attn.c_proj",
+                                     "model.norm|ln_f",
+                                     "lm_head|wte",
+                                     "embed|wpe"};
   for (int c = 0; c < N_CONFIGS; c++)
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
       struct bed t;
@@ -110,7 +124,8 @@ static void logits_of(struct bed *t, float *logits) {
 /* On the device under test: the value is that of two models side by side. */
 static void value_is_of_two_models(void **state) {
   (void)state;
-  static const char *const some[] = {"", "layers.1.self_attn.v_proj", "model.norm"};
+  static const char *const some[] = {"", "layers.1.self_attn.v_proj|h.1.attn.c_attn",
+                                     "model.norm|ln_f"};
   float base[N * TINY_V], tuned[N * TINY_V];
   for (int c = 0; c < N_CONFIGS; c++)
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
@@ -186,7 +201,7 @@ static void alone_as_together_everywhere(void **state) {
 
 static void checkpointing_changes_no_bit(void **state) {
   (void)state;
-  static const char *const some[] = {"", "layers.1"};
+  static const char *const some[] = {"", "layers.1|h.1"};
   for (int c = 0; c < N_CONFIGS; c++)
     for (int i = 0; i < 4; i++) {
       struct bed plain, redo;
@@ -217,7 +232,7 @@ static void batches_do_not_matter(void **state) {
     const char *dir = tiny_make(ctx, configs[c], KA_F32);
     for (int i = 0; i < 3; i++) {
       anchored_open(all[i], dir, "ref", KA_F64);
-      train_some(&all[i]->m, "layers.1");
+      train_some(&all[i]->m, "layers.1|h.1");
     }
     packed.batch = masked_batch(1, N);
     memcpy(packed.batch.ints, rows.batch.ints, 3 * N * sizeof(int32_t)); /* ids, labels, position */
@@ -295,7 +310,8 @@ static const char *write_moved(struct ka_model *m, const char *dir, const char *
 /* Weights that were trained once and are frozen now belong to the tuned model alone. */
 static void another_base(void **state) {
   (void)state;
-  static const char *const once[] = {"layers.0.mlp.up", "embed", "model.norm"};
+  static const char *const once[] = {"layers.0.mlp.up|h.0.mlp.c_fc", "embed|wpe",
+                                     "model.norm|ln_f"};
   float base[N * TINY_V], tuned[N * TINY_V];
   for (int c = 0; c < N_CONFIGS; c++)
     for (size_t i = 0; i < sizeof once / sizeof *once; i++) {
@@ -307,7 +323,7 @@ static void another_base(void **state) {
       const char *moved = write_moved(&t.m, dir, once[i]);
       anchored_open(&now, moved, "ref", KA_F64);
       T_OK(ka_model_set_base(&now.m, dir));
-      train_some(&now.m, "layers.1.self_attn.k_proj");
+      train_some(&now.m, "layers.1.self_attn.k_proj|h.1.attn.c_attn");
       T_OK(ka_model_prepare(&now.m, B, T, false));
       move_trained(&now.m, 0.1);
       logits_of(&now, tuned);
@@ -329,7 +345,7 @@ static void steps_allocate_what_was_planned_and_no_more(void **state) {
   (void)state;
   struct bed t;
   anchored_open(&t, tiny_make(ctx, tiny_qwen3, KA_F32), "cpu", KA_BF16);
-  train_some(&t.m, "layers.1");
+  train_some(&t.m, "layers.1|h.1");
   T_OK(ka_model_prepare(&t.m, B, T, true));
   size_t run_bytes = t.m.run.used_bytes, step_bytes = t.m.step.used_bytes;
   T_OK(ka_model_prepare(&t.m, B, T, false));

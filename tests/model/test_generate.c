@@ -21,8 +21,8 @@ static int32_t ids[40];
 /* Chunked prefill and single steps give the logits of one pass over all tokens. */
 static void decoding_equals_a_whole_pass(void **state) {
   (void)state;
-  const char *const configs[] = {tiny_llama, tiny_mistral, tiny_qwen3};
-  for (int c = 0; c < 3; c++) {
+  const char *const configs[] = {tiny_llama, tiny_mistral, tiny_qwen3, tiny_olmo2, tiny_gpt2};
+  for (int c = 0; c < 5; c++) {
     struct ka_dev dev;
     struct ka_model m;
     struct ka_decoder d;

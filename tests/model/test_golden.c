@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-static const char *const goldens[] = {"llama",          "llama-tied", "llama-rope3",
-                                      "mistral-window", "qwen2",      "qwen3"};
+static const char *const goldens[] = {"llama", "llama-tied", "llama-rope3", "mistral-window",
+                                      "qwen2", "qwen3",      "olmo2",       "gpt2"};
 enum { N_GOLDENS = sizeof goldens / sizeof *goldens };
 
 static void check(const char *data, const char *device, enum ka_dtype compute, int first) {

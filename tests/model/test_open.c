@@ -156,7 +156,7 @@ static void wrong_models_are_refused(void **state) {
              KA_E_UNSUPPORTED, "longrope");
   open_fails("{\"architectures\":[\"BertModel\"],\"vocab_size\":29,\"hidden_size\":12,"
              "\"num_hidden_layers\":2,\"num_attention_heads\":4}",
-             dir, KA_E_UNSUPPORTED, "got \"BertModel\", expected one of LlamaForCausalLM");
+             dir, KA_E_UNSUPPORTED, "got \"BertModel\", expected one of GPT2LMHeadModel, Llama");
   open_fails(NULL, "/nonexistent", KA_E_INPUT, "/nonexistent");
 }
 

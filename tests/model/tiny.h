@@ -34,6 +34,14 @@ static const char *const tiny_qwen3 =
     "{\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen3\"," TINY_COMMON
     ",\"tie_word_embeddings\":false}";
 
+static const char *const tiny_olmo2 =
+    "{\"architectures\":[\"Olmo2ForCausalLM\"],\"model_type\":\"olmo2\"," TINY_COMMON
+    ",\"attention_bias\":true,\"tie_word_embeddings\":false}";
+static const char *const tiny_gpt2 =
+    "{\"architectures\":[\"GPT2LMHeadModel\"],\"model_type\":\"gpt2\",\"vocab_size\":29,"
+    "\"n_embd\":12,\"n_layer\":2,\"n_head\":3,\"n_inner\":20,\"n_positions\":512,"
+    "\"initializer_range\":0.3,\"layer_norm_epsilon\":1e-5,\"activation_function\":\"gelu_new\"}";
+
 /* The config in a directory of its own; its path. */
 static inline const char *tiny_config(struct ka_ctx *ctx, const char *text) {
   const char *path = t_str("%s/config.json", t_temp_dir());

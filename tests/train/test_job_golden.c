@@ -133,7 +133,14 @@ static void qwen3(void **state) {
   run(t_str("%s/golden/qwen3", data));
 }
 
+static void gpt2(void **state) {
+  (void)state;
+  T_DATA(data);
+  run(t_str("%s/golden/gpt2", data));
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(llama), cmocka_unit_test(qwen3)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(llama), cmocka_unit_test(qwen3),
+                                     cmocka_unit_test(gpt2)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
