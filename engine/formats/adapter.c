@@ -6,27 +6,22 @@
 #include "base/log.h"
 #include "engine/formats/adapter_config.h"
 #include "engine/formats/lora.h"
+#include "engine/formats/tensor_map.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static const char prefix[] = "base_model.model.";
-static const char head_name[] = "lm_head.weight";
-/* How families call the input embedding; a tied head is one with it. */
-static const char *const embed_names[] = {"embed_tokens.weight", "wte.weight", NULL};
-/* GPT-2's layers that keep their weight as [in, out]; PEFT goes by their type. */
-static const char *const conv1d_models[] = {"gpt2", "openai-gpt", NULL};
-static const char *const conv1d_names[] = {"c_attn", "c_proj", "c_fc", "q_attn", NULL};
-
 struct merge {
   struct ka_ctx *ctx;
   const char *base_dir;
   struct ka_adapter_config config;
   struct ka_safetensors file, *files;
-  struct ka_st_entry *entries; /* those of files as they become, and room for the head */
-  int64_t embed;               /* of a tied base, else -1 */
-  int64_t head;                /* where its head stands once it is its own; -1 before */
-  bool conv1d;
+  struct ka_st_entry *entries;     /* those of files as they become, and room for the head */
+  int64_t embed;                   /* of a tied base, else -1 */
+  int64_t head;                    /* where its head stands once it is its own; -1 before */
+  const struct ka_tensor_map *map; /* of the base's family, or the names of all */
+  const char *head_name;
   int64_t n_merged, n_whole, n_elems;
 };
 
@@ -50,27 +45,28 @@ ka_status ka_adapter_base(struct ka_arena *arena, const char *dir, const char **
   return st;
 }
 
-static bool listed(const char *word, const char *const *list) {
-  while (*list && (!word || strcmp(word, *list) != 0)) list++;
-  return *list != NULL;
+static bool role_is(const struct merge *m, const char *name, enum ka_role role) {
+  struct ka_tensor_match match;
+  return ka_tensor_map_match(m->map, name, &match) && match.row->role == role;
 }
 
-/* Is the base's head its embedding, and which tensor is that; is it a GPT-2. */
+/* What the base's names mean, by its family; is its head its embedding, and which tensor is that. */
 static ka_status read_base(struct merge *m) {
   struct ka_ctx *ctx = m->ctx;
-  const char *path = NULL;
-  json_t *root = NULL;
-  KA_TRY(ka_path_join(&m->config.arena, &path, m->base_dir, "config.json"));
-  KA_TRY(ka_json_load(ctx, path, &root));
-  const json_t *text = json_object_get(root, "text_config");
-  bool tied = json_is_true(json_object_get(root, "tie_word_embeddings")) ||
-              json_is_true(json_object_get(text, "tie_word_embeddings")) ||
-              !ka_st_find(m->files, head_name);
-  m->conv1d = listed(json_string_value(json_object_get(root, "model_type")), conv1d_models);
-  json_decref(root);
+  struct ka_hf_config config;
+  ka_status st = ka_hf_config_open(ctx, &config, m->base_dir);
+  m->map = ka_ok(st) ? ka_tensor_map_of(&config) : NULL;
+  bool tied = ka_ok(st) && config.has_tie_word_embeddings && config.tie_word_embeddings;
+  ka_hf_config_close(&config);
+  KA_TRY(st);
+  if (!m->map) m->map = &ka_tensor_map_any;
+  const struct ka_tensor_row *head = ka_tensor_map_row(m->map, KA_ROLE_HEAD);
+  char name[KA_TENSOR_NAME_MAX];
+  ka_tensor_map_name(m->map, head, -1, -1, name);
+  KA_TRY(ka_arena_str(&m->files->arena, &m->head_name, name, strlen(name)));
+  tied = tied || !ka_st_find(m->files, m->head_name);
   for (int64_t i = 0; tied && i < m->files->n_entries; i++)
-    for (int k = 0; embed_names[k]; k++)
-      if (ka_ends_with(m->files->entries[i].name, embed_names[k])) m->embed = i;
+    if (role_is(m, m->files->entries[i].name, KA_ROLE_EMBED)) m->embed = i;
   return KA_STATUS_OK;
 }
 
@@ -81,10 +77,10 @@ static ka_status bad(struct merge *m, const struct ka_st_entry *e, int code, con
 /* The tied head becomes a tensor of its own: a second view of the embedding. */
 static void untie(struct merge *m) {
   if (m->embed < 0 || m->head >= 0) return;
-  const struct ka_st_entry *own = ka_st_find(m->files, head_name);
+  const struct ka_st_entry *own = ka_st_find(m->files, m->head_name);
   m->head = own ? own - m->files->entries : m->files->n_entries;
   m->entries[m->head] = m->entries[m->embed];
-  m->entries[m->head].name = head_name;
+  m->entries[m->head].name = m->head_name;
 }
 
 /* The base's tensor of this name, where the adapter's tensor e goes. */
@@ -92,7 +88,7 @@ static ka_status find_target(struct merge *m, const struct ka_st_entry *e, const
                              struct ka_st_entry **out) {
   const struct ka_st_entry *old = ka_st_find(m->files, name);
   int64_t i = old ? old - m->files->entries : -1;
-  bool head = strcmp(name, head_name) == 0;
+  bool head = strcmp(name, m->head_name) == 0;
   if ((i >= 0 && i == m->embed) || head) untie(m);
   if (head && m->head >= 0) i = m->head;
   if (i < 0)
@@ -150,11 +146,13 @@ static ka_status merge_pair(struct merge *m, const char *module, const struct ka
                             const struct ka_st_entry *b, bool embedding) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_st_entry *to = NULL;
-  const char *name = NULL, *last = strrchr(module, '.');
+  const char *name = NULL;
+  struct ka_tensor_match match;
   int64_t r = 0;
   struct ka_lora l = {.a = a->t, .b = b->t};
-  l.transposed = embedding || (m->conv1d && listed(last ? last + 1 : module, conv1d_names));
   KA_TRY(ka_arena_printf(&m->config.arena, &name, "%s.weight", module));
+  l.transposed = embedding || (m->map != &ka_tensor_map_any &&
+                               ka_tensor_map_match(m->map, name, &match) && match.row->transposed);
   KA_TRY(find_target(m, a, name, &to));
   KA_TRY(ka_adapter_scale(ctx, &m->config, module, &r, &l.scale));
   const struct ka_st_entry *const both[] = {a, b};

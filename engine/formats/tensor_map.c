@@ -30,6 +30,10 @@ static bool read_index(const char **at, int *out) {
   return true;
 }
 
+bool ka_role_usual(enum ka_role role) {
+  return roles[role].scope != KA_SCOPE_MODEL && role != KA_ROLE_ROUTER;
+}
+
 static const char layer_hole[] = "{layer}", expert_hole[] = "{expert}";
 
 static bool matches(const char *pattern, const char *name, int *layer, int *expert) {
@@ -46,11 +50,19 @@ static bool matches(const char *pattern, const char *name, int *layer, int *expe
   return *name == '\0';
 }
 
+/* The row's name without its dot, at the start of the name or behind any dot. */
+static bool ends_in(const char *pattern, const char *name, int *layer, int *expert) {
+  for (const char *p = name; p; p = strchr(p, '.') ? strchr(p, '.') + 1 : NULL)
+    if (matches(pattern + 1, p, layer, expert)) return true;
+  return false;
+}
+
 static bool row_matches(const struct ka_tensor_map *map, const struct ka_tensor_row *row,
                         const char *name, int *layer, int *expert) {
   if (row->name[0] != '.') return matches(row->name, name, layer, expert);
   for (const char *const *p = map->prefixes; *p; p++) {
     size_t n = strlen(*p);
+    if (strcmp(*p, "*") == 0 && ends_in(row->name, name, layer, expert)) return true;
     if (strncmp(name, *p, n) == 0 && matches(row->name + (n == 0), name + n, layer, expert))
       return true;
   }
@@ -72,6 +84,7 @@ bool ka_tensor_map_match(const struct ka_tensor_map *map, const char *name,
 void ka_tensor_map_name(const struct ka_tensor_map *map, const struct ka_tensor_row *row, int layer,
                         int expert, char name[KA_TENSOR_NAME_MAX]) {
   const char *prefix = row->name[0] == '.' ? map->prefixes[0] : "";
+  if (strcmp(prefix, "*") == 0) prefix = "";
   const char *p = row->name + (row->name[0] == '.' && !prefix[0]);
   int at = snprintf(name, KA_TENSOR_NAME_MAX, "%s", prefix);
   while (*p && at < KA_TENSOR_NAME_MAX - 1) {

@@ -30,7 +30,13 @@
   X(KN)  /* the same of k */                                                                       \
   X(F)   /* feed-forward width */                                                                  \
   X(E)   /* experts */                                                                             \
-  X(EF)  /* width of one expert */
+  X(EF)  /* width of one expert */                                                                 \
+  X(SF)  /* width of the experts that every token sees */                                          \
+  X(QR)  /* rank of latent queries */                                                              \
+  X(QH)  /* all query heads, from their latent */                                                  \
+  X(KVR) /* rank of latent keys and values */                                                      \
+  X(KVP) /* the same, and the part with positions */                                               \
+  X(KVH) /* all keys without positions and values, from their latent */
 
 enum ka_dim {
 #define X(name) KA_DIM_##name,
@@ -57,6 +63,10 @@ enum ka_scope { KA_SCOPE_MODEL, KA_SCOPE_LAYER, KA_SCOPE_EXPERT };
   X(K, k, KD, C, LAYER, 'k', 'n')                                                                  \
   X(V, v, KD, C, LAYER, 'k', 'n')                                                                  \
   X(O, o, C, HD, LAYER, 'o', 'n')                                                                  \
+  X(Q_A, q_a, QR, C, LAYER, '-', 'n')                                                              \
+  X(Q_B, q_b, QH, QR, LAYER, 'q', 'n')                                                             \
+  X(KV_A, kv_a, KVP, C, LAYER, '-', 'n')                                                           \
+  X(KV_B, kv_b, KVH, KVR, LAYER, 'q', 'n')                                                         \
   X(Q_BIAS, q_bias, ONE, HD, LAYER, '-', '0')                                                      \
   X(K_BIAS, k_bias, ONE, KD, LAYER, '-', '0')                                                      \
   X(V_BIAS, v_bias, ONE, KD, LAYER, '-', '0')                                                      \
@@ -74,6 +84,9 @@ enum ka_scope { KA_SCOPE_MODEL, KA_SCOPE_LAYER, KA_SCOPE_EXPERT };
   X(DOWN_BIAS, down_bias, ONE, C, LAYER, '-', '0')                                                 \
   X(FFN_POST_NORM, ffn_post_norm, ONE, C, LAYER, '-', '1')                                         \
   X(ROUTER, router, E, C, LAYER, '-', 'n')                                                         \
+  X(SHARED_GATE, shared_gate, SF, C, LAYER, '-', 'n')                                              \
+  X(SHARED_UP, shared_up, SF, C, LAYER, '-', 'n')                                                  \
+  X(SHARED_DOWN, shared_down, C, SF, LAYER, '-', 'n')                                              \
   X(EXPERT_GATE, expert_gate, EF, C, EXPERT, '-', 'n')                                             \
   X(EXPERT_UP, expert_up, EF, C, EXPERT, '-', 'n')                                                 \
   X(EXPERT_DOWN, expert_down, C, EF, EXPERT, '-', 'n')
@@ -92,6 +105,9 @@ struct ka_role_info {
   char heads, fresh;
 };
 const struct ka_role_info *ka_role_info(enum ka_role role);
+/* Is such a weight chosen for training unless it is asked for? Not those outside the layers, nor
+ * routers, whose shape alone makes their kappa low. */
+bool ka_role_usual(enum ka_role role);
 
 struct ka_tensor_row {
   enum ka_role role;
@@ -102,8 +118,8 @@ struct ka_tensor_row {
 };
 
 struct ka_tensor_map {
-  const char *const *prefixes;      /* NULL-terminated: "model", "" (then the dot goes too); the
-                                       first is the one that is written */
+  const char *const *prefixes;      /* NULL-terminated: "model", "" (then the dot goes too), "*"
+                                       (anything); the first is the one that is written */
   const struct ka_tensor_row *rows; /* NULL name ends; fused ones in order, behind each other */
 };
 
@@ -120,6 +136,12 @@ enum { KA_TENSOR_NAME_MAX = 256 };
 /* The name that is written for a row, with the first prefix. */
 void ka_tensor_map_name(const struct ka_tensor_map *map, const struct ka_tensor_row *row, int layer,
                         int expert, char name[KA_TENSOR_NAME_MAX]);
+
+/* The map of the family that config.json names, NULL: none knows it. The table of families answers
+ * (engine/model/family.c), so that rooms below it need not be told. */
+const struct ka_tensor_map *ka_tensor_map_of(const struct ka_hf_config *config);
+/* What names mean in models that no family knows, and in bare files: by their ends. */
+extern const struct ka_tensor_map ka_tensor_map_any;
 
 /* The first row of a role, NULL: the family has no such weight. */
 const struct ka_tensor_row *ka_tensor_map_row(const struct ka_tensor_map *map, enum ka_role role);

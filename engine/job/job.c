@@ -135,12 +135,6 @@ static ka_status finish_selection(struct ka_key_reader *r, struct ka_job_selecti
   bool other = all || soft || s->fraction > 0 || s->params > 0 || s->file;
   if (soft) KA_TRY(check_soft(r, s));
   if (other && !ka_key_given(r->file, "selection.count")) s->count = 0;
-  if (all || ka_key_given(r->file, "selection.exclude")) return KA_STATUS_OK;
-  static const char *const usual[] = {"embed_tokens", "lm_head"};
-  void *list;
-  KA_TRY(ka_arena_alloc_n(&r->file->arena, &list, 2, sizeof *usual, "exclude"));
-  memcpy(list, usual, sizeof usual);
-  s->exclude = (struct ka_key_texts){list, 2};
   return KA_STATUS_OK;
 }
 

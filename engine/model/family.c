@@ -33,6 +33,11 @@ static const struct ka_family *find(const struct ka_hf_config *config) {
   return NULL;
 }
 
+const struct ka_tensor_map *ka_tensor_map_of(const struct ka_hf_config *config) {
+  const struct ka_family *family = find(config);
+  return family ? &family->map : NULL;
+}
+
 ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
                          const struct ka_family **out) {
   *out = find(config);

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const default_exclude[] = {"embed_tokens", "lm_head"};
 /* The part of a budget that may be left over for the sake of whole rows. */
 static const double BUDGET_SLACK = 5e-4;
 
@@ -94,8 +93,7 @@ static ka_status any_matches(struct ka_ctx *ctx, const struct patterns *p, const
 static ka_status compile_both(struct ka_ctx *ctx, const struct ka_select_spec *s,
                               struct patterns *include, struct patterns *exclude) {
   KA_TRY(compile(ctx, include, "include", s->include, s->n_include));
-  if (s->n_exclude >= 0) return compile(ctx, exclude, "exclude", s->exclude, s->n_exclude);
-  return compile(ctx, exclude, "exclude", default_exclude, is(s, "all") ? 0 : 2);
+  return compile(ctx, exclude, "exclude", s->exclude, s->n_exclude > 0 ? s->n_exclude : 0);
 }
 
 /* --- the spec --------------------------------------------------------------------------------- */
@@ -155,6 +153,7 @@ static bool fits(const struct ka_unit *u, const struct ka_select_spec *s) {
   if (u->skip || !kind_fits(u, s)) return false;
   if (is(s, "all")) return u->layer < 0 || u->layer >= s->min_layer;
   if (u->n_dim < 2 || ka_ends_with(u->tensor, "bias")) return false; /* a table of vectors */
+  if (u->unusual && s->n_exclude < 0) return false;
   if (s->max_dim > 0 && (r > s->max_dim || c > s->max_dim)) return false;
   return u->layer < 0 || u->layer >= s->min_layer;
 }

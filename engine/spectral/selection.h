@@ -23,8 +23,8 @@ struct ka_select_spec {
   double fraction;    /* of the candidates' parameters */
   int64_t params;     /* both are met by slicing the last unit */
   enum ka_unit_kind unit;
-  /* PCRE2, searched anywhere in the stored tensor's name. n_exclude -1: the default of the metric,
-   * embed_tokens and lm_head for all but "all". */
+  /* PCRE2, searched anywhere in the stored tensor's name. n_exclude -1: nothing, but
+   * units that their role makes unusual (embeddings, heads, routers) are candidates of "all" alone. */
   const char *const *include;
   int64_t n_include;
   const char *const *exclude;

@@ -29,6 +29,7 @@ struct ka_unit {
   const struct ka_map *map; /* the file it lies in: its pages are dropped after use; may be NULL */
   size_t map_offset, map_bytes;
   const struct ka_fp8 *fp8; /* stored in 8 bits: view is loaded when it is analysed (fp8.h) */
+  bool unusual;             /* embedding, head, router: no candidate by default */
   bool has_parts;           /* a fused tensor whose parts are units of their own */
   const char *skip;         /* why it cannot be read (an exotic dtype); NULL: it can */
 };

@@ -27,7 +27,7 @@ ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job
   out->include = s->include.items;
   out->n_include = s->include.n;
   out->exclude = s->exclude.items;
-  out->n_exclude = s->exclude.n;
+  out->n_exclude = ka_job_given(job, "selection.exclude") ? s->exclude.n : -1;
   out->max_dim = s->max_dim;
   out->min_layer = s->min_layer;
   out->seed = (uint64_t)(ka_job_given(job, "selection.seed") ? s->seed : job->seed);

@@ -44,8 +44,7 @@ static void defaults_are_those_of_the_table(void **state) {
   assert_string_equal(j.lr_scheduler, "cosine");
   assert_string_equal(j.bf16, "auto");
   assert_string_equal(j.selection.metric, "kappa");
-  assert_true(j.selection.count == 20 && j.selection.exclude.n == 2);
-  assert_string_equal(j.selection.exclude.items[1], "lm_head");
+  assert_true(j.selection.count == 20 && j.selection.exclude.n == 0);
   assert_null(j.selection.file);
   assert_string_equal(j.anchor.kind, "none");
   assert_true(ka_job_given(&j, "base_model") && !ka_job_given(&j, "seed"));

@@ -39,6 +39,7 @@ static void make(struct world *w) {
     w->units[i] = ka_unit_of_tensor(table[i].name, ka_tensor_2d(a, KA_F64, 2, 2));
     w->units[i].role = table[i].role;
     w->units[i].layer = ka_unit_layer(table[i].name);
+    w->units[i].unusual = strcmp(table[i].role, "embed") == 0;
   }
   struct ka_spectral_options o = {.precision = KA_PRECISION_F64};
   T_OK(ka_spectral_analyze(ctx, &w->arena, w->results, w->units, N, &o, NULL));

@@ -16,6 +16,9 @@ static const char *const small =
     "{\"model_type\": \"llama\", \"vocab_size\": 8, \"hidden_size\": 8, \"num_hidden_layers\": 1, "
     "\"num_attention_heads\": 4, \"num_key_value_heads\": 2}";
 
+static const char *const small_gpt2 =
+    "{\"model_type\": \"gpt2\", \"vocab_size\": 8, \"n_embd\": 8, \"n_layer\": 1, \"n_head\": 4}";
+
 static int64_t parts(const char *name, int n_dim, const int64_t *shape, enum ka_unit_kind kind,
                      struct ka_unit *whole, struct ka_unit *out) {
   struct ka_ctx *ctx = &the_ctx;
@@ -25,7 +28,7 @@ static int64_t parts(const char *name, int n_dim, const int64_t *shape, enum ka_
   int64_t n = 0;
   if (!arena.ctx) ka_arena_init(&arena, ctx, "test");
   for (int i = 0; i < 4096; i++) data[i] = (float)i;
-  config_of(&c, small);
+  config_of(&c, strstr(name, "c_attn") ? small_gpt2 : small);
   *whole = ka_unit_of_tensor(name, ka_tensor_view(data, KA_F32, n_dim, shape));
   T_OK(ka_unit_parts(ctx, &arena, whole, &c, kind, out, &n));
   ka_hf_config_close(&c);
@@ -77,6 +80,7 @@ static void test_fused(void **state) {
   assert_string_equal(p[1].role, "k");
   assert_int_equal(p[1].cols[0], 8);
   assert_int_equal(p[1].cols[1], 16);
+  assert_string_equal(w.role, "qkv");
   assert_int_equal(parts("m.layers.0.mlp.gate_up_proj.weight", 2, up, KA_UNIT_TENSOR, &w, p), 2);
   assert_string_equal(p[1].name, "m.layers.0.mlp.gate_up_proj.weight#up");
   assert_int_equal(parts("m.layers.0.mlp.experts.down_proj", 3, experts, KA_UNIT_EXPERT, &w, p), 3);
@@ -86,9 +90,32 @@ static void test_fused(void **state) {
   assert_true(((float *)p[2].view.data)[0] == 48);
 }
 
+/* Embeddings, heads and routers of every family are no candidates by default. */
+static void test_unusual(void **state) {
+  (void)state;
+  struct ka_unit w, p[8];
+  int64_t shape[] = {8, 8};
+  static const char *const unusual[] = {"model.embed_tokens.weight",
+                                        "transformer.wte.weight",
+                                        "wpe.weight",
+                                        "lm_head.weight",
+                                        "model.layers.0.mlp.gate.weight",
+                                        "m.layers.0.block_sparse_moe.gate.weight"};
+  for (size_t i = 0; i < sizeof unusual / sizeof *unusual; i++) {
+    parts(unusual[i], 2, shape, KA_UNIT_TENSOR, &w, p);
+    if (!w.unusual) fail_msg("%s", unusual[i]);
+  }
+  parts("model.layers.0.mlp.gate_proj.weight", 2, shape, KA_UNIT_TENSOR, &w, p);
+  assert_false(w.unusual);
+  assert_string_equal(w.role, "gate");
+  parts("m.layers.0.block_sparse_moe.experts.3.w2.weight", 2, shape, KA_UNIT_EXPERT, &w, p);
+  assert_string_equal(w.role, "expert_down");
+}
+
 int main(void) {
   ka_ctx_init(&the_ctx);
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers_and_order),
-                                     cmocka_unit_test(test_heads), cmocka_unit_test(test_fused)};
+                                     cmocka_unit_test(test_heads), cmocka_unit_test(test_fused),
+                                     cmocka_unit_test(test_unusual)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

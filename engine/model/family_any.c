@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Names of published models by their ends, for tensors of models that no family here runs: their
+ * spectra have roles and parts too. No recipe. */
+#include "engine/model/family_common.h"
+
+static const struct ka_tensor_row rows[] = {
+    {KA_ROLE_EMBED, ".embed_tokens.weight"},
+    {KA_ROLE_EMBED, ".wte.weight"},
+    {KA_ROLE_POSITIONS, ".wpe.weight"},
+    {KA_ROLE_HEAD, ".lm_head.weight"},
+    {KA_ROLE_Q, ".self_attn.q_proj.weight"},
+    {KA_ROLE_K, ".self_attn.k_proj.weight"},
+    {KA_ROLE_V, ".self_attn.v_proj.weight"},
+    {KA_ROLE_O, ".self_attn.o_proj.weight"},
+    {KA_ROLE_Q, ".self_attn.qkv_proj.weight"},
+    {KA_ROLE_K, ".self_attn.qkv_proj.weight"},
+    {KA_ROLE_V, ".self_attn.qkv_proj.weight"},
+    {KA_ROLE_Q, ".attn.c_attn.weight", .transposed = true},
+    {KA_ROLE_K, ".attn.c_attn.weight", .transposed = true},
+    {KA_ROLE_V, ".attn.c_attn.weight", .transposed = true},
+    {KA_ROLE_O, ".attn.c_proj.weight", .transposed = true},
+    {KA_ROLE_Q_A, ".self_attn.q_a_proj.weight"},
+    {KA_ROLE_Q_B, ".self_attn.q_b_proj.weight"},
+    {KA_ROLE_KV_A, ".self_attn.kv_a_proj_with_mqa.weight"},
+    {KA_ROLE_KV_B, ".self_attn.kv_b_proj.weight"},
+    {KA_ROLE_GATE, ".mlp.gate_up_proj.weight"},
+    {KA_ROLE_UP, ".mlp.gate_up_proj.weight"},
+    {KA_ROLE_UP, ".mlp.c_fc.weight", .transposed = true},
+    {KA_ROLE_DOWN, ".mlp.c_proj.weight", .transposed = true},
+    {KA_ROLE_ROUTER, ".mlp.gate.weight"},
+    {KA_ROLE_ROUTER, ".mlp.router.weight"},
+    {KA_ROLE_ROUTER, ".block_sparse_moe.gate.weight"},
+    {KA_ROLE_SHARED_GATE, ".shared_expert.gate_proj.weight"},
+    {KA_ROLE_SHARED_UP, ".shared_expert.up_proj.weight"},
+    {KA_ROLE_SHARED_DOWN, ".shared_expert.down_proj.weight"},
+    {KA_ROLE_SHARED_GATE, ".shared_experts.gate_proj.weight"},
+    {KA_ROLE_SHARED_UP, ".shared_experts.up_proj.weight"},
+    {KA_ROLE_SHARED_DOWN, ".shared_experts.down_proj.weight"},
+    {KA_ROLE_EXPERT_GATE, ".experts.{expert}.gate_proj.weight"},
+    {KA_ROLE_EXPERT_UP, ".experts.{expert}.up_proj.weight"},
+    {KA_ROLE_EXPERT_DOWN, ".experts.{expert}.down_proj.weight"},
+    {KA_ROLE_EXPERT_GATE, ".experts.{expert}.w1.weight"},
+    {KA_ROLE_EXPERT_UP, ".experts.{expert}.w3.weight"},
+    {KA_ROLE_EXPERT_DOWN, ".experts.{expert}.w2.weight"},
+    {KA_ROLE_EXPERT_GATE, ".experts.gate_up_proj", .stacked = true},
+    {KA_ROLE_EXPERT_UP, ".experts.gate_up_proj", .stacked = true},
+    {KA_ROLE_EXPERT_DOWN, ".experts.down_proj", .stacked = true},
+    {0},
+};
+
+const struct ka_tensor_map ka_tensor_map_any = {(const char *const[]){"*", NULL}, rows};
