@@ -20,6 +20,7 @@ struct evaluation {
   struct ka_eval_encode_options encoding;
   struct ka_eval_score_options scoring;
   struct ka_tasks *tasks;
+  struct ka_chat *chat;
   struct ka_tokenizer *tokenizer;
   struct ka_dev dev;
   struct ka_model_source source;
@@ -76,6 +77,26 @@ static ka_status read_options(struct evaluation *e) {
   return KA_STATUS_OK;
 }
 
+/* The model's chat template, where prompts are to be conversations. */
+static ka_status read_chat(struct evaluation *e) {
+  struct ka_ctx *ctx = e->ctx;
+  struct ka_eval_chat *c = &e->tasks_options.chat;
+  if (ka_cli_given(e->cli, "system-instruction"))
+    c->system_instruction = ka_cli_str(e->cli, "system-instruction");
+  if (!ka_cli_flag(e->cli, "apply-chat-template")) {
+    if (ka_cli_given(e->cli, "fewshot-as-multiturn"))
+      return ka_fail(ctx, KA_E_USAGE, "--fewshot-as-multiturn: goes with --apply-chat-template");
+    return KA_STATUS_OK;
+  }
+  KA_TRY(ka_chat_load_model(ctx, &e->chat, e->source.dir));
+  if (!ka_chat_has_template(e->chat))
+    return ka_fail(ctx, KA_E_INPUT, "--apply-chat-template: %s has no chat template",
+                   e->source.dir);
+  c->template = e->chat;
+  c->as_turns = strcmp(ka_cli_str(e->cli, "fewshot-as-multiturn"), "true") == 0;
+  return KA_STATUS_OK;
+}
+
 static ka_status load_tasks(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
   const char *names[MAX_TASKS];
@@ -94,7 +115,6 @@ static ka_status prepare(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
   const char *dtype = ka_cli_str(e->cli, "dtype");
   KA_TRY(ka_dev_open(ctx, &e->dev, ka_cli_str(e->cli, "device")));
-  KA_TRY(ka_model_source_open(ctx, &e->source, ka_cli_arg(e->cli, 0), ka_cli_str(e->cli, "base")));
   KA_TRY(ka_model_open_source(ctx, &e->model, &e->dev, &e->source,
                               strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
   KA_TRY(ka_tokenizer_open(ctx, &e->tokenizer, e->source.dir));
@@ -153,6 +173,8 @@ static ka_status run(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
   double started_s = (double)time(NULL), start = ka_now_s();
   KA_TRY(read_options(e));
+  KA_TRY(ka_model_source_open(ctx, &e->source, ka_cli_arg(e->cli, 0), ka_cli_str(e->cli, "base")));
+  KA_TRY(read_chat(e));
   KA_TRY(load_tasks(e));
   KA_TRY(prepare(e));
   KA_TRY(score(e));
@@ -165,6 +187,7 @@ ka_status ka_cli_eval_tasks(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_status st = run(&e);
   ka_results_close(&e.results);
   ka_tasks_close(e.tasks);
+  ka_chat_destroy(e.chat);
   ka_tokenizer_close(e.tokenizer);
   ka_model_close(&e.model);
   ka_model_source_close(&e.source);

@@ -14,6 +14,11 @@
       {"native", KA_OPT_FLAG, NULL, NULL, "without the harness's quirks, see docs/evaluation.md"}, \
       {"limit", KA_OPT_FLOAT, "N", "0", "documents a task; below 1 that part of them; 0 all"},     \
       {"num-fewshot", KA_OPT_INT, "N", NULL, "examples, where the task does not say 0"},           \
+      {"apply-chat-template", KA_OPT_FLAG, NULL, NULL,                                             \
+       "prompts are conversations in the model's chat template"},                                  \
+      {"fewshot-as-multiturn", KA_OPT_STR, "true|false", "true",                                   \
+       "with it: examples are turns; false: all stands in the user's one message"},                \
+      {"system-instruction", KA_OPT_STR, "TEXT", NULL, "in front of each task's description"},     \
       {"batch-size", KA_OPT_INT, "N", "0", "sequences at once; 0: as many as fit"},                \
       {"max-length", KA_OPT_INT, "N", NULL, "tokens at once (default: the model's positions)"},    \
       {"add-bos", KA_OPT_STR, "auto|true|false", "auto",                                           \

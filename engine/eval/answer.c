@@ -93,7 +93,8 @@ static ka_status check_likelihoods(const struct run *x) {
 static ka_status generate(struct run *x, int64_t i) {
   struct ka_ctx *ctx = x->ctx;
   const struct ka_task *task = x->t->tasks[i];
-  int64_t each = task->temperature > 0 ? task->config.repeats : 1, n = task->n_requests * each;
+  int64_t each = task->sampling.temperature > 0 ? task->config.repeats : 1,
+          n = task->n_requests * each;
   void *p;
   KA_TRY(ka_alloc_n(ctx, &p, n, sizeof(struct ka_eval_prompt), "requests"));
   struct ka_eval_prompt *prompts = p;
@@ -104,7 +105,7 @@ static ka_status generate(struct run *x, int64_t i) {
   const struct ka_eval_generation g = {.tokenizer = x->t->tokenizer,
                                        .until = &task->config.generation_kwargs.until,
                                        .max_tokens = task->max_gen_toks,
-                                       .temperature = task->temperature,
+                                       .sampling = task->sampling,
                                        .seed = x->o->seed,
                                        .batch_size = x->o->batch_size,
                                        .progress = progress,

@@ -30,8 +30,9 @@ ka_status ka_eval_filtered_add(struct ka_ctx *ctx, struct ka_eval_filtered *f, c
 ka_status ka_eval_filter_open(struct ka_arena *arena, struct ka_eval_filter *f,
                               const struct ka_task_filter *config, const char *place);
 void ka_eval_filter_close(struct ka_eval_filter *f);
-/* In place. KA_E_INPUT: a text that `map` does not know. */
+/* In place. KA_E_INPUT: a text that `map` does not know; a document without choices. */
 ka_status ka_eval_filter_apply(struct ka_ctx *ctx, const struct ka_eval_filter *f,
-                               const struct ka_py *py, struct ka_eval_filtered *answers);
+                               const struct ka_py *py, const json_t *doc,
+                               struct ka_eval_filtered *answers);
 
 #endif

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIDE_BY_SIDE = 16 };
+enum { SIDE_BY_SIDE = 16, CHECK_EVERY = 16 };
 
 struct answer { /* on its way */
   struct ka_eval_prompt *prompt;
@@ -28,7 +28,8 @@ struct generator {
   int64_t *look_back;     /* [until.n + 1]: tokens that a text may reach back, the end token last */
   struct ka_str end, tail;
   int32_t *padded, *next; /* [B * longest prompt], [B] */
-  float *logits;          /* [B,V] when drawing */
+  float *logits;          /* [B,V] */
+  int32_t *heap;          /* [V], when drawing among some */
   int64_t n_done;
 };
 
@@ -110,17 +111,29 @@ static int64_t pad_prompts(struct generator *x, struct ka_eval_prompt **prompts,
   return T;
 }
 
-static int32_t take(struct generator *x, int64_t b, int64_t index) {
+/* Greedy tokens come from the device; every CHECK_EVERY tokens it is asked for their logits too, to
+ * see whether they are numbers. */
+static ka_status push(struct generator *x, const int32_t *ids, int64_t n, int64_t index) {
+  bool drawn = x->g->sampling.temperature > 0;
+  float *logits = drawn || index % CHECK_EVERY == 0 ? x->logits : NULL;
+  struct ka_ctx *ctx = x->ctx;
   int64_t V = x->m->recipe.V;
-  if (x->g->temperature <= 0) return x->next[b];
+  KA_TRY(ka_decoder_push(&x->decoder, ids, n, logits, drawn ? NULL : x->next));
+  for (int64_t b = 0; b < x->B && logits && !drawn; b++)
+    KA_TRY(ka_eval_check_logits(ctx, logits + b * V, V));
+  return KA_STATUS_OK;
+}
+
+static ka_status take(struct generator *x, int64_t b, int64_t index) {
+  int64_t V = x->m->recipe.V;
+  if (x->g->sampling.temperature <= 0) return KA_STATUS_OK;
   uint64_t draw = x->answers[b].prompt->draw;
-  return ka_sample(x->logits + b * V, V, x->g->temperature, x->g->seed ^ (draw << 20),
-                   (uint64_t)index);
+  return ka_eval_sample(x->ctx, &x->g->sampling, x->logits + b * V, V, x->heap,
+                        x->g->seed ^ (draw << 20), (uint64_t)index, &x->next[b]);
 }
 
 static ka_status run_batch(struct generator *x, struct ka_eval_prompt **prompts, int64_t n) {
   struct ka_ctx *ctx = x->ctx;
-  bool drawn = x->g->temperature > 0;
   int64_t T = pad_prompts(x, prompts, n), open = n;
   ka_decoder_rewind(&x->decoder, 0);
   for (int64_t b = 0; b < x->B; b++) {
@@ -128,12 +141,11 @@ static ka_status run_batch(struct generator *x, struct ka_eval_prompt **prompts,
     x->answers[b].n = 0;
     x->answers[b].done = b >= n;
   }
-  KA_TRY(
-      ka_decoder_push(&x->decoder, x->padded, T, drawn ? x->logits : NULL, drawn ? NULL : x->next));
+  KA_TRY(push(x, x->padded, T, 0));
   for (int64_t i = 0; open > 0; i++) {
     for (int64_t b = 0; b < n; b++) {
       struct answer *a = &x->answers[b];
-      x->next[b] = take(x, b, i);
+      KA_TRY(take(x, b, i));
       if (a->done) continue;
       a->ids[a->n++] = x->next[b];
       KA_TRY(check_end(x, a));
@@ -141,9 +153,7 @@ static ka_status run_batch(struct generator *x, struct ka_eval_prompt **prompts,
     }
     if (ctx->interrupted && *ctx->interrupted)
       return ka_fail(ctx, KA_E_INTERRUPTED, "evaluation: interrupted");
-    if (open > 0)
-      KA_TRY(ka_decoder_push(&x->decoder, x->next, 1, drawn ? x->logits : NULL,
-                             drawn ? NULL : x->next));
+    if (open > 0) KA_TRY(push(x, x->next, 1, i + 1));
   }
   for (int64_t b = 0; b < n; b++) KA_TRY(finish(x, &x->answers[b]));
   x->n_done += n;
@@ -173,9 +183,10 @@ static ka_status allocate(struct generator *x, int64_t longest) {
   x->padded = p;
   KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B, sizeof(int32_t), "answers"));
   x->next = p;
-  if (x->g->temperature <= 0) return KA_STATUS_OK;
   KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B * x->m->recipe.V, sizeof(float), "answers"));
   x->logits = p;
+  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->m->recipe.V, sizeof(int32_t), "answers"));
+  x->heap = p;
   return KA_STATUS_OK;
 }
 

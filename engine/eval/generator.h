@@ -6,6 +6,7 @@
 #ifndef KAPPA_ENGINE_EVAL_GENERATOR_H
 #define KAPPA_ENGINE_EVAL_GENERATOR_H
 
+#include "engine/eval/sampling.h"
 #include "engine/job/keys.h"
 #include "engine/model/model.h"
 #include "tokenizer/tokenizer.h"
@@ -21,7 +22,7 @@ struct ka_eval_generation {
   const struct ka_tokenizer *tokenizer;
   const struct ka_key_texts *until;
   int64_t max_tokens;
-  double temperature; /* 0: greedy, the first of equals */
+  struct ka_eval_sampling sampling;
   uint64_t seed;
   int64_t batch_size; /* answers side by side; 0: by default */
   void (*progress)(void *user, int64_t n_done);
@@ -29,7 +30,7 @@ struct ka_eval_generation {
 };
 
 /* m: prepared, for positions below the longest n + max_tokens. KA_E_INPUT: an id outside its
- * vocabulary; KA_E_INTERRUPTED. */
+ * vocabulary; KA_E_CHECK: the model computes what is no number; KA_E_INTERRUPTED. */
 ka_status ka_eval_generate_answers(struct ka_ctx *ctx, struct ka_model *m,
                                    struct ka_eval_prompt *prompts, int64_t n,
                                    const struct ka_eval_generation *g);

@@ -72,10 +72,11 @@ static ka_status judge_likelihoods(struct ka_eval_judge *j, const struct ka_eval
   }
   if (t->output == KA_OUT_CHOICE) gather_choices(j, item, &a);
   for (int64_t m = 0; m < t->n_metrics; m++) {
+    if (ka_eval_field_given(&t->metrics[m].value)) continue;
     a.weight = weight_of(t, item, t->metrics[m].metric->name);
     KA_TRY(ka_eval_metric_score(ctx, t->metrics[m].metric, &a, &j->items[m]));
   }
-  return KA_STATUS_OK;
+  return ka_eval_process_results(j, item, &a, j->items);
 }
 
 /* --- generated texts --------------------------------------------------------- */
@@ -187,6 +188,13 @@ static ka_status exact_match(struct ka_eval_judge *j, const struct ka_eval_metri
   return KA_STATUS_OK;
 }
 
+/* Is there a metric that compares texts? */
+static bool needs_right(const struct ka_task *t) {
+  for (int64_t m = 0; m < t->n_metrics; m++)
+    if (!ka_eval_field_given(&t->metrics[m].value)) return true;
+  return false;
+}
+
 static ka_status judge_texts(struct ka_eval_judge *j, const struct ka_eval_item *item,
                              int64_t filter) {
   struct ka_ctx *ctx = j->ctx;
@@ -199,10 +207,13 @@ static ka_status judge_texts(struct ka_eval_judge *j, const struct ka_eval_item 
     const struct ka_str *text = &a->texts[i < a->n_texts ? i : 0];
     KA_TRY(ka_eval_filtered_add(ctx, &j->filtered, text->data ? text->data : "", text->len));
   }
-  KA_TRY(ka_eval_filter_apply(ctx, &t->filters[filter], t->py, &j->filtered));
+  KA_TRY(ka_eval_filter_apply(ctx, &t->filters[filter], t->py, item->doc, &j->filtered));
+  KA_TRY(ka_eval_process_results(j, item, NULL, j->items));
+  if (!needs_right(t)) return KA_STATUS_OK;
   KA_TRY(right_answers(j, item, &right));
   ka_status st = KA_STATUS_OK;
   for (int64_t m = 0; m < t->n_metrics && ka_ok(st); m++) {
+    if (ka_eval_field_given(&t->metrics[m].value)) continue;
     j->items[m] = (struct ka_eval_metric_item){0};
     st = exact_match(j, &t->metrics[m], right, &j->items[m].a);
   }

@@ -32,4 +32,10 @@ void ka_eval_judge_close(struct ka_eval_judge *j);
 /* Fills items (and filtered) for document i under a filter. */
 ka_status ka_eval_judge_document(struct ka_eval_judge *j, int64_t i, int64_t filter);
 
+/* --- process.c --- */
+/* Items of the metrics that are templates of process_results; out [n_metrics], others stay. a: the
+ * likelihoods; NULL: j->filtered has texts. */
+ka_status ka_eval_process_results(const struct ka_eval_judge *j, const struct ka_eval_item *item,
+                                  const struct ka_eval_answers *a, struct ka_eval_metric_item *out);
+
 #endif

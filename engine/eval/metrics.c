@@ -68,6 +68,15 @@ static void score_pair(const struct ka_eval_answers *a, struct ka_eval_metric_it
 }
 #define score_f1 score_pair
 #define score_mcc score_pair
+static void score_prob_mass(const struct ka_eval_answers *a, struct ka_eval_metric_item *out) {
+  double max = a->ll[argmax(a->ll, a->n)], sum = 0, right = 0;
+  for (int64_t i = 0; i < a->n; i++) {
+    bool is_right = is_gold(a, i) > 0 || is_gold(a, i - a->n) > 0;
+    sum += exp(a->ll[i] - max);
+    if (is_right) right += exp(a->ll[i] - max);
+  }
+  out->a = right / sum;
+}
 static void score_brier_score(const struct ka_eval_answers *a, struct ka_eval_metric_item *out) {
   double max = a->ll[argmax(a->ll, a->n)], sum = 0;
   for (int64_t i = 0; i < a->n; i++) sum += a->p[i] = exp(a->ll[i] - max);

@@ -34,7 +34,7 @@ static ka_status add_request(struct ka_task *t, struct ka_eval_item *item,
 static ka_status delimited(struct ka_task *t, const json_t *v, struct ka_eval_text *out) {
   struct ka_ctx *ctx = t->ctx;
   struct ka_str s = {0};
-  ka_status st = ka_str_puts(ctx, &s, t->question.target_delimiter);
+  ka_status st = ka_str_puts(ctx, &s, ka_eval_choice_delimiter(t));
   if (ka_ok(st)) st = ka_py_call(ctx, t->py, KA_PY_STR, v, &s);
   if (ka_ok(st)) st = keep(t, &s, out);
   ka_str_deinit(&s);
@@ -83,7 +83,8 @@ static ka_status find_gold(struct ka_task *t, struct ka_eval_item *item, const j
 /* --- by output type ---------------------------------------------------------- */
 
 struct prompt { /* of the document at work */
-  struct ka_str shots, context;
+  struct ka_eval_messages messages;
+  struct ka_str context;
   json_t *text;
 };
 
@@ -92,8 +93,7 @@ static ka_status make_context(struct ka_task *t, const struct ka_eval_item *item
                               struct ka_eval_text *out) {
   struct ka_ctx *ctx = t->ctx;
   ka_str_clear(&p->context);
-  KA_TRY(ka_str_append(ctx, &p->context, p->shots.data, p->shots.len));
-  KA_TRY(ka_eval_prompt_question(t, item->doc, question, delimiter, &p->context));
+  KA_TRY(ka_eval_prompt_question(t, item->doc, question, delimiter, &p->messages, &p->context));
   return keep(t, &p->context, out);
 }
 
@@ -207,11 +207,10 @@ static ka_status (*const makers[KA_N_OUTPUTS])(struct ka_task *, struct ka_eval_
 static ka_status make_item(struct ka_task *t, struct ka_eval_item *item, struct prompt *p) {
   struct ka_ctx *ctx = t->ctx;
   const struct ka_eval_writer *w = &t->question;
-  ka_str_clear(&p->shots);
   json_decref(p->text);
   p->text = NULL;
   item->first = t->n_requests;
-  KA_TRY(ka_eval_prompt_shots(t, item->doc, &p->shots));
+  KA_TRY(ka_eval_prompt_shots(t, item->doc, &p->messages));
   KA_TRY(ka_eval_doc_text(t, &w->text, item->doc, &p->text));
   KA_TRY(ka_eval_doc_target(t, &w->target, item->doc, &item->target));
   if (t->has_choices) KA_TRY(ka_eval_doc_choices(t, &w->choice, item->doc, &item->choices));
@@ -244,6 +243,7 @@ ka_status ka_task_make_requests(struct ka_task *t, int64_t n) {
   void *items;
   ka_status st = KA_STATUS_OK;
   KA_TRY(look_at_first(t));
+  ka_arena_init(&p.messages.arena, ctx, "prompt");
   KA_TRY(ka_arena_alloc_n(&t->arena, &items, n, sizeof *t->items, "documents"));
   t->items = items;
   for (int64_t i = 0; i < n && ka_ok(st); i++) {
@@ -251,7 +251,7 @@ ka_status ka_task_make_requests(struct ka_task *t, int64_t n) {
     item->doc = json_array_get(t->docs, (size_t)i);
     st = ka_task_fail_doc(t, make_item(t, item, &p), i);
   }
-  ka_str_deinit(&p.shots);
+  ka_eval_messages_deinit(&p.messages);
   ka_str_deinit(&p.context);
   json_decref(p.text);
   if (ka_ok(st) && t->n_without_gold > 0)

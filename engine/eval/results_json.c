@@ -210,8 +210,10 @@ static ka_status add_run(struct ka_ctx *ctx, const struct ka_tasks *t,
   KA_TRY(ka_json_set(ctx, root, "task_hashes", json_object()));
   KA_TRY(set_text(ctx, root, "model_source", "kappa"));
   KA_TRY(set_text(ctx, root, "model_name", info->model));
-  KA_TRY(set_text(ctx, root, "system_instruction", NULL));
-  KA_TRY(set_text(ctx, root, "chat_template", NULL));
+  const struct ka_eval_chat *chat = &info->tasks->chat;
+  KA_TRY(set_text(ctx, root, "system_instruction", chat->system_instruction));
+  KA_TRY(set_text(ctx, root, "chat_template", chat->template ? "the model's" : NULL));
+  KA_TRY(ka_json_set(ctx, root, "fewshot_as_multiturn", json_boolean(chat->as_turns)));
   char seconds[32];
   snprintf(seconds, sizeof seconds, "%.3f", info->seconds);
   return set_text(ctx, root, "total_evaluation_time_seconds", seconds);

@@ -12,6 +12,7 @@
 #include "engine/eval/field.h"
 #include "engine/eval/filters.h"
 #include "engine/eval/metrics.h"
+#include "engine/eval/sampling.h"
 #include "engine/eval/tasks.h"
 #include "python/random.h"
 
@@ -54,12 +55,26 @@ struct ka_eval_writer {
   const char *target_delimiter, *fewshot_delimiter;
 };
 
+struct ka_eval_message {
+  const char *role; /* "system", "user", "assistant" */
+  struct ka_eval_text content;
+  const char *delimiter; /* behind it, in plain text */
+};
+
+/* Messages of the document at work: n_shots of them stand before its question. */
+struct ka_eval_messages {
+  struct ka_arena arena; /* the contents' */
+  struct ka_eval_message *items;
+  int64_t n, n_shots, cap;
+};
+
 struct ka_eval_metric_use {
   const struct ka_eval_metric *metric;
   const struct ka_eval_aggregation *aggregation;
   bool higher_is_better;
   const struct ka_task_metric *config; /* NULL: the output type's own */
   struct ka_py_regex **ignore;         /* [config->regexes_to_ignore.n] */
+  struct ka_eval_field value;          /* given: a metric of process_results */
 };
 
 struct ka_task {
@@ -72,6 +87,7 @@ struct ka_task {
   struct ka_eval_writer question, shot;
   struct ka_eval_field description, count_text;
   bool native, has_choices, choices_are_contexts;
+  struct ka_eval_chat chat;
   int64_t num_fewshot;
   json_t *splits;           /* {name: rows}: those that were read */
   json_t *docs;             /* of the evaluated split; borrowed from splits */
@@ -85,7 +101,7 @@ struct ka_task {
   struct ka_eval_metric_use *metrics;
   struct ka_eval_filter *filters;
   int64_t max_gen_toks;
-  double temperature; /* 0: greedy */
+  struct ka_eval_sampling sampling;
 };
 
 /* --- task_open.c --- */
@@ -103,6 +119,10 @@ ka_status ka_task_fail_doc(const struct ka_task *t, ka_status st, int64_t doc);
 /* The documents and the pool of examples. */
 ka_status ka_task_read_data(struct ka_task *t);
 
+/* --- process.c --- */
+/* process_docs on the rows of a split, in place. */
+ka_status ka_eval_process_docs(struct ka_task *t, json_t *rows);
+
 /* --- prompt.c --- */
 /* New references. text: a string, or the number of a choice; target: any; choices: strings. */
 ka_status ka_eval_doc_text(const struct ka_task *t, const struct ka_eval_field *f,
@@ -111,11 +131,16 @@ ka_status ka_eval_doc_target(const struct ka_task *t, const struct ka_eval_field
                              const json_t *doc, json_t **out);
 ka_status ka_eval_doc_choices(const struct ka_task *t, const struct ka_eval_field *f,
                               const json_t *doc, json_t **out);
-/* Appends everything before the question: description and examples, drawn from t->mt. */
-ka_status ka_eval_prompt_shots(struct ka_task *t, const json_t *doc, struct ka_str *out);
-/* Appends the question as the model is to go on behind it. */
+/* Everything before the question: instruction, description and examples, drawn from t->mt. */
+ka_status ka_eval_prompt_shots(struct ka_task *t, const json_t *doc, struct ka_eval_messages *p);
+/* Appends all that, and the question as the model is to go on behind it. delimiter false: none
+ * between question and gen_prefix. */
 ka_status ka_eval_prompt_question(const struct ka_task *t, const json_t *doc,
-                                  struct ka_eval_text question, bool delimiter, struct ka_str *out);
+                                  struct ka_eval_text question, bool delimiter,
+                                  struct ka_eval_messages *p, struct ka_str *out);
+void ka_eval_messages_deinit(struct ka_eval_messages *p);
+/* What stands between a prompt and a choice. */
+const char *ka_eval_choice_delimiter(const struct ka_task *t);
 
 /* --- shots.c --- */
 /* The examples of a document: indices into the pool, out [t->num_fewshot]. */

@@ -9,6 +9,7 @@
 enum { MAX_INCLUDED = 64 };
 
 #define KA_KEY_T_DATA KA_KEY_OBJECT, false, false, false, KA_SCOPE_DATA
+#define KA_KEY_T_PROCESS KA_KEY_OBJECT, false, false, false, KA_SCOPE_PROCESS
 #define KA_KEY_T_FEWSHOT KA_KEY_OBJECT, false, false, false, KA_SCOPE_FEWSHOT
 #define KA_KEY_T_GENERATION KA_KEY_OBJECT, false, false, false, KA_SCOPE_GENERATION
 #define KA_KEY_T_METRICS KA_KEY_OBJECT, true, false, false, KA_SCOPE_METRIC
@@ -24,6 +25,7 @@ static const struct ka_key keys[] = {
 #define KA_TASK_KEY(...) ROW(KA_SCOPE_TASK, ka_task_config, __VA_ARGS__)
 #define KA_GROUP_KEY(...) ROW(KA_SCOPE_GROUP, ka_eval_group_config, __VA_ARGS__)
 #define KA_DATA_KEY(...) ROW(KA_SCOPE_DATA, ka_task_data, __VA_ARGS__)
+#define KA_PROCESS_KEY(...) ROW(KA_SCOPE_PROCESS, ka_task_process, __VA_ARGS__)
 #define KA_FEWSHOT_KEY(...) ROW(KA_SCOPE_FEWSHOT, ka_task_fewshot, __VA_ARGS__)
 #define KA_GENERATION_KEY(...) ROW(KA_SCOPE_GENERATION, ka_task_generation, __VA_ARGS__)
 #define KA_METRIC_KEY(...) ROW(KA_SCOPE_METRIC, ka_task_metric, __VA_ARGS__)
@@ -44,6 +46,7 @@ static const struct ka_key_scope scopes[KA_N_TASK_SCOPES] = {
     [KA_SCOPE_TASK] = {"task", sizeof(struct ka_task_config)},
     [KA_SCOPE_GROUP] = {"group", sizeof(struct ka_eval_group_config)},
     [KA_SCOPE_DATA] = {"dataset_kwargs", sizeof(struct ka_task_data)},
+    [KA_SCOPE_PROCESS] = {"process_docs", sizeof(struct ka_task_process)},
     [KA_SCOPE_FEWSHOT] = {"fewshot_config", sizeof(struct ka_task_fewshot)},
     [KA_SCOPE_GENERATION] = {"generation_kwargs", sizeof(struct ka_task_generation)},
     [KA_SCOPE_METRIC] = {"metric_list", sizeof(struct ka_task_metric)},

@@ -13,6 +13,7 @@ enum ka_task_scope {
   KA_SCOPE_TASK,
   KA_SCOPE_GROUP,
   KA_SCOPE_DATA,
+  KA_SCOPE_PROCESS,
   KA_SCOPE_FEWSHOT,
   KA_SCOPE_GENERATION,
   KA_SCOPE_METRIC,
@@ -24,6 +25,7 @@ enum ka_task_scope {
 
 #define KA_TASK_FIELD(type, name, ...) KA_KEY_C_##type name;
 #define KA_KEY_C_DATA struct ka_task_data
+#define KA_KEY_C_PROCESS struct ka_task_process
 #define KA_KEY_C_FEWSHOT struct ka_task_fewshot
 #define KA_KEY_C_GENERATION struct ka_task_generation
 #define KA_KEY_C_METRICS struct ka_task_metrics
@@ -33,6 +35,11 @@ enum ka_task_scope {
 
 struct ka_task_data {
 #define KA_DATA_KEY KA_TASK_FIELD
+#include "engine/eval/task.def"
+};
+
+struct ka_task_process {
+#define KA_PROCESS_KEY KA_TASK_FIELD
 #include "engine/eval/task.def"
 };
 

@@ -66,6 +66,7 @@ static ka_status read_split(struct ka_task *t, const char *split, const char *ke
   KA_TRY(ka_eval_docs_read(ctx, &list, strcmp(t->config.dataset_path, "csv") == 0, out));
   if (json_object_set_new(t->splits, split, *out) != 0)
     return ka_fail(ctx, KA_E_MEMORY, "documents: out of memory");
+  KA_TRY(ka_eval_process_docs(t, *out));
   if (json_array_size(*out) == 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: %s: the split %s has no documents", ka_task_place(t, key),
                    key, split);

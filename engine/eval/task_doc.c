@@ -11,6 +11,7 @@ static const struct {
 } sections[] = {
     {KA_SCOPE_TASK, "## At the top of a task\n"},
     {KA_SCOPE_DATA, "## Below `dataset_kwargs:`\n"},
+    {KA_SCOPE_PROCESS, "## Below `process_docs:`\n"},
     {KA_SCOPE_FEWSHOT, "## Below `fewshot_config:`\n"},
     {KA_SCOPE_GENERATION, "## Below `generation_kwargs:`\n"},
     {KA_SCOPE_METRIC, "## Entries of `metric_list:`\n"},

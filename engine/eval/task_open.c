@@ -119,6 +119,31 @@ static ka_status open_ignored(struct ka_task *t, struct ka_eval_metric_use *use,
   return KA_STATUS_OK;
 }
 
+/* A row of its own for a metric of process_results. */
+static ka_status open_template(struct ka_task *t, struct ka_eval_metric_use *use, int64_t i) {
+  struct ka_ctx *ctx = t->ctx;
+  const struct ka_yaml *map = t->config.process_results;
+  void *p;
+  KA_TRY(ka_arena_alloc(&t->arena, &p, sizeof(struct ka_eval_metric), "metrics"));
+  struct ka_eval_metric *m = p;
+  *m = (struct ka_eval_metric){.name = map->keys[i]->text,
+                               .items = KA_ITEMS_VALUE,
+                               .aggregation = "mean",
+                               .higher_is_better = true,
+                               .chance = KA_CHANCE_NONE};
+  use->metric = m;
+  use->higher_is_better = true;
+  return ka_eval_field_open(&t->arena, &use->value, map->values[i], m->name);
+}
+
+/* Which metric of process_results has the name; -1: none. */
+static int64_t template_of(const struct ka_task *t, const char *name) {
+  const struct ka_yaml *map = t->config.process_results;
+  for (int64_t i = 0; map && i < map->n; i++)
+    if (strcmp(map->keys[i]->text, name) == 0) return i;
+  return -1;
+}
+
 static ka_status open_metric(struct ka_task *t, int64_t i) {
   struct ka_ctx *ctx = t->ctx;
   struct ka_eval_metric_use *use = &t->metrics[i];
@@ -127,34 +152,57 @@ static ka_status open_metric(struct ka_task *t, int64_t i) {
   KA_TRY(ka_arena_printf(&t->arena, &path, "metric_list.%lld", (long long)i));
   const char *place = ka_task_place(t, path);
   KA_TRY(ka_arena_printf(&t->arena, &path, "metric_list.%lld.higher_is_better", (long long)i));
-  use->config = c;
-  use->metric = ka_eval_metric_find(c->metric);
-  if (!use->metric || !scores(use->metric, t->output)) return unknown_metric(t, c->metric, place);
+  *use = (struct ka_eval_metric_use){.config = c};
+  int64_t template = template_of(t, c->metric);
+  if (template >= 0)
+    KA_TRY(open_template(t, use, template));
+  else
+    use->metric = ka_eval_metric_find(c->metric);
+  if (!use->metric || (template <0 && !scores(use->metric, t->output)))
+    return unknown_metric(t, c->metric, place);
   KA_TRY(
       open_aggregation(t, use, c->aggregation ? c->aggregation : use->metric->aggregation, place));
   use->higher_is_better = given(t, path) ? c->higher_is_better : use->metric->higher_is_better;
   return open_ignored(t, use, place);
 }
 
-static ka_status open_metrics(struct ka_task *t) {
+/* Those that the output type, or process_results, has by itself. */
+static ka_status open_own_metrics(struct ka_task *t) {
   struct ka_ctx *ctx = t->ctx;
-  int64_t n = t->config.metric_list.n, most = n;
-  bool own = !given(t, "metric_list");
-  void *list;
-  for (const struct ka_eval_metric *m = ka_metrics; m->name; m++) most++;
-  KA_TRY(ka_arena_alloc_n(&t->arena, &list, most, sizeof *t->metrics, "metrics"));
-  t->metrics = list;
-  for (const struct ka_eval_metric *m = ka_metrics; own && m->name; m++)
+  const struct ka_yaml *map = t->config.process_results;
+  for (int64_t i = 0; map && i < map->n; i++) {
+    struct ka_eval_metric_use *use = &t->metrics[t->n_metrics++];
+    *use = (struct ka_eval_metric_use){0};
+    KA_TRY(open_template(t, use, i));
+    KA_TRY(open_aggregation(t, use, "mean", t->config.file.path));
+  }
+  for (const struct ka_eval_metric *m = ka_metrics; !map && m->name; m++)
     if (strchr(m->dflt, output_letters[t->output])) {
       struct ka_eval_metric_use *use = &t->metrics[t->n_metrics++];
       *use = (struct ka_eval_metric_use){.metric = m, .higher_is_better = m->higher_is_better};
       KA_TRY(open_aggregation(t, use, m->aggregation, t->config.file.path));
     }
+  return KA_STATUS_OK;
+}
+
+static ka_status open_metrics(struct ka_task *t) {
+  struct ka_ctx *ctx = t->ctx;
+  const struct ka_yaml *map = t->config.process_results;
+  int64_t n = t->config.metric_list.n, most = n;
+  void *list;
+  if (map && (map->kind != KA_YAML_MAP || map->n == 0))
+    return ka_fail(ctx, KA_E_INPUT, "%s: process_results: expected {metric: template, ...}",
+                   ka_task_place(t, "process_results"));
+  for (const struct ka_eval_metric *m = ka_metrics; m->name; m++) most++;
+  if (map) most += map->n;
+  KA_TRY(ka_arena_alloc_n(&t->arena, &list, most, sizeof *t->metrics, "metrics"));
+  t->metrics = list;
+  if (!given(t, "metric_list")) KA_TRY(open_own_metrics(t));
   for (int64_t i = 0; i < n; i++) {
     t->n_metrics++;
     KA_TRY(open_metric(t, i));
     for (int64_t k = 0; k < i; k++)
-      if (t->metrics[k].metric == t->metrics[i].metric)
+      if (strcmp(t->metrics[k].metric->name, t->metrics[i].metric->name) == 0)
         return ka_fail(ctx, KA_E_INPUT, "%s: metric_list: %s is named twice",
                        ka_task_place(t, "metric_list"), t->metrics[i].metric->name);
   }
@@ -197,11 +245,11 @@ static ka_status open_generation(struct ka_task *t) {
   const char *place = ka_task_place(t, "generation_kwargs");
   bool sample = strcmp(g->do_sample, "true") == 0;
   for (int i = 0; i < 5 && t->max_gen_toks == 0; i++) t->max_gen_toks = lengths[i];
-  t->temperature = strcmp(g->do_sample, "false") == 0 ? 0 : g->temperature;
-  if (sample && t->temperature <= 0)
+  t->sampling = (struct ka_eval_sampling){
+      .temperature = g->temperature, .top_p = g->top_p, .min_p = g->min_p, .top_k = g->top_k};
+  if (strcmp(g->do_sample, "false") == 0) t->sampling.temperature = 0;
+  if (sample && t->sampling.temperature <= 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: do_sample: true needs a temperature above 0", place);
-  if (t->temperature > 0 && (g->top_p != 1 || g->top_k != 0))
-    return ka_fail(ctx, KA_E_INPUT, "%s: top_p and top_k are not supported when drawing", place);
   if (given(t, "generation_kwargs.until")) return KA_STATUS_OK;
   void *until;
   KA_TRY(ka_arena_alloc_n(&t->arena, &until, 1, sizeof(const char *), "until"));
@@ -236,6 +284,7 @@ static ka_status open_parts(struct ka_task *t, const struct ka_tasks_options *o)
   KA_TRY(open_filters(t));
   KA_TRY(open_generation(t));
   t->native = o->native;
+  t->chat = o->chat;
   t->num_fewshot = shots_wanted(t, o);
   ka_py_mt_seed(&t->mt, o->fewshot_seed);
   KA_TRY(ka_task_read_data(t));
@@ -273,6 +322,7 @@ void ka_task_close(struct ka_task *t) {
     json_decref(t->items[i].target);
     json_decref(t->items[i].choices);
   }
+  for (int64_t i = 0; i < t->n_metrics; i++) ka_eval_field_close(&t->metrics[i].value);
   for (int64_t i = 0; i < t->n_metrics; i++)
     for (int64_t k = 0; t->metrics[i].ignore && k < t->metrics[i].config->regexes_to_ignore.n; k++)
       ka_py_regex_close(t->metrics[i].ignore[k]);

@@ -14,10 +14,18 @@
 #define KAPPA_ENGINE_EVAL_TASKS_H
 
 #include "base/json.h"
+#include "engine/data/chat.h"
 #include "engine/model/model.h"
 #include "tokenizer/tokenizer.h"
 
 struct ka_tasks;
+
+/* How prompts are written. All zero: as plain text. */
+struct ka_eval_chat {
+  const struct ka_chat *template; /* NULL: plain text */
+  bool as_turns; /* examples are turns of a conversation, else all stands in the user's one */
+  const char *system_instruction; /* in front of the task's description; NULL: none */
+};
 
 struct ka_tasks_options {
   double limit;          /* documents of a task: 0 all, below 1 that part, else that many */
@@ -26,6 +34,7 @@ struct ka_tasks_options {
   uint64_t fewshot_seed; /* the harness's is 1234 */
   const char *const *include_paths; /* directories whose task files are known by name */
   int64_t n_include_paths;
+  struct ka_eval_chat chat; /* its template must outlive ka_tasks_load */
 };
 #define KA_TASKS_DEFAULTS                                                                          \
   (struct ka_tasks_options) { .num_fewshot = -1, .fewshot_seed = 1234 }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lm-evaluation-harness (0.4.13) makes of the tasks in cases/, for test_harness.c.
 
-    python tests/eval/make_expected.py build/kappa ../shared/data
+    python tests/eval/make_expected.py build/kappa ../shared/data [FIRST]
 
-Writes expected_bytes.json for a random model of bytes that `kappa init` makes from bytes.json, and
+FIRST: the runs before this one stay as they are. Writes expected_bytes.json for a random model of bytes that `kappa init` makes from bytes.json, and
 expected_stories.json for weights/stories260K-hf of the second argument. Offline; needs lm_eval,
 torch and transformers. float32, batch 1, bootstrap_iters 3000."""
 import json
@@ -29,9 +29,13 @@ datasets.disable_progress_bars()
 torch.set_num_threads(1)
 
 HERE = pathlib.Path(__file__).parent.resolve()
+# with process_docs and process_results: functions/ for kappa, functions_of_harness/ for the harness
+LATER = ["fn_columns", "fn_mass", "fn_texts", "gen_choices"]
 ALL = sorted(p.stem for p in (HERE / "cases").glob("*.yaml")
-             if p.name[0] != "_" and not p.name.startswith("group"))
-# options of simple_evaluate, tasks
+             if p.name[0] != "_" and not p.name.startswith("group") and p.stem not in LATER)
+CHAT = ["mc_shots", "mc_gen_prefix", "mc_blank", "gen_plain", "gen_filters", "ll_shots", "ll_spaces", "mc_all",
+        "mc_classes", "mc_shot_config", "chat_prefix", "chat_contexts", "roll"]
+# options of simple_evaluate (template: apply_chat_template, with that file of templates/), tasks
 RUNS = [
     ({}, ALL),
     ({}, ["group_all"]),
@@ -39,6 +43,11 @@ RUNS = [
     ({"limit": 3, "num_fewshot": 1}, ["mc_shots", "mc_blank_plain", "mc_all", "gen_filters", "ll_last"]),
     ({"limit": 0.3}, ["parts", "gen_plain"]),
     ({}, ["group_builtin"]),
+    ({"template": "turns", "fewshot_as_multiturn": True}, CHAT),
+    ({"template": "turns", "fewshot_as_multiturn": False, "system_instruction": "Be brief."}, CHAT),
+    ({"template": "no_system", "fewshot_as_multiturn": True, "system_instruction": "Be brief."}, CHAT),
+    ({"system_instruction": "Be brief."}, CHAT[:4]),
+    ({}, LATER),
 ]
 
 
@@ -76,9 +85,13 @@ def sample(kind, s):
 
 def run(lm, options, tasks):
     builtin = tasks == ["group_builtin"]
-    manager = TaskManager(include_path=str(HERE / "cases"), include_defaults=builtin)
+    manager = TaskManager(include_path=[str(HERE / "cases"), str(HERE / "functions_of_harness")], include_defaults=builtin)
+    template = options.get("template")
+    if template:
+        lm.tokenizer.chat_template = (HERE / "templates" / f"{template}.jinja").read_text()
+    more = {k: v for k, v in options.items() if k != "template"}
     r = simple_evaluate(lm, tasks=tasks, task_manager=manager, log_samples=True, bootstrap_iters=3000,
-                        **options)
+                        apply_chat_template=bool(template), **{"fewshot_as_multiturn": False, **more})
     keep = ("results", "groups", "group_subtasks", "versions", "n-shot", "higher_is_better", "n-samples")
     out = {"tasks": tasks, "options": options, **{k: r[k] for k in keep if k in r}}
     out["samples"] = {t: [sample(r["configs"][t]["output_type"], s) for s in all_of]
@@ -91,7 +104,9 @@ def write(name, model_dir):
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(model_dir)
     # its cache of logits mixes up requests that cut one sequence at different places
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, device="cpu", logits_cache=False)
-    runs = [run(lm, dict(o), t) for o, t in RUNS]
+    first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    runs = json.loads((HERE / name).read_text())[:first] if first else []
+    runs += [run(lm, dict(o), t) for o, t in RUNS[first:]]
     lines = []
     for r in runs:
         samples = r.pop("samples")

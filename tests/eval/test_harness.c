@@ -177,8 +177,7 @@ static const char *score(struct bench *b, const char *const *names, int64_t n,
 
 static void check_run(struct bench *b, const json_t *run) {
   const char *names[128], *task;
-  const char *paths[] = {source("cases"), source("../../configs/tasks"),
-                         source("../../configs/tasks/mmlu")};
+  const char *paths[] = {source("functions"), source("../../configs/tasks"), source("cases")};
   struct ka_arena a;
   const json_t *list = json_object_get(run, "tasks"), *options = json_object_get(run, "options");
   json_t *results, *want;
@@ -190,6 +189,14 @@ static void check_run(struct bench *b, const json_t *run) {
   o.limit = json_number_value(json_object_get(options, "limit"));
   if (json_object_get(options, "num_fewshot"))
     o.num_fewshot = json_integer_value(json_object_get(options, "num_fewshot"));
+  struct ka_chat *chat = NULL;
+  if (json_object_get(options, "template")) {
+    const char *name = json_string_value(json_object_get(options, "template"));
+    T_OK(ka_chat_load_file(ctx, &chat, source(t_str("templates/%s.jinja", name)), b->dir));
+    o.chat.template = chat;
+    o.chat.as_turns = json_is_true(json_object_get(options, "fewshot_as_multiturn"));
+  }
+  o.chat.system_instruction = json_string_value(json_object_get(options, "system_instruction"));
   const char *dir = score(b, names, (int64_t)n, &o, 3000);
   ka_arena_init(&a, ctx, "test");
   json_object_foreach(json_object_get(run, "samples"), task, want)
@@ -201,6 +208,7 @@ static void check_run(struct bench *b, const json_t *run) {
     if (json_object_get(run, keys[i]))
       same(keys[i], json_object_get(results, keys[i]), json_object_get(run, keys[i]));
   json_decref(results);
+  ka_chat_destroy(chat);
   ka_arena_deinit(&a);
 }
 

@@ -173,7 +173,7 @@ static void answers_depend_on_nothing_else(void **state) {
   answers(&b, &g, one, 12);
   g.batch_size = 5;
   answers(&b, &g, many, 12);
-  g.temperature = 1;
+  g.sampling = (struct ka_eval_sampling){.temperature = 1, .top_p = 1};
   answers(&b, &g, drawn, 12);
   int differ = 0, long_ones = 0;
   for (int i = 0; i < 12; i++) {
