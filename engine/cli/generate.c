@@ -1,90 +1,70 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kappa generate: text from a model, greedy or sampled, as it comes. */
+ * kappa generate: text from a model, greedy or sampled, as it comes; or answers to a file of prompts,
+ * several side by side. What is continued is read in generate_prompts.c. */
 #include "base/json.h"
 #include "base/log.h"
-#include "engine/cli/cli.h"
-#include "engine/data/chat.h"
+#include "engine/cli/generate_prompts.h"
+#include "engine/eval/generator.h"
 #include "engine/model/decode.h"
-#include "tokenizer/tokenizer.h"
+#include "engine/report/progress.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum { BATCH_ROWS = 4096 };
 
 struct generation {
   struct ka_ctx *ctx;
   const struct ka_cli *cli;
-  const char *dir; /* the source's */
   struct ka_model_source source;
   struct ka_dev dev;
   struct ka_model model;
   struct ka_decoder decoder;
   struct ka_tokenizer *tokenizer;
-  struct ka_tok_tokens ids; /* prompt, then what was generated */
-  int64_t n_prompt;
+  struct ka_cli_prompts prompts;
+  struct ka_eval_sampling sampling;
+  struct ka_key_texts stop;
+  size_t longest_stop;
   struct ka_tok_decode_stream stream;
-  struct ka_str text;
-  bool print_text;
+  struct ka_str text; /* decoded, not yet printed */
+  bool print_text, stopped;
+  struct ka_progress bar;
 };
 
-static ka_status print_id(struct generation *g, int32_t id) {
+/* --- one prompt, as it comes ------------------------------------------------- */
+
+static void print(struct generation *g, size_t n) {
+  fwrite(g->text.data, 1, n, stdout);
+  fflush(stdout);
+  memmove(g->text.data, g->text.data + n, g->text.len - n);
+  g->text.len -= n;
+}
+
+/* Prints what can no longer be the beginning of a text that ends answers. */
+static void print_settled(struct generation *g, bool last) {
+  size_t hold = last || g->longest_stop == 0 ? 0 : g->longest_stop - 1, end = g->text.len;
+  for (int64_t i = 0; i < g->stop.n; i++) {
+    const char *stop = g->stop.items[i];
+    const char *at = end > 0 ? memmem(g->text.data, end, stop, strlen(stop)) : NULL;
+    if (!at) continue;
+    end = (size_t)(at - g->text.data);
+    g->stopped = true;
+  }
+  if (g->stopped) hold = 0;
+  if (end > hold) print(g, end - hold);
+  if (g->stopped) ka_str_clear(&g->text);
+}
+
+/* answer: of the model; else of the prompt, where nothing is looked for. */
+static ka_status show_id(struct generation *g, int32_t id, bool answer) {
   struct ka_ctx *ctx = g->ctx;
   if (!g->print_text) return KA_STATUS_OK;
-  ka_str_clear(&g->text);
   KA_TRY(ka_tok_decode_stream_push(ctx, &g->stream, g->tokenizer, id, &g->text));
-  if (g->text.len > 0) fwrite(g->text.data, 1, g->text.len, stdout);
-  fflush(stdout);
-  return KA_STATUS_OK;
-}
-
-static ka_status add_id(struct generation *g, int32_t id) {
-  struct ka_ctx *ctx = g->ctx;
-  void *ids = g->ids.ids;
-  KA_TRY(ka_grow(ctx, &ids, &g->ids.cap, g->ids.n + 1, sizeof *g->ids.ids, "token ids"));
-  g->ids.ids = ids;
-  g->ids.ids[g->ids.n++] = id;
-  return KA_STATUS_OK;
-}
-
-/* The prompt as a user's message in the model's chat template; the template writes BOS itself. */
-static ka_status read_chat(struct generation *g, const char *prompt) {
-  struct ka_ctx *ctx = g->ctx;
-  struct ka_chat *chat = NULL;
-  struct ka_str text = {0};
-  json_t *vars = json_pack("{s:[{s:s, s:s}], s:b}", "messages", "role", "user", "content", prompt,
-                           "add_generation_prompt", 1);
-  ka_status st = KA_STATUS_OK;
-  if (!vars) {
-    st = ka_fail(ctx, KA_E_INPUT, "--prompt: not valid UTF-8");
-    goto out;
-  }
-  KA_TRY_GOTO(ka_chat_load_model(ctx, &chat, g->dir), out);
-  KA_TRY_GOTO(ka_chat_render(ctx, chat, vars, NULL, &text, NULL), out);
-  KA_TRY_GOTO(
-      ka_tokenizer_encode(ctx, g->tokenizer, text.data ? text.data : "", text.len, false, &g->ids),
-      out);
-out:
-  json_decref(vars);
-  ka_chat_destroy(chat);
-  ka_str_deinit(&text);
-  return st;
-}
-
-static ka_status read_prompt(struct generation *g) {
-  struct ka_ctx *ctx = g->ctx;
-  const char *prompt = ka_cli_str(g->cli, "prompt");
-  if (ka_cli_flag(g->cli, "chat"))
-    KA_TRY(read_chat(g, prompt));
-  else
-    KA_TRY(ka_tokenizer_encode(ctx, g->tokenizer, prompt, strlen(prompt), true, &g->ids));
-  if (g->ids.n == 0) {
-    int64_t bos = g->model.config.bos_token_id;
-    if (bos < 0) bos = ka_tokenizer_bos(g->tokenizer);
-    if (bos < 0)
-      return ka_fail(ctx, KA_E_INPUT, "--prompt: empty, and %s names no bos_token_id to start from",
-                     g->dir);
-    KA_TRY(add_id(g, (int32_t)bos));
-  }
-  g->n_prompt = g->ids.n;
+  if (answer)
+    print_settled(g, false);
+  else if (g->text.len > 0)
+    print(g, g->text.len);
   return KA_STATUS_OK;
 }
 
@@ -94,21 +74,33 @@ static bool is_eos(const struct ka_hf_config *c, int32_t id) {
   return false;
 }
 
+static ka_status add_id(struct generation *g, struct ka_tok_tokens *to, int32_t id) {
+  struct ka_ctx *ctx = g->ctx;
+  void *ids = to->ids;
+  KA_TRY(ka_grow(ctx, &ids, &to->cap, to->n + 1, sizeof *to->ids, "token ids"));
+  to->ids = ids;
+  to->ids[to->n++] = id;
+  return KA_STATUS_OK;
+}
+
 static ka_status generate(struct generation *g, int64_t max_tokens) {
   struct ka_ctx *ctx = g->ctx;
+  struct ka_tok_tokens *ids = &g->prompts.items[0].ids;
   int64_t V = g->model.recipe.V;
-  void *logits;
+  void *logits, *heap;
   KA_TRY(ka_arena_alloc_n(&g->model.meta, &logits, V, sizeof(float), "logits"));
-  if (!ka_cli_flag(g->cli, "chat"))
-    for (int64_t i = 0; i < g->n_prompt; i++) KA_TRY(print_id(g, g->ids.ids[i]));
-  if (max_tokens > 0) KA_TRY(ka_decoder_push(&g->decoder, g->ids.ids, g->n_prompt, logits, NULL));
+  KA_TRY(ka_arena_alloc_n(&g->model.meta, &heap, V, sizeof(int32_t), "logits"));
+  if (!g->prompts.is_chat)
+    for (int64_t i = 0; i < ids->n; i++) KA_TRY(show_id(g, ids->ids[i], false));
+  if (max_tokens > 0) KA_TRY(ka_decoder_push(&g->decoder, ids->ids, ids->n, logits, NULL));
   for (int64_t i = 0; i < max_tokens; i++) {
-    int32_t id = ka_sample(logits, V, ka_cli_float(g->cli, "temperature"),
-                           (uint64_t)ka_cli_int(g->cli, "seed"), (uint64_t)i);
-    KA_TRY(add_id(g, id));
+    int32_t id = 0;
+    KA_TRY(ka_eval_sample(ctx, &g->sampling, logits, V, heap, (uint64_t)ka_cli_int(g->cli, "seed"),
+                          (uint64_t)i, &id));
+    KA_TRY(add_id(g, ids, id));
     if (is_eos(&g->model.config, id)) break;
-    KA_TRY(print_id(g, id));
-    if (ctx->interrupted && *ctx->interrupted) break;
+    KA_TRY(show_id(g, id, true));
+    if (g->stopped || (ctx->interrupted && *ctx->interrupted)) break;
     if (i + 1 < max_tokens) KA_TRY(ka_decoder_push(&g->decoder, &id, 1, logits, NULL));
   }
   return KA_STATUS_OK;
@@ -116,16 +108,88 @@ static ka_status generate(struct generation *g, int64_t max_tokens) {
 
 static ka_status finish(struct generation *g) {
   struct ka_ctx *ctx = g->ctx;
+  const struct ka_tok_tokens *ids = &g->prompts.items[0].ids;
   if (g->print_text) {
-    ka_str_clear(&g->text);
-    KA_TRY(ka_tok_decode_stream_flush(ctx, &g->stream, g->tokenizer, &g->text));
-    printf("%s\n", g->text.len ? g->text.data : "");
+    if (!g->stopped) KA_TRY(ka_tok_decode_stream_flush(ctx, &g->stream, g->tokenizer, &g->text));
+    print_settled(g, true);
+    puts("");
     return KA_STATUS_OK;
   }
-  for (int64_t i = 0; i < g->ids.n; i++) printf("%s%d", i ? ", " : "[", g->ids.ids[i]);
+  for (int64_t i = 0; i < ids->n; i++) printf("%s%d", i ? ", " : "[", ids->ids[i]);
   puts("]");
   return KA_STATUS_OK;
 }
+
+static ka_status run_one(struct generation *g, int64_t max_tokens) {
+  struct ka_ctx *ctx = g->ctx;
+  KA_TRY(ka_decoder_init(&g->decoder, &g->model, g->prompts.items[0].ids.n + max_tokens));
+  g->print_text = !ka_cli_flag(g->cli, "ids");
+  g->stream.skip_special = true;
+  KA_TRY(generate(g, max_tokens));
+  return finish(g);
+}
+
+/* --- a batch ----------------------------------------------------------------- */
+
+static void show(void *user, int64_t n_done) {
+  ka_progress_update(&((struct generation *)user)->bar, n_done, "");
+}
+
+static ka_status print_row(struct ka_ctx *ctx, const struct ka_cli_prompt *p,
+                           const struct ka_eval_prompt *answer) {
+  json_t *out = json_is_object(p->row)  ? json_copy(p->row)
+                : json_is_array(p->row) ? json_pack("{s:O}", "messages", p->row)
+                                        : json_pack("{s:O}", "prompt", p->row);
+  json_t *text = json_stringn(answer->text.data ? answer->text.data : "", answer->text.len);
+  ka_status st = ka_json_set(ctx, out, "text", text);
+  char *line = ka_ok(st) ? json_dumps(out, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+  if (ka_ok(st) && !line) st = ka_fail(ctx, KA_E_MEMORY, "answers: out of memory");
+  if (line) puts(line);
+  free(line);
+  json_decref(out);
+  return st;
+}
+
+static ka_status answer_all(struct generation *g, struct ka_eval_prompt *list, int64_t n,
+                            int64_t max_tokens) {
+  struct ka_ctx *ctx = g->ctx;
+  int64_t longest = 1;
+  for (int64_t i = 0; i < n; i++) {
+    const struct ka_tok_tokens *ids = &g->prompts.items[i].ids;
+    list[i] = (struct ka_eval_prompt){.ids = ids->ids, .n = ids->n, .draw = (uint64_t)i};
+    if (ids->n > longest) longest = ids->n;
+  }
+  g->model.max_position = longest + max_tokens;
+  KA_TRY(ka_model_prepare(&g->model, 1, BATCH_ROWS, false));
+  const struct ka_eval_generation o = {.tokenizer = g->tokenizer,
+                                       .until = &g->stop,
+                                       .max_tokens = max_tokens,
+                                       .sampling = g->sampling,
+                                       .seed = (uint64_t)ka_cli_int(g->cli, "seed"),
+                                       .progress = show,
+                                       .user = g};
+  ka_progress_begin(ctx, &g->bar, "generate", 0, n);
+  ka_status st = ka_eval_generate_answers(ctx, &g->model, list, n, &o);
+  ka_progress_end(&g->bar);
+  for (int64_t i = 0; i < n && ka_ok(st); i++) st = print_row(ctx, &g->prompts.items[i], &list[i]);
+  return st;
+}
+
+static ka_status run_batch(struct generation *g, int64_t max_tokens) {
+  struct ka_ctx *ctx = g->ctx;
+  int64_t n = g->prompts.n;
+  void *list;
+  if (ka_cli_flag(g->cli, "ids"))
+    return ka_fail(ctx, KA_E_USAGE, "--ids: not with --prompts; `kappa tokenize` gives ids");
+  if (max_tokens < 1) return ka_fail(ctx, KA_E_USAGE, "--max-tokens: got 0, expected 1 or more");
+  KA_TRY(ka_alloc_n(ctx, &list, n, sizeof(struct ka_eval_prompt), "prompts"));
+  ka_status st = answer_all(g, list, n, max_tokens);
+  for (int64_t i = 0; i < n; i++) ka_str_deinit(&((struct ka_eval_prompt *)list)[i].text);
+  ka_free(list);
+  return st;
+}
+
+/* --- the command ------------------------------------------------------------- */
 
 /* bf16 files compute in bf16 where that is fast, all others in f32. */
 static enum ka_dtype compute_type(const struct generation *g) {
@@ -136,31 +200,65 @@ static enum ka_dtype compute_type(const struct generation *g) {
              : KA_F32;
 }
 
+static ka_status in_range(struct generation *g, const char *option, double most) {
+  double v = ka_cli_float(g->cli, option);
+  if (v >= 0 && v <= most) return KA_STATUS_OK;
+  return ka_fail(g->ctx, KA_E_USAGE, "--%s: got %g, expected 0 to %g", option, v, most);
+}
+
+static ka_status read_options(struct generation *g) {
+  struct ka_ctx *ctx = g->ctx;
+  int64_t top_k = ka_cli_int(g->cli, "top-k");
+  KA_TRY(in_range(g, "temperature", 1e6));
+  KA_TRY(in_range(g, "top-p", 1));
+  KA_TRY(in_range(g, "min-p", 1));
+  if (top_k < 0)
+    return ka_fail(ctx, KA_E_USAGE, "--top-k: got %lld, expected 0 or more", (long long)top_k);
+  g->sampling = (struct ka_eval_sampling){.temperature = ka_cli_float(g->cli, "temperature"),
+                                          .top_p = ka_cli_float(g->cli, "top-p"),
+                                          .min_p = ka_cli_float(g->cli, "min-p"),
+                                          .top_k = top_k};
+  static const char *const of_draws[] = {"top-p", "min-p", "top-k"};
+  for (int i = 0; i < 3; i++)
+    if (ka_cli_given(g->cli, of_draws[i]) && g->sampling.temperature == 0)
+      return ka_fail(ctx, KA_E_USAGE, "--%s: without meaning unless --temperature is above 0",
+                     of_draws[i]);
+  const char *const *stop;
+  g->stop.n = ka_cli_list(g->cli, "stop", &stop);
+  g->stop.items = (const char **)(uintptr_t)stop;
+  for (int64_t i = 0; i < g->stop.n; i++) {
+    size_t n = strlen(stop[i]);
+    if (n == 0) return ka_fail(ctx, KA_E_USAGE, "--stop: got an empty text");
+    if (n > g->longest_stop) g->longest_stop = n;
+  }
+  return KA_STATUS_OK;
+}
+
 static ka_status run(struct generation *g) {
   struct ka_ctx *ctx = g->ctx;
-  int64_t max_tokens = ka_cli_int(g->cli, "max-tokens");
-  double temperature = ka_cli_float(g->cli, "temperature");
+  int64_t max_tokens = ka_cli_int(g->cli, "max-tokens"), most = 0;
   if (max_tokens < 0 || max_tokens > 1 << 24)
     return ka_fail(ctx, KA_E_USAGE, "--max-tokens: got %lld, expected 0 to %d",
                    (long long)max_tokens, 1 << 24);
-  if (!(temperature >= 0 && temperature < 1e6))
-    return ka_fail(ctx, KA_E_USAGE, "--temperature: got %g, expected 0 or more", temperature);
+  KA_TRY(read_options(g));
   KA_TRY(ka_dev_open(ctx, &g->dev, ka_cli_str(g->cli, "device")));
   KA_TRY(ka_model_source_open(ctx, &g->source, ka_cli_arg(g->cli, 0), ka_cli_str(g->cli, "base")));
-  g->dir = g->source.dir;
   KA_TRY(ka_model_open_source(ctx, &g->model, &g->dev, &g->source, KA_F32));
   g->model.compute = compute_type(g);
-  KA_TRY(ka_tokenizer_open(ctx, &g->tokenizer, g->dir));
-  KA_TRY(read_prompt(g));
+  KA_TRY(ka_tokenizer_open(ctx, &g->tokenizer, g->source.dir));
+  g->prompts = (struct ka_cli_prompts){.ctx = ctx,
+                                       .cli = g->cli,
+                                       .model_dir = g->source.dir,
+                                       .tokenizer = g->tokenizer,
+                                       .bos = g->model.config.bos_token_id};
+  KA_TRY(ka_cli_prompts_read(&g->prompts));
+  for (int64_t i = 0; i < g->prompts.n; i++)
+    if (g->prompts.items[i].ids.n > most) most = g->prompts.items[i].ids.n;
   int64_t longest = g->model.recipe.max_positions;
-  if (g->n_prompt + max_tokens > longest)
+  if (most + max_tokens > longest)
     ka_warn(ctx, "generate", "up to %lld tokens, the model was made for %lld",
-            (long long)(g->n_prompt + max_tokens), (long long)longest);
-  KA_TRY(ka_decoder_init(&g->decoder, &g->model, g->n_prompt + max_tokens));
-  g->print_text = !ka_cli_flag(g->cli, "ids");
-  g->stream.skip_special = true;
-  KA_TRY(generate(g, max_tokens));
-  return finish(g);
+            (long long)(most + max_tokens), (long long)longest);
+  return ka_cli_given(g->cli, "prompts") ? run_batch(g, max_tokens) : run_one(g, max_tokens);
 }
 
 static ka_status generate_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
@@ -168,7 +266,7 @@ static ka_status generate_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_status st = run(&g);
   ka_tok_decode_stream_deinit(&g.stream);
   ka_str_deinit(&g.text);
-  ka_tok_tokens_deinit(&g.ids);
+  ka_cli_prompts_close(&g.prompts);
   ka_tokenizer_close(g.tokenizer);
   ka_decoder_deinit(&g.decoder);
   ka_model_close(&g.model);
@@ -179,19 +277,23 @@ static ka_status generate_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
 
 const struct ka_cli_command ka_command_generate = {
     .name = "generate",
-    .args = "MODEL --prompt TEXT",
+    .args = "MODEL [--prompt TEXT | --messages FILE | --prompts FILE]",
     .summary = "text from a model, greedy or sampled",
     .min_args = 1,
     .max_args = 1,
     .options =
         (const struct ka_cli_option[]){
-            {"prompt", KA_OPT_STR, "TEXT", "", "what to continue; empty starts from BOS"},
+            KA_GENERATE_PROMPT_OPTIONS,
             {"max-tokens", KA_OPT_INT, "N", "128", "tokens to add at most"},
             {"temperature", KA_OPT_FLOAT, "T", "0", "0 takes the likeliest token"},
+            {"top-p", KA_OPT_FLOAT, "P", "1",
+             "draw among the likeliest tokens that have P of the probability together"},
+            {"top-k", KA_OPT_INT, "K", "0", "draw among the K likeliest tokens; 0: all"},
+            {"min-p", KA_OPT_FLOAT, "P", "0",
+             "draw among tokens that have P of the likeliest one's probability"},
+            {"stop", KA_OPT_LIST, "TEXT", NULL, "texts that end an answer, left out themselves"},
             {"seed", KA_OPT_INT, "S", "42", "of the sampling"},
             {"ids", KA_OPT_FLAG, NULL, NULL, "print token ids, the prompt's too, as a JSON array"},
-            {"chat", KA_OPT_FLAG, NULL, NULL,
-             "the prompt is a user's message for the model's chat template; print the answer only"},
             {"dtype", KA_OPT_STR, "auto|f32|bf16", "auto", "compute in"},
             KA_OPT_BASE,
             {0}},
