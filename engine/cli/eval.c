@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DEFAULT_WINDOW = 2048, BATCH_TOKENS = 4096 };
+enum { BATCH_TOKENS = 4096 };
 
 struct eval {
   struct ka_dev dev;
@@ -30,7 +30,7 @@ static void show(void *user, int64_t n_tokens) {
 static ka_status window_of(struct ka_ctx *ctx, const struct ka_cli *cli, const struct ka_model *m,
                            int64_t *window) {
   int64_t most = m->recipe.max_positions;
-  *window = most < DEFAULT_WINDOW ? most : DEFAULT_WINDOW;
+  *window = ka_eval_text_window(most);
   if (!ka_cli_given(cli, "window")) return KA_STATUS_OK;
   *window = ka_cli_int(cli, "window");
   if (*window < 1 || *window > most)

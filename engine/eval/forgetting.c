@@ -6,10 +6,11 @@
 #include <string.h>
 
 json_t *ka_measure_json(const struct ka_measure *m) {
-  return json_pack("{s:s, s:s, s:s, s:b, s:o, s:I, s:s}", "name", m->name, "metric", m->metric,
+  return json_pack("{s:s, s:s, s:s, s:b, s:o, s:I, s:s, s:o}", "name", m->name, "metric", m->metric,
                    "role", m->is_new ? "new" : "old", "higher_is_better", m->higher_is_better,
                    "chance", isnan(m->chance) ? json_null() : json_real(m->chance), "n",
-                   (json_int_t)m->n, "unit", m->unit);
+                   (json_int_t)m->n, "unit", m->unit, "window",
+                   m->window > 0 ? json_integer((json_int_t)m->window) : json_null());
 }
 
 static bool is_text(const json_t *saved, const char *key, const char *text) {
@@ -22,6 +23,7 @@ bool ka_measure_recall(struct ka_measure *m, const json_t *saved) {
       !is_text(saved, "role", m->is_new ? "new" : "old"))
     return false;
   m->n = json_integer_value(json_object_get(saved, "n"));
+  m->window = json_integer_value(json_object_get(saved, "window"));
   m->chance = ka_json_number(json_object_get(saved, "chance"));
   return true;
 }

@@ -15,10 +15,11 @@ struct ka_measure {
   double chance;    /* what guessing gives; NaN: no such thing */
   int64_t n;        /* tokens of a text, documents of a task */
   const char *unit; /* of n: "tokens", "documents" */
+  int64_t window;   /* of a text: tokens predicted at once, which its loss depends on; 0: no text */
 };
 
-/* {"name", "metric", "role", "higher_is_better", "chance", "n", "unit"}; a new reference, NULL: no
- * memory. recall takes chance and n back, and is false where name, metric or role are others. */
+/* {"name", "metric", "role", "higher_is_better", "chance", "n", "unit", "window"}; a new reference,
+ * NULL: no memory. recall takes chance, n and window back, and is false where name, metric or role are others. */
 json_t *ka_measure_json(const struct ka_measure *m);
 bool ka_measure_recall(struct ka_measure *m, const json_t *saved);
 

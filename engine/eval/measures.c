@@ -195,6 +195,7 @@ static ka_status score_texts(struct ka_measures *ms, struct ka_model *m, int64_t
     KA_TRY(score_text(ms, i, NULL, m, B, T, &s));
     values[at] = ka_eval_text_loss_per_token(&s.total);
     ms->items[at].n = s.total.n_tokens;
+    ms->items[at].window = T - 1;
     if (s.total.n_tokens == 0)
       return ka_fail(ctx, KA_E_INPUT, "held_out %s: no token to measure; its files are empty",
                      ms->items[at].name);

@@ -67,12 +67,18 @@ void ka_measures_print(const struct ka_measures *ms, const double *base, const d
     if ((int)strlen(ms->items[i].name) > width) width = (int)strlen(ms->items[i].name);
   printf("%-*s  %4s  %-12s %9s %9s %9s\n", width, "measure", "", "metric", "before", "after",
          "change");
+  int64_t window = 0;
   for (int64_t i = 0; i < ms->n; i++) {
     const struct ka_measure *m = &ms->items[i];
+    if (m->window > 0) window = m->window;
     printf("%-*s  %4s  %-12s %9.4f %9.4f %+9.4f\n", width, m->name, m->is_new ? "new" : "old",
            m->metric, base[i], now[i], now[i] - base[i]);
   }
   if (!isnan(s.learned)) printf("learned %+.2f %%  ", 100 * s.learned);
   if (!isnan(s.forgot)) printf("forgot %+.2f %%  ", 100 * s.forgot);
   puts("(relative to the base, docs/forgetting.md)");
+  if (window > 0)
+    printf("texts in windows of %lld tokens: kappa eval --text FILE --window %lld, with --dtype as "
+           "here, gives the same loss\n",
+           (long long)window, (long long)window);
 }

@@ -36,6 +36,11 @@ json_t *ka_eval_text_loss_json(const struct ka_eval_text_loss *t) {
                    "bits_per_byte", ka_json_real(ka_eval_text_bits_per_byte(t)));
 }
 
+int64_t ka_eval_text_window(int64_t max_positions) {
+  enum { MOST = 2048 };
+  return max_positions < MOST ? max_positions : MOST;
+}
+
 int64_t ka_eval_count_words(const char *text, size_t n_bytes) {
   int64_t n = 1;
   bool in_space = false;

@@ -34,6 +34,8 @@ double ka_eval_text_bits_per_byte(const struct ka_eval_text_loss *t);    /* loss
 /* {"tokens", "words", "bytes", "documents", "loss", "token_perplexity", ...}; NULL: no memory. */
 json_t *ka_eval_text_loss_json(const struct ka_eval_text_loss *t);
 
+/* Tokens predicted at once where nobody says: the model's positions, at most 2048. */
+int64_t ka_eval_text_window(int64_t max_positions);
 int64_t ka_eval_count_words(const char *text, size_t n_bytes);
 
 /* Scores documents into *total (+=). Zero-initialised by _init; windows are rows of a [B,T] batch,

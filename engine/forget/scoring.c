@@ -3,23 +3,25 @@
 #include "engine/forget/scoring.h"
 
 #include "base/log.h"
+#include "engine/eval/text_loss.h"
 #include "engine/train/run.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { MAX_WINDOW = 1024, BATCH_TOKENS = 4096 }; /* where no job says */
+enum { BATCH_TOKENS = 4096 }; /* where no job says */
 
 static int64_t positions_of(const struct ka_forget_scoring *s) {
   int64_t n = ka_measures_positions(&s->measures);
-  return n > s->T ? n : s->T;
+  int64_t T = s->T < s->base.recipe.max_positions ? s->T : s->base.recipe.max_positions;
+  return n > T ? n : T;
 }
 
 static ka_status open_measures(struct ka_forget_scoring *s) {
   struct ka_ctx *ctx = s->ctx;
   const struct ka_job *job = s->spec.job;
   int64_t most = s->base.recipe.max_positions;
-  s->T = job ? job->sequence_len : most < MAX_WINDOW ? most : MAX_WINDOW;
+  s->T = job ? job->sequence_len : ka_eval_text_window(most) + 1; /* as kappa eval has it */
   s->B = job ? job->micro_batch_size : s->T < BATCH_TOKENS ? BATCH_TOKENS / s->T : 1;
   if (job) {
     KA_TRY(ka_train_data_open(ctx, &s->data, job, s->tokenizer, s->base.recipe.V));
