@@ -58,6 +58,11 @@ ka_status ka_trace(struct ka_ctx *ctx, ka_status s, const char *file, int line) 
   return s;
 }
 
+ka_status ka_interrupted(struct ka_ctx *ctx, const char *what) {
+  if (!ctx->interrupted || !*ctx->interrupted) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INTERRUPTED, "%s: interrupted", what);
+}
+
 void ka_error_clear(struct ka_ctx *ctx) {
   ctx->error.code = KA_OK;
   ctx->error.message[0] = 0;

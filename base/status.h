@@ -85,6 +85,9 @@ ka_status ka_fail(struct ka_ctx *ctx, int code, const char *fmt, ...)
 /* Adds one trace entry to a failing status; used by KA_TRY. */
 ka_status ka_trace(struct ka_ctx *ctx, ka_status s, const char *file, int line);
 
+/* KA_E_INTERRUPTED "what: interrupted" once a signal has asked for a stop; cheap. */
+ka_status ka_interrupted(struct ka_ctx *ctx, const char *what);
+
 /* Forgets the recorded failure (after it was handled or printed). */
 void ka_error_clear(struct ka_ctx *ctx);
 

@@ -177,6 +177,7 @@ static ka_status bootstrap(struct ka_ctx *ctx, aggregate_function *f,
     double *tmp = malloc((size_t)n * sizeof *tmp);
 #pragma omp for schedule(dynamic)
     for (int64_t c = 0; c < n_chunks; c++) {
+      if (ctx->interrupted && *ctx->interrupted) continue;
       if (drawn && tmp)
         draw_chunk(f, items, n, c, draws, drawn, tmp, values);
       else
@@ -188,6 +189,7 @@ static ka_status bootstrap(struct ka_ctx *ctx, aggregate_function *f,
   }
   *out = sample_deviation(values, n_chunks * draws);
   ka_free(values);
+  KA_TRY(ka_interrupted(ctx, "evaluation"));
   return failed ? ka_fail(ctx, KA_E_MEMORY, "bootstrap: out of memory") : KA_STATUS_OK;
 }
 

@@ -151,6 +151,7 @@ static ka_status encode_request(struct ka_ctx *ctx, const struct encoder *e,
   ka_status st = KA_STATUS_OK;
   ka_free(r->ids);
   r->ids = NULL;
+  KA_TRY(ka_interrupted(ctx, "evaluation"));
   switch (e->task->output) {
   case KA_OUT_GENERATE:
     KA_TRY_GOTO(generation(&w, r), out);
@@ -179,6 +180,7 @@ static ka_status encode_task(struct ka_ctx *ctx, const struct encoder *e, struct
     struct ka_ctx own;
     bool cut = false;
     ka_ctx_init(&own);
+    own.interrupted = ctx->interrupted;
     ka_status st = encode_request(&own, e, &task->requests[i], &cut);
     cuts += cut;
     if (ka_ok(st)) continue;

@@ -118,9 +118,7 @@ static void take_scores(struct scorer *x, int64_t n_pairs) {
 static ka_status done(struct scorer *x, int64_t n_sequences) {
   x->n_done += n_sequences;
   if (x->o->progress) x->o->progress(x->o->user, x->n_done);
-  if (x->ctx->interrupted && *x->ctx->interrupted)
-    return ka_fail(x->ctx, KA_E_INTERRUPTED, "evaluation: interrupted");
-  return KA_STATUS_OK;
+  return ka_interrupted(x->ctx, "evaluation");
 }
 
 static ka_status run_kept(struct scorer *x, const struct leaf *l) {

@@ -193,6 +193,16 @@ static void names_are_found_below_paths(void **state) {
   T_FAILS(load(t_str("%s/g.yaml", dir), &t), KA_E_INPUT, "broken.yaml:");
 }
 
+static void a_signal_ends_loading(void **state) {
+  (void)state;
+  volatile int interrupted = 15;
+  struct ka_tasks *t;
+  write("d.jsonl", "{\"q\": \"x\", \"c\": [\"y\", \"z\"], \"g\": 0}\n");
+  const char *path = write("t.yaml", good);
+  ctx->interrupted = &interrupted;
+  T_FAILS(load(path, &t), KA_E_INTERRUPTED, "interrupted");
+}
+
 static void rows_are(const char *name, const char *text, const char *want) {
   const char *path = write(name, text);
   const struct ka_key_texts files = {&path, 1};
@@ -295,6 +305,7 @@ int main(void) {
       cmocka_unit_test_setup(mistakes_have_a_place, fresh),
       cmocka_unit_test_setup(groups_say_what_they_miss, fresh),
       cmocka_unit_test_setup(names_are_found_below_paths, fresh),
+      cmocka_unit_test_setup(a_signal_ends_loading, fresh),
       cmocka_unit_test_setup(documents_are_typed, fresh),
       cmocka_unit_test_setup(documentation_is_up_to_date, fresh),
       cmocka_unit_test_setup(every_row_is_complete, fresh),

@@ -39,11 +39,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
   const char *path = home(&ctx);
   FILE *f = fopen(path, "wb");
   if (!f || fwrite(data, 1, n, f) != n || fclose(f) != 0) abort();
-  const struct ka_tasks_options options = KA_TASKS_DEFAULTS;
+  struct ka_tasks_options options = KA_TASKS_DEFAULTS;
+  static const char template[] = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}";
+  struct ka_chat *chat = NULL;
+  if (n % 2) { /* half of them as conversations */
+    if (!ka_ok(ka_chat_load_text(&ctx, &chat, "t", template, sizeof template - 1, NULL))) abort();
+    options.chat = (struct ka_eval_chat){chat, n % 4 == 1, "Be brief."};
+  }
   ka_status st = ka_tasks_load(&ctx, &tasks, &path, 1, &options);
   if (ka_ok(st) ? !tasks || ka_tasks_n_requests(tasks) < 0
                 : tasks || st.code == KA_E_INTERNAL || !*ctx.error.message)
     abort();
   ka_tasks_close(tasks);
+  ka_chat_destroy(chat);
   return 0;
 }
