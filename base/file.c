@@ -11,12 +11,18 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 bool ka_path_exists(const char *path) { return access(path, F_OK) == 0; }
 
 bool ka_path_is_dir(const char *path) {
   struct stat st;
   return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool ka_path_is_file(const char *path) {
+  struct stat st;
+  return stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
 ka_status ka_path_join(struct ka_arena *a, const char **out, const char *dir, const char *name) {
@@ -297,5 +303,27 @@ ka_status ka_copy_file(struct ka_ctx *ctx, const char *from, const char *to) {
   KA_TRY(ka_map_file(ctx, from, &m));
   ka_status st = ka_write_file(ctx, to, m.data, m.len);
   ka_map_drop(&m);
+  return st;
+}
+
+ka_status ka_file_hash(struct ka_ctx *ctx, const char *path, char out[KA_FILE_HASH]) {
+  enum { STEP = 64 << 20 };
+  struct ka_map m;
+  XXH3_state_t *h = XXH3_createState();
+  if (!h) return ka_fail(ctx, KA_E_MEMORY, "%s: hash: out of memory", path);
+  ka_status st = ka_map_file(ctx, path, &m);
+  if (ka_ok(st)) {
+    XXH3_128bits_reset(h);
+    for (size_t at = 0; at < m.len; at += STEP) {
+      size_t n = m.len - at < STEP ? m.len - at : STEP;
+      XXH3_128bits_update(h, m.data + at, n);
+      ka_map_forget(&m, at, n);
+    }
+    XXH128_hash_t v = XXH3_128bits_digest(h);
+    snprintf(out, KA_FILE_HASH, "%016llx%016llx", (unsigned long long)v.high64,
+             (unsigned long long)v.low64);
+    ka_map_drop(&m);
+  }
+  XXH3_freeState(h);
   return st;
 }

@@ -13,6 +13,7 @@
 
 bool ka_path_exists(const char *path);
 bool ka_path_is_dir(const char *path);
+bool ka_path_is_file(const char *path); /* a regular one, links followed */
 /* dir + "/" + name, or name alone when it is absolute or dir is empty. */
 ka_status ka_path_join(struct ka_arena *a, const char **out, const char *dir, const char *name);
 /* Directory part ("." when none). */
@@ -65,5 +66,9 @@ void ka_publish_abort(struct ka_publish *p); /* no-op after commit */
 ka_status ka_write_file(struct ka_ctx *ctx, const char *path, const void *bytes, size_t n);
 /* Byte for byte, published by rename. */
 ka_status ka_copy_file(struct ka_ctx *ctx, const char *from, const char *to);
+
+/* The hash (XXH3, 128 bits) of a file's bytes as hex text. */
+enum { KA_FILE_HASH = 33 };
+ka_status ka_file_hash(struct ka_ctx *ctx, const char *path, char out[KA_FILE_HASH]);
 
 #endif

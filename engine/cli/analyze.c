@@ -242,8 +242,7 @@ out:
 static const struct ka_cli_option options[] = {
     {"metric", KA_OPT_STR, "NAME", "kappa", "what the table draws: one of"
 #define KA_METRIC(id, name, full, unit, formula, source) " " name
-#include "engine/spectral/metrics.def"
-#undef KA_METRIC
+#include "engine/job/metrics.def"
     },
     {"unit", KA_OPT_STR, "tensor|head|expert", "tensor", "what counts as one"},
     {"full", KA_OPT_FLAG, NULL, NULL, "all singular values, and the metrics that need them"},

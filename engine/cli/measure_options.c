@@ -21,7 +21,7 @@ static ka_status read_tasks(struct ka_arena *arena, const struct ka_cli *cli, co
 
 /* A text's name in tables is that of its file. */
 static ka_status read_texts(struct ka_ctx *ctx, const struct ka_cli *cli, const char *option,
-                            const char *role, struct ka_measure_options *m, int64_t *n_texts) {
+                            int role, struct ka_measure_options *m, int64_t *n_texts) {
   const char *const *files;
   int n = ka_cli_list(cli, option, &files);
   for (int i = 0; i < n; i++) {
@@ -49,6 +49,6 @@ ka_status ka_cli_measure_options(struct ka_ctx *ctx, struct ka_arena *arena,
     return ka_fail(ctx, KA_E_USAGE, "--limit, --weight: expected 0 or more");
   KA_TRY(read_tasks(arena, cli, "tasks", m->tasks[0], &s->old_tasks));
   KA_TRY(read_tasks(arena, cli, "new-tasks", m->tasks[1], &s->new_tasks));
-  KA_TRY(read_texts(ctx, cli, "new-text", "new", m, &s->n_texts));
-  return read_texts(ctx, cli, "text", "old", m, &s->n_texts);
+  KA_TRY(read_texts(ctx, cli, "new-text", KA_ROLE_NEW, m, &s->n_texts));
+  return read_texts(ctx, cli, "text", KA_ROLE_OLD, m, &s->n_texts);
 }

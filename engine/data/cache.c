@@ -69,7 +69,10 @@ static void hash_options(XXH3_state_t *h, int scope, const void *object) {
     else if (k->kind == KA_KEY_TEXT || k->kind == KA_KEY_CHOICE)
       hash_text(h, *(const char *const *)field);
     else
-      XXH3_128bits_update(h, field, k->kind == KA_KEY_BOOL ? sizeof(bool) : sizeof(int64_t));
+      XXH3_128bits_update(h, field,
+                          k->kind == KA_KEY_BOOL   ? sizeof(bool)
+                          : k->kind == KA_KEY_WORD ? sizeof(int)
+                                                   : sizeof(int64_t));
   }
 }
 

@@ -26,21 +26,15 @@
 #define KAPPA_ENGINE_DATA_CHAT_MASK_H
 
 #include "engine/data/chat.h"
+#include "engine/job/job.h"
 #include "tokenizer/tokenizer.h"
-
-enum ka_data_train_on_eos {
-  KA_EOS_TURN, /* end-of-turn tokens of trained turns */
-  KA_EOS_ALL,  /* of all turns where one is found */
-  KA_EOS_LAST, /* the last one of the conversation */
-  KA_EOS_NONE
-};
 
 struct ka_chat_mask_options {
   const char *const *roles_to_train; /* NULL: only "assistant" */
   int64_t n_roles;
-  enum ka_data_train_on_eos train_on_eos;
-  bool train_on_inputs;                 /* every role's bodies are trained (headers never) */
-  const char *field_training;           /* a message's or part's own true or false; NULL: "train" */
+  int train_on_eos;           /* KA_EOS_TURN, ALL, LAST or NONE: see train_on_eos in job.def */
+  bool train_on_inputs;       /* every role's bodies are trained (headers never) */
+  const char *field_training; /* a message's or part's own true or false; NULL: "train" */
   const struct ka_jinja_options *jinja; /* may be NULL */
 };
 

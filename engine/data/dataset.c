@@ -25,9 +25,9 @@ static ka_status add_piece(struct ka_ctx *ctx, struct ka_data_pieces *p,
 
 /* --- length policy ----------------------------------------------------------- */
 
-static const char *policy_of(const struct ka_data_spec *spec, const struct ka_job_dataset *entry) {
-  if (strcmp(spec->length_policy, "auto") != 0) return spec->length_policy;
-  return strcmp(entry->type, "completion") == 0 ? "split" : "drop";
+static int policy_of(const struct ka_data_spec *spec, const struct ka_job_dataset *entry) {
+  if (spec->length_policy != KA_LENGTH_AUTO) return spec->length_policy;
+  return entry->type == KA_DOCUMENT_COMPLETION ? KA_LENGTH_SPLIT : KA_LENGTH_DROP;
 }
 
 static ka_status keep(struct ka_data *d, struct ka_data_pieces *out, int64_t doc, int64_t start,
@@ -40,7 +40,7 @@ static ka_status keep(struct ka_data *d, struct ka_data_pieces *out, int64_t doc
 }
 
 static ka_status cut_document(struct ka_data *d, struct ka_data_pieces *out, int64_t doc,
-                              const char *policy) {
+                              int policy) {
   struct ka_ctx *ctx = d->ctx;
   struct ka_data_stats *s = &d->stats;
   int64_t n = d->store.docs[doc].n, T = d->spec.sequence_len;
@@ -50,11 +50,11 @@ static ka_status cut_document(struct ka_data *d, struct ka_data_pieces *out, int
   if (n > s->longest_tok) s->longest_tok = n;
   if (n <= T) return keep(d, out, doc, 0, n);
   s->n_too_long++;
-  if (strcmp(policy, "truncate") == 0) {
+  if (policy == KA_LENGTH_TRUNCATE) {
     s->n_truncated++;
     return keep(d, out, doc, 0, T);
   }
-  if (strcmp(policy, "split") != 0) {
+  if (policy != KA_LENGTH_SPLIT) {
     s->n_dropped++;
     return KA_STATUS_OK;
   }
@@ -127,7 +127,7 @@ static ka_status read_all(struct ka_data *d, const struct ka_data_read_options *
     }
   }
   ka_data_store_forget(&d->store);
-  if (d->stats.n_too_long > 0 && strcmp(spec->length_policy, "error") == 0)
+  if (d->stats.n_too_long > 0 && spec->length_policy == KA_LENGTH_ERROR)
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: length_policy is error: %lld documents are longer than sequence_len %lld, "
                    "the longest has %lld tokens",

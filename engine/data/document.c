@@ -293,25 +293,22 @@ static ka_status tokenized(struct ka_ctx *ctx, const struct ka_document_maker *m
   return KA_STATUS_OK;
 }
 
-static const struct {
-  const char *name;
-  ka_status (*make)(struct ka_ctx *, const struct ka_document_maker *, const json_t *,
-                    struct ka_document *);
-} types[] = {{"completion", completion},
-             {"alpaca", alpaca},
-             {"input_output", input_output},
-             {"chat_template", ka_document_chat},
-             {"tokenized", tokenized}};
+static ka_status (*const makers[])(struct ka_ctx *, const struct ka_document_maker *,
+                                   const json_t *, struct ka_document *) = {
+    [KA_DOCUMENT_COMPLETION] = completion,     [KA_DOCUMENT_ALPACA] = alpaca,
+    [KA_DOCUMENT_INPUT_OUTPUT] = input_output, [KA_DOCUMENT_CHAT_TEMPLATE] = ka_document_chat,
+    [KA_DOCUMENT_TOKENIZED] = tokenized,
+};
 
 static ka_status from_text(struct ka_ctx *ctx, const struct ka_document_maker *m,
                            const struct ka_data_row *row, struct ka_document *d) {
-  bool rows_wanted = strcmp(m->dataset->type, "completion") != 0;
+  bool rows_wanted = m->dataset->type != KA_DOCUMENT_COMPLETION;
   if (rows_wanted && !ka_data_row_named(row)) return KA_STATUS_OK; /* a README beside the data */
   if (rows_wanted)
     return ka_fail(ctx, KA_E_INPUT,
                    "a plain text file cannot be of type %s; set ds_type if it is "
                    "JSON lines or CSV",
-                   m->dataset->type);
+                   ka_job_words_type[m->dataset->type]);
   size_t good = ka_utf8_check(row->bytes, row->n);
   if (good == row->n) return completion_text(ctx, m, row->bytes, row->n, d);
   if (!ka_data_row_named(row)) return KA_STATUS_OK;
@@ -338,8 +335,7 @@ ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m
   }
   json_t *obj = NULL;
   ka_status st = ka_data_row_parse(ctx, row, &obj);
-  for (size_t i = 0; i < sizeof types / sizeof *types && ka_ok(st); i++)
-    if (strcmp(types[i].name, m->dataset->type) == 0) st = types[i].make(ctx, m, obj, d);
+  if (ka_ok(st)) st = makers[m->dataset->type](ctx, m, obj, d);
   json_decref(obj);
   return ka_ok(st) ? check_ids(ctx, m, d) : st;
 }

@@ -131,14 +131,6 @@ static ka_status read_messages(struct ka_ctx *ctx, struct chat_row *c, const jso
 
 /* --- labels ----------------------------------------------------------------------------------- */
 
-static enum ka_data_train_on_eos eos_rule(const char *word) {
-  static const char *const words[] = {
-      [KA_EOS_TURN] = "turn", [KA_EOS_ALL] = "all", [KA_EOS_LAST] = "last", [KA_EOS_NONE] = "none"};
-  int rule = KA_EOS_TURN;
-  while (rule < KA_EOS_NONE && strcmp(words[rule], word) != 0) rule++;
-  return (enum ka_data_train_on_eos)rule;
-}
-
 static ka_status label(struct ka_ctx *ctx, const struct chat_row *c, struct ka_document *d) {
   /* Dates in templates are Llama's fixed one, so that the same data gives the same tokens any day.
    */
@@ -151,7 +143,7 @@ static ka_status label(struct ka_ctx *ctx, const struct chat_row *c, struct ka_d
       .roles_to_train =
           ds->roles_to_train.n > 0 ? (const char *const *)ds->roles_to_train.items : nobody,
       .n_roles = ds->roles_to_train.n,
-      .train_on_eos = eos_rule(ds->train_on_eos),
+      .train_on_eos = ds->train_on_eos,
       .train_on_inputs = c->m->train_on_inputs,
       .field_training = ds->message_field_training,
       .jinja = &jinja};

@@ -111,7 +111,7 @@ static ka_status read_rows(struct reader *r) {
 static ka_status load_chat(struct reader *r) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_job_dataset *ds = r->maker.dataset;
-  if (strcmp(ds->type, "chat_template") != 0) return KA_STATUS_OK;
+  if (ds->type != KA_DOCUMENT_CHAT_TEMPLATE) return KA_STATUS_OK;
   if (ds->chat_template)
     KA_TRY(ka_chat_load_file(ctx, &r->chat, ds->chat_template, r->o->spec->base_model));
   else
@@ -128,9 +128,9 @@ static ka_status start(struct reader *r, struct ka_data_files *files) {
   const struct ka_job_dataset *ds = r->maker.dataset;
   const char *what;
   void *p;
-  if (!r->o->tokenizer && strcmp(ds->type, "tokenized") != 0)
+  if (!r->o->tokenizer && ds->type != KA_DOCUMENT_TOKENIZED)
     return ka_fail(ctx, KA_E_INPUT, "%s: %s.type: %s needs a tokenizer.json in %s",
-                   ka_key_place(r->o->spec->file, r->key), r->key, ds->type,
+                   ka_key_place(r->o->spec->file, r->key), r->key, ka_job_words_type[ds->type],
                    r->o->spec->base_model);
   const struct ka_data_choice choice = {&ds->data_files, &ds->exclude_files, ds->ds_type,
                                         ds->split};

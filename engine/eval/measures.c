@@ -97,7 +97,7 @@ ka_status ka_measures_open(struct ka_ctx *ctx, struct ka_measures *ms,
   if (spec->validation) KA_TRY(add(ms, &cap, &m));
   for (int64_t i = 0; i < spec->n_texts; i++) {
     m.name = spec->texts[i].name;
-    m.is_new = strcmp(spec->texts[i].role, "new") == 0;
+    m.is_new = spec->texts[i].role == KA_ROLE_NEW;
     KA_TRY(add(ms, &cap, &m));
   }
   KA_TRY(add_tasks(ms, &cap, &spec->new_tasks, true, max_length));

@@ -298,7 +298,7 @@ static ka_status execute(struct ka_bench *b) {
   struct ka_machine m;
   struct ka_dev dev;
   ka_machine_look(&m);
-  const char *device = b->o->device ? b->o->device : b->job.device;
+  const char *device = b->o->device ? b->o->device : ka_job_words_device[b->job.device];
   KA_TRY(ka_dev_open(ctx, &dev, device));
   bool separate = dev.backend->separate;
   ka_dev_close(&dev);

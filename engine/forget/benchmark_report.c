@@ -150,9 +150,10 @@ static ka_status measure_other(struct ka_bench *b, struct ka_forget_scoring *s, 
   KA_TRY(ka_recorded_identity(ctx, path, recorded));
   if (strcmp(wanted, recorded) == 0) return ka_json_load(ctx, path, report);
   if (!*opened) {
-    struct ka_forget_scoring_spec spec = {.base = b->job.base_model,
-                                          .device = b->o->device ? b->o->device : b->job.device,
-                                          .job = &b->job};
+    struct ka_forget_scoring_spec spec = {
+        .base = b->job.base_model,
+        .device = b->o->device ? b->o->device : ka_job_words_device[b->job.device],
+        .job = &b->job};
     *opened = true;
     KA_TRY(ka_forget_scoring_open(ctx, s, &spec));
   }
@@ -287,8 +288,8 @@ static ka_status settings(struct ka_bench *b, json_t *facts) {
                         (long long)(job->micro_batch_size * job->gradient_accumulation_steps),
                         (long long)job->sequence_len));
   KA_TRY(ka_report_fact(ctx, facts, "AdamW", "%s, betas %g and %g, weight decay %g, clipped at %g",
-                        job->lr_scheduler, job->adam_beta1, job->adam_beta2, job->weight_decay,
-                        job->max_grad_norm));
+                        ka_job_words_lr_scheduler[job->lr_scheduler], job->adam_beta1,
+                        job->adam_beta2, job->weight_decay, job->max_grad_norm));
   return ka_report_fact(ctx, facts, "runs", "%lld, each below %s/runs with its job, log and report",
                         (long long)b->n, job->output_dir);
 }
@@ -325,7 +326,8 @@ ka_status ka_bench_report(struct ka_bench *b, json_t **report) {
   struct ka_dev dev;
   KA_TRY(begin(ctx, ka_path_base(b->job.file.path), b->job.output_dir, b->o->command, &root, &rows,
                &facts));
-  ka_status st = ka_dev_open(ctx, &dev, b->o->device ? b->o->device : b->job.device);
+  ka_status st =
+      ka_dev_open(ctx, &dev, b->o->device ? b->o->device : ka_job_words_device[b->job.device]);
   if (ka_ok(st)) st = collect(b, root, rows);
   if (ka_ok(st)) st = add_others(b, rows);
   if (ka_ok(st)) st = compare(ctx, root, rows);

@@ -131,7 +131,7 @@ static ka_status check_soft(struct ka_key_reader *r, const struct ka_job_selecti
 
 static ka_status finish_selection(struct ka_key_reader *r, struct ka_job_selection *s) {
   struct ka_ctx *ctx = r->ctx;
-  bool all = strcmp(s->metric, "all") == 0, soft = strcmp(s->mode, "soft") == 0;
+  bool all = strcmp(s->metric, "all") == 0, soft = s->mode == KA_MODE_SOFT;
   bool other = all || soft || s->fraction > 0 || s->params > 0 || s->file;
   if (soft) KA_TRY(check_soft(r, s));
   if (other && !ka_key_given(r->file, "selection.count")) s->count = 0;
@@ -154,7 +154,7 @@ static ka_status finish(struct ka_key_reader *r, struct ka_job *j) {
                              "val_set_size: got %g, expected a fraction below 1 or a whole number "
                              "of rows",
                              j->val_set_size));
-  if (strcmp(j->anchor.by, "kappa") == 0 && strcmp(j->anchor.kind, "l2") != 0)
+  if (j->anchor.by == KA_PULL_KAPPA && j->anchor.kind != KA_ANCHOR_L2)
     KA_TRY(ka_key_problem_at(r, "anchor.by", "anchor.by: kappa goes with kind: l2"));
   return finish_selection(r, &j->selection);
 }

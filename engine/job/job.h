@@ -20,6 +20,26 @@
 #define KA_KEY_C_HELD_OUTS struct ka_job_held_outs
 #define KA_JOB_FIELD(type, name, ...) KA_KEY_C_##type name;
 
+#define KA_KEY_IF_WORD_SELECTION(...)
+#define KA_KEY_IF_WORD_FORGETTING(...)
+#define KA_KEY_IF_WORD_ANCHOR(...)
+#define KA_KEY_IF_WORD_MAPPING(...)
+#define KA_KEY_IF_WORD_DATASETS(...)
+#define KA_KEY_IF_WORD_HELD_OUTS(...)
+#define KA_JOB_WORDS(type, name, dflt, least, most, choices, ...)                                  \
+  KA_KEY_IF_WORD_##type(enum {choices}; extern const char *const ka_job_words_##name[];)
+
+/* The words of job.def: KA_LENGTH_AUTO, KA_LENGTH_DROP, ...; as texts
+ * ka_job_words_length_policy[KA_LENGTH_DROP]. */
+#define W(id, word) KA_##id,
+#define KA_JOB_KEY KA_JOB_WORDS
+#define KA_SELECTION_KEY KA_JOB_WORDS
+#define KA_FORGETTING_KEY KA_JOB_WORDS
+#define KA_ANCHOR_KEY KA_JOB_WORDS
+#define KA_DATASET_KEY KA_JOB_WORDS
+#define KA_HELD_OUT_KEY KA_JOB_WORDS
+#include "engine/job/job.def"
+
 struct ka_job_selection {
 #define KA_SELECTION_KEY KA_JOB_FIELD
 #include "engine/job/job.def"

@@ -94,6 +94,7 @@ static json_t *value_schema(const struct ka_key *k) {
   case KA_KEY_PATH:
     return json_pack("{s:s}", "type", "string");
   case KA_KEY_CHOICE:
+  case KA_KEY_WORD:
     return choice_schema(k->choices);
   case KA_KEY_OBJECT:
     return scope_schema(k->child);

@@ -10,11 +10,42 @@
 #define KA_KEY_T_DATASETS KA_KEY_OBJECT, true, false, false, KA_SCOPE_DATASET
 #define KA_KEY_T_HELD_OUTS KA_KEY_OBJECT, true, false, false, KA_SCOPE_HELD_OUT
 
-#define ROW(scope, owner, type, name, dflt, least, most, choices, unit, doc)                       \
-  {scope, KA_KEY_T_##type, #name, dflt, least,                                                     \
-   most,  choices,         unit,  doc,  offsetof(struct owner, name)},
+#define WORDS(type, name, dflt, least, most, choices, ...)                                         \
+  KA_KEY_IF_WORD_##type(const char *const ka_job_words_##name[] = {choices NULL};)
+
+#define W(id, word) word,
+#define KA_JOB_KEY WORDS
+#define KA_SELECTION_KEY WORDS
+#define KA_FORGETTING_KEY WORDS
+#define KA_ANCHOR_KEY WORDS
+#define KA_DATASET_KEY WORDS
+#define KA_HELD_OUT_KEY WORDS
+#include "engine/job/job.def"
+
+/* selection.metric: every metric of a spectrum and every control. */
+static const char metrics[] = ""
+#define KA_METRIC(id, name, full, unit, formula, source) name "|"
+#define KA_METRIC_CONTROL(name) name "|"
+#include "engine/job/metrics.def"
+    ;
+#define KA_JOB_METRICS metrics
+
+#define ROW(scope, owner, type, name, dflt, least, most, choices, unit, resume, doc)               \
+  {scope,                                                                                          \
+   KA_KEY_T_##type,                                                                                \
+   #name,                                                                                          \
+   dflt,                                                                                           \
+   least,                                                                                          \
+   most,                                                                                           \
+   choices,                                                                                        \
+   unit,                                                                                           \
+   doc,                                                                                            \
+   offsetof(struct owner, name),                                                                   \
+   KA_RESUME_##resume},
 
 static const struct ka_key keys[] = {
+#define W(id, word) word "|"
+#define A(alias) alias "|"
 #define KA_JOB_KEY(...) ROW(KA_SCOPE_JOB, ka_job, __VA_ARGS__)
 #define KA_SELECTION_KEY(...) ROW(KA_SCOPE_SELECTION, ka_job_selection, __VA_ARGS__)
 #define KA_FORGETTING_KEY(...) ROW(KA_SCOPE_FORGETTING, ka_job_forgetting, __VA_ARGS__)

@@ -145,21 +145,19 @@ static const char *choices_text(const char *choices, char buf[512]) {
   return buf;
 }
 
-/* What the word means, as it stands in the row: of "a|b|c=a" for c it is a. */
-static bool find_choice(const char *choices, const char *word, const char **out, size_t *n_out) {
-  size_t n = strlen(word);
-  for (const char *p = choices; *p;) {
-    size_t len = strcspn(p, "|");
+/* Number of the word `text` among n of the key's words, aliases resolved; -1: none of them. */
+static int find_word(const struct ka_key *key, const char *text, size_t n) {
+  size_t len = 0;
+  const char *word;
+  for (int i = 0; (word = ka_key_word(key, i, &len)); i++)
+    if (len == n && memcmp(word, text, n) == 0) return i;
+  for (const char *p = key->choices; *p; p += len + (p[len] == '|')) {
+    len = strcspn(p, "|");
     const char *equals = memchr(p, '=', len);
-    size_t word_len = equals ? (size_t)(equals - p) : len;
-    if (word_len == n && memcmp(p, word, n) == 0) {
-      *out = equals ? equals + 1 : p;
-      *n_out = (size_t)(p + len - *out);
-      return true;
-    }
-    p += len + (p[len] == '|');
+    if (equals && (size_t)(equals - p) == n && memcmp(p, text, n) == 0)
+      return find_word(key, equals + 1, (size_t)(p + len - equals) - 1);
   }
-  return false;
+  return -1;
 }
 
 /* A word that is none of the choices, with the advice that the table of aliases has for "KEY: WORD"
@@ -175,18 +173,25 @@ static ka_status wrong_choice(struct ka_key_reader *r, const struct ka_key *key,
   return wrong(r, v, path, expected);
 }
 
+/* A CHOICE's word as a text, a WORD's as its number. */
 static ka_status read_choice(struct ka_key_reader *r, const struct ka_key *key,
-                             const struct ka_yaml *v, const char **field, const char *path) {
+                             const struct ka_yaml *v, void *field, const char *path) {
+  struct ka_ctx *ctx = r->ctx;
   char buf[512], expected[560];
-  const char *start = NULL;
   size_t n = 0;
-  bool truth = false;
   snprintf(expected, sizeof expected, "one of %s", choices_text(key->choices, buf));
-  if (v->kind != KA_YAML_SCALAR) return wrong_choice(r, key, v, path, expected);
-  if (!find_choice(key->choices, v->text, &start, &n) &&
-      !(ka_yaml_bool(v, &truth) && find_choice(key->choices, truth ? "true" : "false", &start, &n)))
-    return wrong_choice(r, key, v, path, expected);
-  return ka_arena_str(&r->file->arena, field, start, n);
+  bool truth = false;
+  int i = v->kind == KA_YAML_SCALAR ? find_word(key, v->text, strlen(v->text)) : -1;
+  if (i < 0 && v->kind == KA_YAML_SCALAR && ka_yaml_bool(v, &truth))
+    i = find_word(key, truth ? "true" : "false", truth ? 4 : 5);
+  if (i < 0) return wrong_choice(r, key, v, path, expected);
+  if (key->kind == KA_KEY_WORD) {
+    *(int *)field = i;
+    return KA_STATUS_OK;
+  }
+  const char *word = ka_key_word(key, i, &n);
+  KA_TRY(ka_arena_str(&r->file->arena, (const char **)field, word, n));
+  return KA_STATUS_OK;
 }
 
 static ka_status check_regex(struct ka_key_reader *r, const struct ka_yaml *v, const char *path) {
@@ -281,6 +286,7 @@ static ka_status read_one(struct ka_key_reader *r, const struct ka_key *key,
   case KA_KEY_PATH:
     return read_text(r, key, v, field, path);
   case KA_KEY_CHOICE:
+  case KA_KEY_WORD:
     return read_choice(r, key, v, field, path);
   case KA_KEY_ANY:
     *(const struct ka_yaml **)field = v;
@@ -333,11 +339,15 @@ static ka_status read_value(struct ka_key_reader *r, const struct ka_key *key,
 
 ka_status ka_key_set_default(struct ka_key_reader *r, const struct ka_key *key, void *field) {
   if (key->kind == KA_KEY_OBJECT && !key->list) return ka_key_set_defaults(r, key->child, field);
-  static const size_t sizes[] = {
-      [KA_KEY_BOOL] = sizeof(bool),           [KA_KEY_INT] = sizeof(int64_t),
-      [KA_KEY_NUM] = sizeof(double),          [KA_KEY_COUNT] = sizeof(int64_t),
-      [KA_KEY_TEXT] = sizeof(const char *),   [KA_KEY_PATH] = sizeof(const char *),
-      [KA_KEY_CHOICE] = sizeof(const char *), [KA_KEY_ANY] = sizeof(const struct ka_yaml *)};
+  static const size_t sizes[] = {[KA_KEY_BOOL] = sizeof(bool),
+                                 [KA_KEY_INT] = sizeof(int64_t),
+                                 [KA_KEY_NUM] = sizeof(double),
+                                 [KA_KEY_COUNT] = sizeof(int64_t),
+                                 [KA_KEY_TEXT] = sizeof(const char *),
+                                 [KA_KEY_PATH] = sizeof(const char *),
+                                 [KA_KEY_CHOICE] = sizeof(const char *),
+                                 [KA_KEY_WORD] = sizeof(int),
+                                 [KA_KEY_ANY] = sizeof(const struct ka_yaml *)};
   memset(field, 0, key->list ? sizeof(struct ka_key_texts) : sizes[key->kind]);
   if (!key->dflt || !*key->dflt) return KA_STATUS_OK;
   struct ka_yaml v = {

@@ -22,14 +22,22 @@ bool ka_key_in_words(const char *words, const char *name) {
   return false;
 }
 
+const char *ka_key_word(const struct ka_key *k, int value, size_t *n) {
+  for (const char *p = k->choices; *p; p += *n + (p[*n] == '|')) {
+    *n = strcspn(p, "|");
+    if (!memchr(p, '=', *n) && value-- == 0) return p;
+  }
+  return NULL;
+}
+
 /* --- Markdown ---------------------------------------------------------------- */
 
 static const char *kind_text(const struct ka_key *k) {
-  static const char *const one[] = {[KA_KEY_BOOL] = "true or false", [KA_KEY_INT] = "integer",
-                                    [KA_KEY_NUM] = "number",         [KA_KEY_COUNT] = "count (50M)",
-                                    [KA_KEY_TEXT] = "text",          [KA_KEY_PATH] = "path",
-                                    [KA_KEY_CHOICE] = "word",        [KA_KEY_OBJECT] = "keys below",
-                                    [KA_KEY_ANY] = "several kinds"};
+  static const char *const one[] = {
+      [KA_KEY_BOOL] = "true or false", [KA_KEY_INT] = "integer", [KA_KEY_NUM] = "number",
+      [KA_KEY_COUNT] = "count (50M)",  [KA_KEY_TEXT] = "text",   [KA_KEY_PATH] = "path",
+      [KA_KEY_CHOICE] = "word",        [KA_KEY_WORD] = "word",   [KA_KEY_OBJECT] = "keys below",
+      [KA_KEY_ANY] = "several kinds"};
   static const char *const many[] = {[KA_KEY_TEXT] = "text, or a list",
                                      [KA_KEY_PATH] = "path, or a list",
                                      [KA_KEY_CHOICE] = "word, or a list",
@@ -55,7 +63,7 @@ static ka_status append_choices(struct ka_ctx *ctx, struct ka_str *out, const ch
 }
 
 static ka_status append_range(struct ka_ctx *ctx, struct ka_str *out, const struct ka_key *k) {
-  if (k->kind == KA_KEY_CHOICE) {
+  if (k->kind == KA_KEY_CHOICE || k->kind == KA_KEY_WORD) {
     KA_TRY(ka_str_puts(ctx, out, ": "));
     return append_choices(ctx, out, k->choices, ", ");
   }

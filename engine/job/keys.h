@@ -26,8 +26,18 @@ enum ka_key_kind {
   KA_KEY_TEXT,
   KA_KEY_PATH,
   KA_KEY_CHOICE,
+  KA_KEY_WORD,
   KA_KEY_OBJECT,
   KA_KEY_ANY, /* whatever stands there, a struct ka_yaml * */
+};
+
+/* What a value means to a run that is resumed; see job.def. */
+enum ka_key_resume {
+  KA_RESUME_BELOW,
+  KA_RESUME_SAME,
+  KA_RESUME_DATA,
+  KA_RESUME_WARN,
+  KA_RESUME_FREE
 };
 
 struct ka_key {
@@ -40,10 +50,12 @@ struct ka_key {
   double least, most;
   const char *choices, *unit, *doc;
   size_t offset; /* in the struct of its scope */
+  enum ka_key_resume resume;
 };
 
 /* The type words of a table: C type of the field, and kind, list, must_exist, regex, child. COUNT,
- * INT: "" is 0; NUM: 0; TEXT, PATH: NULL; CHOICE: one of the row's words; ANY: NULL. */
+ * INT: "" is 0; NUM: 0; TEXT, PATH: NULL; CHOICE: one of the row's words; WORD: its number in the
+ * row, which is the enum's value; ANY: NULL. */
 #define KA_KEY_C_BOOL bool
 #define KA_KEY_C_INT int64_t
 #define KA_KEY_C_NUM double
@@ -52,6 +64,7 @@ struct ka_key {
 #define KA_KEY_C_PATH const char *
 #define KA_KEY_C_NEWPATH const char *
 #define KA_KEY_C_CHOICE const char *
+#define KA_KEY_C_WORD int
 #define KA_KEY_C_TEXTS struct ka_key_texts
 #define KA_KEY_C_PATHS struct ka_key_texts
 #define KA_KEY_C_REGEXES struct ka_key_texts
@@ -65,6 +78,7 @@ struct ka_key {
 #define KA_KEY_T_PATH KA_KEY_PATH, false, true, false, 0
 #define KA_KEY_T_NEWPATH KA_KEY_PATH, false, false, false, 0
 #define KA_KEY_T_CHOICE KA_KEY_CHOICE, false, false, false, 0
+#define KA_KEY_T_WORD KA_KEY_WORD, false, false, false, 0
 #define KA_KEY_T_TEXTS KA_KEY_TEXT, true, false, false, 0
 #define KA_KEY_T_PATHS KA_KEY_PATH, true, true, false, 0
 #define KA_KEY_T_REGEXES KA_KEY_TEXT, true, false, true, 0
@@ -93,9 +107,30 @@ const struct ka_key *ka_key_find(const struct ka_key_table *t, int scope, const 
 /* Is `name` one of the words of a space-separated list? */
 bool ka_key_in_words(const char *words, const char *name);
 
+/* Something for WORDs alone: their enum, their texts. */
+#define KA_KEY_IF_WORD_BOOL(...)
+#define KA_KEY_IF_WORD_INT(...)
+#define KA_KEY_IF_WORD_NUM(...)
+#define KA_KEY_IF_WORD_COUNT(...)
+#define KA_KEY_IF_WORD_TEXT(...)
+#define KA_KEY_IF_WORD_PATH(...)
+#define KA_KEY_IF_WORD_NEWPATH(...)
+#define KA_KEY_IF_WORD_CHOICE(...)
+#define KA_KEY_IF_WORD_TEXTS(...)
+#define KA_KEY_IF_WORD_PATHS(...)
+#define KA_KEY_IF_WORD_REGEXES(...)
+#define KA_KEY_IF_WORD_CHOICES(...)
+#define KA_KEY_IF_WORD_WORD(...) __VA_ARGS__
+
+/* Word number `value` of a WORD, not NUL-terminated; NULL behind the last one. */
+const char *ka_key_word(const struct ka_key *k, int value, size_t *n);
+
 /* The keys of a scope with their values, defaults included, in the table's order; its keys must not
  * be of type ANY. A new reference; NULL: no memory (or a text that is not UTF-8). */
 json_t *ka_key_json(const struct ka_key_table *t, int scope, const void *object);
+
+/* One key's value; not of an OBJECT or ANY. */
+json_t *ka_key_value_json(const struct ka_key_table *t, const struct ka_key *k, const void *field);
 
 /* One Markdown table of a scope's keys, appended to out. */
 ka_status ka_key_doc(struct ka_ctx *ctx, struct ka_str *out, const struct ka_key_table *t,

@@ -4,6 +4,7 @@
 
 static json_t *value_of(const struct ka_key *k, const void *field) {
   const char *text;
+  size_t n = 0;
   switch (k->kind) {
   case KA_KEY_BOOL:
     return json_boolean(*(const bool *)field);
@@ -17,6 +18,9 @@ static json_t *value_of(const struct ka_key *k, const void *field) {
   case KA_KEY_CHOICE:
     text = *(const char *const *)field;
     return text ? json_string(text) : json_null();
+  case KA_KEY_WORD:
+    text = ka_key_word(k, *(const int *)field, &n);
+    return json_stringn(text, n);
   case KA_KEY_OBJECT:
   case KA_KEY_ANY:
     break;
@@ -41,14 +45,16 @@ static json_t *list_of(const struct ka_key_table *t, const struct ka_key *k, con
   return out;
 }
 
+json_t *ka_key_value_json(const struct ka_key_table *t, const struct ka_key *k, const void *field) {
+  return k->list ? list_of(t, k, field) : entry_of(t, k, field);
+}
+
 json_t *ka_key_json(const struct ka_key_table *t, int scope, const void *object) {
   json_t *out = json_object();
   for (const struct ka_key *k = t->keys; k->name && out; k++) {
     if (k->scope != scope) continue;
     const void *field = (const char *)object + k->offset;
-    if (json_object_set_new(out, k->name, k->list ? list_of(t, k, field) : entry_of(t, k, field)) ==
-        0)
-      continue;
+    if (json_object_set_new(out, k->name, ka_key_value_json(t, k, field)) == 0) continue;
     json_decref(out);
     out = NULL;
   }

@@ -7,14 +7,12 @@
 
 static const struct ka_spectral_metric_info infos[KA_N_METRICS] = {
 #define KA_METRIC(id, name, full, unit, formula, source) {name, full, unit, formula, source},
-#include "engine/spectral/metrics.def"
-#undef KA_METRIC
+#include "engine/job/metrics.def"
 };
 
 static const char choices[] =
 #define KA_METRIC(id, name, full, unit, formula, source) "|" name
-#include "engine/spectral/metrics.def"
-#undef KA_METRIC
+#include "engine/job/metrics.def"
     ;
 
 const struct ka_spectral_metric_info *ka_spectral_metric_info(enum ka_spectral_metric metric) {

@@ -7,8 +7,7 @@
 
 enum ka_spectral_metric {
 #define KA_METRIC(id, name, full, unit, formula, source) KA_METRIC_##id,
-#include "engine/spectral/metrics.def"
-#undef KA_METRIC
+#include "engine/job/metrics.def"
   KA_N_METRICS
 };
 

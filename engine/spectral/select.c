@@ -15,7 +15,14 @@
 /* The part of a budget that may be left over for the sake of whole rows. */
 static const double BUDGET_SLACK = 5e-4;
 
-static const char *const controls[] = {"all", "random", "first_n", "last_n"};
+static const char *const controls[] = {
+#define KA_METRIC_CONTROL(name) name,
+#include "engine/job/metrics.def"
+};
+static const char control_words[] =
+#define KA_METRIC_CONTROL(name) "|" name
+#include "engine/job/metrics.def"
+    ;
 
 static bool is(const struct ka_select_spec *s, const char *metric) {
   return strcmp(s->metric, metric) == 0;
@@ -109,10 +116,9 @@ static ka_status check_metric(struct ka_ctx *ctx, const struct ka_select_spec *s
   for (int i = 0; i < KA_N_METRICS; i++)
     names[n++] = ka_spectral_metric_info((enum ka_spectral_metric)i)->name;
   const char *near = ka_nearest(s->metric, names);
-  return ka_fail(ctx, KA_E_INPUT,
-                 "selection.metric: got \"%s\"%s%s%s, expected %s|all|random|first_n|last_n",
-                 s->metric, near ? " (did you mean " : "", near ? near : "", near ? "?)" : "",
-                 ka_spectral_metric_choices());
+  return ka_fail(ctx, KA_E_INPUT, "selection.metric: got \"%s\"%s%s%s, expected %s%s", s->metric,
+                 near ? " (did you mean " : "", near ? near : "", near ? "?)" : "",
+                 ka_spectral_metric_choices(), control_words);
 }
 
 ka_status ka_select_check(struct ka_ctx *ctx, const struct ka_select_spec *s) {

@@ -5,9 +5,8 @@
 #ifndef KAPPA_ENGINE_SPECTRAL_SELECTION_H
 #define KAPPA_ENGINE_SPECTRAL_SELECTION_H
 
+#include "engine/job/job.h"
 #include "engine/spectral/spectral.h"
-
-enum ka_unit_kind { KA_UNIT_TENSOR, KA_UNIT_HEAD, KA_UNIT_EXPERT };
 
 /* A quota: at most `count` units of a role. */
 struct ka_select_quota {
@@ -22,7 +21,7 @@ struct ka_select_spec {
   int64_t count;      /* at most one of count, fraction and params is given; -1: absent */
   double fraction;    /* of the candidates' parameters */
   int64_t params;     /* both are met by slicing the last unit */
-  enum ka_unit_kind unit;
+  int unit;           /* KA_UNIT_TENSOR, HEAD or EXPERT: selection.unit in job.def */
   /* PCRE2, searched anywhere in the stored tensor's name. n_exclude -1: nothing, but
    * units that their role makes unusual (embeddings, heads, routers) are candidates of "all" alone. */
   const char *const *include;

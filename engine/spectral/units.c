@@ -74,8 +74,7 @@ static ka_status from_entry(struct ka_arena *arena, const struct ka_safetensors 
 
 ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
                            const struct ka_safetensors *files, const struct ka_hf_config *config,
-                           enum ka_unit_kind kind, bool vectors, struct ka_unit **units,
-                           int64_t *n) {
+                           int kind, bool vectors, struct ka_unit **units, int64_t *n) {
   void *memory = NULL;
   int64_t n_wholes = 0, n_all = 0, n_parts = 0;
   KA_TRY(ka_arena_alloc_n(arena, &memory, files->n_entries + 1, sizeof(struct ka_unit), "units"));

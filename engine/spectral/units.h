@@ -23,12 +23,11 @@ int ka_spectral_name_compare(const char *a, const char *b);
  * layers.10). In the arena; views into the files. */
 ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
                            const struct ka_safetensors *files, const struct ka_hf_config *config,
-                           enum ka_unit_kind kind, bool vectors, struct ka_unit **units,
-                           int64_t *n);
+                           int kind, bool vectors, struct ka_unit **units, int64_t *n);
 
 /* Gives `whole` its role; out (NULL: only counts) receives its n parts. */
 ka_status ka_unit_parts(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_unit *whole,
-                        const struct ka_hf_config *config, enum ka_unit_kind kind,
-                        struct ka_unit *out, int64_t *n);
+                        const struct ka_hf_config *config, int kind, struct ka_unit *out,
+                        int64_t *n);
 
 #endif

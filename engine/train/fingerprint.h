@@ -1,17 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What a run's course depends on, kept in checkpoints and compared on resume. */
+ *
+ * What a run's results depend on: every key of the job whose row in job.def is not FREE, and in
+ * place of paths the hashes of what lies there. Kept in checkpoints and compared on resume; its own
+ * hash is the identity of a finished run (identity.h). */
 #ifndef KAPPA_ENGINE_TRAIN_FINGERPRINT_H
 #define KAPPA_ENGINE_TRAIN_FINGERPRINT_H
 
-#include "engine/train/run.h"
+#include "base/json.h"
+#include "engine/job/job.h"
 
-/* {key: value} of an open run (new reference; NULL: no memory). */
-json_t *ka_fingerprint(const struct ka_run *r);
+/* {"same": {"selection.count": 3, "base_model": [["config.json", hash], ...], ...}, "data": {...},
+ * "warn": {...}}: one object a word of job.def's column resume. A new reference. Reads all files
+ * that the job names; of a task file also those that it names. */
+ka_status ka_fingerprint(struct ka_ctx *ctx, const struct ka_job *job, json_t **out);
 
-/* Compares a checkpoint's with this run's. What decides which tokens a step sees and what is
- * minimised must be equal (KA_E_INPUT, all differences named); a changed learning rate, length or
- * the like is the user's choice and is warned about: the resumed run is then not the one that was
- * interrupted. */
-ka_status ka_fingerprint_check(struct ka_run *r, const json_t *saved);
+/* What lies at `path`, a model's directory or a file: [[name, hash], ...]; a new reference. */
+ka_status ka_fingerprint_files(struct ka_ctx *ctx, const char *path, json_t **out);
+
+/* Compares a checkpoint's fingerprint with this run's. A difference in "same", or in "data" without
+ * resume_other_data, is KA_E_INPUT with all of them named; any other is a warning: the resumed run
+ * is then not the one that was interrupted. `checkpoint` names it in messages. */
+ka_status ka_fingerprint_check(struct ka_ctx *ctx, const struct ka_job *job, const json_t *saved,
+                               const json_t *now, const char *checkpoint);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Whether a finished run may stand for one that is asked for: the same keys, the same input files.
- * Not to be confused with fingerprint.h, which says whether a checkpoint may be continued. */
+ * Whether a checkpoint may be continued is fingerprint.h's question. */
 #ifndef KAPPA_ENGINE_TRAIN_IDENTITY_H
 #define KAPPA_ENGINE_TRAIN_IDENTITY_H
 
@@ -10,10 +10,10 @@
 
 enum { KA_IDENTITY_TEXT = 33 };
 
-/* A hash, as hex text, of kappa's version, of every key that can change a result (not of where
- * things are written, how often, with how many threads), and of the name, size and modification
- * time of the files of base_model, datasets, test_datasets, held_out and the task files; data that
- * a task file names are not looked at. */
+/* The hash, as hex text, of kappa's version and a job's fingerprint (fingerprint.h): of every key
+ * that can change a result and of the contents of every file that the job names. */
+ka_status ka_identity_of(struct ka_ctx *ctx, const json_t *fingerprint, char out[KA_IDENTITY_TEXT]);
+/* The same from the job; reads all those files. */
 ka_status ka_job_identity(struct ka_ctx *ctx, const struct ka_job *job, char out[KA_IDENTITY_TEXT]);
 
 /* job.json: {"kappa", "identity", "job": every key}. */

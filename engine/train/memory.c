@@ -15,10 +15,10 @@ struct ka_optim_config ka_run_optim_config(const struct ka_run *r) {
       .eps = job->adam_epsilon,
       .weight_decay = job->weight_decay,
       .max_grad_norm = job->max_grad_norm,
-      .state = strcmp(job->optimizer_dtype, "bf16") == 0 ? KA_BF16 : KA_F32,
+      .state = job->optimizer_dtype == KA_STATE_BF16 ? KA_BF16 : KA_F32,
       .seed = (uint64_t)job->seed,
       .offload = job->offload_optimizer,
-      .pull = strcmp(job->anchor.kind, "l2") == 0 ? job->anchor.weight : 0,
+      .pull = job->anchor.kind == KA_ANCHOR_L2 ? job->anchor.weight : 0,
       .parts = r->selection.optim_parts,
   };
 }
@@ -104,16 +104,16 @@ out:
 
 ka_status ka_run_choose_recompute(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
-  const char *mode = r->job->gradient_checkpointing;
+  int mode = r->job->gradient_checkpointing;
   bool separate = r->dev.backend->separate;
   int64_t L = r->model.recipe.L, low = 0, high = L;
   struct ka_run_memory need;
   struct ka_machine machine;
   ka_machine_look(&machine);
   double budget = separate ? (double)r->dev.free_bytes : 0.8 * machine.free_bytes;
-  r->model.recompute = strcmp(mode, "block") == 0 ? L : 0;
+  r->model.recompute = mode == KA_RECOMPUTE_BLOCK ? L : 0;
   KA_TRY(ka_run_measure(r, &need));
-  if (strcmp(mode, "auto") == 0 && budget > 0 && (double)need.all_bytes > budget) {
+  if (mode == KA_RECOMPUTE_AUTO && budget > 0 && (double)need.all_bytes > budget) {
     while (low < high) { /* the fewest blocks that fit, all of them if none do */
       r->model.recompute = (low + high) / 2;
       KA_TRY(ka_run_measure(r, &need));

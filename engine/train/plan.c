@@ -207,8 +207,8 @@ static void print_steps(const struct ka_run *r) {
     printf("  the last step has %lld of its %lld micro-batches: the data end there\n",
            (long long)last, (long long)c->accumulation);
   printf("  %s, peak %g, %lld steps of warm-up; validation %lld micro-batches\n",
-         r->job->lr_scheduler, c->schedule.peak_lr, (long long)c->schedule.warmup_steps,
-         (long long)r->data.validation.n);
+         ka_job_words_lr_scheduler[r->job->lr_scheduler], c->schedule.peak_lr,
+         (long long)c->schedule.warmup_steps, (long long)r->data.validation.n);
 }
 
 static size_t print_arena(const struct ka_arena *a) {

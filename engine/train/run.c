@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "engine/train/checkpoint.h"
+#include "engine/train/fingerprint.h"
 #include "engine/train/memory.h"
 #include "engine/train/watch.h"
 
@@ -36,33 +37,33 @@ static ka_status check_output_dir(struct ka_run *r) {
 }
 
 enum ka_dtype ka_run_dtype(const struct ka_job *job, const struct ka_dev *dev) {
-  if (strcmp(job->bf16, "auto") == 0) return dev->has_bf16 ? KA_BF16 : KA_F32;
-  return strcmp(job->bf16, "true") == 0 ? KA_BF16 : KA_F32;
+  if (job->bf16 == KA_BF16_AUTO) return dev->has_bf16 ? KA_BF16 : KA_F32;
+  return job->bf16 == KA_BF16_TRUE ? KA_BF16 : KA_F32;
 }
 
 ka_status ka_run_open_model(struct ka_run *r, const char *dir, enum ka_dtype compute) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_job_anchor *a = &r->job->anchor;
-  bool anchored = a->weight > 0 && strcmp(a->kind, "none") != 0;
+  bool anchored = a->weight > 0 && a->kind != KA_ANCHOR_NONE;
   KA_TRY(ka_model_open(ctx, &r->model, &r->dev, dir, compute));
-  if (strcmp(a->kind, "kl") == 0) r->model.kl_weight = a->weight;
+  if (a->kind == KA_ANCHOR_KL) r->model.kl_weight = a->weight;
   if (!anchored || strcmp(dir, r->job->base_model) == 0) return KA_STATUS_OK;
   return ka_model_set_base(&r->model, r->job->base_model);
 }
 
 ka_status ka_run_anchor_text(struct ka_run *r, const char **out) {
   const struct ka_job_anchor *a = &r->job->anchor;
-  bool kl = strcmp(a->kind, "kl") == 0, l2 = strcmp(a->kind, "l2") == 0;
+  bool kl = a->kind == KA_ANCHOR_KL;
   *out = "none";
-  if ((!kl && !l2) || a->weight == 0) return KA_STATUS_OK;
+  if (a->kind == KA_ANCHOR_NONE || a->weight == 0) return KA_STATUS_OK;
   return ka_arena_printf(&r->arena, out, "%s, weight %g%s",
                          kl ? "KL(base || tuned)" : "decay towards the base's weights", a->weight,
-                         strcmp(a->by, "kappa") == 0 ? " by kappa" : "");
+                         a->by == KA_PULL_KAPPA ? " by kappa" : "");
 }
 
 static ka_status open_model(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
-  const char *device = r->options.device ? r->options.device : r->job->device;
+  const char *device = r->options.device ? r->options.device : ka_job_words_device[r->job->device];
   KA_TRY(ka_dev_open(ctx, &r->dev, device));
   r->has_dev = true;
   const char *dir = r->job->base_model;
@@ -89,6 +90,20 @@ static ka_status open_selection(struct ka_run *r) {
   if (r->checkpoint) KA_TRY(ka_path_join(&r->arena, &file, r->checkpoint, "selection.json"));
   KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model.files, file));
   return ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units);
+}
+
+/* What the job asks for, before anything is written; a resumed run must be the same. */
+static ka_status take_fingerprint(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  if (r->options.plan && !r->checkpoint) return KA_STATUS_OK;
+  KA_TRY(ka_fingerprint(ctx, r->job, &r->fingerprint));
+  KA_TRY(ka_identity_of(ctx, r->fingerprint, r->identity));
+  /* "auto" is not the same on every device */
+  KA_TRY(ka_json_set(ctx, json_object_get(r->fingerprint, "same"), "bf16",
+                     json_boolean(r->model.compute == KA_BF16)));
+  if (!r->checkpoint) return KA_STATUS_OK;
+  const json_t *saved = json_object_get(json_object_get(r->state, "run"), "job");
+  return ka_fingerprint_check(ctx, r->job, saved, r->fingerprint, r->checkpoint);
 }
 
 /* A directory without tokenizer.json trains from tokenized data. */
@@ -130,9 +145,7 @@ static ka_status fill_loop_config(struct ka_run *r) {
   const struct ka_job *job = r->job;
   struct ka_loop_config *c = &r->loop;
   struct ka_schedule *s = &c->schedule;
-  s->kind = strcmp(job->lr_scheduler, "linear") == 0     ? KA_SCHEDULE_LINEAR
-            : strcmp(job->lr_scheduler, "constant") == 0 ? KA_SCHEDULE_CONSTANT
-                                                         : KA_SCHEDULE_COSINE;
+  s->kind = job->lr_scheduler;
   s->peak_lr = job->learning_rate;
   s->min_ratio = job->cosine_min_lr_ratio;
   c->accumulation = job->gradient_accumulation_steps;
@@ -166,6 +179,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   ka_arena_init(&r->selection.arena, ctx, "selection");
   KA_TRY(check_output_dir(r));
   KA_TRY(open_model(r));
+  KA_TRY(take_fingerprint(r));
   KA_TRY(open_tokenizer(r));
   r->has_data = true;
   KA_TRY(ka_train_data_open(ctx, &r->data, job, r->tokenizer, r->model.recipe.V));
@@ -187,5 +201,6 @@ void ka_run_close(struct ka_run *r) {
   if (r->has_model) ka_model_close(&r->model);
   if (r->has_dev) ka_dev_close(&r->dev);
   json_decref(r->state);
+  json_decref(r->fingerprint);
   ka_arena_deinit(&r->arena);
 }

@@ -35,6 +35,7 @@ struct ka_run {
   const char *checkpoint; /* to resume from; NULL: from the start */
   int64_t checkpoint_step;
   json_t *state;            /* of that checkpoint */
+  json_t *fingerprint;      /* of the job and what it names; NULL while it only looks */
   const char *weights_from; /* directory below output_dir, see refresh.h; NULL: the base model */
   char identity[KA_IDENTITY_TEXT]; /* of the job and its inputs when training began */
   int64_t refreshed_at;            /* step of the last new selection; 0: none */

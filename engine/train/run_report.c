@@ -67,8 +67,8 @@ static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *
                        (long long)json_integer_value(json_object_get(loop->carried, "kept_step"))));
   KA_TRY(ka_report_fact(ctx, list, "AdamW",
                         "learning rate %g (%s), betas %g and %g, weight decay %g, clipped at %g",
-                        job->learning_rate, job->lr_scheduler, job->adam_beta1, job->adam_beta2,
-                        job->weight_decay, job->max_grad_norm));
+                        job->learning_rate, ka_job_words_lr_scheduler[job->lr_scheduler],
+                        job->adam_beta1, job->adam_beta2, job->weight_decay, job->max_grad_norm));
   KA_TRY(ka_run_anchor_text(r, &anchor));
   KA_TRY(ka_report_fact(ctx, list, "anchor", "%s", anchor));
   KA_TRY(ka_report_fact(ctx, list, "computed in", "%s", ka_dtype_name(r->model.compute)));
@@ -116,7 +116,7 @@ static ka_status divergence(struct ka_run *r, double *kl) {
   int64_t B = r->job->micro_batch_size, T = r->job->sequence_len, n_old = 0;
   for (int64_t i = 0; i < r->measures.n; i++) kl[i] = NAN;
   for (int64_t i = 0; i < r->job->held_out.n; i++)
-    n_old += strcmp(r->job->held_out.items[i].role, "old") == 0;
+    n_old += r->job->held_out.items[i].role == KA_ROLE_OLD;
   if (n_old == 0) return KA_STATUS_OK;
   ka_status st = ka_model_open(ctx, &base, &r->dev, r->job->base_model, r->model.compute);
   if (ka_ok(st)) st = ka_model_prepare(&base, B, T, false);

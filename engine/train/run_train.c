@@ -3,7 +3,6 @@
  * the end (losses and kappa of the untrained model) travels in the checkpoints as "run". */
 #include "base/log.h"
 #include "engine/train/checkpoint.h"
-#include "engine/train/fingerprint.h"
 #include "engine/train/identity.h"
 #include "engine/train/output.h"
 #include "engine/train/refresh.h"
@@ -27,7 +26,7 @@ static ka_status begin_carried(struct ka_run *r, json_t **carried) {
   json_t *kappa = NULL;
   ka_status st = kappa_json(r, false, &kappa);
   if (ka_ok(st)) {
-    *carried = json_pack("{s:o, s:O}", "job", ka_fingerprint(r), "kappa_before", kappa);
+    *carried = json_pack("{s:O, s:O}", "job", r->fingerprint, "kappa_before", kappa);
     if (!*carried) st = ka_fail(ctx, KA_E_MEMORY, "run: out of memory");
   }
   json_decref(kappa);
@@ -40,11 +39,8 @@ static ka_status carried_of(struct ka_run *r, json_t **carried) {
   json_t *saved = json_object_get(r->state, "run");
   if (!json_is_object(saved))
     return ka_fail(ctx, KA_E_INPUT, "%s/state.json: \"run\" is missing", r->checkpoint);
-  KA_TRY(ka_fingerprint_check(r, json_object_get(saved, "job")));
   *carried = json_deep_copy(saved);
-  return json_object_set_new(*carried, "job", ka_fingerprint(r)) == 0
-             ? KA_STATUS_OK
-             : ka_fail(ctx, KA_E_MEMORY, "run: out of memory");
+  return ka_json_set(ctx, *carried, "job", json_incref(r->fingerprint));
 }
 
 static ka_status prepare_output(struct ka_run *r, int *lock) {
@@ -54,7 +50,6 @@ static ka_status prepare_output(struct ka_run *r, int *lock) {
   const char *path;
   KA_TRY(ka_ckpt_sweep(ctx, r->job->output_dir));
   KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, "job.json"));
-  KA_TRY(ka_job_identity(ctx, r->job, r->identity));
   KA_TRY(ka_job_record(ctx, r->job, r->identity, path));
   return ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path);
 }

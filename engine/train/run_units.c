@@ -26,8 +26,7 @@ static bool stands_for_parts(const struct table *t, int64_t i) {
 static ka_status list_units(struct table *t) {
   struct ka_run *r = t->r;
   struct ka_ctx *ctx = r->ctx;
-  const char *unit = r->job->selection.unit;
-  enum ka_unit_kind kind = strcmp(unit, "head") == 0 ? KA_UNIT_HEAD : KA_UNIT_TENSOR;
+  int kind = r->job->selection.unit == KA_UNIT_HEAD ? KA_UNIT_HEAD : KA_UNIT_TENSOR;
   KA_TRY(ka_units_of_file(ctx, &t->arena, &r->model.files, &r->model.config, kind, false, &t->units,
                           &t->n));
   int64_t n = 0;

@@ -6,12 +6,10 @@
 #ifndef KAPPA_ENGINE_TRAIN_SCHEDULE_H
 #define KAPPA_ENGINE_TRAIN_SCHEDULE_H
 
-#include <stdint.h>
-
-enum ka_schedule_kind { KA_SCHEDULE_COSINE, KA_SCHEDULE_LINEAR, KA_SCHEDULE_CONSTANT };
+#include "engine/job/job.h"
 
 struct ka_schedule {
-  enum ka_schedule_kind kind;
+  int kind; /* KA_SCHEDULE_COSINE, LINEAR, CONSTANT: lr_scheduler in job.def */
   double peak_lr;
   double min_ratio;              /* of peak_lr, where cosine and linear end */
   int64_t warmup_steps, n_steps; /* n_steps: the whole run */

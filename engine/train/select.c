@@ -17,13 +17,11 @@ ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job
   const struct ka_job_selection *s = &job->selection;
   *out = ka_select_spec_default();
   out->metric = s->metric;
-  out->highest = strcmp(s->order, "highest") == 0;
+  out->highest = s->order == KA_ORDER_HIGHEST;
   out->count = s->count > 0 ? s->count : -1;
   out->fraction = s->fraction > 0 ? s->fraction : -1;
   out->params = s->params > 0 ? s->params : -1;
-  out->unit = strcmp(s->unit, "head") == 0     ? KA_UNIT_HEAD
-              : strcmp(s->unit, "expert") == 0 ? KA_UNIT_EXPERT
-                                               : KA_UNIT_TENSOR;
+  out->unit = s->unit;
   out->include = s->include.items;
   out->n_include = s->include.n;
   out->exclude = s->exclude.items;
@@ -31,7 +29,7 @@ ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job
   out->max_dim = s->max_dim;
   out->min_layer = s->min_layer;
   out->seed = (uint64_t)(ka_job_given(job, "selection.seed") ? s->seed : job->seed);
-  out->soft = strcmp(s->mode, "soft") == 0;
+  out->soft = s->mode == KA_MODE_SOFT;
   out->power = s->power;
   KA_TRY(ka_select_quotas(ctx, arena, s->quotas.items, s->quotas.n, out));
   return KA_STATUS_OK;
@@ -193,7 +191,7 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, stru
   if (s->chosen.n_units == 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: selects no unit; loosen include, exclude or the budget",
                    file ? file : ka_job_place(job, "selection"));
-  bool by_kappa = strcmp(job->anchor.by, "kappa") == 0;
+  bool by_kappa = job->anchor.by == KA_PULL_KAPPA;
   if (by_kappa) KA_TRY(complete_kappa(ctx, s, dev, files));
   s->analysis_s = ka_now_s() - start_s;
   KA_TRY(make_parts(ctx, s));

@@ -8,9 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-static bool keeps_best(const struct ka_job *job) {
-  return strcmp(job->forgetting.keep, "best") == 0;
-}
+static bool keeps_best(const struct ka_job *job) { return job->forgetting.keep == KA_KEEP_BEST; }
 
 static ka_status check_keys(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;

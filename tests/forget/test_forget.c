@@ -185,7 +185,8 @@ static void resumes_the_same(void **state) {
   ka_free(x);
   ka_free(y);
   T_OK(ka_remove_tree(ctx, t_str("%s/resumed/checkpoint-6", dir)));
-  train(2, "measures other texts and tasks", "tasks.yaml", "resumed", t_str("%s --resume", words));
+  train(2, "forgetting.tasks: qa.yaml is not the file that it was", "tasks.yaml", "resumed",
+        t_str("%s --resume", words));
 }
 
 static void tasks_are_measures(void **state) {
@@ -396,7 +397,7 @@ static void all_runs_are_measured_on_the_same(void **state) {
   assert_int_equal(json_array_size(json_object_get(r, "runs")), 2);
   json_decref(r);
   put("qa.jsonl", "{\"q\": \"ab\", \"c\": [\"c\", \"x\"], \"g\": 0}\n");
-  kappa(2, "the data changed", t_str("%s 3", command));
+  kappa(2, "holds a run with other keys, data", t_str("%s 3", command));
 }
 
 /* Of two runs in one directory the second is refused. */

@@ -31,7 +31,7 @@ static void defaults_are_those_of_the_table(void **state) {
   assert_string_equal(j.output_dir, "dir/out");
   assert_true(j.datasets.n == 1 && j.datasets.items[0].path.n == 1);
   assert_string_equal(j.datasets.items[0].path.items[0], "dir/a.jsonl");
-  assert_string_equal(j.datasets.items[0].type, "completion");
+  assert_int_equal(j.datasets.items[0].type, KA_DOCUMENT_COMPLETION);
   assert_string_equal(j.datasets.items[0].message_property_mappings.role, "role");
   assert_true(j.datasets.items[0].weight == 1);
   assert_true(j.sequence_len == 2048 && j.sample_packing && j.shuffle && !j.train_on_inputs);
@@ -41,12 +41,12 @@ static void defaults_are_those_of_the_table(void **state) {
   assert_true(j.weight_decay == 0 && j.max_grad_norm == 1 && j.val_set_size == 0.02);
   assert_true(j.eval_steps == 100 && j.save_steps == 200 && j.save_total_limit == 2);
   assert_true(j.seed == 42 && j.logging_steps == 10 && j.report_to.n == 1);
-  assert_string_equal(j.lr_scheduler, "cosine");
-  assert_string_equal(j.bf16, "auto");
+  assert_int_equal(j.lr_scheduler, KA_SCHEDULE_COSINE);
+  assert_int_equal(j.bf16, KA_BF16_AUTO);
   assert_string_equal(j.selection.metric, "kappa");
   assert_true(j.selection.count == 20 && j.selection.exclude.n == 0);
   assert_null(j.selection.file);
-  assert_string_equal(j.anchor.kind, "none");
+  assert_int_equal(j.anchor.kind, KA_ANCHOR_NONE);
   assert_true(ka_job_given(&j, "base_model") && !ka_job_given(&j, "seed"));
   assert_string_equal(ka_job_place(&j, "datasets.0.path"), "job.yaml:2:13");
   ka_job_close(&j);
@@ -221,7 +221,7 @@ static void words_of_the_command_line_win(void **state) {
   assert_true(j.selection.include.n == 2 && j.selection.params == 2000);
   assert_true(j.selection.fraction == 0 && j.selection.count == 0);
   assert_string_equal(j.base_model, "other"); /* the current directory */
-  assert_string_equal(j.datasets.items[0].type, "alpaca");
+  assert_int_equal(j.datasets.items[0].type, KA_DOCUMENT_ALPACA);
   assert_string_equal(ka_job_place(&j, "learning_rate"), "command line");
   ka_job_close(&j);
   static const struct {
@@ -263,7 +263,7 @@ static void anchors_and_merge_keys_work(void **state) {
   T_OK(parse(&j, text, NULL, 0));
   assert_int_equal(j.datasets.n, 2);
   assert_string_equal(j.datasets.items[1].path.items[0], "dir/b");
-  assert_string_equal(j.datasets.items[1].type, "alpaca");
+  assert_int_equal(j.datasets.items[1].type, KA_DOCUMENT_ALPACA);
   assert_true(j.datasets.items[1].weight == 2 && j.test_datasets.n == 1);
   ka_job_close(&j);
 }

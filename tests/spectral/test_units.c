@@ -19,7 +19,7 @@ static const char *const small =
 static const char *const small_gpt2 =
     "{\"model_type\": \"gpt2\", \"vocab_size\": 8, \"n_embd\": 8, \"n_layer\": 1, \"n_head\": 4}";
 
-static int64_t parts(const char *name, int n_dim, const int64_t *shape, enum ka_unit_kind kind,
+static int64_t parts(const char *name, int n_dim, const int64_t *shape, int kind,
                      struct ka_unit *whole, struct ka_unit *out) {
   struct ka_ctx *ctx = &the_ctx;
   static float data[4096];

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-static void check(enum ka_schedule_kind kind, double min_ratio, const double *want) {
+static void check(int kind, double min_ratio, const double *want) {
   struct ka_schedule s = {kind, 1e-3, min_ratio, 3, 10};
   for (int i = 0; i < 10; i++) {
     double got = ka_schedule_lr(&s, i + 1);
