@@ -2,14 +2,18 @@
  * POSIX files. Reading errors are bad input (2), writing errors are resources (3). */
 #include "base/file.h"
 
+#include "base/log.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -41,10 +45,11 @@ const char *ka_path_base(const char *path) {
   return slash ? slash + 1 : path;
 }
 
+/* Opening a pipe would wait for somebody who writes into it. */
 static ka_status open_read(struct ka_ctx *ctx, const char *path, int *fd, size_t *len) {
-  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe that nobody writes: no waiting */
+  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (*fd < 0) return ka_fail(ctx, KA_E_INPUT, "%s: %s", path, strerror(errno));
-  struct stat st;
+  struct stat st = {0};
   bool known = fstat(*fd, &st) == 0;
   bool given = ka_starts_with(path, "/dev/"); /* standard input, <(command): somebody writes */
   const char *why = !known                         ? strerror(errno)
@@ -52,12 +57,10 @@ static ka_status open_read(struct ka_ctx *ctx, const char *path, int *fd, size_t
                     : S_ISREG(st.st_mode) || given ? NULL
                                                    : "neither a file nor a directory";
   if (!why && fcntl(*fd, F_SETFL, 0) < 0) why = strerror(errno);
-  if (why) {
-    close(*fd);
-    return ka_fail(ctx, KA_E_INPUT, "%s: %s", path, why);
-  }
   *len = (size_t)st.st_size;
-  return KA_STATUS_OK;
+  if (!why) return KA_STATUS_OK;
+  close(*fd);
+  return ka_fail(ctx, KA_E_INPUT, "%s: %s", path, why);
 }
 
 ka_status ka_read_file(struct ka_ctx *ctx, const char *path, size_t max_bytes, struct ka_str *out) {
@@ -154,13 +157,23 @@ ka_status ka_make_dirs(struct ka_ctx *ctx, const char *path) {
 }
 
 ka_status ka_lock_dir(struct ka_ctx *ctx, const char *dir, int *fd) {
+  enum { TRIES = 100 };
+  const struct timespec moment = {0, 100 * 1000 * 1000};
+  ka_status st = KA_STATUS_OK;
   *fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (*fd < 0) return ka_fail(ctx, KA_E_IO, "%s: cannot open: %s", dir, strerror(errno));
-  if (flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return KA_STATUS_OK;
+  for (int i = 0; ka_ok(st); i++) {
+    if (flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return KA_STATUS_OK;
+    if (i == 0) ka_info(ctx, "files", "%s: another process is writing here; waiting for it", dir);
+    if (i == TRIES)
+      st = ka_fail(ctx, KA_E_INPUT, "%s: another process is writing here; wait for it, or end it",
+                   dir);
+    if (ka_ok(st)) st = ka_check_interrupted(ctx, dir);
+    nanosleep(&moment, NULL);
+  }
   close(*fd);
   *fd = -1;
-  return ka_fail(ctx, KA_E_INPUT, "%s: another process is writing here; wait for it, or end it",
-                 dir);
+  return st;
 }
 
 static int by_name(const void *a, const void *b) {
@@ -175,13 +188,17 @@ ka_status ka_list_dir(struct ka_arena *a, const char *dir, const char ***names, 
   const char **list = NULL;
   int64_t cap = 0;
   *n = 0;
-  for (struct dirent *e; (e = readdir(d));) {
+  for (struct dirent *e; (errno = 0, e = readdir(d));) {
     if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
     void *grown = list;
     KA_TRY_GOTO(ka_grow(ctx, &grown, &cap, *n + 1, sizeof *list, "directory list"), out);
     list = grown;
     KA_TRY_GOTO(ka_arena_str(a, &list[*n], e->d_name, strlen(e->d_name)), out);
     ++*n;
+  }
+  if (errno != 0) {
+    st = ka_fail(ctx, KA_E_IO, "%s: cannot read the directory: %s", dir, strerror(errno));
+    goto out;
   }
   if (*n > 1) qsort(list, (size_t)*n, sizeof *list, by_name);
   void *kept;
@@ -241,8 +258,57 @@ ka_status ka_rename(struct ka_ctx *ctx, const char *from, const char *to) {
   return st;
 }
 
+/* --- left by killed processes ------------------------------------------------ */
+
+/* "BASE.tmp.PID" of a process that is no more? BASE NULL: any. */
+static bool is_left(const char *name, const char *base) {
+  const char *tmp = NULL;
+  int64_t pid = 0;
+  for (const char *p = name; (p = strstr(p, ".tmp.")); p++) tmp = p;
+  if (!tmp || !ka_parse_i64(tmp + 5, &pid) || pid <= 0 || pid > INT32_MAX) return false;
+  size_t n = (size_t)(tmp - name);
+  if (base && (strlen(base) != n || memcmp(base, name, n) != 0)) return false;
+  return kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+}
+
+/* A process of another container has a number that means nothing here; but it holds the lock. */
+static void remove_unlocked(struct ka_ctx *ctx, const char *path) {
+  int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return;
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    struct ka_ctx quiet;
+    ka_ctx_init(&quiet);
+    if (ka_ok(ka_remove_tree(&quiet, path)))
+      ka_info(ctx, "files", "%s: removed; a killed process left it", path);
+  }
+  close(fd);
+}
+
+static void sweep(struct ka_ctx *ctx, const char *dir, const char *base) {
+  DIR *d = opendir(dir);
+  if (!d) return;
+  for (struct dirent *e; (e = readdir(d));) {
+    char *path = NULL;
+    if (!is_left(e->d_name, base) || asprintf(&path, "%s/%s", dir, e->d_name) < 0) continue;
+    remove_unlocked(ctx, path);
+    free(path);
+  }
+  closedir(d);
+}
+
+void ka_sweep_tmp_in(struct ka_ctx *ctx, const char *dir) { sweep(ctx, dir, NULL); }
+
+void ka_sweep_tmp(struct ka_ctx *ctx, const char *path) {
+  char *dir = strdup(path), *slash = dir ? strrchr(dir, '/') : NULL;
+  if (!dir) return;
+  if (slash) slash[slash == dir] = 0;
+  sweep(ctx, slash ? dir : ".", ka_path_base(path));
+  free(dir);
+}
+
 ka_status ka_publish_begin(struct ka_ctx *ctx, struct ka_publish *p, const char *path) {
   *p = (struct ka_publish){0};
+  ka_sweep_tmp(ctx, path);
   if (asprintf(&p->tmp_path, "%s.tmp.%ld", path, (long)getpid()) < 0) p->tmp_path = NULL;
   p->path = strdup(path);
   if (!p->tmp_path || !p->path) {
@@ -255,6 +321,7 @@ ka_status ka_publish_begin(struct ka_ctx *ctx, struct ka_publish *p, const char 
     ka_publish_abort(p);
     return ka_fail(ctx, KA_E_IO, "%s: cannot write: %s", path, strerror(err));
   }
+  (void)flock(fileno(p->f), LOCK_EX | LOCK_NB); /* see remove_unlocked */
   return KA_STATUS_OK;
 }
 

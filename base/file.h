@@ -40,9 +40,11 @@ void ka_map_forget(const struct ka_map *m, size_t offset, size_t len);
 /* mkdir -p. */
 ka_status ka_make_dirs(struct ka_ctx *ctx, const char *path);
 /* Keeps other processes out of a directory (those that ask) until *fd is closed or this one ends.
- * KA_E_INPUT when another one is in; where a file system has no locks nobody is kept out. */
+ * Waits some seconds while another one is in, then KA_E_INPUT; where a file system has no locks
+ * nobody is kept out. */
 ka_status ka_lock_dir(struct ka_ctx *ctx, const char *dir, int *fd);
-/* Names (no path) of regular files and directories in dir, sorted, without . and ..; out from a. */
+/* Names (no path) of everything in dir, sorted, without . and ..; out from a. An error on the way is
+ * never taken for the end. */
 ka_status ka_list_dir(struct ka_arena *a, const char *dir, const char ***names, int64_t *n);
 /* Removes a directory and everything under it; a missing one is fine. */
 ka_status ka_remove_tree(struct ka_ctx *ctx, const char *path);
@@ -50,7 +52,12 @@ ka_status ka_fsync_dir(struct ka_ctx *ctx, const char *dir);
 /* rename + fsync of the parent directory. */
 ka_status ka_rename(struct ka_ctx *ctx, const char *from, const char *to);
 
-/* A file being written under a temporary name. On KA_OK from commit it stands under `path`; abort
+/* Removes what processes that are no more left behind while they wrote `path`, a file or directory:
+ * PATH.tmp.PID; or below `dir` while they wrote anything. What cannot be removed stays. */
+void ka_sweep_tmp(struct ka_ctx *ctx, const char *path);
+void ka_sweep_tmp_in(struct ka_ctx *ctx, const char *dir);
+
+/* A file being written under a temporary name; what a killed process left of it is swept first. On KA_OK from commit it stands under `path`; abort
  * (or a failed commit) removes the temporary file. write checks for short writes and a full disk
  * (KA_E_IO). */
 struct ka_publish {

@@ -58,8 +58,8 @@ ka_status ka_trace(struct ka_ctx *ctx, ka_status s, const char *file, int line) 
   return s;
 }
 
-ka_status ka_interrupted(struct ka_ctx *ctx, const char *what) {
-  if (!ctx->interrupted || !*ctx->interrupted) return KA_STATUS_OK;
+ka_status ka_check_interrupted(struct ka_ctx *ctx, const char *what) {
+  if (!ka_interrupted(ctx)) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_INTERRUPTED, "%s: interrupted", what);
 }
 

@@ -85,11 +85,15 @@ ka_status ka_fail(struct ka_ctx *ctx, int code, const char *fmt, ...)
 /* Adds one trace entry to a failing status; used by KA_TRY. */
 ka_status ka_trace(struct ka_ctx *ctx, ka_status s, const char *file, int line);
 
-/* KA_E_INTERRUPTED "what: interrupted" once a signal has asked for a stop; cheap. */
-ka_status ka_interrupted(struct ka_ctx *ctx, const char *what);
-
 /* Forgets the recorded failure (after it was handled or printed). */
 void ka_error_clear(struct ka_ctx *ctx);
+
+/* Has a signal asked for the end? Work that takes long asks often. */
+static inline bool ka_interrupted(const struct ka_ctx *ctx) {
+  return ctx->interrupted && *ctx->interrupted;
+}
+/* KA_E_INTERRUPTED "WHAT: interrupted" then. */
+ka_status ka_check_interrupted(struct ka_ctx *ctx, const char *what);
 
 static inline bool ka_ok(ka_status s) { return s.code == KA_OK; }
 

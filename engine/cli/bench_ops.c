@@ -101,8 +101,7 @@ static ka_status all_rows(struct ka_dev *dev, const struct ka_cli *cli,
       const struct ka_op_case *c = &ka_op_cases[i];
       double seconds = 0, flops = 0, bytes = 0;
       if (!wanted(dev, cli, c, types[d])) continue;
-      if (ctx->interrupted && *ctx->interrupted)
-        return ka_fail(ctx, KA_E_INTERRUPTED, "bench: interrupted");
+      KA_TRY(ka_check_interrupted(ctx, "bench"));
       KA_TRY(time_case(dev, c, types[d], &seconds, &flops, &bytes));
       double compute = flops / seconds / limits->gemm_flops[types[d]];
       double memory = bytes / seconds / limits->bytes;

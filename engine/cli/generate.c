@@ -100,7 +100,7 @@ static ka_status generate(struct generation *g, int64_t max_tokens) {
     KA_TRY(add_id(g, ids, id));
     if (is_eos(&g->model.config, id)) break;
     KA_TRY(show_id(g, id, true));
-    if (g->stopped || (ctx->interrupted && *ctx->interrupted)) break;
+    if (g->stopped || ka_interrupted(ctx)) break;
     if (i + 1 < max_tokens) KA_TRY(ka_decoder_push(&g->decoder, &id, 1, logits, NULL));
   }
   return KA_STATUS_OK;

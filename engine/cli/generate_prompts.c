@@ -19,7 +19,7 @@ static ka_status read_stdin(struct ka_ctx *ctx, struct ka_str *out) {
   for (;;) {
     struct pollfd fd = {.fd = STDIN_FILENO, .events = POLLIN};
     int ready = poll(&fd, 1, -1);
-    KA_TRY(ka_interrupted(ctx, "stdin"));
+    KA_TRY(ka_check_interrupted(ctx, "stdin"));
     if (ready < 0 && errno == EINTR) continue;
     ssize_t n = read(STDIN_FILENO, buf, sizeof buf);
     if (n < 0 && errno == EINTR) continue;

@@ -40,6 +40,7 @@ int main(int argc, char **argv) {
   sigaction(SIGHUP, &action, NULL);
   signal(SIGCHLD, SIG_DFL); /* ignored by some parents; then nobody could be waited for */
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit is a failed write */
 
   struct ka_ctx ctx;
   ka_ctx_init(&ctx);

@@ -189,7 +189,7 @@ static ka_status bootstrap(struct ka_ctx *ctx, aggregate_function *f,
   }
   *out = sample_deviation(values, n_chunks * draws);
   ka_free(values);
-  KA_TRY(ka_interrupted(ctx, "evaluation"));
+  KA_TRY(ka_check_interrupted(ctx, "evaluation"));
   return failed ? ka_fail(ctx, KA_E_MEMORY, "bootstrap: out of memory") : KA_STATUS_OK;
 }
 

@@ -252,7 +252,7 @@ static ka_status read_rows(struct ka_data_rows *r, json_t *out) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_data_row rows[KA_ROWS_BATCH];
   for (int n = 1; n > 0;) {
-    KA_TRY(ka_interrupted(ctx, "evaluation"));
+    KA_TRY(ka_check_interrupted(ctx, "evaluation"));
     KA_TRY(ka_data_rows_next(r, rows, &n));
     for (int i = 0; i < n; i++) KA_TRY(add_row(ctx, out, &rows[i]));
   }

@@ -151,7 +151,7 @@ static ka_status encode_request(struct ka_ctx *ctx, const struct encoder *e,
   ka_status st = KA_STATUS_OK;
   ka_free(r->ids);
   r->ids = NULL;
-  KA_TRY(ka_interrupted(ctx, "evaluation"));
+  KA_TRY(ka_check_interrupted(ctx, "evaluation"));
   switch (e->task->output) {
   case KA_OUT_GENERATE:
     KA_TRY_GOTO(generation(&w, r), out);

@@ -151,7 +151,7 @@ static ka_status run_batch(struct generator *x, struct ka_eval_prompt **prompts,
       KA_TRY(check_end(x, a));
       open -= a->done;
     }
-    KA_TRY(ka_interrupted(ctx, "generation"));
+    KA_TRY(ka_check_interrupted(ctx, "generation"));
     if (open > 0) KA_TRY(push(x, x->next, 1, i + 1));
   }
   for (int64_t b = 0; b < n; b++) KA_TRY(finish(x, &x->answers[b]));

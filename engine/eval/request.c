@@ -248,7 +248,7 @@ ka_status ka_task_make_requests(struct ka_task *t, int64_t n) {
   t->items = items;
   for (int64_t i = 0; i < n && ka_ok(st); i++) {
     struct ka_eval_item *item = &t->items[t->n_items++];
-    KA_TRY_GOTO(ka_interrupted(ctx, "evaluation"), out);
+    KA_TRY_GOTO(ka_check_interrupted(ctx, "evaluation"), out);
     item->doc = json_array_get(t->docs, (size_t)i);
     st = ka_task_fail_doc(t, make_item(t, item, &p), i);
   }

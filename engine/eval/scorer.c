@@ -118,7 +118,7 @@ static void take_scores(struct scorer *x, int64_t n_pairs) {
 static ka_status done(struct scorer *x, int64_t n_sequences) {
   x->n_done += n_sequences;
   if (x->o->progress) x->o->progress(x->o->user, x->n_done);
-  return ka_interrupted(x->ctx, "evaluation");
+  return ka_check_interrupted(x->ctx, "evaluation");
 }
 
 static ka_status run_kept(struct scorer *x, const struct leaf *l) {

@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,12 +29,22 @@ struct execution {
   bool stopping;
 };
 
+/* The new process: dies with its parent, saving a checkpoint; what it says goes behind what runs
+ * before it in that place said. */
+static void become(const char *const *args, const char *log, pid_t parent) {
+  int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  setpgid(0, 0);
+  if (fd >= 0 && getppid() == parent && dup2(fd, STDOUT_FILENO) >= 0 &&
+      dup2(fd, STDERR_FILENO) >= 0)
+    execve("/proc/self/exe", (char **)(uintptr_t)args, environ);
+  _exit(127);
+}
+
 static ka_status spawn(struct execution *e, struct ka_bench_run *run) {
   struct ka_ctx *ctx = e->ctx;
   const char *args[MAX_ARGS] = {"kappa", "train", e->job}, *log;
-  posix_spawn_file_actions_t files;
-  posix_spawnattr_t attributes;
-  int n = 3, error = 0;
+  int n = 3;
   KA_NEVER(ctx, run->n_words + 12 > MAX_ARGS);
   for (int64_t i = 0; i < run->n_words; i++) args[n++] = run->words[i];
   args[n++] = "--resume";
@@ -44,20 +54,12 @@ static ka_status spawn(struct execution *e, struct ka_bench_run *run) {
   if (e->device) args[n++] = e->device;
   KA_TRY(ka_make_dirs(ctx, run->dir));
   KA_TRY(ka_path_join(&e->arena, &log, run->dir, "log.txt"));
-  posix_spawn_file_actions_init(&files);
-  posix_spawnattr_init(&attributes);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-  error = posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, log, O_WRONLY | O_CREAT | O_TRUNC,
-                                           0644);
-  if (!error) error = posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
-  if (!error)
-    error = posix_spawn(&run->pid, "/proc/self/exe", &files, &attributes, (char **)(uintptr_t)args,
-                        environ);
-  posix_spawn_file_actions_destroy(&files);
-  posix_spawnattr_destroy(&attributes);
-  if (!error) return KA_STATUS_OK;
+  pid_t self = getpid();
+  run->pid = fork();
+  if (run->pid == 0) become(args, log, self);
+  if (run->pid > 0) return KA_STATUS_OK;
   run->pid = 0;
-  return ka_fail(ctx, KA_E_IO, "cannot start a run: %s", strerror(error));
+  return ka_fail(ctx, KA_E_IO, "cannot start a run: %s", strerror(errno));
 }
 
 /* What the run said last, without its clock. */
@@ -139,8 +141,6 @@ static struct ka_bench_run *next_of(struct execution *e) {
   return NULL;
 }
 
-static bool interrupted(const struct ka_ctx *ctx) { return ctx->interrupted && *ctx->interrupted; }
-
 static void show(struct execution *e, struct ka_progress *bar, const struct ka_bench_run *run) {
   char note[96];
   snprintf(note, sizeof note, "%s, %g, seed %lld", run->method, run->rate, (long long)run->seed);
@@ -151,7 +151,7 @@ static ka_status execute(struct execution *e, int64_t n_parallel, struct ka_prog
   struct ka_ctx *ctx = e->ctx;
   struct ka_bench_run *next = next_of(e);
   while (e->n_running > 0 || (next && !e->stopping)) {
-    if (interrupted(ctx) && !e->stopping) stop_all(e, SIGINT);
+    if (ka_interrupted(ctx) && !e->stopping) stop_all(e, SIGINT);
     if (next && !e->stopping && e->n_running < n_parallel) {
       KA_TRY(spawn(e, next));
       e->n_running++;
@@ -161,7 +161,7 @@ static ka_status execute(struct execution *e, int64_t n_parallel, struct ka_prog
     }
     next = next_of(e);
   }
-  if (!interrupted(ctx)) return KA_STATUS_OK;
+  if (!ka_interrupted(ctx)) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_INTERRUPTED,
                  "interrupted with %lld of %lld runs finished; the same command goes on",
                  (long long)e->n_done, (long long)e->n);

@@ -275,8 +275,7 @@ static ka_status run(struct merge *m, const char *dir, bool *untied) {
   if (n > 0) memcpy(m->entries, m->files->entries, (size_t)n * sizeof *m->entries);
   for (int pass = 0; pass < 2; pass++)
     for (int64_t i = 0; i < m->file.n_entries; i++) {
-      if (ctx->interrupted && *ctx->interrupted)
-        return ka_fail(ctx, KA_E_INTERRUPTED, "interrupted");
+      KA_TRY(ka_check_interrupted(ctx, dir));
       KA_TRY(take(m, &m->file.entries[i], pass == 0));
     }
   for (int64_t i = 0; i < m->file.n_entries; i++)

@@ -47,8 +47,7 @@ void ka_delta_hex(char out[KA_HASH_TEXT], XXH128_hash_t hash) {
 }
 
 ka_status ka_delta_step(struct ka_ctx *ctx, struct ka_delta_progress *progress, size_t n_bytes) {
-  if (ctx->interrupted && *ctx->interrupted)
-    return ka_fail(ctx, KA_E_INTERRUPTED, "interrupted; nothing was written");
+  KA_TRY(ka_check_interrupted(ctx, "delta"));
   if (!progress) return KA_STATUS_OK;
   progress->done_bytes += n_bytes;
   progress->show(progress->user, progress->done_bytes, progress->total_bytes);

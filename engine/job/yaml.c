@@ -307,7 +307,7 @@ static ka_status read_events(struct builder *b) {
   struct ka_ctx *ctx = b->ctx;
   for (bool end = false; !end;) {
     yaml_event_t e;
-    KA_TRY(ka_interrupted(ctx, b->what));
+    KA_TRY(ka_check_interrupted(ctx, b->what));
     if (!yaml_parser_parse(&b->parser, &e)) return syntax_error(b);
     end = e.type == YAML_STREAM_END_EVENT;
     ka_status st = on_event(b, &e);

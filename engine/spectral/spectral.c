@@ -84,8 +84,6 @@ static void report(struct ka_spectral_analysis *a, int64_t i) {
   }
 }
 
-static bool interrupted(const struct ka_ctx *ctx) { return ctx->interrupted && *ctx->interrupted; }
-
 /* Most work first; equal shapes stand together. */
 static int by_flops(const void *x, const void *y, void *user) {
   const struct ka_spectral_analysis *a = user;
@@ -156,7 +154,7 @@ static ka_status run_lanes(struct ka_spectral_analysis *a, struct crew *c, int64
     int stop;
 #pragma omp atomic read
     stop = failed;
-    if (stop || interrupted(ctx)) continue;
+    if (stop || ka_interrupted(ctx)) continue;
     ka_status st = take_batch(a, c, &c->lanes[omp_get_thread_num()], k);
     if (st.code != KA_OK) {
 #pragma omp atomic write
@@ -220,7 +218,7 @@ static ka_status run_host(struct ka_spectral_analysis *a, struct ka_linalg_engin
   while (first < n && ka_unit_short_side(&a->units[order[first]]) >= BIG) first++;
   KA_TRY_GOTO(open_lanes(a, &c, tmp, side_by_side(a, order, first, n, n_threads), 0), out);
   engine.blas->threads(n_threads);
-  for (int64_t k = 0; k < first && !interrupted(ctx); k++)
+  for (int64_t k = 0; k < first && !ka_interrupted(ctx); k++)
     KA_TRY_GOTO(take_batch(a, &c, &c.lanes[0], k), out);
   engine.blas->threads(1);
   KA_TRY_GOTO(run_lanes(a, &c, first), out);
@@ -281,7 +279,7 @@ static ka_status run(struct ka_spectral_analysis *a, struct ka_arena *tmp) {
       KA_TRY(run_host(a, ka_linalg_engine_cpu(), order, n, tmp));
     }
   }
-  if (interrupted(ctx))
+  if (ka_interrupted(ctx))
     return ka_fail(ctx, KA_E_INTERRUPTED, "analysis interrupted; finished tensors are cached");
   return KA_STATUS_OK;
 }

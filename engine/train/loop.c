@@ -9,10 +9,6 @@
 #include <math.h>
 #include <stdio.h>
 
-static bool interrupted(const struct ka_loop *l) {
-  return l->ctx->interrupted && *l->ctx->interrupted;
-}
-
 static bool due(int64_t step, int64_t every, int64_t n_steps) {
   return step == n_steps || (every > 0 && step % every == 0);
 }
@@ -296,7 +292,7 @@ static ka_status after_step(struct ka_loop *l, double norm) {
     KA_TRY(log_validation(l));
   if (watch) KA_TRY(look(l));
   if (l->stopped && !row) KA_TRY(log_step(l, norm));
-  bool stop = interrupted(l) && !ka_loop_done(l);
+  bool stop = ka_interrupted(ctx) && !ka_loop_done(l);
   bool save = c->save_steps > 0 && (l->stopped || due(l->step, c->save_steps, n_steps));
   if (stop) return save_and_leave(l);
   return save ? ka_loop_save(l) : KA_STATUS_OK;
