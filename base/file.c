@@ -29,6 +29,11 @@ bool ka_path_is_file(const char *path) {
   return stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
+bool ka_path_same(const char *a, const char *b) {
+  struct stat x, y;
+  return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 ka_status ka_path_join(struct ka_arena *a, const char **out, const char *dir, const char *name) {
   if (name[0] == '/' || dir[0] == 0) return ka_arena_str(a, out, name, strlen(name));
   return ka_arena_printf(a, out, ka_ends_with(dir, "/") ? "%s%s" : "%s/%s", dir, name);

@@ -14,6 +14,8 @@
 bool ka_path_exists(const char *path);
 bool ka_path_is_dir(const char *path);
 bool ka_path_is_file(const char *path); /* a regular one, links followed */
+/* Do both name the same file or directory, by whatever way? */
+bool ka_path_same(const char *a, const char *b);
 /* dir + "/" + name, or name alone when it is absolute or dir is empty. */
 ka_status ka_path_join(struct ka_arena *a, const char **out, const char *dir, const char *name);
 /* Directory part ("." when none). */

@@ -105,6 +105,11 @@ ka_status ka_json_set(struct ka_ctx *ctx, json_t *object, const char *key, json_
   return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", key);
 }
 
+ka_status ka_json_append(struct ka_ctx *ctx, json_t *array, json_t *value) {
+  if (json_array_append_new(array, value) == 0) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_MEMORY, "JSON list: out of memory");
+}
+
 ka_status ka_json_dump(struct ka_ctx *ctx, const json_t *v, struct ka_str *out) {
   return dump(ctx, v, JSON_INDENT(1), out);
 }

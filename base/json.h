@@ -41,6 +41,9 @@ double ka_json_number(const json_t *v);
 /* Takes value over; NULL is KA_E_MEMORY, as a member that cannot be added is. */
 ka_status ka_json_set(struct ka_ctx *ctx, json_t *object, const char *key, json_t *value);
 
+/* The same for the end of an array. */
+ka_status ka_json_append(struct ka_ctx *ctx, json_t *array, json_t *value);
+
 /* Pretty printed with keys in insertion order and 17 significant digits, newline at the end. */
 ka_status ka_json_dump(struct ka_ctx *ctx, const json_t *v, struct ka_str *out);
 ka_status ka_json_dump_line(struct ka_ctx *ctx, const json_t *v, struct ka_str *out); /* compact */

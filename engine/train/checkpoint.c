@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 enum { N_PARTS = 3 };
 static const char part_letter[N_PARTS] = {'w', 'm', 'v'};
@@ -39,20 +40,70 @@ static ka_status write_tensors(struct ka_ctx *ctx, struct ka_arena *a, const cha
   return ka_st_write(ctx, path, out, o->n * N_PARTS, NULL, 0);
 }
 
+/* --- hashes ------------------------------------------------------------------ */
+
+/* Of the state without its own. */
+static ka_status state_hash(struct ka_ctx *ctx, const json_t *state, json_t **out) {
+  struct ka_str text = {0};
+  char hex[KA_FILE_HASH];
+  json_t *rest = json_copy((json_t *)(uintptr_t)state);
+  ka_status st = KA_STATUS_OK;
+  *out = NULL;
+  if (!rest) return ka_fail(ctx, KA_E_MEMORY, "checkpoint state: out of memory");
+  (void)json_object_del(rest, "hash");
+  st = ka_json_dump_line(ctx, rest, &text);
+  json_decref(rest);
+  if (ka_ok(st)) {
+    XXH128_hash_t v = XXH3_128bits(text.data, text.len);
+    snprintf(hex, sizeof hex, "%016llx%016llx", (unsigned long long)v.high64,
+             (unsigned long long)v.low64);
+    *out = json_string(hex);
+  }
+  ka_str_deinit(&text);
+  return st;
+}
+
+static ka_status add_hash(struct ka_ctx *ctx, json_t *files, const char *path) {
+  char hash[KA_FILE_HASH];
+  KA_TRY(ka_file_hash(ctx, path, hash));
+  return ka_json_set(ctx, files, ka_path_base(path), json_string(hash));
+}
+
+static ka_status write_state(struct ka_ctx *ctx, const char *path, const json_t *state,
+                             json_t *files) {
+  json_t *all = json_copy((json_t *)(uintptr_t)state), *hash = NULL;
+  ka_status st = ka_json_set(ctx, all, "files", json_incref(files));
+  if (ka_ok(st)) st = state_hash(ctx, all, &hash);
+  if (ka_ok(st)) st = ka_json_set(ctx, all, "hash", hash);
+  if (ka_ok(st)) st = ka_json_write(ctx, all, path);
+  json_decref(all);
+  return st;
+}
+
 static ka_status write_files(struct ka_ctx *ctx, struct ka_arena *a, const char *dir,
                              const struct ka_optim *o, const json_t *state,
                              const char *selection_path) {
   const char *path;
-  KA_TRY(ka_make_dirs(ctx, dir));
-  KA_TRY(write_tensors(ctx, a, dir, o));
+  json_t *files = json_object();
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_make_dirs(ctx, dir), out);
+  KA_TRY_GOTO(write_tensors(ctx, a, dir, o), out);
+  KA_TRY_GOTO(ka_path_join(a, &path, dir, "trained.safetensors"), out);
+  KA_TRY_GOTO(add_hash(ctx, files, path), out);
   if (selection_path) {
-    KA_TRY(ka_path_join(a, &path, dir, "selection.json"));
-    KA_TRY(ka_copy_file(ctx, selection_path, path));
+    KA_TRY_GOTO(ka_path_join(a, &path, dir, "selection.json"), out);
+    KA_TRY_GOTO(ka_copy_file(ctx, selection_path, path), out);
+    KA_TRY_GOTO(add_hash(ctx, files, path), out);
   }
-  KA_TRY(ka_path_join(a, &path, dir, "state.json"));
-  KA_TRY(ka_json_write(ctx, state, path));
-  return ka_fsync_dir(ctx, dir);
+  KA_TRY_GOTO(ka_path_join(a, &path, dir, "state.json"), out);
+  KA_TRY_GOTO(write_state(ctx, path, state, files), out);
+  KA_TRY_GOTO(ka_fsync_dir(ctx, dir), out);
+out:
+  json_decref(files);
+  return st;
 }
+
+/* --- writing ----------------------------------------------------------------- */
 
 /* Out of sight by one rename, then removed: what is called checkpoint-N stays complete. */
 static ka_status discard(struct ka_ctx *ctx, struct ka_arena *a, const char *out_dir,
@@ -125,7 +176,15 @@ out:
   return st;
 }
 
-/* Does a checkpoint name this directory? */
+static ka_status load_state(struct ka_arena *a, const char *dir, json_t **state) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *path;
+  *state = NULL;
+  KA_TRY(ka_path_join(a, &path, dir, "state.json"));
+  return ka_json_load(ctx, path, state);
+}
+
+/* Does a checkpoint name this directory? One that is damaged says nothing. */
 static ka_status named(struct ka_arena *a, const char *out_dir, const char *const *names, int64_t n,
                        const char *key, const char *dir, bool *out) {
   struct ka_ctx *ctx = a->ctx;
@@ -135,7 +194,12 @@ static ka_status named(struct ka_arena *a, const char *out_dir, const char *cons
     json_t *state = NULL;
     if (step_of(names[i]) < 0) continue;
     KA_TRY(ka_path_join(a, &path, out_dir, names[i]));
-    KA_TRY(ka_ckpt_state(ctx, path, &state));
+    ka_status st = load_state(a, path, &state);
+    if (st.code == KA_E_INPUT) {
+      ka_error_clear(ctx);
+      continue;
+    }
+    KA_TRY(st);
     const json_t *v = json_object_get(json_object_get(state, "run"), key);
     *out = json_is_string(v) && strcmp(json_string_value(v), dir) == 0;
     json_decref(state);
@@ -169,33 +233,104 @@ ka_status ka_ckpt_sweep_named(struct ka_ctx *ctx, const char *out_dir, const cha
   return st;
 }
 
-ka_status ka_ckpt_newest(struct ka_arena *a, const char *out_dir, const char **dir, int64_t *step) {
-  struct ka_ctx *ctx = a->ctx;
-  const char **names;
-  int64_t n, best = -1;
-  *dir = NULL;
-  *step = -1;
-  if (!ka_path_is_dir(out_dir)) return KA_STATUS_OK;
-  KA_TRY(ka_list_dir(a, out_dir, &names, &n));
-  for (int64_t i = 0; i < n; i++)
-    if (step_of(names[i]) > *step) {
-      best = i;
-      *step = step_of(names[i]);
-    }
-  if (best < 0) return KA_STATUS_OK;
-  return ka_path_join(a, dir, out_dir, names[best]);
+/* --- finding one to go on from ----------------------------------------------- */
+
+/* What only kappa writes there: a hash would not tell that a person wrote something else. */
+static ka_status check_state(struct ka_ctx *ctx, const char *dir, int64_t step, const json_t *s) {
+  static const char *const names[][2] = {{"weights_from", "refresh-"}, {"best", "best-"}};
+  int64_t version = 0, said = -1;
+  KA_TRY(ka_json_i64(ctx, dir, s, "version", &version));
+  if (version != KA_CKPT_VERSION)
+    return ka_fail(ctx, KA_E_INPUT, "%s/state.json: version: got %lld, this kappa reads %d", dir,
+                   (long long)version, KA_CKPT_VERSION);
+  KA_TRY(ka_json_i64(ctx, dir, s, "step", &said));
+  if (said != step)
+    return ka_fail(ctx, KA_E_INPUT, "%s/state.json: step: got %lld, expected %lld", dir,
+                   (long long)said, (long long)step);
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    const json_t *v = json_object_get(json_object_get(s, "run"), names[i][0]);
+    const char *name = json_string_value(v);
+    if (v && !(name && ka_starts_with(name, names[i][1]) && !strchr(name, '/')))
+      return ka_fail(ctx, KA_E_INPUT, "%s/state.json: run.%s: expected the name of a directory %sN",
+                     dir, names[i][0], names[i][1]);
+  }
+  return KA_STATUS_OK;
 }
 
-ka_status ka_ckpt_state(struct ka_ctx *ctx, const char *dir, json_t **state) {
-  struct ka_arena a;
-  const char *path;
+/* *bad: the first file that is not as it was written. */
+static ka_status find_damage(struct ka_arena *a, const char *dir, const json_t *state,
+                             const char **bad) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *name, *path;
+  json_t *hash, *own = NULL;
+  char now[KA_FILE_HASH];
+  *bad = NULL;
+  KA_TRY(state_hash(ctx, state, &own));
+  bool same = json_equal(own, json_object_get(state, "hash"));
+  json_decref(own);
+  if (!same) *bad = "state.json";
+  json_object_foreach(json_object_get(state, "files"), name, hash) {
+    if (*bad) break;
+    KA_TRY(ka_path_join(a, &path, dir, name));
+    bool there = ka_path_is_file(path);
+    if (there) KA_TRY(ka_file_hash(ctx, path, now));
+    if (!there || strcmp(now, json_is_string(hash) ? json_string_value(hash) : "") != 0)
+      KA_TRY(ka_arena_str(a, bad, name, strlen(name)));
+  }
+  return KA_STATUS_OK;
+}
+
+/* Checkpoint `step`: *state stays NULL where it is damaged. */
+static ka_status open_one(struct ka_arena *a, const char *dir, int64_t step, json_t **state) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *bad = NULL;
+  ka_status st = load_state(a, dir, state);
+  if (st.code == KA_E_INPUT) {
+    ka_warn(ctx, "train", "%s: damaged: %s", dir, ctx->error.message);
+    ka_error_clear(ctx);
+    return KA_STATUS_OK;
+  }
+  if (ka_ok(st)) st = check_state(ctx, dir, step, *state);
+  if (ka_ok(st)) st = find_damage(a, dir, *state, &bad);
+  if (ka_ok(st) && !bad) return st;
+  json_decref(*state);
   *state = NULL;
-  ka_arena_init(&a, ctx, "checkpoint state");
-  ka_status st = ka_path_join(&a, &path, dir, "state.json");
-  if (ka_ok(st)) st = ka_json_load(ctx, path, state);
-  ka_arena_deinit(&a);
+  if (bad) ka_warn(ctx, "train", "%s: damaged: %s is not what was written", dir, bad);
   return st;
 }
+
+ka_status ka_ckpt_newest(struct ka_arena *a, const char *out_dir, const char **dir, int64_t *step,
+                         json_t **state) {
+  struct ka_ctx *ctx = a->ctx;
+  const char **names;
+  int64_t n;
+  bool any = false;
+  *dir = NULL;
+  *step = 0;
+  *state = NULL;
+  KA_TRY(ka_list_dir(a, out_dir, &names, &n));
+  for (;;) {
+    int64_t best = -1;
+    for (int64_t i = 0; i < n; i++)
+      if (names[i] && step_of(names[i]) >= 0 &&
+          (best < 0 || step_of(names[i]) > step_of(names[best])))
+        best = i;
+    if (best < 0) break;
+    any = true;
+    KA_TRY(ka_path_join(a, dir, out_dir, names[best]));
+    *step = step_of(names[best]);
+    KA_TRY(open_one(a, *dir, *step, state));
+    if (*state) return KA_STATUS_OK;
+    names[best] = NULL;
+  }
+  *dir = NULL;
+  *step = 0;
+  return any ? ka_fail(ctx, KA_E_INPUT, "%s: no checkpoint is whole; remove them to begin anew",
+                       out_dir)
+             : KA_STATUS_OK;
+}
+
+/* --- loading ----------------------------------------------------------------- */
 
 static ka_status load_part(struct ka_ctx *ctx, struct ka_optim *o, const struct ka_safetensors *f,
                            int64_t i, int part, const char *name) {
@@ -207,9 +342,10 @@ static ka_status load_part(struct ka_ctx *ctx, struct ka_optim *o, const struct 
                    file, name);
   struct ka_tensor from = ka_tensor_as_matrix(e->t);
   if (from.dtype != to->dtype || from.shape[0] != to->shape[0] || from.shape[1] != to->shape[1])
-    return ka_fail(ctx, KA_E_INPUT, "%s: %s: got %s [%lld,%lld], expected F32 [%lld,%lld]", file,
+    return ka_fail(ctx, KA_E_INPUT, "%s: %s: got %s [%lld,%lld], expected %s [%lld,%lld]", file,
                    name, ka_dtype_name(from.dtype), (long long)from.shape[0],
-                   (long long)from.shape[1], (long long)to->shape[0], (long long)to->shape[1]);
+                   (long long)from.shape[1], ka_dtype_name(to->dtype), (long long)to->shape[0],
+                   (long long)to->shape[1]);
   return ka_dev_put(o->model->dev, *to, from);
 }
 
@@ -245,19 +381,27 @@ out:
   return st;
 }
 
-ka_status ka_ckpt_sweep(struct ka_ctx *ctx, const char *out_dir) {
-  struct ka_arena a;
-  const char **names, *path;
+static ka_status sweep(struct ka_arena *a, const char *out_dir, int64_t step) {
+  struct ka_ctx *ctx = a->ctx;
+  const char **names, *path, *aside;
   int64_t n;
+  ka_sweep_tmp_in(ctx, out_dir);
+  KA_TRY(ka_list_dir(a, out_dir, &names, &n));
+  for (int64_t i = 0; i < n; i++) {
+    KA_TRY(ka_path_join(a, &path, out_dir, names[i]));
+    if (ka_starts_with(names[i], ".checkpoint-")) KA_TRY(ka_remove_tree(ctx, path));
+    if (step_of(names[i]) <= step) continue;
+    KA_TRY(ka_arena_printf(a, &aside, "%s/damaged-%s", out_dir, names[i]));
+    KA_TRY(ka_remove_tree(ctx, aside));
+    KA_TRY(ka_rename(ctx, path, aside));
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_ckpt_sweep(struct ka_ctx *ctx, const char *out_dir, int64_t step) {
+  struct ka_arena a;
   ka_arena_init(&a, ctx, "checkpoint sweep");
-  ka_status st = KA_STATUS_OK;
-  KA_TRY_GOTO(ka_list_dir(&a, out_dir, &names, &n), out);
-  for (int64_t i = 0; i < n; i++)
-    if (ka_starts_with(names[i], ".checkpoint-")) {
-      KA_TRY_GOTO(ka_path_join(&a, &path, out_dir, names[i]), out);
-      KA_TRY_GOTO(ka_remove_tree(ctx, path), out);
-    }
-out:
+  ka_status st = sweep(&a, out_dir, step);
   ka_arena_deinit(&a);
   return st;
 }

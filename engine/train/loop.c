@@ -185,24 +185,54 @@ static ka_status device_choices(struct ka_loop *l, json_t **out) {
   return *out ? st : ka_fail(ctx, KA_E_MEMORY, "checkpoint state: out of memory");
 }
 
+/* What a checkpoint keeps of the loop itself. */
+static const struct {
+  const char *key;
+  enum { WHOLE, REAL, FLAG } kind;
+  size_t offset;
+} kept[] = {
+    {"step", WHOLE, offsetof(struct ka_loop, step)},
+    {"watched", WHOLE, offsetof(struct ka_loop, watched_step)},
+    {"stopped", FLAG, offsetof(struct ka_loop, stopped)},
+    {"tok", WHOLE, offsetof(struct ka_loop, n_tok)},
+    {"time_s", REAL, offsetof(struct ka_loop, time_s)},
+    {"row_loss", REAL, offsetof(struct ka_loop, row_loss)},
+    {"row_kl", REAL, offsetof(struct ka_loop, row_kl)},
+    {"row_targets", WHOLE, offsetof(struct ka_loop, row_targets)},
+    {"eval_loss", REAL, offsetof(struct ka_loop, last_eval_loss)},
+};
+enum { N_KEPT = sizeof kept / sizeof *kept };
+
+static ka_status fill_state(struct ka_loop *l, json_t *state) {
+  struct ka_ctx *ctx = l->ctx;
+  struct ka_loop now = *l;
+  json_t *choices, *t = json_array();
+  now.time_s = ka_loop_seconds(l);
+  KA_TRY(ka_json_set(ctx, state, "version", json_integer(KA_CKPT_VERSION)));
+  KA_TRY(ka_json_set(ctx, state, "t", t)); /* owned by the state from here on */
+  for (int i = 0; i < N_KEPT; i++) {
+    const void *at = (const char *)&now + kept[i].offset;
+    KA_TRY(ka_json_set(ctx, state, kept[i].key,
+                       kept[i].kind == WHOLE  ? json_integer(*(const int64_t *)at)
+                       : kept[i].kind == REAL ? ka_json_real(*(const double *)at)
+                                              : json_boolean(*(const bool *)at)));
+  }
+  for (int64_t i = 0; i < l->optim->n; i++)
+    KA_TRY(ka_json_append(ctx, t, json_integer(l->optim->slices[i].t)));
+  KA_TRY(device_choices(l, &choices));
+  KA_TRY(ka_json_set(ctx, state, "device_choices", choices));
+  return ka_json_set(ctx, state, "run", json_incref(l->carried));
+}
+
 ka_status ka_loop_save(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   const struct ka_loop_config *c = &l->config;
-  json_t *choices;
   KA_TRY(ka_jsonl_sync(ctx, l->log));
-  KA_TRY(device_choices(l, &choices));
-  json_t *t = json_array();
-  for (int64_t i = 0; i < l->optim->n; i++)
-    json_array_append_new(t, json_integer((json_int_t)l->optim->slices[i].t));
-  json_t *state = json_pack(
-      "{s:i, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:I, s:o, s:o, s:o, s:O}", "version", 1, "step",
-      (json_int_t)l->step, "watched", (json_int_t)l->watched_step, "stopped", l->stopped, "tok",
-      (json_int_t)l->n_tok, "time_s", ka_loop_seconds(l), "row_loss", l->row_loss, "row_kl",
-      l->row_kl, "row_targets", (json_int_t)l->row_targets, "eval_loss",
-      ka_json_real(l->last_eval_loss), "t", t, "device_choices", choices, "run", l->carried);
-  if (!state) return ka_fail(ctx, KA_E_MEMORY, "checkpoint state: out of memory");
-  ka_status st = ka_ckpt_write(ctx, c->out_dir, l->step, l->optim, state, c->selection_path,
-                               c->save_total_limit);
+  json_t *state = json_object();
+  ka_status st = fill_state(l, state);
+  if (ka_ok(st))
+    st = ka_ckpt_write(ctx, c->out_dir, l->step, l->optim, state, c->selection_path,
+                       c->save_total_limit);
   json_decref(state);
   return st;
 }
@@ -210,35 +240,35 @@ ka_status ka_loop_save(struct ka_loop *l) {
 static ka_status read_counters(struct ka_loop *l, const char *dir, const json_t *state) {
   struct ka_ctx *ctx = l->ctx;
   const json_t *t = json_object_get(state, "t");
-  KA_TRY(ka_json_i64(ctx, dir, state, "step", &l->step));
-  KA_TRY(ka_json_i64(ctx, dir, state, "tok", &l->n_tok));
-  KA_TRY(ka_json_i64(ctx, dir, state, "row_targets", &l->row_targets));
-  KA_TRY(ka_json_i64_or(ctx, dir, state, "watched", -1, &l->watched_step));
-  KA_TRY(ka_json_bool_or(ctx, dir, state, "stopped", false, &l->stopped));
-  KA_TRY(ka_json_f64_or(ctx, dir, state, "row_loss", 0, &l->row_loss));
-  KA_TRY(ka_json_f64_or(ctx, dir, state, "row_kl", 0, &l->row_kl));
-  KA_TRY(ka_json_f64_or(ctx, dir, state, "time_s", 0, &l->time_s));
-  KA_TRY(ka_json_f64_or(ctx, dir, state, "eval_loss", NAN, &l->last_eval_loss));
+  for (int i = 0; i < N_KEPT; i++) {
+    void *at = (char *)l + kept[i].offset;
+    if (kept[i].kind == WHOLE) KA_TRY(ka_json_i64(ctx, dir, state, kept[i].key, at));
+    if (kept[i].kind == REAL) KA_TRY(ka_json_f64_or(ctx, dir, state, kept[i].key, NAN, at));
+    if (kept[i].kind == FLAG) KA_TRY(ka_json_bool_or(ctx, dir, state, kept[i].key, false, at));
+  }
+  if (l->n_tok < 0 || l->row_targets < 0 || l->watched_step < -1 || l->watched_step > l->step)
+    return ka_fail(ctx, KA_E_INPUT, "%s/state.json: tok, row_targets or watched is out of range",
+                   dir);
   if ((int64_t)json_array_size(t) != l->optim->n)
     return ka_fail(ctx, KA_E_INPUT, "%s/state.json: \"t\": got %zu entries, expected %lld", dir,
                    json_array_size(t), (long long)l->optim->n);
-  for (int64_t i = 0; i < l->optim->n; i++)
+  for (int64_t i = 0; i < l->optim->n; i++) {
     l->optim->slices[i].t = json_integer_value(json_array_get(t, (size_t)i));
+    if (l->optim->slices[i].t < 0 || l->optim->slices[i].t > l->step)
+      return ka_fail(ctx, KA_E_INPUT, "%s/state.json: t[%lld]: got %lld, expected 0 to %lld", dir,
+                     (long long)i, (long long)l->optim->slices[i].t, (long long)l->step);
+  }
   const char *choices = json_string_value(json_object_get(state, "device_choices"));
   return choices ? ka_dev_choices_set(l->model->dev, choices) : KA_STATUS_OK;
 }
 
-ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir) {
+ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir, const json_t *state) {
   struct ka_ctx *ctx = l->ctx;
   l->last_eval_loss = NAN;
   l->watched_step = -1;
   if (checkpoint_dir) {
-    json_t *state = NULL;
     KA_TRY(ka_ckpt_load(ctx, checkpoint_dir, l->optim));
-    KA_TRY(ka_ckpt_state(ctx, checkpoint_dir, &state));
-    ka_status st = read_counters(l, checkpoint_dir, state);
-    json_decref(state);
-    KA_TRY(st);
+    KA_TRY(read_counters(l, checkpoint_dir, state));
   }
   l->start_s = l->row_start_s = ka_now_s();
   l->row_start_tok = l->n_tok;

@@ -71,9 +71,10 @@ struct ka_loop {
   char note[96];
 };
 
-/* Starts or, with a checkpoint directory (NULL: none), continues: loads weights, moments, counters.
+/* Starts or, with a checkpoint directory (NULL: none) and its state, continues: loads weights,
+ * moments, counters.
  * The fields up to `carried` are set by the caller. */
-ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir);
+ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir, const json_t *state);
 
 /* Writes the checkpoint of the step at hand. */
 ka_status ka_loop_save(struct ka_loop *l);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static ka_status check_output_dir(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
@@ -22,6 +23,11 @@ static ka_status check_output_dir(struct ka_run *r) {
     return ka_fail(ctx, KA_E_INPUT, "%s: output_dir: %s is not a directory",
                    ka_job_place(r->job, "output_dir"), dir);
   if (!ka_path_is_dir(dir)) return KA_STATUS_OK;
+  if (ka_path_same(dir, r->job->base_model))
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: output_dir: %s is the base model's own directory, which would be "
+                   "overwritten; choose another",
+                   ka_job_place(r->job, "output_dir"), dir);
   if (!r->options.resume) {
     KA_TRY(ka_list_dir(&r->arena, dir, &names, &n));
     if (n > 0 && !r->options.plan)
@@ -30,10 +36,8 @@ static ka_status check_output_dir(struct ka_run *r) {
                      ka_job_place(r->job, "output_dir"), dir);
     return KA_STATUS_OK;
   }
-  KA_TRY(ka_ckpt_newest(&r->arena, dir, &r->checkpoint, &r->checkpoint_step));
-  if (!r->checkpoint) r->checkpoint_step = 0;
-  if (!r->checkpoint) return KA_STATUS_OK;
-  return ka_ckpt_state(ctx, r->checkpoint, &r->state);
+  if (!r->options.plan) KA_TRY(ka_lock_dir(ctx, dir, &r->lock)); /* nothing changes from here on */
+  return ka_ckpt_newest(&r->arena, dir, &r->checkpoint, &r->checkpoint_step, &r->state);
 }
 
 enum ka_dtype ka_run_dtype(const struct ka_job *job, const struct ka_dev *dev) {
@@ -173,6 +177,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
                       const struct ka_run_options *options) {
   memset(r, 0, sizeof *r);
   r->ctx = ctx;
+  r->lock = -1;
   r->job = job;
   r->options = *options;
   ka_arena_init(&r->arena, ctx, "run");
@@ -200,6 +205,7 @@ void ka_run_close(struct ka_run *r) {
   if (r->tokenizer) ka_tokenizer_close(r->tokenizer);
   if (r->has_model) ka_model_close(&r->model);
   if (r->has_dev) ka_dev_close(&r->dev);
+  if (r->lock >= 0) close(r->lock);
   json_decref(r->state);
   json_decref(r->fingerprint);
   ka_arena_deinit(&r->arena);

@@ -31,6 +31,7 @@ struct ka_run {
   struct ka_optim optim;
   struct ka_loop_config loop;
   struct ka_measures measures; /* what is watched; n 0: nothing, see watch.h */
+  int lock;                    /* on output_dir; -1: none */
   bool has_dev, has_model, has_data, has_optim;
   const char *checkpoint; /* to resume from; NULL: from the start */
   int64_t checkpoint_step;

@@ -11,7 +11,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 static ka_status kappa_json(struct ka_run *r, bool after, json_t **out) {
   struct ka_ctx *ctx = r->ctx;
@@ -43,12 +42,12 @@ static ka_status carried_of(struct ka_run *r, json_t **carried) {
   return ka_json_set(ctx, *carried, "job", json_incref(r->fingerprint));
 }
 
-static ka_status prepare_output(struct ka_run *r, int *lock) {
+static ka_status prepare_output(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   KA_TRY(ka_make_dirs(ctx, r->job->output_dir));
-  KA_TRY(ka_lock_dir(ctx, r->job->output_dir, lock));
+  if (r->lock < 0) KA_TRY(ka_lock_dir(ctx, r->job->output_dir, &r->lock));
   const char *path;
-  KA_TRY(ka_ckpt_sweep(ctx, r->job->output_dir));
+  KA_TRY(ka_ckpt_sweep(ctx, r->job->output_dir, r->checkpoint_step));
   KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, "job.json"));
   KA_TRY(ka_job_record(ctx, r->job, r->identity, path));
   return ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path);
@@ -130,21 +129,19 @@ ka_status ka_run_train(struct ka_run *r) {
                          .watch = r->measures.n > 0 ? ka_watch_look : NULL,
                          .watch_user = r};
   json_t *carried = NULL;
-  int lock = -1;
   ka_status st = KA_STATUS_OK;
-  KA_TRY_GOTO(prepare_output(r, &lock), out);
+  KA_TRY_GOTO(prepare_output(r), out);
   say_start(r);
   KA_TRY_GOTO(carried_of(r, &carried), out);
   KA_TRY_GOTO(ka_watch_start(r, carried), out);
   loop.carried = carried;
   KA_TRY_GOTO(open_logs(r, &log, &tb), out);
-  KA_TRY_GOTO(ka_loop_start(&loop, r->checkpoint), out);
+  KA_TRY_GOTO(ka_loop_start(&loop, r->checkpoint, r->state), out);
   KA_TRY_GOTO(run_loop(r, &loop), out);
   KA_TRY_GOTO(finish(r, &loop), out);
 out:
   ka_jsonl_close(&log);
   ka_tb_close(&tb);
   json_decref(carried);
-  if (lock >= 0) close(lock);
   return st;
 }

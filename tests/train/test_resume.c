@@ -155,6 +155,102 @@ static void what_may_change_is_said(void **state) {
   resumes(0, "max_steps was 2, is 4", t_str("held_out.0.path=%s/moved/old.txt", h.dir));
 }
 
+static void edit(const char *path, const char *from, const char *to) {
+  struct ka_ctx *ctx = &h.ctx;
+  struct ka_str text = {0}, out = {0};
+  read_all(&h, path, &text);
+  char *at = strstr(text.data, from);
+  assert_non_null(at);
+  T_OK(ka_str_append(ctx, &out, text.data, (size_t)(at - text.data)));
+  T_OK(ka_str_puts(ctx, &out, to));
+  T_OK(ka_str_puts(ctx, &out, at + strlen(from)));
+  write_text(&h, path, out.data);
+  ka_str_deinit(&text);
+  ka_str_deinit(&out);
+}
+
+/* Another bit in the middle of a file. */
+static void flip(const char *path) {
+  struct ka_ctx *ctx = &h.ctx;
+  struct ka_str bytes = {0};
+  read_all(&h, path, &bytes);
+  bytes.data[bytes.len - bytes.len / 3] ^= 4;
+  T_OK(ka_write_file(ctx, t_str("%s/%s", h.dir, path), bytes.data, bytes.len));
+  ka_str_deinit(&bytes);
+}
+
+#define FOUR "max_steps=4 save_steps=2 --resume"
+
+static void four_steps(void) {
+  struct ka_ctx *ctx = &h.ctx;
+  T_OK(ka_remove_tree(ctx, t_str("%s/out", h.dir)));
+  if (kappa_train("max_steps=4 save_steps=2") != 0) fail_msg("%s", said.data);
+}
+
+static void an_edited_state_is_refused(void **state) {
+  (void)state;
+  static const char *const cases[][3] = {
+      {"\"step\": 4", "\"step\": -1", "step: got -1, expected 4"},
+      {"\"step\": 4", "\"step\": 99999999999", "step: got 99999999999, expected 4"},
+      {"\"version\": 1", "\"version\": 2", "version: got 2, this kappa reads 1"},
+      {"\"run\": {", "\"run\": {\"weights_from\": \"../base\", ", "run.weights_from: expected"},
+      {"\"run\": {", "\"run\": {\"best\": \"best-/../..\", ", "run.best: expected"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    four_steps();
+    edit("out/checkpoint-4/state.json", cases[i][0], cases[i][1]);
+    resumes(2, cases[i][2], FOUR);
+  }
+}
+
+static void a_damaged_checkpoint_is_passed_over(void **state) {
+  (void)state;
+  struct ka_ctx *ctx = &h.ctx;
+  static const char *const files[] = {"trained.safetensors", "selection.json", "state.json"};
+  T_OK(ka_remove_tree(ctx, t_str("%s/whole", h.dir)));
+  if (kappa_train(t_str("max_steps=4 save_steps=2 output_dir=%s/whole", h.dir)) != 0)
+    fail_msg("%s", said.data);
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    four_steps();
+    flip(t_str("out/checkpoint-4/%s", files[i]));
+    resumes(0, t_str("%s/out/checkpoint-4: damaged", h.dir), FOUR);
+    assert_non_null(strstr(said.data, "resumes"));
+    assert_true(same_file(&h, "out/checkpoint-4/trained.safetensors",
+                          "whole/checkpoint-4/trained.safetensors"));
+    assert_true(same_file(&h, "out/model.safetensors", "whole/model.safetensors"));
+    assert_true(ka_path_is_dir(t_str("%s/out/damaged-checkpoint-4", h.dir)));
+  }
+  four_steps();
+  T_OK(ka_remove_tree(ctx, t_str("%s/out/checkpoint-4/selection.json", h.dir)));
+  flip("out/checkpoint-2/trained.safetensors");
+  resumes(2, "no checkpoint is whole", FOUR);
+}
+
+static void the_base_is_never_the_output(void **state) {
+  (void)state;
+  struct ka_ctx *ctx = &h.ctx;
+  T_OK(ka_make_dirs(ctx, t_str("%s/a", h.dir)));
+  (void)!symlink("base", t_str("%s/link", h.dir));
+  const char *ways[] = {"base", "a/../base", "link", "base/"};
+  for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+    assert_int_equal(kappa_train(t_str("output_dir=%s/%s --resume", h.dir, ways[i])), 2);
+    assert_non_null(strstr(said.data, "base model's own directory"));
+  }
+}
+
+/* Leftovers of processes that are no more, those of living ones stay. */
+static void left_over_files_are_swept(void **state) {
+  (void)state;
+  begin();
+  write_text(&h, "out/model.safetensors.tmp.2147483646", "half");
+  write_text(&h, "out/report.json.tmp.2147483645", "half");
+  write_text(&h, t_str("out/mine.tmp.%ld", (long)getpid()), "half");
+  resumes(0, "", "");
+  assert_false(ka_path_exists(t_str("%s/out/model.safetensors.tmp.2147483646", h.dir)));
+  assert_false(ka_path_exists(t_str("%s/out/report.json.tmp.2147483645", h.dir)));
+  assert_true(ka_path_exists(t_str("%s/out/mine.tmp.%ld", h.dir, (long)getpid())));
+}
+
 static int make_moved(void **state) {
   struct ka_ctx *ctx = &h.ctx;
   int rc = set_up(state);
@@ -169,8 +265,13 @@ static int clean(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(other_files_are_refused), cmocka_unit_test(another_base_is_refused),
-      cmocka_unit_test(other_keys_are_refused), cmocka_unit_test(what_may_change_is_said)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(other_files_are_refused),
+                                     cmocka_unit_test(another_base_is_refused),
+                                     cmocka_unit_test(other_keys_are_refused),
+                                     cmocka_unit_test(what_may_change_is_said),
+                                     cmocka_unit_test(an_edited_state_is_refused),
+                                     cmocka_unit_test(a_damaged_checkpoint_is_passed_over),
+                                     cmocka_unit_test(the_base_is_never_the_output),
+                                     cmocka_unit_test(left_over_files_are_swept)};
   return cmocka_run_group_tests(tests, make_moved, clean);
 }
