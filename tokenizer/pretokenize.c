@@ -47,6 +47,7 @@ static ka_status split_range(struct ka_ctx *ctx, const struct ka_tok_unicode *u,
   int64_t first = out->n;
   ka_tok_find_begin(&f, &p->find, u, w->scan, v->s + r.b, r.e - r.b);
   while (ka_tok_find_next(ctx, &f, &st, &b, &e, &match)) {
+    KA_TRY(ka_check_interrupted(ctx, "tokenizing"));
     match = match != p->invert;
     bool any = out->n > first, extend = false;
     if (p->behavior == KA_CONTIGUOUS) extend = any && match == previous;

@@ -108,8 +108,7 @@ static ka_status encode_words(struct ka_ctx *ctx, const struct ka_tokenizer *t,
   for (int64_t i = 0; i < words->n; i++) {
     struct ka_tok_range r = words->items[i];
     int64_t from = out->n;
-    if (i % INTERRUPT_WORDS == 0 && ctx->interrupted && *ctx->interrupted)
-      return ka_fail(ctx, KA_E_INTERRUPTED, "tokenizing: interrupted");
+    if (i % INTERRUPT_WORDS == 0) KA_TRY(ka_check_interrupted(ctx, "tokenizing"));
     KA_TRY(ka_tok_bpe_encode(ctx, &t->bpe, w->bpe, v.s + r.b, r.e - r.b, bytes, out));
     if (!out->want_spans) continue;
     for (int64_t k = from; k < out->n; k++) {

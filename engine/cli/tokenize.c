@@ -119,6 +119,7 @@ static ka_status run_jsonl(struct ka_ctx *ctx, const struct ka_tokenizer *t, FIL
   json_object_seed(0); /* before threads parse */
   for (;;) {
     KA_TRY_GOTO(read_batch(ctx, in, name, b), out);
+    KA_TRY_GOTO(ka_check_interrupted(ctx, name), out);
     if (b->n == 0) break;
     int failed = 0;
 #pragma omp parallel for schedule(dynamic, 8)

@@ -79,6 +79,7 @@ void ka_eval_text_scorer_deinit(struct ka_eval_text_scorer *s) {
 ka_status ka_eval_text_scorer_finish(struct ka_eval_text_scorer *s) {
   struct ka_ctx *ctx = s->ctx;
   if (s->n_rows == 0) return KA_STATUS_OK;
+  KA_TRY(ka_check_interrupted(ctx, "evaluation"));
   struct ka_batch batch = {.B = s->n_rows,
                            .T = s->T,
                            .input_ids = s->input_ids,
