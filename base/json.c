@@ -5,7 +5,31 @@
 #include "base/file.h"
 
 #include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
+
+static atomic_bool lost;
+static atomic_llong fail_at;
+
+static void *json_alloc(size_t n) {
+  bool fail = atomic_load(&fail_at) > 0 && atomic_fetch_sub(&fail_at, 1) == 1;
+  void *p = fail ? NULL : malloc(n);
+  if (!p) atomic_store(&lost, true);
+  return p;
+}
+
+void ka_json_init(void) { json_set_alloc_funcs(json_alloc, free); }
+
+ka_status ka_json_check(struct ka_ctx *ctx) {
+  if (!atomic_load(&lost)) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_MEMORY, "JSON: out of memory; nothing incomplete is written");
+}
+
+void ka_json_fail_at(int64_t n) {
+  atomic_store(&lost, false);
+  atomic_store(&fail_at, n);
+}
 
 ka_status ka_json_load(struct ka_ctx *ctx, const char *path, json_t **out) {
   struct ka_map m;
@@ -90,6 +114,7 @@ static int to_str(const char *bytes, size_t n, void *user) {
 
 static ka_status dump(struct ka_ctx *ctx, const json_t *v, size_t flags, struct ka_str *out) {
   struct sink s = {ctx, out, KA_STATUS_OK};
+  KA_TRY(ka_json_check(ctx));
   int rc = json_dump_callback(v, to_str, &s, flags | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
   KA_TRY(s.st);
   if (rc != 0) return ka_fail(ctx, KA_E_MEMORY, "JSON output: out of memory");

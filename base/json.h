@@ -9,6 +9,14 @@
 
 #include <jansson.h>
 
+/* The library's allocations go through here, and one that fails is remembered: whatever was left out
+ * of a value then, nothing made of it passes for whole. Call once before the first value. */
+void ka_json_init(void);
+/* KA_E_MEMORY after a failed allocation of the library; ka_json_dump and main ask. */
+ka_status ka_json_check(struct ka_ctx *ctx);
+/* Tests: the n-th allocation of the library from now fails; 0: none. Forgets earlier failures. */
+void ka_json_fail_at(int64_t n);
+
 /* The one reader of JSON. Integers beyond 64 bits become the nearest real; NaN, Infinity and numbers
  * too large for a double, which Python's json writes or reads, become null, so that they trouble
  * nobody who does not read them. KA_E_INPUT "WHAT:LINE:COLUMN: not valid JSON: ...": anything else

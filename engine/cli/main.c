@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Entry point: signals, the context, one error line, the exit code. */
+#include "base/json.h"
 #include "base/log.h"
 #include "base/threads.h"
 #include "engine/cli/cli.h"
@@ -45,7 +46,9 @@ int main(int argc, char **argv) {
   struct ka_ctx ctx;
   ka_ctx_init(&ctx);
   ctx.interrupted = &interrupted;
+  ka_json_init();
   ka_status st = ka_cli_main(&ctx, argc, argv);
+  if (ka_ok(st)) st = ka_json_check(&ctx);
   if (fflush(stdout) != 0 && ka_ok(st)) st = ka_fail(&ctx, KA_E_IO, "stdout: write failed");
   if (!ka_ok(st) && ctx.error.message[0] && !ctx.error.elsewhere) ka_log_error(&ctx);
   returned = true;

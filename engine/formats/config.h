@@ -102,6 +102,10 @@ enum ka_hf_file_kind {
 };
 enum ka_hf_file_kind ka_hf_file_kind_of(const char *name);
 
+/* Warns where dir/name is a link to something outside of dir: what lies there goes along. The store
+ * of the Hugging Face cache (../../blobs) is the model's own. */
+void ka_model_dir_say_link(struct ka_ctx *ctx, const char *dir, const char *name);
+
 /* Copies every regular file at the top of base_dir into out_dir, byte for byte, links followed,
  * except safetensors and their index (ka_st_rewrite's), weights in other formats and what an
  * earlier run of kappa left there (named in a log line). Existing files are replaced. Nothing is

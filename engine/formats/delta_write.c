@@ -121,6 +121,7 @@ static ka_status list_files(struct export *x) {
       own = own || strcmp(names[i], x->tuned.shards[s].file_name) == 0;
     if (own) {
       KA_TRY_GOTO(check_utf8(ctx, names[i]), out);
+      ka_model_dir_say_link(ctx, x->tuned_dir, names[i]);
       x->files[x->n_files++] = names[i];
     } else {
       KA_TRY_GOTO(ka_str_printf(ctx, &left, "%s%s", left.len ? ", " : "", names[i]), out);

@@ -42,9 +42,26 @@ enum ka_hf_file_kind ka_hf_file_kind_of(const char *name) {
   return KA_FILE_MODEL;
 }
 
-static bool same_dir(const char *a, const char *b) {
-  struct stat x, y;
-  return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+/* Is `path` below the directory? */
+static bool below(const char *path, const char *dir) {
+  size_t n = dir ? strlen(dir) : 0;
+  return n > 0 && strncmp(path, dir, n) == 0 && (path[n] == '/' || dir[n - 1] == '/');
+}
+
+void ka_model_dir_say_link(struct ka_ctx *ctx, const char *dir, const char *name) {
+  char *path = NULL, *store = NULL;
+  if (asprintf(&path, "%s/%s", dir, name) < 0) return;
+  if (asprintf(&store, "%s/../../blobs", dir) < 0) store = NULL;
+  char *target = realpath(path, NULL), *home = realpath(dir, NULL);
+  char *blobs = store ? realpath(store, NULL) : NULL;
+  if (target && home && !below(target, home) && !below(target, blobs))
+    ka_warn(ctx, "formats", "%s is a link to %s, outside of the model; what is there goes along",
+            path, target);
+  free(path);
+  free(store);
+  free(target);
+  free(home);
+  free(blobs);
 }
 
 static ka_status carry_all(struct ka_ctx *ctx, struct ka_arena *a, const char *base_dir,
@@ -58,16 +75,18 @@ static ka_status carry_all(struct ka_ctx *ctx, struct ka_arena *a, const char *b
     KA_TRY(ka_path_join(a, &to, out_dir, names[i]));
     enum ka_hf_file_kind kind = ka_hf_file_kind_of(names[i]);
     if (stat(from, &info) != 0 || !S_ISREG(info.st_mode) || kind == KA_FILE_WEIGHTS) continue;
-    if (kind == KA_FILE_MODEL)
+    if (kind == KA_FILE_MODEL) {
+      ka_model_dir_say_link(ctx, base_dir, names[i]);
       KA_TRY(ka_copy_file(ctx, from, to));
-    else
+    } else {
       KA_TRY(ka_str_printf(ctx, left, "%s%s", left->len ? ", " : "", names[i]));
+    }
   }
   return KA_STATUS_OK;
 }
 
 ka_status ka_model_dir_carry(struct ka_ctx *ctx, const char *base_dir, const char *out_dir) {
-  if (same_dir(base_dir, out_dir)) return KA_STATUS_OK;
+  if (ka_path_same(base_dir, out_dir)) return KA_STATUS_OK;
   struct ka_arena a;
   struct ka_str left = {0};
   ka_arena_init(&a, ctx, "carry over");

@@ -215,6 +215,6 @@ void ka_job_close(struct ka_job *job) {
 ka_status ka_job_json(struct ka_ctx *ctx, const struct ka_job *job, json_t **out) {
   *out = ka_key_json(&ka_job_table, KA_SCOPE_JOB, job);
   if (*out) return KA_STATUS_OK;
-  return ka_fail(ctx, KA_E_INPUT, "%s: a text is not valid UTF-8, or memory is out",
-                 job->file.path);
+  KA_TRY(ka_json_check(ctx));
+  return ka_fail(ctx, KA_E_INPUT, "%s: a text is not valid UTF-8", job->file.path);
 }

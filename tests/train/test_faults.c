@@ -4,6 +4,7 @@
  * checkpoint that was there before is still good. */
 #include "tests/support/test.h"
 
+#include "base/json.h"
 #include "engine/model/init.h"
 #include "engine/train/run.h"
 
@@ -72,6 +73,43 @@ static void every_allocation_may_fail(const char *anchor) {
   assert_true(n > 50);
 }
 
+/* The JSON library's allocations: whoever forgets to look at one is found by ka_json_check. */
+static void every_json_allocation_may_fail(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  ctx->log_level = KA_LOG_QUIET;
+  const char *dir = t_temp_dir(), *config = t_str("%s/config.json", dir);
+  const char *path = t_str("%s/job.yaml", dir), *out = t_str("%s/out", dir);
+  const char rows[] = "{\"input_ids\": [1, 2, 3, 4, 5, 6]}\n{\"input_ids\": [7, 8, 9, 10, 11]}\n";
+  const char job[] = "base_model: base\ndatasets: [{path: rows.jsonl, type: tokenized}]\n"
+                     "sequence_len: 8\nmicro_batch_size: 1\ngradient_accumulation_steps: 1\n"
+                     "val_set_size: 1\nlogging_steps: 1\nbf16: false\nthreads: 1\nsave_steps: 1\n"
+                     "selection: {metric: kappa, count: 2}\nmax_steps: 1\n";
+  T_OK(ka_write_file(ctx, config, config_text, strlen(config_text)));
+  T_OK(ka_write_file(ctx, path, job, strlen(job)));
+  T_OK(ka_write_file(ctx, t_str("%s/rows.jsonl", dir), rows, strlen(rows)));
+  T_OK(ka_model_init(ctx, config, t_str("%s/base", dir), 1, KA_F32));
+  int n_failed = 0;
+  for (int64_t n = 1;; n += 1 + n / 12) {
+    T_OK(ka_remove_tree(ctx, out));
+    ka_json_fail_at(n);
+    ka_status st = run_job(ctx, path, out, "kind: none", "max_steps=1");
+    ka_status memory = ka_json_check(ctx);
+    ka_json_fail_at(0);
+    if (ka_ok(memory)) { /* none was left to fail */
+      T_OK(st);
+      break;
+    }
+    n_failed++;
+    if (!ka_ok(st) && st.code != KA_E_MEMORY)
+      fail_msg("allocation %d: code %d \"%s\"", (int)n, st.code, ctx->error.message);
+    ka_error_clear(ctx);
+  }
+  print_message("%d allocations of the JSON library failed\n", n_failed);
+  assert_true(n_failed > 20);
+}
+
 static void without_anchor(void **state) {
   (void)state;
   every_allocation_may_fail("kind: none");
@@ -89,6 +127,8 @@ static void with_l2(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(without_anchor), cmocka_unit_test(with_kl),
-                                     cmocka_unit_test(with_l2)};
+                                     cmocka_unit_test(with_l2),
+                                     cmocka_unit_test(every_json_allocation_may_fail)};
+  ka_json_init();
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -251,6 +251,31 @@ static void left_over_files_are_swept(void **state) {
   assert_true(ka_path_exists(t_str("%s/out/mine.tmp.%ld", h.dir, (long)getpid())));
 }
 
+/* A link of the base that leads out of it is named; one within it is nobody's business. */
+static void links_out_of_the_model_are_named(void **state) {
+  (void)state;
+  struct ka_ctx *ctx = &h.ctx;
+  T_OK(ka_make_dirs(ctx, t_str("%s/linked", h.dir)));
+  static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json",
+                                      "tokenizer_config.json"};
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+    if (ka_path_exists(t_str("%s/base/%s", h.dir, files[i])))
+      T_OK(ka_copy_file(ctx, t_str("%s/base/%s", h.dir, files[i]),
+                        t_str("%s/linked/%s", h.dir, files[i])));
+  write_text(&h, "secret.txt", "secret");
+  (void)!symlink("../secret.txt", t_str("%s/linked/notes.json", h.dir));
+  (void)!symlink("config.json", t_str("%s/linked/own.json", h.dir));
+  assert_int_equal(kappa_train(t_str("base_model=%s/linked output_dir=%s/l1", h.dir, h.dir)), 0);
+  assert_non_null(strstr(said.data, "linked/notes.json is a link to"));
+  assert_null(strstr(said.data, "own.json is a link"));
+  struct ka_str err = {0};
+  assert_int_equal(
+      t_kappa(NULL, &err, "delta export %s/base %s/linked %s/d.safetensors", h.dir, h.dir, h.dir),
+      0);
+  assert_non_null(strstr(err.data, "linked/notes.json is a link to"));
+  ka_str_deinit(&err);
+}
+
 static int make_moved(void **state) {
   struct ka_ctx *ctx = &h.ctx;
   int rc = set_up(state);
@@ -272,6 +297,7 @@ int main(void) {
                                      cmocka_unit_test(an_edited_state_is_refused),
                                      cmocka_unit_test(a_damaged_checkpoint_is_passed_over),
                                      cmocka_unit_test(the_base_is_never_the_output),
-                                     cmocka_unit_test(left_over_files_are_swept)};
+                                     cmocka_unit_test(left_over_files_are_swept),
+                                     cmocka_unit_test(links_out_of_the_model_are_named)};
   return cmocka_run_group_tests(tests, make_moved, clean);
 }
