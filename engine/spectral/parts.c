@@ -124,8 +124,8 @@ static ka_status add_experts(struct parts *p) {
 }
 
 ka_status ka_unit_parts(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_unit *whole,
-                        const struct ka_hf_config *config, int kind,
-                        struct ka_unit *out, int64_t *n) {
+                        const struct ka_hf_config *config, int kind, struct ka_unit *out,
+                        int64_t *n) {
   struct ka_tensor_match m;
   bool known = find(config, whole->tensor, &m);
   *n = 0;
