@@ -144,13 +144,14 @@ struct ka_layernorm_bwd_args {
   bool accumulate;
 };
 
-/* Rotates pairs of the first R channels of each head by the angle of the token's position (Su et
+/* Rotates pairs of R channels of each head, from channel `first` on, by the angle of the token's position (Su et
  * al. 2021, eq. 34): (a, b) -> (a cos - b sin, b cos + a sin), with inverse the transpose, which is
- * the backward pass. Pairs are (i, i + R/2), or (2i, 2i+1) with interleaved. Products in f32. */
+ * the backward pass. Pairs are (i, i + R/2), or (2i, 2i+1) with interleaved, i from `first`. Products in f32. */
 struct ka_rope_args {
   struct ka_tensor x;        /* [N,H,D] x, read and written */
-  struct ka_tensor cos, sin; /* [P,R/2] f32, R <= D even; include any attention factor */
+  struct ka_tensor cos, sin; /* [P,R/2] f32, first + R <= D; include any attention factor */
   struct ka_tensor pos;      /* [N] i32 in [0,P) */
+  int64_t first;
   bool interleaved, inverse;
 };
 
@@ -214,6 +215,22 @@ struct ka_attn_bwd_args {
   struct ka_tensor q, k, v, out, lse, doc_start;
   int64_t window;
   double scale, softcap;
+};
+
+/* A sink (gpt-oss): one more score a head that takes its share of the softmax and gives nothing.
+ * After attn_fwd: out *= 1 / (1 + exp(sink[h] - lse)), lse = log(exp(lse) + exp(sink[h])). With
+ * these attn_bwd's gradients of q, k and v are right as they are. */
+struct ka_attn_sink_fwd_args {
+  struct ka_tensor out;  /* [B,T,H,Dv] x, read and written */
+  struct ka_tensor lse;  /* [B,H,T] f32 (f64 with f64), read and written */
+  struct ka_tensor sink; /* [H] x */
+};
+
+/* dsink[h] -= sum over rows of exp(sink[h] - lse) * <dout, out>, with out and lse of the above. */
+struct ka_attn_sink_bwd_args {
+  struct ka_tensor dsink; /* [H] f32 (f64 with f64) += */
+  struct ka_tensor dout;  /* [B,T,H,Dv] x */
+  struct ka_tensor out, lse, sink;
 };
 
 /* KA_ACT_SILU_CLAMPED (gpt-oss): with g = min(gate, 7), u = min(max(up, -7), 7), the product is

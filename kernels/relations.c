@@ -25,7 +25,8 @@ static ka_status layernorm_fwd(struct ka_dev *dev, const struct ka_layernorm_fwd
 }
 
 static ka_status rope(struct ka_dev *dev, const struct ka_rope_args *args) {
-  REQUIRE(2 * args->cos.shape[1] <= args->x.shape[2], "rope: tables wider than the head");
+  REQUIRE(args->first >= 0 && args->first + 2 * args->cos.shape[1] <= args->x.shape[2],
+          "rope: first and the tables go beyond the head");
   return KA_STATUS_OK;
 }
 

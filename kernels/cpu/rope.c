@@ -50,7 +50,7 @@ ka_status rope_cpu(struct ka_dev *dev, const struct ka_rope_args *args) {
   for (int64_t t = 0; t < n_tok; t++)
     for (int64_t h = 0; h < n_heads; h++)
       for (int64_t i = 0; i < n_pairs; i += CPU_BLOCK) {
-        int64_t head = (t * n_heads + h) * d, n = min64(CPU_BLOCK, n_pairs - i);
+        int64_t head = (t * n_heads + h) * d + args->first, n = min64(CPU_BLOCK, n_pairs - i);
         if (args->interleaved)
           rotate_interleaved(args, head, get_id(&args->pos, t), i, n);
         else

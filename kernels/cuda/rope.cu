@@ -35,7 +35,7 @@ ka_status rope_cuda(struct ka_dev *dev, const struct ka_rope_args *args) {
   const int64_t *shape = args->x.shape;
   int64_t half = args->cos.shape[1], n_pairs = shape[0] * shape[1] * half;
   KA_BY_TYPE(dev, "rope", args->x.dtype, {
-    rotation<T> a = {(T *)args->x.data,
+    rotation<T> a = {(T *)args->x.data + args->first,
                      (const float *)args->cos.data,
                      (const float *)args->sin.data,
                      (const int32_t *)args->pos.data,

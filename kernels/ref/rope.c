@@ -11,7 +11,7 @@ ka_status rope_ref(struct ka_dev *dev, const struct ka_rope_args *args) {
     int64_t pos = get_id(&args->pos, t);
     for (int64_t h = 0; h < n_heads; h++)
       for (int64_t i = 0; i < n_pairs; i++) {
-        int64_t head = (t * n_heads + h) * d;
+        int64_t head = (t * n_heads + h) * d + args->first;
         int64_t ia = head + (args->interleaved ? 2 * i : i);
         int64_t ib = head + (args->interleaved ? 2 * i + 1 : i + n_pairs);
         double cos = get2(&args->cos, pos, i), sin = get2(&args->sin, pos, i);

@@ -327,6 +327,68 @@ static void test_router_loss(void **state) {
   ka_dev_close(&ref);
 }
 
+/* Attention, then its sink: gradients of the sink, and of q, k and v through both. */
+static double sink_objective(struct ka_dev *ref, struct ka_op_call *fwd, struct ka_tensor sink,
+                             const double *dout) {
+  struct ka_ctx *ctx = ref->ctx;
+  struct ka_attn_fwd_args *f = &fwd->args.attn_fwd;
+  double sum = 0;
+  T_OK(ka_op_call_run(ref, fwd));
+  T_OK(ka_attn_sink_fwd(
+      ref, &(struct ka_attn_sink_fwd_args){.out = f->out, .lse = f->lse, .sink = sink}));
+  for (int64_t i = 0; i < ka_tensor_elems(&f->out); i++)
+    sum += ((double *)f->out.data)[i] * dout[i];
+  return sum;
+}
+
+static void test_sink(void **state) {
+  (void)state;
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev ref;
+  struct ka_arena a;
+  struct ka_op_call fwd, bwd;
+  T_OK(ka_dev_open(ctx, &ref, "ref"));
+  ka_arena_init(&a, ctx, "sink");
+  struct ka_op_case fc = KA_OP_CASE(attn_fwd, "B2 T7 S7 H4 K2 D4 v3", KA_CASE_OPT, .scale = 0.4);
+  struct ka_op_case bc = KA_OP_CASE(attn_bwd, "B2 T7 S7 H4 K2 D4 v3", 0, .scale = 0.4);
+  T_OK(ka_op_call_make(&ref, &a, &fc, KA_F64, 1, (struct ka_op_layout){0}, &fwd));
+  T_OK(ka_op_call_make(&ref, &a, &bc, KA_F64, 2, (struct ka_op_layout){0}, &bwd));
+  double value[] = {0.5, -2, 3, 0}, dsink[4] = {0}, *dout = bwd.args.attn_bwd.dout.data;
+  struct ka_tensor sink = ka_tensor_1d(value, KA_F64, 4);
+  connect(&fwd, &bwd);
+  (void)sink_objective(&ref, &fwd, sink, dout);
+  struct ka_attn_bwd_args *b = &bwd.args.attn_bwd;
+  T_OK(ka_op_call_run(&ref, &bwd));
+  T_OK(ka_attn_sink_bwd(&ref,
+                        &(struct ka_attn_sink_bwd_args){.dsink = ka_tensor_1d(dsink, KA_F64, 4),
+                                                        .dout = b->dout,
+                                                        .out = b->out,
+                                                        .lse = b->lse,
+                                                        .sink = sink}));
+  const struct {
+    double *x, *grad;
+    int64_t n;
+  } checks[] = {{value, dsink, 4},
+                {b->q.data, b->dq.data, ka_tensor_elems(&b->q)},
+                {b->k.data, b->dk.data, ka_tensor_elems(&b->k)},
+                {b->v.data, b->dv.data, ka_tensor_elems(&b->v)}};
+  for (int c = 0; c < 4; c++)
+    for (int64_t i = 0; i < checks[c].n; i++) {
+      double keep = checks[c].x[i];
+      checks[c].x[i] = keep + 1e-5;
+      double up = sink_objective(&ref, &fwd, sink, dout);
+      checks[c].x[i] = keep - 1e-5;
+      double numeric = (up - sink_objective(&ref, &fwd, sink, dout)) / 2e-5;
+      checks[c].x[i] = keep;
+      if (fabs(numeric - checks[c].grad[i]) > 1e-8)
+        fail_msg("sink, operand %d [%lld]: %.12g, by differences %.12g", c, (long long)i,
+                 checks[c].grad[i], numeric);
+    }
+  ka_arena_deinit(&a);
+  ka_dev_close(&ref);
+}
+
 /* Without gradients a step is the two decays alone. */
 static void test_adamw_decay(void **state) {
   (void)state;
@@ -362,7 +424,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_pairs),       cmocka_unit_test(test_xent),
       cmocka_unit_test(test_adamw_decay), cmocka_unit_test(test_rope),
-      cmocka_unit_test(test_experts),     cmocka_unit_test(test_router_loss),
-      cmocka_unit_test(test_linear)};
+      cmocka_unit_test(test_sink),        cmocka_unit_test(test_experts),
+      cmocka_unit_test(test_router_loss), cmocka_unit_test(test_linear)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
