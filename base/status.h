@@ -46,7 +46,7 @@ typedef struct KA_NODISCARD {
 
 #define KA_STATUS_OK ((ka_status){KA_OK})
 
-enum { KA_ERROR_MAX = 2048, KA_TRACE_MAX = 12 };
+enum { KA_ERROR_MAX = 1 << 16, KA_TRACE_MAX = 12 };
 
 struct ka_error {
   int code;

@@ -86,10 +86,10 @@ static int edit_distance(const char *a, const char *b) {
 
 const char *ka_nearest(const char *word, const char *const *names) {
   const char *best = NULL;
-  int best_d = 1 + (int)strlen(word) / 3;
+  int best_d = strlen(word) < 5 ? 2 : 3; /* two letters swapped are two edits */
   for (; *names; names++) {
     int d = edit_distance(word, *names);
-    if (d < best_d || (!best && d == best_d)) {
+    if (d < best_d) {
       best_d = d;
       best = *names;
     }

@@ -137,7 +137,7 @@ static ka_status cuda(struct ka_ctx *ctx, json_t *devices, char *missing, size_t
     ka_dev_close(&dev);
     return device(ctx, devices, "cuda");
   }
-  snprintf(missing, n, "%s", ctx->error.message);
+  snprintf(missing, n, "%.2000s", ctx->error.message);
   ka_error_clear(ctx);
   return KA_STATUS_OK;
 }
@@ -168,7 +168,7 @@ static ka_status advice(struct ka_ctx *ctx, json_t *list, json_t *devices, const
 static ka_status gather(struct ka_ctx *ctx, json_t *root) {
   json_t *libs = json_object(), *cpu = json_object(), *devices = json_object();
   json_t *notes = json_array();
-  char no_cuda[KA_ERROR_MAX];
+  char no_cuda[2048];
   KA_TRY(set_text(ctx, root, "kappa", KAPPA_VERSION));
   KA_TRY(ka_json_set(ctx, root, "processor", cpu));
   KA_TRY(ka_json_set(ctx, root, "libraries", libs));

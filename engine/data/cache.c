@@ -4,6 +4,7 @@
 #include "engine/data/cache.h"
 
 #include "base/log.h"
+#include "engine/data/chat.h"
 #include "engine/job/job_table.h"
 
 #include <string.h>
@@ -80,7 +81,13 @@ static ka_status hash_entry(struct ka_arena *a, XXH3_state_t *h, const struct ka
   struct ka_ctx *ctx = a->ctx;
   struct ka_data_files files;
   hash_options(h, KA_SCOPE_DATASET, e);
-  if (e->chat_template) KA_TRY(hash_file(ctx, h, e->chat_template));
+  if (e->chat_template) {
+    const char *own = ka_chat_builtin(e->chat_template);
+    if (own || strchr(e->chat_template, '{'))
+      hash_text(h, own ? own : e->chat_template);
+    else
+      KA_TRY(hash_file(ctx, h, e->chat_template));
+  }
   const struct ka_data_choice choice = {&e->data_files, &e->exclude_files, e->ds_type, e->split};
   KA_TRY(ka_data_files(a, &e->path, &choice, &files));
   for (int64_t i = 0; i < files.n; i++) {

@@ -196,7 +196,11 @@ ka_status ka_chat_load_text(struct ka_ctx *ctx, struct ka_chat **out, const char
 ka_status ka_chat_load_file(struct ka_ctx *ctx, struct ka_chat **out, const char *jinja_path,
                             const char *model_dir) {
   struct ka_str text = {0};
+  const char *own = ka_chat_builtin(jinja_path);
   *out = NULL;
+  if (own) return ka_chat_load_text(ctx, out, jinja_path, own, strlen(own), model_dir);
+  if (strstr(jinja_path, "{%") || strstr(jinja_path, "{{"))
+    return ka_chat_load_text(ctx, out, "chat_template", jinja_path, strlen(jinja_path), model_dir);
   ka_status st = ka_read_file(ctx, jinja_path, (size_t)16 << 20, &text);
   if (ka_ok(st))
     st = ka_chat_load_text(ctx, out, jinja_path, text.data ? text.data : "", text.len, model_dir);

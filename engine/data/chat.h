@@ -22,8 +22,12 @@ ka_status ka_chat_load_model(struct ka_ctx *ctx, struct ka_chat **out, const cha
 /* The one template text[n] (name: for messages), with the tokens of model_dir unless it is NULL. */
 ka_status ka_chat_load_text(struct ka_ctx *ctx, struct ka_chat **out, const char *name,
                             const char *text, size_t n, const char *model_dir);
+/* From a .jinja file; also the name of a built-in template, or a template itself. */
 ka_status ka_chat_load_file(struct ka_ctx *ctx, struct ka_chat **out, const char *jinja_path,
                             const char *model_dir);
+
+/* The text of a built-in template ("chatml"), NULL when there is none of this name. */
+const char *ka_chat_builtin(const char *name);
 
 void ka_chat_destroy(struct ka_chat *chat); /* NULL is fine */
 

@@ -193,7 +193,7 @@ static ka_status add_shot(const struct ka_task *t, int64_t index, struct ka_eval
   json_decref(s.choices);
   json_decref(s.prefix);
   if (st.code != KA_E_INPUT) return st;
-  char why[KA_ERROR_MAX / 2];
+  char why[1024];
   snprintf(why, sizeof why, "%.1000s", ctx->error.message);
   ka_error_clear(ctx);
   return ka_fail(ctx, KA_E_INPUT, "few-shot example %lld: %s", (long long)index, why);

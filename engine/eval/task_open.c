@@ -21,7 +21,7 @@ static bool given(const struct ka_task *t, const char *key) {
 ka_status ka_task_fail_doc(const struct ka_task *t, ka_status st, int64_t doc) {
   struct ka_ctx *ctx = t->ctx;
   if (st.code != KA_E_INPUT) return st;
-  char message[KA_ERROR_MAX / 2];
+  char message[1024];
   snprintf(message, sizeof message, "%.1000s", ctx->error.message);
   ka_error_clear(ctx);
   return ka_fail(ctx, KA_E_INPUT, "%s (task %s, document %lld)", message, t->name, (long long)doc);

@@ -2,6 +2,7 @@
  * Jobs: scopes of keys, words of the command line, and what only shows when all keys are read. */
 #include "engine/job/job.h"
 
+#include "engine/job/foreign.h"
 #include "engine/job/job_table.h"
 #include "engine/job/key_read.h"
 
@@ -44,7 +45,8 @@ static ka_status walk(struct ka_key_reader *r, struct ka_job *job, const char *p
     *prefix_len = (size_t)(at - path);
     KA_TRY(ka_arena_str(&r->file->arena, &word, at, n));
     KA_TRY(ka_arena_str(&r->file->arena, &prefix, path, *prefix_len));
-    const struct ka_key *k = ka_key_find(r->table, scope, word);
+    const char *other = ka_foreign_same(scope, word);
+    const struct ka_key *k = ka_key_find(r->table, scope, other ? other : word);
     if (!k) return ka_key_unknown(r, scope, word, NULL, prefix);
     if (at[n] == 0) {
       *key = k;
@@ -79,10 +81,14 @@ static ka_status read_override(struct ka_key_reader *r, struct ka_job *job, cons
   size_t prefix_len = 0;
   if (!equals || equals == word)
     return ka_key_problem(r, NULL, "got \"%.80s\", expected key=value", word);
-  KA_TRY(ka_arena_str(&r->file->arena, &path, word, (size_t)(equals - word)));
+  const char *end = equals;
+  word += strspn(word, " \t");
+  while (end > word && (end[-1] == ' ' || end[-1] == '\t')) end--;
+  KA_TRY(ka_arena_str(&r->file->arena, &path, word, (size_t)(end - word)));
   KA_TRY(walk(r, job, path, &key, &object, &prefix_len));
   if (!key) return KA_STATUS_OK;
   KA_TRY(ka_arena_str(&r->file->arena, &prefix, path, prefix_len));
+  KA_TRY(ka_arena_printf(&r->file->arena, &path, "%s%s", prefix, key->name));
   struct ka_yaml *v = NULL;
   ka_status st =
       ka_yaml_parse(ctx, &r->file->arena, equals + 1, strlen(equals + 1), path, false, &v);
@@ -173,9 +179,10 @@ static ka_status read_job(struct ka_ctx *ctx, struct ka_job *job, const char *te
   struct ka_yaml *root;
   KA_TRY(ka_key_set_defaults(&r, KA_SCOPE_JOB, job));
   KA_TRY(ka_yaml_parse(ctx, &job->file.arena, text, len, job->file.path, false, &root));
-  if (root->kind == KA_YAML_MAP)
+  if (root->kind == KA_YAML_MAP) {
+    KA_TRY(ka_foreign_translate(&r, root, false));
     KA_TRY(ka_key_read_scope(&r, KA_SCOPE_JOB, root, job, ""));
-  else
+  } else
     KA_TRY(ka_key_problem(&r, root, "expected a mapping of keys, as in base_model: path"));
   struct ka_key_reader words = r;
   words.words = true;

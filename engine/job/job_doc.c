@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * docs/jobs.md and docs/job.schema.json from the rows of job.def. */
 #include "base/json.h"
+#include "engine/job/foreign.h"
 #include "engine/job/job_table.h"
 
 #include <string.h>
@@ -46,8 +47,13 @@ ka_status ka_job_doc_markdown(struct ka_ctx *ctx, struct ka_str *out) {
     KA_TRY(ka_str_printf(ctx, out, "\n%s\n", scope_heads[scope]));
     KA_TRY(ka_key_doc(ctx, out, &ka_job_table, scope));
   }
-  KA_TRY(ka_str_puts(ctx, out, "\n## Names from other trainers\n\n"));
-  return ka_key_doc_aliases(ctx, out, &ka_job_table);
+  KA_TRY(ka_str_puts(ctx, out,
+                     "\n## Names from other trainers\n\n"
+                     "Keys of axolotl, LLaMA-Factory, torchtune and TRL, from "
+                     "engine/job/foreign.def. What is\n"
+                     "empty, null, false or none is off. `kappa import JOB.yaml` writes the "
+                     "job in kappa's words.\n\n"));
+  return ka_foreign_doc(ctx, out);
 }
 
 /* --- docs/job.schema.json: JSON Schema 2020-12 ------------------------------- */

@@ -53,6 +53,22 @@ ka_status ka_key_problem_at(struct ka_key_reader *r, const char *key, const char
   return st;
 }
 
+ka_status ka_key_note(struct ka_key_reader *r, const struct ka_yaml *at, enum ka_key_note_kind kind,
+                      const char *key, const char *text) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_key_file *f = r->file;
+  void *grown = f->notes;
+  KA_TRY(ka_grow(ctx, &grown, &f->cap_notes, f->n_notes + 1, sizeof *f->notes, "notes on keys"));
+  f->notes = grown;
+  struct ka_key_note *note = &f->notes[f->n_notes];
+  *note = (struct ka_key_note){.kind = kind, .key = key, .place = f->path, .text = text};
+  KA_TRY(place_of(r, at, &note->place));
+  KA_TRY(ka_arena_str(&f->arena, &note->key, key, strlen(key)));
+  KA_TRY(ka_arena_str(&f->arena, &note->text, text, strlen(text)));
+  f->n_notes++;
+  return KA_STATUS_OK;
+}
+
 static ka_status remember(struct ka_key_reader *r, const char *path, const struct ka_yaml *node) {
   struct ka_ctx *ctx = r->ctx;
   const char *key, *place = "command line";
@@ -246,9 +262,25 @@ static ka_status missing_path(struct ka_key_reader *r, const struct ka_key *key,
     advice = "a loader of Hugging Face datasets; here path names the files themselves, and the "
              "loader's word is ds_type";
   return ka_key_problem(r, v, "%s: %s: %s%s%s", path, *field,
-                        key->list ? "no such file or directory, and no file matches"
-                                  : "no such file or directory",
+                        *key->choices ? "no such file, and no built-in template has this name"
+                        : key->list   ? "no such file or directory, and no file matches"
+                                      : "no such file or directory",
                         *advice ? "; " : "", advice);
+}
+
+/* Of a path that may also be a word: the word that it stands for, NULL when it is none. */
+static ka_status word_of_path(struct ka_key_reader *r, const struct ka_key *key, const char *text,
+                              const char **out) {
+  size_t n = strlen(text);
+  for (const char *p = key->choices; *p;) {
+    size_t len = strcspn(p, "|"), head = strcspn(p, "|=");
+    if (head == n && memcmp(p, text, n) == 0) {
+      const char *start = head < len ? p + head + 1 : p;
+      return ka_arena_str(&r->file->arena, out, start, (size_t)(p + len - start));
+    }
+    p += len + (p[len] == '|');
+  }
+  return KA_STATUS_OK;
 }
 
 static ka_status read_text(struct ka_key_reader *r, const struct ka_key *key,
@@ -260,6 +292,11 @@ static ka_status read_text(struct ka_key_reader *r, const struct ka_key *key,
   if (key->regex) KA_TRY(check_regex(r, v, path));
   if (key->kind != KA_KEY_PATH)
     return ka_arena_str(&r->file->arena, field, v->text, strlen(v->text));
+  if (*key->choices) { /* or a word, or the text itself */
+    const char *word = strstr(v->text, "{%") || strstr(v->text, "{{") ? v->text : NULL;
+    if (!word) KA_TRY(word_of_path(r, key, v->text, &word));
+    if (word) return ka_arena_str(&r->file->arena, field, word, strlen(word));
+  }
   KA_TRY(ka_path_join(&r->file->arena, field, r->dir, v->text));
   if (r->check_paths && key->must_exist && !overridden(r, path) && !exists(*field, key->list))
     return missing_path(r, key, v, field, path);

@@ -28,6 +28,10 @@ ka_status ka_key_problem(struct ka_key_reader *r, const struct ka_yaml *node, co
 ka_status ka_key_problem_at(struct ka_key_reader *r, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Adds a note on a key. */
+ka_status ka_key_note(struct ka_key_reader *r, const struct ka_yaml *at, enum ka_key_note_kind kind,
+                      const char *key, const char *text);
+
 /* Reads a mapping of a scope into its struct, which holds defaults. `prefix`: "" or "selection.".
  */
 ka_status ka_key_read_scope(struct ka_key_reader *r, int scope, const struct ka_yaml *map,

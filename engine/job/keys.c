@@ -63,8 +63,8 @@ static ka_status append_choices(struct ka_ctx *ctx, struct ka_str *out, const ch
 }
 
 static ka_status append_range(struct ka_ctx *ctx, struct ka_str *out, const struct ka_key *k) {
-  if (k->kind == KA_KEY_CHOICE || k->kind == KA_KEY_WORD) {
-    KA_TRY(ka_str_puts(ctx, out, ": "));
+  if (k->kind == KA_KEY_CHOICE || k->kind == KA_KEY_WORD || *k->choices) {
+    KA_TRY(ka_str_puts(ctx, out, k->kind == KA_KEY_PATH ? ", or " : ": "));
     return append_choices(ctx, out, k->choices, ", ");
   }
   if (k->kind != KA_KEY_INT && k->kind != KA_KEY_NUM && k->kind != KA_KEY_COUNT)
@@ -126,6 +126,7 @@ void ka_key_file_close(struct ka_key_file *f) {
   ka_free(f->problems.items);
   ka_free(f->places);
   ka_index_deinit(&f->place_index);
+  ka_free(f->notes);
   ka_arena_deinit(&f->arena);
   *f = (struct ka_key_file){0};
 }

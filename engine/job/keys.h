@@ -138,6 +138,8 @@ ka_status ka_key_doc(struct ka_ctx *ctx, struct ka_str *out, const struct ka_key
 /* Of its aliases: names from elsewhere and what to write here. */
 ka_status ka_key_doc_aliases(struct ka_ctx *ctx, struct ka_str *out, const struct ka_key_table *t);
 
+enum ka_key_note_kind { KA_KEY_RENAMED, KA_KEY_PASSED, KA_KEY_OTHERWISE, KA_KEY_REFUSED };
+
 /* What was read from one file: its memory, what was wrong, which keys were given where. */
 struct ka_key_file {
   const char *path;
@@ -150,6 +152,12 @@ struct ka_key_file {
   } * places;          /* of the keys that were given */
   int64_t n_places, cap_places;
   struct ka_index place_index; /* of their keys */
+  struct ka_key_note {
+    enum ka_key_note_kind kind;
+    const char *key, *place;
+    const char *text; /* RENAMED: the key that it is here; OTHERWISE, REFUSED: what is different */
+  } * notes;          /* on keys of other trainers, see foreign.h */
+  int64_t n_notes, cap_notes;
 };
 
 ka_status ka_key_file_open(struct ka_ctx *ctx, struct ka_key_file *f, const char *path);

@@ -145,6 +145,13 @@ static void warn(const struct ka_run *r) {
             (long long)T, (long long)positions, (long long)positions);
 }
 
+/* So many times an epoch, as steps. */
+static int64_t steps_between(const struct ka_run *r, int64_t per_epoch) {
+  double steps = (double)r->data.train.n / (double)r->job->gradient_accumulation_steps;
+  double n = round(steps / (double)per_epoch);
+  return n < 1 ? 1 : (int64_t)n;
+}
+
 static ka_status fill_loop_config(struct ka_run *r) {
   const struct ka_job *job = r->job;
   struct ka_loop_config *c = &r->loop;
@@ -159,8 +166,10 @@ static ka_status fill_loop_config(struct ka_run *r) {
   s->warmup_steps = job->warmup_ratio > 0 ? (int64_t)ceil(job->warmup_ratio * (double)s->n_steps)
                                           : job->warmup_steps;
   c->logging_steps = job->logging_steps;
-  c->eval_steps = job->eval_steps;
-  c->save_steps = job->save_steps;
+  c->eval_steps =
+      job->evals_per_epoch > 0 ? steps_between(r, job->evals_per_epoch) : job->eval_steps;
+  c->save_steps =
+      job->saves_per_epoch > 0 ? steps_between(r, job->saves_per_epoch) : job->save_steps;
   c->save_total_limit = job->save_total_limit;
   c->refresh_steps = job->selection.refresh_steps;
   c->out_dir = job->output_dir;
