@@ -6,9 +6,19 @@
 struct ka_machine {
   char processor[128];             /* as /proc/cpuinfo names it; "unknown" */
   int n_cores;                     /* that this process may run on */
-  double memory_bytes, free_bytes; /* free: as Linux counts what is available; 0: unknown */
+  double memory_bytes, free_bytes; /* free: as Linux counts what is available, and no more than the
+                                      process's control groups leave; 0: unknown */
 };
 
 void ka_machine_look(struct ka_machine *m);
+
+/* What of this process is in memory now, mapped files with this ending left out; its most so far.
+ * 0: unknown. */
+double ka_machine_resident(const char *but_files_ending);
+double ka_machine_peak(void);
+
+/* What the file system of a path, or of its nearest directory that is there, has room for; 0:
+ * unknown. */
+double ka_machine_disk_free(const char *path);
 
 #endif

@@ -268,6 +268,7 @@ const struct ka_cli_command ka_command_analyze = {
     .name = "analyze",
     .args = "MODEL|FILE.safetensors",
     .summary = "condition numbers with proven bounds, and other spectra of the weights",
+    .example = "kappa analyze path/to/model --select \"kappa lowest 20\" --html spectra.html",
     .min_args = 1,
     .max_args = 1,
     .options = options,

@@ -47,6 +47,7 @@ const struct ka_cli_command ka_command_bench = {
     .name = "bench",
     .args = "ops|train|spectral",
     .summary = "measured rates against the machine's limit, measured in the same run",
+    .example = "kappa bench train",
     .min_args = 1,
     .max_args = 1,
     .options = options,

@@ -5,12 +5,15 @@
 #include "base/arena.h"
 #include "base/str.h"
 #include "base/threads.h"
+#include "engine/cli/manual.h"
+#include "engine/job/job_table.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define KA_COMMAND_GROUP(title)
 #define KA_COMMAND(name) extern const struct ka_cli_command ka_command_##name;
 #include "engine/cli/commands.def"
 #undef KA_COMMAND
@@ -20,8 +23,9 @@ const struct ka_cli_command *const ka_commands[] = {
 #include "engine/cli/commands.def"
 #undef KA_COMMAND
     NULL};
+#undef KA_COMMAND_GROUP
 
-static const struct ka_cli_option common[] = {
+const struct ka_cli_option ka_cli_common[] = {
     {"device", KA_OPT_STR, "auto|cpu|cuda|ref|cuda:80GB", "auto",
      "where to compute; with a size of memory: what to plan for"},
     {"threads", KA_OPT_INT, "N", NULL, "CPU threads (default: all cores, or OMP_NUM_THREADS)"},
@@ -78,31 +82,22 @@ int ka_cli_list(const struct ka_cli *cli, const char *name, const char *const **
   return known(cli, name)->n_words;
 }
 
-static void print_option(const struct ka_cli_option *o) {
-  char left[80];
-  snprintf(left, sizeof left, "--%s%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "",
-           o->kind == KA_OPT_LIST ? "..." : "");
-  printf("  %-32s %s", left, o->doc);
-  if (o->dflt) printf(" (default %s)", o->dflt);
-  putchar('\n');
+/* Text made by manual.c, to stdout. */
+static ka_status print(struct ka_str *text, ka_status st) {
+  if (ka_ok(st) && text->len) fwrite(text->data, 1, text->len, stdout);
+  ka_str_deinit(text);
+  return st;
 }
 
-static void print_help(const struct ka_cli_command *c) {
-  printf("usage: kappa %s %s\n\n%s\n\noptions:\n", c->name, c->args, c->summary);
-  for (const struct ka_cli_option *o = c->options; o && o->name; o++) print_option(o);
-  for (const struct ka_cli_option *o = common; o->name; o++) print_option(o);
+static ka_status print_help(struct ka_ctx *ctx, const struct ka_cli_command *c) {
+  struct ka_str text = {0};
+  return print(&text, c ? ka_cli_help(ctx, &text, c) : ka_cli_overview(ctx, &text));
 }
 
-static void print_overview(void) {
-  puts("kappa " KAPPA_VERSION
-       ": fine-tunes a transformer by training only the units whose weights\n"
-       "have a low condition number, and shows what the model forgot.\n\n"
-       "usage: kappa COMMAND [ARGS] [key=value ...]\n");
-  for (int i = 0; ka_commands[i]; i++)
-    printf("  %-10s %s\n", ka_commands[i]->name, ka_commands[i]->summary);
-  puts("\n`kappa COMMAND --help` lists a command's options.\n"
-       "exit codes: 0 good, 1 a check failed, 2 wrong use or bad input, 3 resource, 4 interrupted "
-       "(resumable)");
+/* The keys of a job, as docs/jobs.md has them. */
+static ka_status print_keys(struct ka_ctx *ctx) {
+  struct ka_str text = {0};
+  return print(&text, ka_job_doc_markdown(ctx, &text));
 }
 
 /* value "a|b|c:80": is word one of them, or one with something else behind the colon? Values
@@ -187,10 +182,13 @@ static ka_status parse(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **
   KA_TRY(ka_alloc_n(ctx, &args, argc, sizeof *cli->args, "arguments"));
   cli->args = args;
   KA_TRY(add_options(ctx, cli, cli->command->options, argc));
-  KA_TRY(add_options(ctx, cli, common, argc));
+  KA_TRY(add_options(ctx, cli, ka_cli_common, argc));
   for (int i = 2; i < argc;) {
     if (strcmp(argv[i], "--") == 0) {
       for (i++; i < argc; i++) cli->args[cli->n_args++] = argv[i];
+    } else if (strcmp(argv[i], "-h") == 0) {
+      ((struct value *)(uintptr_t)find(cli, "help"))->given = true;
+      i++;
     } else if (strncmp(argv[i], "--", 2) == 0) {
       KA_TRY(parse_option(ctx, cli, argc, argv, &i));
     } else {
@@ -219,10 +217,7 @@ static ka_status run(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **ar
   KA_TRY(parse(ctx, cli, argc, argv));
   KA_TRY(remember_line(ctx, &cli->line, argc, argv));
   const struct ka_cli_command *c = cli->command;
-  if (ka_cli_flag(cli, "help")) {
-    print_help(c);
-    return KA_STATUS_OK;
-  }
+  if (ka_cli_flag(cli, "help")) return print_help(ctx, c);
   if (cli->n_args < c->min_args || (c->max_args >= 0 && cli->n_args > c->max_args))
     return ka_fail(ctx, KA_E_USAGE, "got %d arguments; usage: kappa %s %s", cli->n_args, c->name,
                    c->args);
@@ -236,26 +231,42 @@ static ka_status run(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **ar
   return c->run(ctx, cli);
 }
 
-ka_status ka_cli_main(struct ka_ctx *ctx, int argc, char **argv) {
-  if (argc < 2 || strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0) {
-    print_overview();
-    return argc < 2 ? ka_fail(ctx, KA_E_USAGE, "no command given") : KA_STATUS_OK;
-  }
-  if (strcmp(argv[1], "--version") == 0) {
-    puts("kappa " KAPPA_VERSION);
-    return KA_STATUS_OK;
-  }
+static bool is_one(const char *word, const char *a, const char *b, const char *c) {
+  return strcmp(word, a) == 0 || strcmp(word, b) == 0 || strcmp(word, c) == 0;
+}
+
+static const struct ka_cli_command *find_command(const char *name) {
+  for (int i = 0; ka_commands[i]; i++)
+    if (strcmp(name, ka_commands[i]->name) == 0) return ka_commands[i];
+  return NULL;
+}
+
+static ka_status unknown_command(struct ka_ctx *ctx, const char *name) {
   const char *names[64] = {0};
-  struct ka_cli cli = {0};
-  for (int i = 0; ka_commands[i]; i++) {
-    names[i] = ka_commands[i]->name;
-    if (strcmp(argv[1], names[i]) == 0) cli.command = ka_commands[i];
+  for (int i = 0; ka_commands[i]; i++) names[i] = ka_commands[i]->name;
+  const char *near = ka_nearest(name, names);
+  return ka_fail(ctx, KA_E_USAGE, "unknown command \"%s\"%s%s%s; see `kappa help`", name,
+                 near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
+}
+
+/* kappa help, kappa help train, kappa help job */
+static ka_status help(struct ka_ctx *ctx, const char *topic) {
+  const struct ka_cli_command *c = topic ? find_command(topic) : NULL;
+  if (topic && (strcmp(topic, "job") == 0 || strcmp(topic, "jobs") == 0)) return print_keys(ctx);
+  return topic && !c ? unknown_command(ctx, topic) : print_help(ctx, c);
+}
+
+ka_status ka_cli_main(struct ka_ctx *ctx, int argc, char **argv) {
+  struct ka_str text = {0};
+  if (argc < 2) {
+    KA_TRY(print_help(ctx, NULL));
+    return ka_fail(ctx, KA_E_USAGE, "no command given");
   }
-  if (!cli.command) {
-    const char *near = ka_nearest(argv[1], names);
-    return ka_fail(ctx, KA_E_USAGE, "unknown command \"%s\"%s%s%s; see `kappa help`", argv[1],
-                   near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
-  }
+  if (is_one(argv[1], "help", "--help", "-h")) return help(ctx, argc > 2 ? argv[2] : NULL);
+  if (is_one(argv[1], "version", "--version", "-V"))
+    return print(&text, ka_cli_version(ctx, &text));
+  struct ka_cli cli = {.command = find_command(argv[1])};
+  if (!cli.command) return unknown_command(ctx, argv[1]);
   ka_status st = run(ctx, &cli, argc, argv);
   for (int i = 0; i < cli.n_values; i++) ka_free(cli.values[i].words);
   ka_free(cli.args);

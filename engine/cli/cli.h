@@ -36,6 +36,7 @@ struct ka_cli_command {
   const char *name;
   const char *args; /* "JOB.yaml [key=value ...]" */
   const char *summary;
+  const char *example;                 /* a line for help; may be NULL */
   int min_args, max_args;              /* positional words; max -1: any number */
   const struct ka_cli_option *options; /* besides --help, --device, --threads, --verbose, --quiet */
   ka_status (*run)(struct ka_ctx *ctx, const struct ka_cli *cli);
@@ -56,6 +57,9 @@ int ka_cli_list(const struct ka_cli *cli, const char *name, const char *const **
 
 /* Parses argv[1..], runs the command. */
 ka_status ka_cli_main(struct ka_ctx *ctx, int argc, char **argv);
+
+/* Options that every command has. */
+extern const struct ka_cli_option ka_cli_common[];
 
 /* Every command, NULL-terminated. */
 extern const struct ka_cli_command *const ka_commands[];

@@ -158,6 +158,7 @@ const struct ka_cli_command ka_command_delta = {
     .name = "delta",
     .args = "export BASE TUNED FILE | apply BASE FILE OUT | show FILE",
     .summary = "a tuned model as its difference from the base, and back",
+    .example = "kappa delta export base tuned changes.delta",
     .min_args = 1,
     .max_args = 4,
     .options = options,

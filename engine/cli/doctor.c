@@ -246,6 +246,7 @@ const struct ka_cli_command ka_command_doctor = {
     .name = "doctor",
     .args = "",
     .summary = "versions, devices, libraries, support matrix, what is missing",
+    .example = "kappa doctor",
     .max_args = 0,
     .options = options,
     .run = doctor_run,

@@ -115,6 +115,7 @@ const struct ka_cli_command ka_command_eval = {
     .name = "eval",
     .args = "MODEL --text FILE... | MODEL --tasks A.yaml,B.yaml",
     .summary = "loss and perplexities of text files; tasks as lm-evaluation-harness scores them",
+    .example = "kappa eval path/to/model --text wiki.txt",
     .min_args = 1,
     .max_args = 1,
     .options =

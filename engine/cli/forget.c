@@ -110,6 +110,7 @@ const struct ka_cli_command ka_command_forget = {
     .name = "forget",
     .args = "JOB.yaml [key=value ...] | BASE [NAME=]TUNED...",
     .summary = "what was learned and what was forgotten: one job by many methods, or tuned models",
+    .example = "kappa forget job.yaml --methods kappa_lowest,random,full",
     .min_args = 0,
     .max_args = -1,
     .options =

@@ -279,6 +279,7 @@ const struct ka_cli_command ka_command_generate = {
     .name = "generate",
     .args = "MODEL [--prompt TEXT | --messages FILE | --prompts FILE]",
     .summary = "text from a model, greedy or sampled",
+    .example = "kappa generate path/to/model --prompt \"Once upon a time\" --max-tokens 50",
     .min_args = 1,
     .max_args = 1,
     .options =

@@ -58,6 +58,7 @@ const struct ka_cli_command ka_command_init = {
     .name = "init",
     .args = "--config config.json --out DIR",
     .summary = "a fresh random model of any supported family",
+    .example = "kappa init --config config.json --out new-model",
     .max_args = 0,
     .options =
         (const struct ka_cli_option[]){

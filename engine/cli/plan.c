@@ -14,9 +14,11 @@ static ka_status plan_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
   if (ka_ok(st)) {
     st = ka_run_open(ctx, &run, &job, &options);
-    const char *jsonl = ka_cli_given(cli, "jsonl") ? ka_cli_str(cli, "jsonl") : NULL;
+    const char *jsonl = ka_cli_str(cli, "jsonl"), *json = ka_cli_str(cli, "json");
+    bool text = (!json || strcmp(json, "-") != 0) && (!jsonl || strcmp(jsonl, "-") != 0);
     if (ka_ok(st) && jsonl) st = ka_train_plan_documents(&run, jsonl);
-    if (ka_ok(st) && (!jsonl || strcmp(jsonl, "-") != 0)) st = ka_train_plan_print(&run);
+    if (ka_ok(st) && json) st = ka_train_plan_json(&run, json);
+    if (ka_ok(st) && text) st = ka_train_plan_print(&run);
     ka_run_close(&run);
   }
   ka_job_close(&job);
@@ -27,12 +29,14 @@ static const struct ka_cli_option options[] = {
     {"jsonl", KA_OPT_STR, "FILE", NULL,
      "write every document as {\"ids\", \"labels\"}, -100: not trained; - for stdout, without the "
      "plan"},
+    {"json", KA_OPT_STR, "FILE", NULL, "the same as JSON (- for stdout, instead of the text)"},
     {0}};
 
 const struct ka_cli_command ka_command_plan = {
     .name = "plan",
     .args = "JOB.yaml [key=value ...]",
     .summary = "what a job would do: selection, first rows, steps, memory, disk, time",
+    .example = "kappa plan job.yaml --device cuda:80GB",
     .min_args = 1,
     .max_args = -1,
     .options = options,

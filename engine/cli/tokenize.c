@@ -384,6 +384,7 @@ const struct ka_cli_command ka_command_tokenize = {
     .name = "tokenize",
     .args = "MODEL [FILE]",
     .summary = "ids and text of a model directory's tokenizer (FILE, or stdin)",
+    .example = "kappa tokenize path/to/model text.txt",
     .min_args = 1,
     .max_args = 2,
     .options = options,

@@ -14,6 +14,7 @@ static ka_status train_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
       .resume = ka_cli_flag(cli, "resume"),
       .plan = dry,
       .command = ka_cli_line(cli),
+      .json = ka_cli_str(cli, "json"),
   };
   ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
   if (ka_ok(st)) {
@@ -29,12 +30,15 @@ const struct ka_cli_command ka_command_train = {
     .name = "train",
     .args = "JOB.yaml [key=value ...]",
     .summary = "analyse, select, fine-tune, save: the whole job",
+    .example = "kappa train job.yaml learning_rate=1e-4 selection.count=40",
     .min_args = 1,
     .max_args = -1,
     .options = (const struct ka_cli_option[]){{"resume", KA_OPT_FLAG, NULL, NULL,
                                                "continue from the newest checkpoint in output_dir"},
                                               {"dry-run", KA_OPT_FLAG, NULL, NULL,
                                                "as `kappa plan`: look, say, write nothing"},
+                                              {"json", KA_OPT_STR, "FILE|-", NULL,
+                                               "what came of the run: steps, losses, time, memory"},
                                               {0}},
     .run = train_run,
 };

@@ -74,6 +74,7 @@ const struct ka_cli_command ka_command_verify = {
     .name = "verify",
     .args = "MODEL --against FILE.safetensors",
     .summary = "logits, hidden states, loss and gradients against a reference",
+    .example = "kappa verify path/to/model --against reference.safetensors",
     .min_args = 1,
     .max_args = 1,
     .options =

@@ -97,10 +97,10 @@ struct row_out {
   int32_t *ids, *labels, *position, *doc_start;
 };
 
-/* One row: its documents one after the other, then padding. Returns its targets. */
-static int64_t fill_row(const struct ka_data *d, const struct ka_data_packed_split *p, int64_t row,
-                        int64_t T, struct row_out o) {
-  int64_t at = 0, n_targets = 0;
+/* One row: its documents one after the other, then padding. Adds to the targets and tokens. */
+static void fill_row(const struct ka_data *d, const struct ka_data_packed_split *p, int64_t row,
+                     int64_t T, struct row_out o, struct ka_batch *counts) {
+  int64_t at = 0;
   for (int64_t i = p->packed.first[row]; i < p->packed.first[row + 1]; i++) {
     const struct ka_data_piece *q = &p->pieces.items[p->packed.items[i]];
     ka_data_store_read(&d->store, q->doc, q->start, q->n, o.ids + at, o.labels + at);
@@ -109,7 +109,7 @@ static int64_t fill_row(const struct ka_data *d, const struct ka_data_packed_spl
       o.position[at + t] = (int32_t)t;
       o.doc_start[at + t] = (int32_t)at;
     }
-    n_targets += q->n_targets;
+    counts->n_targets += q->n_targets;
     at += q->n;
   }
   for (int64_t t = at; t < T; t++) {
@@ -118,7 +118,7 @@ static int64_t fill_row(const struct ka_data *d, const struct ka_data_packed_spl
     o.position[t] = (int32_t)(t - at);
     o.doc_start[t] = (int32_t)at;
   }
-  return n_targets;
+  counts->n_tok += at;
 }
 
 static int64_t row_at(struct ka_data *d, struct ka_data_packed_split *p, int64_t epoch, int64_t i) {
@@ -154,9 +154,9 @@ ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_spli
                            .position = position,
                            .doc_start = doc_start};
   for (int64_t b = 0; b < n; b++)
-    out->n_targets += fill_row(
-        d, p, row_at(d, p, epoch, first + b), T,
-        (struct row_out){ids + b * T, labels + b * T, position + b * T, doc_start + b * T});
+    fill_row(d, p, row_at(d, p, epoch, first + b), T,
+             (struct row_out){ids + b * T, labels + b * T, position + b * T, doc_start + b * T},
+             out);
   return KA_STATUS_OK;
 }
 

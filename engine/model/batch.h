@@ -26,6 +26,7 @@ struct ka_batch {
                             from t-1; a document's first token is never a target */
   const int32_t *position;
   const int32_t *doc_start;
+  int64_t n_tok;         /* of documents, without padding; 0: not counted, all are */
   int64_t n_targets;     /* trained targets: labels != -100 at t > doc_start[t] */
   struct ka_pairs pairs; /* with n > 0: scored instead of the labels; n at most the model's rows */
 };

@@ -32,6 +32,9 @@ void ka_progress_begin(struct ka_ctx *ctx, struct ka_progress *p, const char *wh
                             .open = ctx->log_level >= KA_LOG_INFO && ctx->rank == 0};
   p->last_s = terminal ? 0 : p->start_s;
   if (!p->open || !terminal) return;
+  if (ctx->log_clear) ctx->log_clear(ctx->log_user); /* a bar within a bar takes its line */
+  p->outer_clear = ctx->log_clear;
+  p->outer_user = ctx->log_user;
   ctx->log_clear = clear_line;
   ctx->log_user = p;
 }
@@ -98,12 +101,14 @@ void ka_progress_update(struct ka_progress *p, int64_t done, const char *note) {
   draw(p, now, note);
 }
 
+void ka_progress_skip(struct ka_progress *p, double seconds) { p->start_s += seconds; }
+
 void ka_progress_end(struct ka_progress *p) {
   if (!p->open) return;
   clear_line(p);
   p->open = false;
   if (p->ctx->log_user == p) {
-    p->ctx->log_clear = NULL;
-    p->ctx->log_user = NULL;
+    p->ctx->log_clear = p->outer_clear;
+    p->ctx->log_user = p->outer_user;
   }
 }

@@ -2,7 +2,7 @@
  *
  * One progress bar on stderr: a redrawn line on a terminal, plain lines at long intervals
  * elsewhere, nothing when the log is quiet. While a bar is open it owns ctx->log_clear, so that log
- * lines do not run into it. */
+ * lines do not run into it; a bar that is opened meanwhile gives it back. */
 #ifndef KAPPA_ENGINE_REPORT_PROGRESS_H
 #define KAPPA_ENGINE_REPORT_PROGRESS_H
 
@@ -14,6 +14,8 @@ struct ka_progress {
   int64_t total, done, first;
   double start_s, last_s, interval_s;
   bool terminal, drawn, open;
+  void (*outer_clear)(void *user); /* of the bar that this one interrupts */
+  void *outer_user;
 };
 
 /* total 0: unknown length. `done` starts at `first` (a resumed run), which the rate does not count.
@@ -22,6 +24,8 @@ void ka_progress_begin(struct ka_ctx *ctx, struct ka_progress *p, const char *wh
                        int64_t total);
 /* Redraws when the last drawing is old enough. note: "loss 2.31  1.2K tok/s"; may be "". */
 void ka_progress_update(struct ka_progress *p, int64_t done, const char *note);
+/* So many seconds went into something else: they count neither for the rate nor for the ETA. */
+void ka_progress_skip(struct ka_progress *p, double seconds);
 /* Clears the bar and gives ctx->log_clear back. No-op when not open. */
 void ka_progress_end(struct ka_progress *p);
 

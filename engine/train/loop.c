@@ -47,7 +47,8 @@ static ka_status accumulate(struct ka_loop *l, int64_t n_targets) {
   for (int64_t i = micro_after(l, l->step); i < micro_after(l, l->step + 1); i++) {
     struct ka_batch batch;
     KA_TRY(l->train.get(l->train.user, i, &batch));
-    l->n_tok += batch.B * batch.T;
+    l->n_tok += batch.n_tok > 0 ? batch.n_tok : batch.B * batch.T;
+    l->n_tok_padded += batch.B * batch.T;
     if (batch.n_targets == 0) continue;
     KA_TRY(ka_model_grad(l->model, &batch, 1.0 / (double)n_targets, NULL));
   }
@@ -104,19 +105,25 @@ ka_status ka_loop_step(struct ka_loop *l, struct ka_loop_step *out) {
 ka_status ka_train_source_loss(struct ka_model *m, const struct ka_train_batch_source *source,
                                double *loss, int64_t *n_targets) {
   struct ka_ctx *ctx = m->ctx;
+  struct ka_progress bar;
+  ka_status st = KA_STATUS_OK;
   double sum = 0;
   *n_targets = 0;
+  ka_progress_begin(ctx, &bar, "validation", 0, source->n);
   for (int64_t i = 0; i < source->n; i++) {
     struct ka_batch batch;
     double part = 0;
-    KA_TRY(source->get(source->user, i, &batch));
+    ka_progress_update(&bar, i, "");
+    KA_TRY_GOTO(source->get(source->user, i, &batch), out);
     if (batch.n_targets == 0) continue;
-    KA_TRY(ka_model_eval(m, &batch, &part, NULL));
+    KA_TRY_GOTO(ka_model_eval(m, &batch, &part, NULL), out);
     sum += part;
     *n_targets += batch.n_targets;
   }
   *loss = sum / (double)*n_targets;
-  return KA_STATUS_OK;
+out:
+  ka_progress_end(&bar);
+  return st;
 }
 
 static double epoch_of(const struct ka_loop *l) {
@@ -136,9 +143,10 @@ static ka_status log_step(struct ka_loop *l, double norm) {
   double rate = (double)(l->n_tok - l->row_start_tok) / fmax(now - l->row_start_s, 1e-9);
   double kl = targets > 0 ? l->row_kl / targets : 0;
   bool anchored = l->model->kl_weight > 0;
-  json_t *row = json_pack("{s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:f}", "step", (json_int_t)l->step,
-                          "epoch", epoch_of(l), "loss", loss, "grad_norm", norm, "lr", lr, "tok",
-                          (json_int_t)l->n_tok, "tok_per_s", rate, "time_s", ka_loop_seconds(l));
+  json_t *row = json_pack(
+      "{s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:f, s:f}", "step", (json_int_t)l->step, "epoch",
+      epoch_of(l), "loss", loss, "grad_norm", norm, "lr", lr, "tok", (json_int_t)l->n_tok,
+      "tok_padded", (json_int_t)l->n_tok_padded, "tok_per_s", rate, "time_s", ka_loop_seconds(l));
   if (anchored) json_object_set_new(row, "kl", json_real(kl));
   KA_TRY(ka_jsonl_row(ctx, l->log, row));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/loss", l->step, loss));
@@ -155,6 +163,13 @@ static ka_status log_step(struct ka_loop *l, double norm) {
   return KA_STATUS_OK;
 }
 
+/* The rate and the bar of training are of training alone. */
+static void set_aside(struct ka_loop *l, double seconds) {
+  l->row_start_s += seconds;
+  l->aside_s += seconds;
+  ka_progress_skip(&l->progress, seconds);
+}
+
 static ka_status log_validation(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   double loss = 0, before = ka_now_s();
@@ -166,7 +181,7 @@ static ka_status log_validation(struct ka_loop *l) {
   ka_info(ctx, "train", "step %lld: validation loss %.4f (%lld targets)", (long long)l->step, loss,
           (long long)n_targets);
   l->last_eval_loss = loss;
-  l->row_start_s += ka_now_s() - before; /* the rate of training is of training */
+  set_aside(l, ka_now_s() - before);
   KA_TRY(ka_jsonl_row(ctx, l->log,
                       json_pack("{s:I, s:f, s:f, s:I, s:f}", "step", (json_int_t)l->step, "epoch",
                                 epoch_of(l), "eval_loss", loss, "eval_tok", (json_int_t)n_targets,
@@ -195,6 +210,7 @@ static const struct {
     {"watched", WHOLE, offsetof(struct ka_loop, watched_step)},
     {"stopped", FLAG, offsetof(struct ka_loop, stopped)},
     {"tok", WHOLE, offsetof(struct ka_loop, n_tok)},
+    {"tok_padded", WHOLE, offsetof(struct ka_loop, n_tok_padded)},
     {"time_s", REAL, offsetof(struct ka_loop, time_s)},
     {"row_loss", REAL, offsetof(struct ka_loop, row_loss)},
     {"row_kl", REAL, offsetof(struct ka_loop, row_kl)},
@@ -271,14 +287,18 @@ ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir, const jso
     KA_TRY(read_counters(l, checkpoint_dir, state));
   }
   l->start_s = l->row_start_s = ka_now_s();
-  l->row_start_tok = l->n_tok;
+  l->row_start_tok = l->first_tok = l->n_tok;
   return KA_STATUS_OK;
 }
 
-static void note(struct ka_loop *l, double loss, double first_tok) {
+double ka_loop_rate(const struct ka_loop *l) {
+  double spent = ka_now_s() - l->start_s - l->aside_s;
+  return (double)(l->n_tok - l->first_tok) / fmax(spent, 1e-9);
+}
+
+static void note(struct ka_loop *l, double loss) {
   char rate[32];
-  double spent = ka_now_s() - l->start_s;
-  ka_fmt_count(((double)l->n_tok - first_tok) / fmax(spent, 1e-9), rate);
+  ka_fmt_count(ka_loop_rate(l), rate);
   snprintf(l->note, sizeof l->note, "loss %.4f  %s tok/s", loss, rate);
 }
 
@@ -304,7 +324,7 @@ static ka_status look(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   double before = ka_now_s();
   ka_status st = l->watch(l->watch_user, l);
-  l->row_start_s += ka_now_s() - before;
+  set_aside(l, ka_now_s() - before);
   if (ka_ok(st)) l->watched_step = l->step;
   if (st.code != KA_E_INTERRUPTED) return st;
   ka_error_clear(ctx);
@@ -331,7 +351,6 @@ static ka_status after_step(struct ka_loop *l, double norm) {
 ka_status ka_loop_run(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   ka_status st = KA_STATUS_OK;
-  double first_tok = (double)l->n_tok;
   ka_progress_begin(ctx, &l->progress, "train", l->step, l->config.schedule.n_steps);
   if (l->step == 0 && l->validation.n > 0 && isnan(l->last_eval_loss))
     KA_TRY_GOTO(log_validation(l), out);
@@ -342,7 +361,7 @@ ka_status ka_loop_run(struct ka_loop *l) {
     l->row_loss += s.loss;
     l->row_kl += s.kl;
     l->row_targets += s.n_targets;
-    note(l, s.n_targets > 0 ? s.loss / (double)s.n_targets : 0, first_tok);
+    note(l, s.n_targets > 0 ? s.loss / (double)s.n_targets : 0);
     ka_progress_update(&l->progress, l->step, l->note);
     KA_TRY_GOTO(after_step(l, s.norm), out);
     if (l->config.refresh_steps > 0 && l->step % l->config.refresh_steps == 0) break;

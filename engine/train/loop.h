@@ -55,7 +55,8 @@ struct ka_loop {
 
   /* State, in checkpoints. */
   int64_t step;            /* steps done */
-  int64_t n_tok;           /* tokens seen since the start of the run */
+  int64_t n_tok;           /* tokens of documents seen since the start of the run */
+  int64_t n_tok_padded;    /* the same with the padding of their rows */
   double time_s;           /* training time of earlier sessions */
   double row_loss, row_kl; /* since the last log row: sums over its targets */
   int64_t row_targets;
@@ -67,7 +68,8 @@ struct ka_loop {
   struct ka_progress progress;
   int64_t counted_step, counted_targets; /* targets of the step before counted_step, 0: none */
   double start_s, row_start_s;
-  int64_t row_start_tok;
+  double aside_s; /* went into validation and looks */
+  int64_t row_start_tok, first_tok;
   char note[96];
 };
 
@@ -95,6 +97,8 @@ ka_status ka_train_source_loss(struct ka_model *m, const struct ka_train_batch_s
  * far. */
 json_t *ka_loop_row(const struct ka_loop *l);
 double ka_loop_seconds(const struct ka_loop *l);
+/* Tokens a second of this session's training alone. */
+double ka_loop_rate(const struct ka_loop *l);
 
 /* What a step saw: sums over its targets, and the gradient norm before clipping. */
 struct ka_loop_step {

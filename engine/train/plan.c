@@ -5,6 +5,8 @@
 
 #include "base/log.h"
 #include "engine/spectral/units.h"
+#include "engine/train/plan_figures.h"
+#include "engine/train/plan_json.h"
 
 #include <errno.h>
 #include <math.h>
@@ -12,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { MIB = 1 << 20 };
 enum { SHOWN_UNITS = 40, SHOWN_ROWS = 3, SHOWN_TOKENS = 160 };
 
 static void section(const char *title) { printf("\n%s\n", title); }
@@ -192,16 +195,19 @@ static ka_status print_data(struct ka_run *r) {
 
 static void print_steps(const struct ka_run *r) {
   const struct ka_loop_config *c = &r->loop;
-  char tokens[32];
+  char tokens[32], padded[32];
   int64_t per_step = r->job->micro_batch_size * c->accumulation;
   int64_t n_micro = ka_loop_n_micro(c),
           last = n_micro - (c->schedule.n_steps - 1) * c->accumulation;
   double all = (double)n_micro * (double)(r->job->micro_batch_size * r->job->sequence_len);
   section("steps");
-  printf("  %lld steps of %lld rows (%lld x %lld) of %lld tokens: %s tokens, %.2f epochs of %lld "
-         "micro-batches\n",
+  const struct ka_data_part_stats *part = &ka_data_get_stats(r->data.data)->part[KA_DATA_TRAIN];
+  printf("  %lld steps of %lld rows (%lld x %lld) of at most %lld tokens: %s tokens (%s with "
+         "padding), "
+         "%.2f epochs of %lld micro-batches\n",
          (long long)c->schedule.n_steps, (long long)per_step, (long long)r->job->micro_batch_size,
-         (long long)c->accumulation, (long long)r->job->sequence_len, ka_fmt_count(all, tokens),
+         (long long)c->accumulation, (long long)r->job->sequence_len,
+         ka_fmt_count(all * part->efficiency, tokens), ka_fmt_count(all, padded),
          (double)n_micro / (double)r->data.train.n, (long long)r->data.train.n);
   if (last < c->accumulation)
     printf("  the last step has %lld of its %lld micro-batches: the data end there\n",
@@ -226,110 +232,120 @@ static void print_recompute(const struct ka_run *r) {
            (long long)(n < reached ? n : reached));
 }
 
-/* On a device of its own, what its memory holds; else what the process allocates. */
-static void print_memory(const struct ka_run *r) {
+static void print_bytes(const char *name, double bytes, const char *note) {
+  char text[32];
+  if (bytes > 0) printf("    %-24s %10s%s\n", name, ka_fmt_bytes(bytes, text), note);
+}
+
+static void print_device_memory(const struct ka_run *r, size_t arenas) {
   char bytes[32], free_bytes[32];
+  double own = (double)r->dev.own_bytes;
+  print_bytes("the back end's own", own, "");
+  printf("    %-24s %10s, the arenas may take %s\n", "in all",
+         ka_fmt_bytes((double)arenas + own, bytes),
+         ka_fmt_bytes((double)r->dev.free_bytes, free_bytes));
+}
+
+/* The arenas; then the process, which is what a limit of memory counts. */
+static void print_memory(const struct ka_run *r, const struct ka_plan_figures *f) {
+  char left[32], note[64] = "";
   bool separate = r->dev.backend->separate, offload = separate && r->job->offload_optimizer;
   size_t all = 0;
-  section("memory");
+  section(separate ? "memory of the device" : "memory");
   print_recompute(r);
   all += print_arena(&r->model.run);
   if (!offload) all += print_arena(&r->optim.arena);
   all += print_arena(&r->model.step);
-  if (!separate) {
-    printf("    %-24s %10s, besides the mapped files of frozen weights\n", "in all",
-           ka_fmt_bytes((double)all, bytes));
+  if (separate) {
+    print_device_memory(r, all);
+    section("memory of the host");
+    if (offload) print_arena(&r->optim.arena);
+  }
+  print_bytes("program, libraries, data", f->process_bytes, "");
+  print_bytes("the model's files", f->files_bytes, ", mapped");
+  print_bytes("the base, for the report", f->base_bytes, ", once training is done");
+  if (f->memory_free_bytes > 0)
+    snprintf(note, sizeof note, ", %s are free%s", ka_fmt_bytes(f->memory_free_bytes, left),
+             f->fits_memory ? "" : ": too much");
+  printf("    %-24s %6.0f MiB%s\n",
+         f->memory_bytes > f->analysis_bytes ? "peak" : "peak, of the analysis",
+         f->memory_bytes / MIB, note);
+}
+
+static void print_disk(const struct ka_plan_figures *f) {
+  char one[32], all[32], model[32], left[32];
+  section("disk");
+  printf("  a checkpoint %s, at most %.0f kept and one in the making; the tuned model %s; %s in "
+         "all, %s are free%s\n",
+         ka_fmt_bytes(f->checkpoint_bytes, one), f->n_checkpoints,
+         ka_fmt_bytes(f->model_bytes, model), ka_fmt_bytes(f->disk_bytes, all),
+         ka_fmt_bytes(f->disk_free_bytes, left), f->fits_disk ? "" : ": too much");
+}
+
+static void print_phase(const char *name, double seconds, const char *fmt, int64_t n) {
+  char time[32], note[64] = "";
+  if (seconds <= 0) return;
+  if (*fmt) snprintf(note, sizeof note, fmt, (long long)n);
+  printf("    %-24s %10s%s\n", name, ka_fmt_duration(seconds, time), note);
+}
+
+static void print_time(const struct ka_plan_figures *f) {
+  section("time");
+  if (!f->timed) {
+    printf("  %.3g flops; how long they take only the device itself can say\n", f->flops);
     return;
   }
-  printf("    %-24s %10s\n", "the back end's own", ka_fmt_bytes((double)r->dev.own_bytes, bytes));
-  printf("    %-24s %10s, the arenas may take %s\n", "in all",
-         ka_fmt_bytes((double)(all + r->dev.own_bytes), bytes),
-         ka_fmt_bytes((double)r->dev.free_bytes, free_bytes));
-  if (!offload) return;
-  printf("  in the host's pinned memory\n");
-  print_arena(&r->optim.arena);
+  printf("  estimated from %.3g flops at half of this device's matmul rate of %.3g a second\n",
+         f->flops, f->rate);
+  print_phase("training", f->train_s, "", 0);
+  print_phase("validation", f->validation_s, ", %lld times", f->n_validations);
+  print_phase("what is watched", f->watch_s, ", %lld times", f->n_looks);
+  print_phase("spectra of the trained", f->spectra_s, "", 0);
+  print_phase("saving", f->save_s, "", 0);
+  print_phase("in all", f->all_s, "", 0);
 }
 
-static double file_bytes(const struct ka_run *r) {
-  double n = 0;
-  for (int64_t i = 0; i < r->model.files.n_shards; i++)
-    n += (double)r->model.files.shards[i].map.len;
-  return n;
-}
-
-static void print_disk(const struct ka_run *r) {
-  char one[32], all[32], model[32];
-  double checkpoint = 12.0 * (double)ka_model_n_trained(&r->model), out = file_bytes(r);
-  double kept = r->loop.save_steps > 0 ? (double)r->loop.save_total_limit : 1;
-  section("disk");
-  printf("  a checkpoint %s, at most %lld kept and one in the making; the tuned model %s; %s in "
-         "all\n",
-         ka_fmt_bytes(checkpoint, one), (long long)kept, ka_fmt_bytes(out, model),
-         ka_fmt_bytes(checkpoint * (kept + 1) + out, all));
-}
-
-/* Rate of a square matmul in the compute dtype, best of a few. */
-static ka_status matmul_rate(struct ka_run *r, double *flops) {
-  struct ka_ctx *ctx = r->ctx;
-  const int64_t N = r->dev.backend->separate ? 8192 : 1024;
-  const struct ka_memory *memory = ka_dev_memory(&r->dev, KA_PLACE_DEVICE);
-  size_t n_bytes = (size_t)(N * N) * ka_dtype_bytes(r->model.compute);
-  struct ka_tensor t[3];
-  struct ka_arena a;
-  double best = INFINITY;
-  KA_TRY(ka_arena_init_fixed(&a, ctx, "plan", 3 * n_bytes, memory));
-  ka_status st = KA_STATUS_OK;
-  for (int i = 0; i < 3; i++)
-    KA_TRY_GOTO(ka_tensor_alloc(&a, &t[i], "plan", r->model.compute, 2, (int64_t[]){N, N}), out);
-  for (int i = 0; i < 3; i++)
-    KA_TRY_GOTO(ka_fill(&r->dev, &(struct ka_fill_args){.x = t[i], .value = 0.5}), out);
-  for (int i = 0; i < 4; i++) {
-    double begin = ka_now_s();
-    KA_TRY_GOTO(
-        ka_matmul(&r->dev,
-                  &(struct ka_matmul_args){.out = t[0], .a = t[1], .b = t[2], .trans_b = true}),
-        out);
-    KA_TRY_GOTO(ka_dev_sync(&r->dev), out);
-    best = fmin(best, ka_now_s() - begin);
-  }
-  *flops = 2.0 * (double)N * (double)N * (double)N / best;
-out:
-  ka_arena_deinit(&a);
-  return st;
-}
-
-/* 2 flops a weight and token forward; the same for the input gradients above the lowest trained
- * layer, for the base's own pass there, and for the weight gradients of what is trained. Attention
- * is left out. */
-static ka_status print_time(struct ka_run *r) {
-  struct ka_ctx *ctx = r->ctx;
-  char time[32];
-  double rate = 0, all = (double)ka_model_n_elems(&r->model), L = (double)r->model.recipe.L;
-  double lowest = fmax(0, fmin(L, (double)r->model.lowest_trained_layer));
-  double tokens =
-      (double)ka_loop_n_micro(&r->loop) * (double)(r->job->micro_batch_size * r->job->sequence_len);
-  double above = all * (1 - lowest / L), passes = r->model.kl_weight > 0 ? 2 : 1;
-  double flops = tokens * 2 * (all + above * passes + (double)ka_model_n_trained(&r->model));
-  section("time");
-  if (r->dev.imagined) {
-    printf("  %.3g flops; how long they take only the device itself can say\n", flops);
-    return KA_STATUS_OK;
-  }
-  KA_TRY(matmul_rate(r, &rate));
-  printf("  about %s: %.3g flops at half of this device's matmul rate of %.3g a second\n",
-         ka_fmt_duration(flops / (0.5 * rate), time), flops, rate);
+/* What does not fit, after all is printed. */
+static ka_status check_fits(struct ka_run *r, const struct ka_plan_figures *f) {
+  char need[32], left[32];
+  if (!f->fits_memory)
+    return ka_fail(r->ctx, KA_E_MEMORY,
+                   "the job needs %s of memory, %s are free; smaller: micro_batch_size, "
+                   "sequence_len, selection, or gradient_checkpointing: auto",
+                   ka_fmt_bytes(f->memory_bytes, need), ka_fmt_bytes(f->memory_free_bytes, left));
+  if (!f->fits_disk)
+    return ka_fail(r->ctx, KA_E_IO,
+                   "%s: output_dir: the job needs %s of disk, %s are free; smaller: "
+                   "save_total_limit, selection, or save_steps: 0",
+                   ka_job_place(r->job, "output_dir"), ka_fmt_bytes(f->disk_bytes, need),
+                   ka_fmt_bytes(f->disk_free_bytes, left));
   return KA_STATUS_OK;
 }
 
 ka_status ka_train_plan_print(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
+  struct ka_plan_figures f;
   print_inputs(r);
   KA_TRY(print_selection(r));
   KA_TRY(print_data(r));
   print_steps(r);
-  print_memory(r);
-  print_disk(r);
-  return print_time(r);
+  KA_TRY(ka_plan_figures_of(r, &f));
+  print_memory(r, &f);
+  print_disk(&f);
+  print_time(&f);
+  return check_fits(r, &f);
+}
+
+ka_status ka_train_plan_json(struct ka_run *r, const char *path) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_plan_figures f;
+  json_t *root = NULL;
+  KA_TRY(ka_plan_figures_of(r, &f));
+  ka_status st = ka_plan_json(r, &f, &root);
+  if (ka_ok(st)) st = ka_json_write(ctx, root, path);
+  json_decref(root);
+  KA_TRY(st);
+  return check_fits(r, &f);
 }
 
 /* {"ids": [...], "labels": [...]} */

@@ -16,6 +16,7 @@ struct ka_run_options {
   bool resume;
   bool plan;           /* open for looking only: measuring arenas, nothing written */
   const char *command; /* the line that repeats the run, for its report; may be NULL */
+  const char *json;    /* where the result of the run goes, "-": stdout; NULL: nowhere */
 };
 
 struct ka_run {

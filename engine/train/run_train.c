@@ -2,6 +2,7 @@
  * The training of an open run; see run.h. What happened before the first step and must be known at
  * the end (losses and kappa of the untrained model) travels in the checkpoints as "run". */
 #include "base/log.h"
+#include "base/machine.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/identity.h"
 #include "engine/train/output.h"
@@ -83,17 +84,43 @@ static void say_start(const struct ka_run *r) {
     ka_info(r->ctx, "train", "%s has no checkpoint: starts from the beginning", r->job->output_dir);
 }
 
+/* The last line of a run, and the same for programs. */
+static ka_status say_end(struct ka_run *r, const struct ka_loop *loop, double rate) {
+  struct ka_ctx *ctx = r->ctx;
+  char time[32], tokens[32], speed[32];
+  double peak = ka_machine_peak(), seconds = ka_loop_seconds(loop);
+  ka_info(ctx, "train",
+          "done: %lld steps, %s in %s, %s tokens, %s tok/s in training, peak memory %.0f MiB",
+          (long long)loop->step, r->job->output_dir, ka_fmt_duration(seconds, time),
+          ka_fmt_count((double)loop->n_tok, tokens), ka_fmt_count(rate, speed), peak / (1 << 20));
+  if (!r->options.json) return KA_STATUS_OK;
+  json_t *root = json_pack("{s:s, s:I, s:b, s:I, s:I, s:f, s:f, s:f, s:o}", "output_dir",
+                           r->job->output_dir, "steps", (json_int_t)loop->step, "stopped",
+                           loop->stopped, "tokens", (json_int_t)loop->n_tok, "tokens_padded",
+                           (json_int_t)loop->n_tok_padded, "seconds", seconds, "tok_per_s", rate,
+                           "peak_bytes", peak, "eval_loss", ka_json_real(loop->last_eval_loss));
+  if (!root) return ka_fail(ctx, KA_E_MEMORY, "result of the run: out of memory");
+  ka_status st = ka_json_write(ctx, root, r->options.json);
+  json_decref(root);
+  return st;
+}
+
 static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   struct ka_ctx *ctx = r->ctx;
   json_t *kappa = NULL;
   ka_status st = KA_STATUS_OK;
+  double rate = ka_loop_rate(loop);
   KA_TRY_GOTO(ka_watch_finish(r, loop), out);
+  ka_info(ctx, "train", "spectra of the %lld trained units as they are now",
+          (long long)r->selection.chosen.n_units);
   KA_TRY_GOTO(kappa_json(r, true, &kappa), out);
+  if (r->job->save_model) ka_info(ctx, "train", "saving the model to %s", r->job->output_dir);
   if (r->job->save_model)
     KA_TRY_GOTO(ka_train_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir), out);
   KA_TRY_GOTO(ka_run_report(r, loop, kappa), out);
   ka_info(ctx, "train", "%s is ready%s", r->job->output_dir,
           r->job->save_model ? ": it loads in transformers as it is" : "; save_model is false");
+  KA_TRY_GOTO(say_end(r, loop, rate), out);
 out:
   json_decref(kappa);
   return st;

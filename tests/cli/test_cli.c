@@ -2,7 +2,7 @@
  * The command line as a user meets it: help, misspellings, exit codes, and that data stays apart
  * from logs. */
 #include "base/json.h"
-#include "engine/cli/cli.h"
+#include "engine/cli/manual.h"
 #include "tests/support/test.h"
 
 #include <stdlib.h>
@@ -49,6 +49,59 @@ static void every_command_explains_itself(void **state) {
     ka_str_deinit(&help);
   }
   ka_str_deinit(&overview);
+}
+
+/* Whatever word a user tries first. */
+static void help_and_version_have_many_names(void **state) {
+  (void)state;
+  static const struct {
+    const char *args, *says;
+  } cases[] = {
+      {"-h", "usage: kappa COMMAND"},
+      {"--help", "for example"},
+      {"help", "kappa help job"},
+      {"help train", "usage: kappa train JOB.yaml"},
+      {"train -h", "usage: kappa train"},
+      {"help job", "| `learning_rate` |"},
+      {"-V", "kappa " KAPPA_VERSION " (with"},
+      {"--version", "OpenMP"},
+      {"version", "kappa " KAPPA_VERSION},
+      {"help plan", "--json FILE|-"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct ka_str out = {0}, err = {0};
+    assert_int_equal(t_kappa(&out, &err, "%s", cases[i].args), 0);
+    assert_non_null(strstr(out.data, cases[i].says));
+    assert_int_equal(err.len, 0);
+    ka_str_deinit(&out);
+    ka_str_deinit(&err);
+  }
+  expect("help trian", 2, "did you mean train?");
+  expect("plan /no/job.yaml seed = 3 =", 2, "/no/job.yaml");
+}
+
+/* Made from the tables: every command and option is in each of them. */
+static void man_pages_and_completions_name_everything(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  static const char *const shells[] = {"bash", "zsh", "fish"};
+  for (int i = 0; ka_commands[i]; i++) {
+    struct ka_str page = {0};
+    T_OK(ka_cli_man(ctx, &page, ka_commands[i]));
+    assert_non_null(strstr(page.data, ".SH OPTIONS"));
+    for (const struct ka_cli_option *o = ka_commands[i]->options; o && o->name; o++)
+      assert_non_null(strstr(page.data, t_str("\\-\\-%s", o->name)));
+    ka_str_deinit(&page);
+  }
+  for (size_t s = 0; s < 3; s++) {
+    struct ka_str text = {0};
+    T_OK(ka_cli_completion(ctx, &text, shells[s]));
+    for (int i = 0; ka_commands[i]; i++) assert_non_null(strstr(text.data, ka_commands[i]->name));
+    assert_non_null(strstr(text.data, "selection.count="));
+    assert_non_null(strstr(text.data, "resume"));
+    ka_str_deinit(&text);
+  }
 }
 
 static const char config[] =
@@ -124,6 +177,8 @@ int main(void) {
       cmocka_unit_test(wrong_use_is_one_line_and_exit_2),
       cmocka_unit_test(the_team_is_what_comes),
       cmocka_unit_test(every_command_explains_itself),
+      cmocka_unit_test(help_and_version_have_many_names),
+      cmocka_unit_test(man_pages_and_completions_name_everything),
       cmocka_unit_test(init_makes_a_model_that_other_commands_take),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -568,11 +568,12 @@ static void many_documents(const char *dir, int n) {
 /* Every document of an epoch exactly once, in rows that are well formed. */
 static void check_epoch(struct ka_data *d, int64_t epoch, int n, int times) {
   int seen[256] = {0};
-  int64_t n_batches = ka_data_n_batches(d, KA_DATA_TRAIN);
+  int64_t n_batches = ka_data_n_batches(d, KA_DATA_TRAIN), n_tok = 0;
   for (int64_t i = 0; i < n_batches; i++) {
     struct ka_batch b;
     T_OK(ka_data_batch(ctx, d, KA_DATA_TRAIN, epoch * n_batches + i, &b));
     int64_t n_targets = 0;
+    n_tok += b.n_tok;
     for (int64_t r = 0; r < b.B; r++)
       for (int64_t t = 0; t < b.T; t++) {
         int64_t at = r * b.T + t;
@@ -586,6 +587,7 @@ static void check_epoch(struct ka_data *d, int64_t epoch, int n, int times) {
       }
     assert_int_equal(b.n_targets, n_targets);
   }
+  assert_int_equal(n_tok, ka_data_get_stats(d)->part[KA_DATA_TRAIN].n_tok); /* no padding in it */
   for (int i = 0; i < n; i++) assert_int_equal(seen[i], times);
 }
 

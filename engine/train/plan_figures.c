@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * See plan_figures.h. Memory is what the process holds now, the mapped files of the model, and the
+ * measured arenas; time is arithmetic at half of the device's matmul rate. */
+#include "engine/train/plan_figures.h"
+
+#include "base/log.h"
+#include "base/machine.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double stream_bytes_per_s = 500e6; /* of files that are read or written */
+
+static double model_files(const struct ka_run *r) {
+  double n = 0;
+  for (int64_t i = 0; i < r->model.files.n_shards; i++)
+    n += (double)r->model.files.shards[i].map.len;
+  return n;
+}
+
+/* The base that stands beside the model when the report measures the divergence of old texts: its
+ * arenas, and its files mapped once more. */
+static ka_status look_at_base(struct ka_run *r, double *bytes) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_model base;
+  int64_t n_old = 0;
+  *bytes = 0;
+  for (int64_t i = 0; i < r->job->held_out.n; i++)
+    n_old += r->job->held_out.items[i].role == KA_ROLE_OLD;
+  if (n_old == 0) return KA_STATUS_OK;
+  ka_status st = ka_model_open(ctx, &base, &r->dev, r->job->base_model, r->model.compute);
+  if (ka_ok(st)) st = ka_model_prepare(&base, r->job->micro_batch_size, r->job->sequence_len, true);
+  if (ka_ok(st)) *bytes = (double)(base.run.used_bytes + base.step.used_bytes) + model_files(r);
+  ka_model_close(&base);
+  return st;
+}
+
+static ka_status look_at_memory(struct ka_run *r, struct ka_plan_figures *f) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_machine machine;
+  bool separate = r->dev.backend->separate, offload = separate && r->job->offload_optimizer;
+  ka_machine_look(&machine);
+  f->process_bytes = ka_machine_resident(".safetensors");
+  if (!separate) f->arenas_bytes = (double)(r->model.run.used_bytes + r->model.step.used_bytes);
+  if (!separate || offload) f->arenas_bytes += (double)r->optim.arena.used_bytes;
+  if (!separate) KA_TRY(look_at_base(r, &f->base_bytes));
+  f->memory_bytes =
+      fmax(f->analysis_bytes, f->process_bytes + f->files_bytes + f->arenas_bytes + f->base_bytes);
+  f->memory_free_bytes = machine.free_bytes > 0 ? machine.free_bytes + f->process_bytes : 0;
+  f->fits_memory = r->dev.imagined || machine.free_bytes <= 0 ||
+                   f->memory_bytes - f->files_bytes <= f->memory_free_bytes;
+  return KA_STATUS_OK;
+}
+
+static void look_at_disk(struct ka_run *r, struct ka_plan_figures *f) {
+  double state = r->job->optimizer_dtype == KA_STATE_BF16 ? 2 : 4;
+  f->checkpoint_bytes = 3 * state * (double)ka_model_n_trained(&r->model);
+  f->n_checkpoints = r->loop.save_steps > 0 ? (double)r->loop.save_total_limit : 1;
+  f->model_bytes = r->job->save_model ? f->files_bytes : 0;
+  f->disk_bytes = f->checkpoint_bytes * (f->n_checkpoints + 1) + f->model_bytes;
+  f->disk_free_bytes = ka_machine_disk_free(r->job->output_dir);
+  f->fits_disk = f->disk_free_bytes <= 0 || f->disk_bytes <= f->disk_free_bytes;
+}
+
+/* Rate of a square matmul in the compute dtype, best of a few. */
+static ka_status matmul_rate(struct ka_run *r, double *flops) {
+  struct ka_ctx *ctx = r->ctx;
+  const int64_t N = r->dev.backend->separate ? 8192 : 1024;
+  const struct ka_memory *memory = ka_dev_memory(&r->dev, KA_PLACE_DEVICE);
+  size_t n_bytes = (size_t)(N * N) * ka_dtype_bytes(r->model.compute);
+  struct ka_tensor t[3];
+  struct ka_arena a;
+  double best = INFINITY;
+  KA_TRY(ka_arena_init_fixed(&a, ctx, "plan", 3 * n_bytes, memory));
+  ka_status st = KA_STATUS_OK;
+  for (int i = 0; i < 3; i++)
+    KA_TRY_GOTO(ka_tensor_alloc(&a, &t[i], "plan", r->model.compute, 2, (int64_t[]){N, N}), out);
+  for (int i = 0; i < 3; i++)
+    KA_TRY_GOTO(ka_fill(&r->dev, &(struct ka_fill_args){.x = t[i], .value = 0.5}), out);
+  for (int i = 0; i < 4; i++) {
+    double begin = ka_now_s();
+    KA_TRY_GOTO(
+        ka_matmul(&r->dev,
+                  &(struct ka_matmul_args){.out = t[0], .a = t[1], .b = t[2], .trans_b = true}),
+        out);
+    KA_TRY_GOTO(ka_dev_sync(&r->dev), out);
+    best = fmin(best, ka_now_s() - begin);
+  }
+  *flops = 2.0 * (double)N * (double)N * (double)N / best;
+out:
+  ka_arena_deinit(&a);
+  return st;
+}
+
+static int64_t times(int64_t n_steps, int64_t every) {
+  return every > 0 ? (n_steps + every - 1) / every : 1;
+}
+
+/* Documents of held-out texts and requests of tasks, each a few hundred tokens. */
+static double measured_tokens(const struct ka_run *r) {
+  double n = 0;
+  for (int64_t i = 0; i < r->measures.n; i++)
+    if (!(i == 0 && r->measures.spec.validation)) n += fmax((double)r->measures.items[i].n, 1000);
+  return n;
+}
+
+/* A Gram matrix and two factorisations of each trained unit, in double. */
+static double spectral_flops(const struct ka_run *r) {
+  double n = 0;
+  for (int64_t i = 0; i < r->optim.n; i++) {
+    const struct ka_slice *s = &r->model.slices[i];
+    double m = fmin((double)s->n_rows, (double)s->n_cols),
+           k = fmax((double)s->n_rows, (double)s->n_cols);
+    if (m > 1) n += 2 * m * m * k + 4 * m * m * m;
+  }
+  return n;
+}
+
+/* 2 flops a weight and token forward; the same for the input gradients above the lowest trained
+ * layer, for the base's own pass there, and for the weight gradients of what is trained. Attention
+ * is left out. */
+static ka_status look_at_time(struct ka_run *r, struct ka_plan_figures *f) {
+  struct ka_ctx *ctx = r->ctx;
+  double all = (double)ka_model_n_elems(&r->model), L = (double)r->model.recipe.L;
+  double lowest = fmax(0, fmin(L, (double)r->model.lowest_trained_layer));
+  int64_t n_steps = r->loop.schedule.n_steps;
+  double row_tokens = (double)(r->job->micro_batch_size * r->job->sequence_len);
+  double tokens = (double)ka_loop_n_micro(&r->loop) * row_tokens;
+  double above = all * (1 - lowest / L), passes = r->model.kl_weight > 0 ? 2 : 1;
+  f->flops = tokens * 2 * (all + above * passes + (double)ka_model_n_trained(&r->model));
+  f->timed = !r->dev.imagined;
+  f->n_validations = r->data.validation.n > 0 ? 1 + times(n_steps, r->loop.eval_steps) : 0;
+  f->n_looks = r->measures.n > 0 ? 1 + times(n_steps, r->loop.watch_steps) : 0;
+  if (!f->timed) return KA_STATUS_OK;
+  KA_TRY(matmul_rate(r, &f->rate));
+  double half = 0.5 * f->rate;
+  f->train_s = f->flops / half;
+  f->validation_s =
+      (double)f->n_validations * (double)r->data.validation.n * row_tokens * 2 * all / half;
+  f->watch_s = (double)f->n_looks * measured_tokens(r) * 2 * all / half;
+  f->spectra_s = 2 * spectral_flops(r) / (0.25 * f->rate); /* before and after */
+  int64_t n_saves = r->loop.save_steps > 0 ? times(n_steps, r->loop.save_steps) : 0;
+  f->save_s = ((double)n_saves * f->checkpoint_bytes + f->model_bytes) / stream_bytes_per_s;
+  f->all_s = f->train_s + f->validation_s + f->watch_s + f->spectra_s + f->save_s;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_plan_figures_of(struct ka_run *r, struct ka_plan_figures *f) {
+  struct ka_ctx *ctx = r->ctx;
+  *f = (struct ka_plan_figures){.analysis_bytes = ka_machine_peak()};
+  /* Time first: its product brings into memory what the first step would of the libraries. */
+  f->files_bytes = model_files(r);
+  look_at_disk(r, f);
+  KA_TRY(look_at_time(r, f));
+  return look_at_memory(r, f);
+}
