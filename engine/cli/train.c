@@ -33,12 +33,13 @@ const struct ka_cli_command ka_command_train = {
     .example = "kappa train job.yaml learning_rate=1e-4 selection.count=40",
     .min_args = 1,
     .max_args = -1,
-    .options = (const struct ka_cli_option[]){{"resume", KA_OPT_FLAG, NULL, NULL,
-                                               "continue from the newest checkpoint in output_dir"},
-                                              {"dry-run", KA_OPT_FLAG, NULL, NULL,
-                                               "as `kappa plan`: look, say, write nothing"},
-                                              {"json", KA_OPT_STR, "FILE|-", NULL,
-                                               "what came of the run: steps, losses, time, memory"},
-                                              {0}},
+    .options =
+        (const struct ka_cli_option[]){
+            {"resume", KA_OPT_FLAG, NULL, NULL,
+             "continue from the newest checkpoint in output_dir"},
+            {"dry-run", KA_OPT_FLAG, NULL, NULL, "as `kappa plan`: look, say, write nothing"},
+            {"json", KA_OPT_STR, "FILE", NULL,
+             "what came of the run: steps, losses, time, memory (- for stdout)"},
+            {0}},
     .run = train_run,
 };

@@ -12,10 +12,14 @@ static json_t *model_json(const struct ka_run *r) {
 static json_t *selection_json(const struct ka_run *r) {
   const struct ka_selection *s = &r->selection.chosen;
   json_t *units = json_array();
+  int failed = 0;
   for (int64_t i = 0; i < s->n_units; i++)
-    json_array_append_new(units, json_pack("{s:s, s:o, s:f}", "name", s->units[i].name, "kappa",
-                                           ka_json_real(s->units[i].metrics[KA_METRIC_KAPPA]),
-                                           "lr_scale", s->units[i].lr_scale));
+    failed |=
+        json_array_append_new(units, json_pack("{s:s, s:o, s:f}", "name", s->units[i].name, "kappa",
+                                               ka_json_real(s->units[i].metrics[KA_METRIC_KAPPA]),
+                                               "lr_scale", s->units[i].lr_scale));
+  if (failed) json_decref(units);
+  if (failed) units = NULL; /* which json_pack refuses */
   return json_pack("{s:s?, s:I, s:o}", "metric", s->metric, "trained_parameters",
                    (json_int_t)ka_model_n_trained(&r->model), "units", units);
 }
@@ -45,11 +49,14 @@ static json_t *steps_json(const struct ka_run *r) {
 static json_t *arenas_json(const struct ka_run *r) {
   const struct ka_arena *const arenas[] = {&r->model.run, &r->optim.arena, &r->model.step};
   json_t *out = json_object();
+  int failed = 0;
   for (size_t a = 0; a < sizeof arenas / sizeof *arenas; a++)
     for (int i = 0; i < arenas[a]->n_names; i++)
-      json_object_set_new(out, arenas[a]->uses[i].name,
-                          json_integer((json_int_t)arenas[a]->uses[i].bytes));
-  return out;
+      failed |= json_object_set_new(out, arenas[a]->uses[i].name,
+                                    json_integer((json_int_t)arenas[a]->uses[i].bytes));
+  if (!failed) return out;
+  json_decref(out);
+  return NULL;
 }
 
 static json_t *memory_json(const struct ka_run *r, const struct ka_plan_figures *f) {

@@ -8,6 +8,7 @@
 #include "engine/train/output.h"
 #include "engine/train/refresh.h"
 #include "engine/train/run_report.h"
+#include "engine/train/trainer_state.h"
 #include "engine/train/watch.h"
 
 #include <stdio.h>
@@ -117,6 +118,7 @@ static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   if (r->job->save_model) ka_info(ctx, "train", "saving the model to %s", r->job->output_dir);
   if (r->job->save_model)
     KA_TRY_GOTO(ka_train_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir), out);
+  KA_TRY_GOTO(ka_trainer_state_write(r, loop), out);
   KA_TRY_GOTO(ka_run_report(r, loop, kappa), out);
   ka_info(ctx, "train", "%s is ready%s", r->job->output_dir,
           r->job->save_model ? ": it loads in transformers as it is" : "; save_model is false");

@@ -99,6 +99,38 @@ static void trains_what_it_says(void **state) {
   assert_true(ka_path_exists(t_str("%s/what/report.html", h->dir)));
 }
 
+/* What programs read: the plan, the result, and the log under Hugging Face's names. */
+static void programs_can_read_it(void **state) {
+  struct home *h = *state;
+  struct ka_str out = {0};
+  assert_int_equal(t_kappa(&out, NULL, "plan %s/job.yaml max_steps=3 --json -", h->dir), 0);
+  assert_int_equal(out.data[0], '{'); /* and nothing else on stdout */
+  ka_str_deinit(&out);
+  assert_int_equal(
+      train(h, "read", t_str("max_steps=3 logging_steps=1 --json %s/end.json", h->dir)), 0);
+  assert_int_equal(
+      t_kappa(NULL, NULL, "plan %s/job.yaml max_steps=3 --json %s/plan.json", h->dir, h->dir), 0);
+  json_t *plan = load(h, "plan.json"), *end = load(h, "end.json"),
+         *theirs = load(h, "read/trainer_state.json");
+  assert_int_equal(json_integer_value(json_object_get(json_object_get(plan, "steps"), "n")), 3);
+  assert_int_equal(json_integer_value(json_object_get(end, "steps")), 3);
+  assert_int_equal(json_integer_value(json_object_get(theirs, "global_step")), 3);
+  const json_t *history = json_object_get(theirs, "log_history"), *row = json_array_get(history, 0);
+  assert_true(json_array_size(history) >= 3);
+  if (!json_object_get(row, "loss")) row = json_array_get(history, 1);
+  assert_true(json_is_number(json_object_get(row, "learning_rate")));
+  assert_null(json_object_get(row, "lr"));
+#ifndef __SANITIZE_ADDRESS__
+  double said = json_number_value(json_object_get(json_object_get(plan, "memory"), "peak_bytes")),
+         was = json_number_value(json_object_get(end, "peak_bytes"));
+  bool host = !getenv("KAPPA_TEST_DEVICE"); /* a device's stand-in lives in the same process */
+  if (host && !(said > 0.9 * was && said < 1.1 * was)) fail_msg("plan %g, peak %g", said, was);
+#endif
+  json_decref(plan);
+  json_decref(end);
+  json_decref(theirs);
+}
+
 /* Rows 8 to 16 of q and columns 0 to 8 of o: nothing else of those tensors moves. */
 static void trains_slices_alone(void **state) {
   struct home *h = *state;
@@ -281,6 +313,7 @@ int main(void) {
       cmocka_unit_test(an_epoch_is_an_epoch),
       cmocka_unit_test(accumulation_does_not_matter),
       cmocka_unit_test(trains_what_it_says),
+      cmocka_unit_test(programs_can_read_it),
       cmocka_unit_test(trains_slices_alone),
       cmocka_unit_test(trains_heads_by_kappa),
       cmocka_unit_test(killed_and_resumed),
