@@ -151,7 +151,7 @@ ka_status ka_job_import(struct ka_ctx *ctx, const char *path, struct ka_str *out
   if (ka_ok(st) && strcmp(r.dir, ".") == 0) r.dir = "";
   KA_TRY_GOTO(st, out);
   KA_TRY_GOTO(ka_read_file(ctx, path, KA_YAML_MAX_BYTES, &text), out);
-  KA_TRY_GOTO(ka_yaml_parse(ctx, &file.arena, text.data, text.len, file.path, &root), out);
+  KA_TRY_GOTO(ka_yaml_parse(ctx, &file.arena, text.data, text.len, file.path, false, &root), out);
   if (root->kind != KA_YAML_MAP)
     KA_TRY_GOTO(ka_fail(ctx, KA_E_INPUT, "%s: expected a mapping of keys", path), out);
   KA_TRY_GOTO(ka_foreign_translate(&r, root, true), out);
