@@ -32,11 +32,12 @@ static const char style[] =
     "th{font-weight:500;color:var(--dim);text-align:left;border-bottom:1px solid var(--rule);"
     "vertical-align:bottom}\n"
     "td,th{padding:4px 16px 4px 0;"
-    "overflow-wrap:anywhere}th{overflow-wrap:normal}td.word{white-space:nowrap}"
+    "overflow-wrap:break-word}th{overflow-wrap:normal}td.word,td.dim{white-space:nowrap}"
     "td.n,th.n{text-align:right;white-space:nowrap}\n"
     "td.good{color:var(--good)}td.bad{color:var(--bad)}td.dim{color:var(--dim)}\n"
     "td.name{font-family:ui-monospace,monospace;font-size:13px;white-space:nowrap}\n"
     "td.here{background:var(--here)}\n"
+    "@media print{.card{break-inside:avoid;overflow:visible}}\n"
     "svg{width:100%;max-width:640px;height:auto;display:block}.grid{stroke:var(--rule)}"
     ".axis{stroke:var(--dim)}\n"
     ".line{fill:none;stroke-width:1.8;stroke-linejoin:round}.bar{stroke-width:1.2;opacity:.55}\n"
@@ -172,7 +173,7 @@ void ka_page_table(struct ka_page *p, const char *columns) {
     if (number && p->n_columns < 64) p->numbers |= UINT64_C(1) << p->n_columns;
     ka_str_clear(&p->text);
     p->st = ka_str_append(p->ctx, &p->text, c + number, n - number);
-    if (headed) html(p, number ? "<th class=\"n\">" : "<th>");
+    if (headed) html(p, number ? "<th scope=\"col\" class=\"n\">" : "<th scope=\"col\">");
     md(p, " ");
     if (ok(p)) both(p, p->text.data);
     if (headed) html(p, "</th>");

@@ -18,7 +18,10 @@ void ka_report_summary(struct ka_page *p, const json_t *root) {
   if (!isnan(learned))
     snprintf(text + strlen(text), sizeof text - strlen(text), ", learned %+.2f %%", 100 * learned);
   if (!isnan(forgot))
-    snprintf(text + strlen(text), sizeof text - strlen(text), ", forgot %+.2f %%", 100 * forgot);
+    snprintf(text + strlen(text), sizeof text - strlen(text),
+             forgot < 0 ? ", forgot nothing: the old skills are %.2f %% better"
+                        : ", forgot %.2f %%",
+             100 * fabs(forgot));
   ka_page_text(p, "lead", "Trained %.2f %% of the parameters%s.", 100 * trained, text);
 }
 

@@ -13,6 +13,7 @@
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 enum { CURVE_POINTS = 400 }; /* of a curve, the last one always */
 
@@ -72,6 +73,15 @@ static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *
   KA_TRY(ka_run_anchor_text(r, &anchor));
   KA_TRY(ka_report_fact(ctx, list, "anchor", "%s", anchor));
   KA_TRY(ka_report_fact(ctx, list, "computed in", "%s", ka_dtype_name(r->model.compute)));
+  KA_TRY(ka_report_fact(ctx, list, "took",
+                        "%s, %s tokens a second in training, peak memory %.0f MiB",
+                        ka_fmt_duration(ka_loop_seconds(loop), a),
+                        ka_fmt_count(ka_loop_rate(loop), b), ka_machine_peak() / (1 << 20)));
+  time_t now = time(NULL);
+  struct tm day;
+  char date[40] = "";
+  if (gmtime_r(&now, &day)) strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", &day);
+  KA_TRY(ka_report_fact(ctx, list, "by", "kappa %s, %s", KAPPA_VERSION, date));
   return ka_report_fact(ctx, list, "seed", "%lld", (long long)job->seed);
 }
 

@@ -208,7 +208,7 @@ static void report_of_a_run(void **state) {
   has(&page, "<h1>a &lt; b &amp; &quot;c&quot;</h1>");
   has(&page, "&lt;dir&gt;");
   has(&page, "<polyline");
-  has(&page, "Trained 25.00 % of the parameters, forgot +25.00 %.");
+  has(&page, "Trained 25.00 % of the parameters, forgot 25.00 %.");
   has(&page, "<td class=\"bad n\">-25.00 %</td>");
   has(&page, "+10.00 %");
   has(&page, ">2462</text>"); /* in the heat map */
