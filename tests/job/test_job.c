@@ -238,6 +238,7 @@ static void words_of_the_command_line_win(void **state) {
       {"datasets.1.path=a", "N below 1"},
       {"datasets.x.path=a", "expected datasets.N.KEY"},
       {"datasets.0=a", "expected datasets.N.KEY"},
+      {"datasets.0.type=sharegpt", "with field_messages: conversations"},
       {"cutoff_len=x", "command line: sequence_len: got x"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
