@@ -25,12 +25,22 @@ void ka_report_summary(struct ka_page *p, const json_t *root) {
   ka_page_text(p, "lead", "Trained %.2f %% of the parameters%s.", 100 * trained, text);
 }
 
+/* Does any of the measures have the number? A column of dashes says nothing. */
+static bool any(const json_t *list, const char *key) {
+  const json_t *m;
+  size_t i;
+  json_array_foreach(list, i, m) if (!isnan(ka_report_number(m, key))) return true;
+  return false;
+}
+
 void ka_report_measures(struct ka_page *p, const json_t *root) {
   const json_t *list = json_object_get(root, "measures"), *m;
   size_t i;
   if (json_array_size(list) == 0 || json_object_get(root, "comparison")) return;
   ka_page_section(p, "What it learned, what it forgot");
-  ka_page_table(p, "measure||metric|>before|>after|>gain|>chance|>KL|>size|");
+  bool chance = any(list, "chance");
+  ka_page_table(p, chance ? "measure||metric|>before|>after|>gain|>chance|>KL|>size|"
+                          : "measure||metric|>before|>after|>gain|>KL|>size|");
   json_array_foreach(list, i, m) {
     bool is_new = strcmp(ka_report_text(m, "role"), "new") == 0;
     double gain = ka_report_number(m, "gain");
@@ -40,7 +50,7 @@ void ka_report_measures(struct ka_page *p, const json_t *root) {
     ka_report_cell(p, "", "%.4f", ka_report_number(m, "base"));
     ka_report_cell(p, "", "%.4f", ka_report_number(m, "value"));
     ka_report_cell(p, gain < 0 ? "bad" : "good", "%+.2f %%", 100 * gain);
-    ka_report_cell(p, "", "%.3f", ka_report_number(m, "chance"));
+    if (chance) ka_report_cell(p, "", "%.3f", ka_report_number(m, "chance"));
     ka_report_cell(p, "", "%.4f", ka_report_number(m, "kl"));
     ka_report_cell(p, "dim", "%.0f", ka_report_number(m, "n"));
     ka_page_cell(p, "dim", "%s", ka_report_text(m, "unit"));

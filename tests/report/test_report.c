@@ -209,6 +209,7 @@ static void report_of_a_run(void **state) {
   has(&page, "&lt;dir&gt;");
   has(&page, "<polyline");
   has(&page, "Trained 25.00 % of the parameters, forgot 25.00 %.");
+  assert_null(strstr(page.data, "chance")); /* no measure has one */
   has(&page, "<td class=\"bad n\">-25.00 %</td>");
   has(&page, "+10.00 %");
   has(&page, ">2462</text>"); /* in the heat map */
