@@ -150,7 +150,8 @@ static ka_status advice(struct ka_ctx *ctx, json_t *list, json_t *devices, const
   lines[n++] = "oneDNN is missing: matrix products are slow (apt install libdnnl-dev, build again)";
 #endif
 #ifndef KAPPA_HAVE_LAPACK
-  lines[n++] = "LAPACKE is missing: no spectra (apt install liblapacke-dev libopenblas-dev)";
+  lines[n++] =
+      "LAPACKE is missing: spectra by plain C, slowly (apt install liblapacke-dev libopenblas-dev)";
 #endif
 #ifndef KAPPA_HAVE_ZSTD
   lines[n++] = "zstd is missing: no packed deltas (apt install libzstd-dev, build again)";
