@@ -180,7 +180,8 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, stru
   memset(s, 0, sizeof *s);
   ka_arena_init(&s->arena, ctx, "selection");
   KA_TRY(ka_select_spec_of_job(&s->arena, job, &spec));
-  spec.seed += (uint64_t)step * 1000003; /* another draw at another step, the same when resumed */
+  if (strcmp(spec.metric, "random") == 0) /* another draw at another step, the same when resumed */
+    spec.seed += (uint64_t)step * 1000003;
   if (!file) file = job->selection.file;
   if (file) {
     KA_TRY(ka_selection_read(ctx, &s->arena, &s->chosen, file));
