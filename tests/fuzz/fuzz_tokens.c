@@ -94,7 +94,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
   ctx.log_level = KA_LOG_QUIET;
   const char *dir = get_dir(&ctx);
   snprintf(path, sizeof path, "%s/a.jsonl", dir);
-  struct ka_job_dataset entry = {.path = {(const char **)items, 1}, .type = "tokenized"};
+  struct ka_job_dataset entry = {.path = {(const char **)items, 1}, .type = KA_DOCUMENT_TOKENIZED};
   struct ka_data_spec spec = {
       .datasets = {&entry, 1}, .base_model = dir, .dataset_prepared_path = dir, .output_dir = dir};
   const struct ka_data_read_options o = {.spec = &spec, .eos = -1, .V = V};
