@@ -7,16 +7,21 @@
 
 #include <string.h>
 
-const json_t *ka_hf_get(const struct ka_hf_config *c, const char *key) {
-  const json_t *v = json_object_get(c->body, key);
-  if ((!v || json_is_null(v)) && c->body != c->root) v = json_object_get(c->root, key);
-  return v && !json_is_null(v) ? v : NULL;
+static bool holds(const json_t *object, const char *key) {
+  const json_t *v = json_object_get(object, key);
+  return v && !json_is_null(v);
 }
 
 /* The object that holds the key, for the typed getters of base/json.h. */
 static const json_t *home(const struct ka_hf_config *c, const char *key) {
-  const json_t *v = json_object_get(c->body, key);
-  return v && !json_is_null(v) ? c->body : c->root;
+  if (holds(c->body, key)) return c->body;
+  if (holds(c->root, key)) return c->root;
+  return json_object_get(c->body, key) ? c->body : c->defaults;
+}
+
+const json_t *ka_hf_get(const struct ka_hf_config *c, const char *key) {
+  const json_t *object = home(c, key);
+  return holds(object, key) ? json_object_get(object, key) : NULL;
 }
 
 ka_status ka_hf_i64_or(struct ka_ctx *ctx, const struct ka_hf_config *c, const char *key,
@@ -157,6 +162,10 @@ static ka_status read_names(struct ka_ctx *ctx, struct ka_hf_config *c) {
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: neither \"architectures\" nor \"model_type\" says what model this is",
                    c->path);
+  return KA_STATUS_OK;
+}
+
+static ka_status read_act(struct ka_ctx *ctx, struct ka_hf_config *c) {
   KA_TRY(ka_hf_str_or(ctx, c, "activation_function", "silu", &c->hidden_act));
   KA_TRY(ka_hf_str_or(ctx, c, "hidden_act", c->hidden_act, &c->hidden_act));
   return ka_hf_str_or(ctx, c, "hidden_activation", c->hidden_act, &c->hidden_act);
@@ -209,6 +218,10 @@ static ka_status resolve(struct ka_ctx *ctx, struct ka_hf_config *c) {
   json_t *text = json_object_get(c->root, "text_config");
   c->body = json_is_object(text) ? text : c->root;
   KA_TRY(read_names(ctx, c));
+  const char *defaults = ka_hf_defaults_of(c->architecture, c->model_type);
+  if (defaults)
+    KA_TRY(ka_json_parse(ctx, defaults, strlen(defaults), "defaults of the family", &c->defaults));
+  KA_TRY(read_act(ctx, c));
   KA_TRY(read_numbers(ctx, c));
   KA_TRY(read_heads(ctx, c));
   KA_TRY(read_small(ctx, c));
@@ -244,6 +257,7 @@ out:
 
 void ka_hf_config_close(struct ka_hf_config *c) {
   json_decref(c->root);
+  json_decref(c->defaults);
   ka_arena_deinit(&c->arena);
   *c = (struct ka_hf_config){0};
 }

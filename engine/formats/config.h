@@ -18,6 +18,7 @@ enum ka_hf_rope_kind {
   KA_ROPE_LINEAR,
   KA_ROPE_LLAMA3,
   KA_ROPE_YARN,
+  KA_ROPE_LONGROPE,
   KA_ROPE_OTHER
 };
 
@@ -27,13 +28,16 @@ struct ka_hf_rope_params {
   enum ka_hf_rope_kind kind;
   const char *kind_name; /* as in the file; models refuse KA_ROPE_OTHER by this name */
   double theta;          /* default 10000 */
-  double factor;         /* linear, llama3, yarn */
+  double factor;         /* linear, llama3, yarn, longrope */
   double low_freq_factor, high_freq_factor; /* llama3 */
-  double original_max_position_embeddings;  /* llama3, yarn; default: max_position_embeddings */
+  double original_max_position_embeddings;  /* all but linear; default: max_position_embeddings */
   double beta_fast, beta_slow;              /* yarn; defaults 32 and 1 */
-  double attention_factor;                  /* yarn; 0: absent, to be computed */
+  double attention_factor;                  /* yarn, longrope; 0: absent, to be computed */
   double mscale, mscale_all_dim;            /* yarn; 0: absent */
-  bool truncate;                /* yarn: whole-numbered correction range; default true */
+  bool truncate;              /* yarn: whole-numbered correction range; default true */
+  const double *short_factor; /* [n_short] longrope: of each frequency, for sequences within
+                                   original_max_position_embeddings; longer ones have others */
+  int64_t n_short;
   double partial_rotary_factor; /* share of head_dim that is rotated; default 1 */
 };
 
@@ -43,6 +47,7 @@ struct ka_hf_config {
   const char *path; /* for messages */
   json_t *root;     /* the whole file, owned */
   json_t *body;     /* where the text model's keys are: root, or its text_config; borrowed */
+  json_t *defaults; /* of the family, for keys that the file lacks; NULL: none, owned */
   struct ka_arena arena;
 
   const char *model_type;   /* NULL when absent; one of the two is there */
@@ -81,7 +86,13 @@ ka_status ka_hf_config_parse(struct ka_ctx *ctx, struct ka_hf_config *c, const c
                              const char *what);
 void ka_hf_config_close(struct ka_hf_config *c);
 
-/* A family's own keys: from the body, else from the root; null counts as absent. */
+/* What a family's config.json means where it lacks a key: a JSON object as text, NULL: nothing but
+ * the defaults above. Names may be NULL. The table of families answers (engine/model/family.c), so
+ * that rooms below it need not be told. */
+const char *ka_hf_defaults_of(const char *architecture, const char *model_type);
+
+/* A family's own keys: from the body, else from the root, else its default; null counts as absent,
+ * and null in the body has no default. */
 const json_t *ka_hf_get(const struct ka_hf_config *c, const char *key); /* NULL when absent */
 ka_status ka_hf_i64_or(struct ka_ctx *ctx, const struct ka_hf_config *c, const char *key,
                        int64_t dflt, int64_t *out);

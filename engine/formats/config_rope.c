@@ -10,10 +10,9 @@
 static const struct {
   const char *name;
   enum ka_hf_rope_kind kind;
-} kinds[] = {{"default", KA_ROPE_DEFAULT},
-             {"linear", KA_ROPE_LINEAR},
-             {"llama3", KA_ROPE_LLAMA3},
-             {"yarn", KA_ROPE_YARN}};
+} kinds[] = {{"default", KA_ROPE_DEFAULT},   {"linear", KA_ROPE_LINEAR},
+             {"llama3", KA_ROPE_LLAMA3},     {"yarn", KA_ROPE_YARN},
+             {"longrope", KA_ROPE_LONGROPE}, {"su", KA_ROPE_LONGROPE}};
 
 /* Where one set of parameters comes from. */
 struct source {
@@ -77,6 +76,32 @@ static ka_status read_yarn(struct ka_ctx *ctx, const struct source *s,
   return ka_json_bool_or(ctx, s->what, s->obj, "truncate", true, &r->truncate);
 }
 
+/* What is not given is the ratio of the lengths, as transformers' _compute_longrope_parameters. */
+static ka_status read_longrope(struct ka_ctx *ctx, const struct source *s,
+                               struct ka_hf_rope_params *r) {
+  const json_t *list = json_object_get(s->obj, "short_factor"), *v;
+  size_t i, n = json_array_size(list);
+  void *memory;
+  KA_TRY(read_original(ctx, s, r));
+  KA_TRY(number(ctx, s, "factor", 0, &r->factor));
+  if (r->factor == 0)
+    r->factor = (double)s->c->max_position_embeddings / r->original_max_position_embeddings;
+  KA_TRY(number(ctx, s, "attention_factor", 0, &r->attention_factor));
+  KA_TRY(ka_arena_alloc_n(&s->c->arena, &memory, (int64_t)n, sizeof(double), "RoPE factors"));
+  double *factors = memory;
+  json_array_foreach((json_t *)(uintptr_t)list, i, v) factors[i] = json_number_value(v);
+  bool good = n > 0;
+  for (i = 0; i < n; i++) good = good && isfinite(factors[i]) && factors[i] > 0;
+  if (!good)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: key \"short_factor\": expected a list of numbers above 0, one a pair of "
+                   "rotated channels",
+                   s->what);
+  r->short_factor = factors;
+  r->n_short = (int64_t)n;
+  return KA_STATUS_OK;
+}
+
 static ka_status read_llama3(struct ka_ctx *ctx, const struct source *s,
                              struct ka_hf_rope_params *r) {
   KA_TRY(need(ctx, s, "llama3", "factor", &r->factor));
@@ -113,10 +138,28 @@ static ka_status read_one(struct ka_ctx *ctx, const struct source *s, struct ka_
     return read_llama3(ctx, s, r);
   case KA_ROPE_YARN:
     return read_yarn(ctx, s, r);
+  case KA_ROPE_LONGROPE:
+    return read_longrope(ctx, s, r);
   case KA_ROPE_DEFAULT:
   case KA_ROPE_OTHER:
     break;
   }
+  return KA_STATUS_OK;
+}
+
+/* Sliding layers by their own theta, unscaled: Gemma-3's older form. */
+static const char local_key[] = "rope_local_base_freq";
+static ka_status read_local(struct ka_ctx *ctx, struct ka_hf_config *c) {
+  double theta;
+  c->rope_local = c->rope;
+  KA_TRY(top_number(ctx, c, local_key, 0, &theta));
+  if (theta == 0) return KA_STATUS_OK;
+  c->has_rope_local = true;
+  c->rope_local =
+      (struct ka_hf_rope_params){.kind_name = "default",
+                                 .theta = theta,
+                                 .truncate = true,
+                                 .partial_rotary_factor = c->rope.partial_rotary_factor};
   return KA_STATUS_OK;
 }
 
@@ -132,12 +175,14 @@ static ka_status read_nested(struct ka_ctx *ctx, struct source *s) {
     if (v == full || v == local || !json_is_object(v)) continue;
     return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: layer type \"%s\" is not supported", what, key);
   }
-  s->obj = json_is_object(full) ? full : local;
+  bool two = ka_hf_get(c, local_key) != NULL; /* the family tells layers apart anyway */
+  s->obj = json_is_object(full) || two ? full : local;
   KA_TRY(ka_arena_printf(&c->arena, &s->what, "%s.%s", what,
                          s->obj == full ? "full_attention" : "sliding_attention"));
   KA_TRY(read_one(ctx, s, &c->rope));
+  if (!json_is_object(local)) return read_local(ctx, c);
   c->rope_local = c->rope;
-  c->has_rope_local = json_is_object(full) && json_is_object(local);
+  c->has_rope_local = json_is_object(full) || two;
   if (!c->has_rope_local) return KA_STATUS_OK;
   s->obj = local;
   KA_TRY(ka_arena_printf(&c->arena, &s->what, "%s.sliding_attention", what));
@@ -153,16 +198,11 @@ ka_status ka_hf_config_rope(struct ka_ctx *ctx, struct ka_hf_config *c) {
   if (json_is_object(json_object_get(s.obj, "full_attention")) ||
       json_is_object(json_object_get(s.obj, "sliding_attention")))
     return read_nested(ctx, &s);
+  if (s.obj && ka_hf_get(c, local_key) && strcmp(key, "rope_parameters") == 0)
+    return ka_fail(ctx, KA_E_UNSUPPORTED,
+                   "%s: expected objects full_attention and sliding_attention: transformers passes "
+                   "over one for all layers in models of this architecture",
+                   s.what);
   KA_TRY(read_one(ctx, &s, &c->rope));
-  c->rope_local = c->rope;
-  double local_theta; /* Gemma-3's older form: no scaling on the sliding layers */
-  KA_TRY(top_number(ctx, c, "rope_local_base_freq", 0, &local_theta));
-  if (local_theta == 0) return KA_STATUS_OK;
-  c->has_rope_local = true;
-  c->rope_local =
-      (struct ka_hf_rope_params){.kind_name = "default",
-                                 .theta = local_theta,
-                                 .truncate = true,
-                                 .partial_rotary_factor = c->rope.partial_rotary_factor};
-  return KA_STATUS_OK;
+  return read_local(ctx, c);
 }

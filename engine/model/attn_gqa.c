@@ -134,7 +134,8 @@ static ka_status attention_fwd(const struct ka_branch_call *c, const struct acts
                                   .doc_start = c->m->buffers->doc_start,
                                   .window = c->layer->window,
                                   .q_offset = past,
-                                  .scale = r->attn_scale};
+                                  .scale = r->attn_scale,
+                                  .softcap = r->attn_softcap};
   if (a->lse.data)
     args.lse = ka_tensor_view(a->lse.data, ka_wide(c->m), 3, (int64_t[]){c->B, r->H, c->T});
   return ka_attn_fwd(c->m->dev, &args);
@@ -189,7 +190,8 @@ static ka_status attention_bwd(const struct ka_branch_call *c, const struct acts
                   .lse = ka_tensor_view(a->lse.data, ka_wide(m), 3, (int64_t[]){c->B, r->H, c->T}),
                   .doc_start = m->buffers->doc_start,
                   .window = c->layer->window,
-                  .scale = r->attn_scale}));
+                  .scale = r->attn_scale,
+                  .softcap = r->attn_softcap}));
   KA_TRY(rope(c, a->dq.data, r->H, true));
   KA_TRY(rope(c, a->dk.data, r->K, true));
   KA_TRY(head_norm_bwd(c, a->dq, a->q_pre, a->q_rstd.data, q_norm));

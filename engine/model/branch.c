@@ -238,6 +238,14 @@ static ka_status add(struct ka_model *m, struct ka_tensor out, struct ka_tensor 
                                               .b = ka_tensor_1d(b.data, m->compute, n)});
 }
 
+/* x *= residual_scale. */
+static ka_status scale(const struct ka_branch_call *c, struct ka_tensor x) {
+  if (c->r->residual_scale == 1) return KA_STATUS_OK;
+  return ka_scale(c->m->dev, &(struct ka_scale_args){
+                                 .x = ka_tensor_1d(x.data, c->m->compute, ka_tensor_elems(&x)),
+                                 .value = c->r->residual_scale});
+}
+
 static struct ka_norm_stats stats_of(struct ka_tensor mean, struct ka_tensor rstd) {
   return (struct ka_norm_stats){mean.data, rstd.data};
 }
@@ -258,6 +266,7 @@ ka_status ka_branch_fwd(const struct ka_branch_call *c, struct ka_stream *x) {
   KA_TRY(c->layer->branch[c->place]->fwd(c, y, h));
   if (norms.post.w)
     KA_TRY(ka_norm_fwd(m, delta, stats_of(a->post_mean, a->post_rstd), y, NULL, norms.post));
+  KA_TRY(scale(c, delta));
   *x = (struct ka_stream){s.data, true};
   return KA_STATUS_OK;
 }
@@ -278,9 +287,16 @@ ka_status ka_branch_bwd(const struct ka_branch_call *c) {
   struct norms norms = norms_of(c->w, c->place);
   struct ka_tensor dx = stream(c, b->dx), dh = stream(c, b->delta), dy = dx;
   if (!c->needs->any) return KA_STATUS_OK;
-  if (norms.post.w) {
+  if (c->r->residual_scale != 1) {
     dy = stream(c, b->dy);
-    KA_TRY(ka_norm_bwd(m, dy, dx, a->y, stats_of(a->post_mean, a->post_rstd), norms.post, false));
+    KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){.out = dy, .in = dx}));
+    KA_TRY(scale(c, dy));
+  }
+  if (norms.post.w) {
+    struct ka_tensor above = dy;
+    dy = stream(c, b->dy);
+    KA_TRY(
+        ka_norm_bwd(m, dy, above, a->y, stats_of(a->post_mean, a->post_rstd), norms.post, false));
   }
   if (!c->needs->grad) return KA_STATUS_OK;
   KA_TRY(c->layer->branch[c->place]->bwd(c, dh, dy));

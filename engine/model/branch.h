@@ -2,7 +2,8 @@
  *
  * Branches of a layer. A layer is a list of them; each reads the residual stream and adds to it:
  *
- *   s = in + delta (of the branch before);  h = pre_norm(s);  y = kind(h);  delta = post_norm(y)
+ *   s = in + delta (of the branch before);  h = pre_norm(s);  y = kind(h);
+ *   delta = residual_scale post_norm(y)
  *
  * branch.c owns what all share: the sums, the norms before and after (either, both or none, as the
  * tensor map has them), memory for activations, how far down the gradient goes. A kind is one file

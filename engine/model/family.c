@@ -23,24 +23,29 @@ static bool listed(const char *const *names, const char *name) {
   return false;
 }
 
-static const struct ka_family *find(const struct ka_hf_config *config) {
+static const struct ka_family *find(const char *architecture, const char *model_type) {
   for (int i = 0; i < N_FAMILIES; i++)
-    if (listed(families[i]->architectures, config->architecture)) return families[i];
+    if (listed(families[i]->architectures, architecture)) return families[i];
   /* The architecture decides when it is there: a classifier of a known model_type is no language
    * model. */
-  for (int i = 0; i < N_FAMILIES && !config->architecture; i++)
-    if (listed(families[i]->model_types, config->model_type)) return families[i];
+  for (int i = 0; i < N_FAMILIES && !architecture; i++)
+    if (listed(families[i]->model_types, model_type)) return families[i];
   return NULL;
 }
 
 const struct ka_tensor_map *ka_tensor_map_of(const struct ka_hf_config *config) {
-  const struct ka_family *family = find(config);
+  const struct ka_family *family = find(config->architecture, config->model_type);
   return family ? &family->map : NULL;
+}
+
+const char *ka_hf_defaults_of(const char *architecture, const char *model_type) {
+  const struct ka_family *family = find(architecture, model_type);
+  return family ? family->defaults : NULL;
 }
 
 ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
                          const struct ka_family **out) {
-  *out = find(config);
+  *out = find(config->architecture, config->model_type);
   if (*out) return KA_STATUS_OK;
   char known[512] = "";
   for (int i = 0; i < N_FAMILIES; i++)

@@ -12,6 +12,7 @@ struct ka_family {
   const char *const *architectures; /* NULL-terminated: "LlamaForCausalLM" */
   const char *const *model_types;   /* NULL-terminated: "llama" */
   struct ka_tensor_map map;
+  const char *defaults; /* ka_hf_defaults_of */
   /* Fills the recipe; the arena holds its arrays. Refuses what the family cannot do, by key. */
   ka_status (*recipe)(struct ka_arena *arena, const struct ka_hf_config *config,
                       struct ka_recipe *out);

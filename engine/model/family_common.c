@@ -38,11 +38,26 @@ static ka_status check(struct ka_ctx *ctx, const struct ka_hf_config *c) {
   return KA_STATUS_OK;
 }
 
-static ka_status check_rope(struct ka_ctx *ctx, const struct ka_hf_config *c) {
-  if (c->rope.kind == KA_ROPE_OTHER)
+ka_status ka_recipe_add_rope(struct ka_ctx *ctx, const struct ka_hf_config *c,
+                             const struct ka_hf_rope_params *p, struct ka_recipe *out) {
+  if (p->kind == KA_ROPE_OTHER)
     return ka_fail(ctx, KA_E_UNSUPPORTED,
-                   "%s: rope type: got \"%s\", expected default, linear, llama3 or yarn", c->path,
-                   c->rope.kind_name);
+                   "%s: rope type: got \"%s\", expected default, linear, llama3, yarn or longrope",
+                   c->path, p->kind_name);
+  int64_t R = (int64_t)((double)c->head_dim * p->partial_rotary_factor);
+  if (R % 2 != 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: head_dim: got %lld of %lld channels that rotate, expected "
+                   "an even number",
+                   c->path, (long long)R, (long long)c->head_dim);
+  if (p->kind == KA_ROPE_LONGROPE && p->n_short != R / 2)
+    return ka_fail(ctx, KA_E_INPUT, "%s: short_factor: got %lld numbers, expected %lld", c->path,
+                   (long long)p->n_short, (long long)R / 2);
+  out->ropes[out->n_ropes++] = *p;
+  return KA_STATUS_OK;
+}
+
+static ka_status check_whole(struct ka_ctx *ctx, const struct ka_hf_config *c) {
   /* transformers' models of these families pass over the key with rope type default, and break on
    * it with others; what was meant cannot be known */
   if (c->rope.partial_rotary_factor != 1)
@@ -51,9 +66,6 @@ static ka_status check_rope(struct ka_ctx *ctx, const struct ka_hf_config *c) {
         "%s: key \"partial_rotary_factor\": got %g, expected 1 or nothing: models of this "
         "architecture rotate whole heads",
         c->path, c->rope.partial_rotary_factor);
-  if (c->head_dim % 2 != 0)
-    return ka_fail(ctx, KA_E_INPUT, "%s: head_dim: got %lld, expected an even number", c->path,
-                   (long long)c->head_dim);
   return KA_STATUS_OK;
 }
 
@@ -73,6 +85,9 @@ ka_status ka_recipe_common(struct ka_arena *arena, const struct ka_hf_config *c,
       .norm_eps = c->rms_norm_eps,
       .norm_round_before_weight = true,
       .attn_scale = 1 / sqrt((double)c->head_dim),
+      .embed_scale = 1,
+      .residual_scale = 1,
+      .head_scale = 1,
   };
   out->without[KA_ROLE_HEAD] = c->has_tie_word_embeddings && c->tie_word_embeddings;
   KA_TRY(find_act(ctx, c, &out->act));
@@ -88,8 +103,8 @@ ka_status ka_recipe_llama(struct ka_arena *arena, const struct ka_hf_config *c,
                           struct ka_recipe *out) {
   struct ka_ctx *ctx = arena->ctx;
   KA_TRY(ka_recipe_common(arena, c, out));
-  KA_TRY(check_rope(ctx, c));
-  out->ropes[out->n_ropes++] = c->rope;
+  KA_TRY(check_whole(ctx, c));
+  KA_TRY(ka_recipe_add_rope(ctx, c, &c->rope, out));
   for (int64_t l = 0; l < out->L; l++) out->layers[l].rope = 0;
   return KA_STATUS_OK;
 }
@@ -100,6 +115,46 @@ void ka_recipe_attention_bias(const struct ka_hf_config *config, struct ka_recip
   for (int i = 0; i < 4; i++) out->without[biases[i]] = !config->attention_bias;
 }
 
+void ka_recipe_mlp_bias(const struct ka_hf_config *config, struct ka_recipe *out) {
+  static const enum ka_role biases[] = {KA_ROLE_GATE_BIAS, KA_ROLE_UP_BIAS, KA_ROLE_DOWN_BIAS};
+  for (int i = 0; i < 3; i++) out->without[biases[i]] = !config->mlp_bias;
+}
+
+ka_status ka_recipe_one_truncation(struct ka_ctx *ctx, const struct ka_hf_config *c) {
+  if (c->rope.truncate && c->rope_local.truncate) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_UNSUPPORTED,
+                 "%s: truncate: got false, expected true: models of this architecture truncate, "
+                 "whatever the key says",
+                 c->path);
+}
+
+ka_status ka_recipe_slides(struct ka_ctx *ctx, const struct ka_hf_config *c, int64_t layer,
+                           bool otherwise, bool *slides) {
+  *slides = otherwise;
+  if (!c->layer_types) return KA_STATUS_OK;
+  *slides = strcmp(c->layer_types[layer], "sliding_attention") == 0;
+  if (*slides || strcmp(c->layer_types[layer], "full_attention") == 0) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_UNSUPPORTED,
+                 "%s: layer_types[%lld]: got \"%s\", expected full_attention or sliding_attention",
+                 c->path, (long long)layer, c->layer_types[layer]);
+}
+
+ka_status ka_recipe_windows(struct ka_ctx *ctx, const struct ka_hf_config *c, int64_t every,
+                            struct ka_recipe *out) {
+  if (c->has_rope_local) KA_TRY(ka_recipe_add_rope(ctx, c, &c->rope_local, out));
+  for (int64_t l = 0; l < out->L; l++) {
+    bool slides;
+    KA_TRY(ka_recipe_slides(ctx, c, l, (l + 1) % every != 0, &slides));
+    if (slides && c->sliding_window == 0)
+      return ka_fail(ctx, KA_E_INPUT,
+                     "%s: sliding_window: missing, expected the window of layer %lld", c->path,
+                     (long long)l);
+    out->layers[l].window = slides ? c->sliding_window : 0;
+    out->layers[l].rope = slides && c->has_rope_local;
+  }
+  return KA_STATUS_OK;
+}
+
 ka_status ka_recipe_qwen_windows(struct ka_ctx *ctx, const struct ka_hf_config *c,
                                  struct ka_recipe *out) {
   if (!c->use_sliding_window) return KA_STATUS_OK;
@@ -108,12 +163,8 @@ ka_status ka_recipe_qwen_windows(struct ka_ctx *ctx, const struct ka_hf_config *
   if (!json_object_get(c->body, "sliding_window")) window = WINDOW;
   int64_t first = c->max_window_layers < 0 ? FIRST_LAYER : c->max_window_layers;
   for (int64_t l = 0; l < out->L; l++) {
-    bool slides = c->layer_types ? strcmp(c->layer_types[l], "sliding_attention") == 0 : l >= first;
-    if (c->layer_types && !slides && strcmp(c->layer_types[l], "full_attention") != 0)
-      return ka_fail(ctx, KA_E_UNSUPPORTED,
-                     "%s: layer_types[%lld]: got \"%s\", expected full_attention or "
-                     "sliding_attention",
-                     c->path, (long long)l, c->layer_types[l]);
+    bool slides;
+    KA_TRY(ka_recipe_slides(ctx, c, l, l >= first, &slides));
     out->layers[l].window = slides ? window : 0;
   }
   return KA_STATUS_OK;

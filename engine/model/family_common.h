@@ -30,6 +30,11 @@
   }
 #define KA_O_BIAS                                                                                  \
   { KA_ROLE_O_BIAS, ".layers.{layer}.self_attn.o_proj.bias" }
+#define KA_MLP_BIASES                                                                              \
+  {KA_ROLE_GATE_BIAS, ".layers.{layer}.mlp.gate_proj.bias"},                                       \
+      {KA_ROLE_UP_BIAS, ".layers.{layer}.mlp.up_proj.bias"}, {                                     \
+    KA_ROLE_DOWN_BIAS, ".layers.{layer}.mlp.down_proj.bias"                                        \
+  }
 #define KA_QK_NORMS                                                                                \
   {KA_ROLE_Q_NORM, ".layers.{layer}.self_attn.q_norm.weight"}, {                                   \
     KA_ROLE_K_NORM, ".layers.{layer}.self_attn.k_norm.weight"                                      \
@@ -45,8 +50,24 @@ ka_status ka_recipe_common(struct ka_arena *arena, const struct ka_hf_config *co
 ka_status ka_recipe_llama(struct ka_arena *arena, const struct ka_hf_config *config,
                           struct ka_recipe *out);
 
-/* attention_bias: biases of q, k, v and o, or none. */
+/* One more set of RoPE parameters, checked. */
+ka_status ka_recipe_add_rope(struct ka_ctx *ctx, const struct ka_hf_config *config,
+                             const struct ka_hf_rope_params *p, struct ka_recipe *out);
+
+/* attention_bias: biases of q, k, v and o, or none; mlp_bias: of gate, up and down. */
 void ka_recipe_attention_bias(const struct ka_hf_config *config, struct ka_recipe *out);
+void ka_recipe_mlp_bias(const struct ka_hf_config *config, struct ka_recipe *out);
+
+/* Where layers have two sets of RoPE parameters, transformers takes yarn's truncate from neither. */
+ka_status ka_recipe_one_truncation(struct ka_ctx *ctx, const struct ka_hf_config *config);
+
+/* Does the layer slide, by layer_types; without them as said. */
+ka_status ka_recipe_slides(struct ka_ctx *ctx, const struct ka_hf_config *config, int64_t layer,
+                           bool otherwise, bool *slides);
+/* Sliding layers and full ones, by layer_types or every so many a full one; sliding ones have their
+ * own RoPE where the config has one. Behind ka_recipe_llama. */
+ka_status ka_recipe_windows(struct ka_ctx *ctx, const struct ka_hf_config *config, int64_t every,
+                            struct ka_recipe *out);
 
 /* Windows as Qwen2 and Qwen3 choose them: none unless use_sliding_window; then by layer_types, or
  * from layer max_window_layers on. */

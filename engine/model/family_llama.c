@@ -3,13 +3,7 @@
 #include "engine/model/family_common.h"
 
 static const struct ka_tensor_row rows[] = {
-    KA_LLAMA_TENSORS,
-    KA_QKV_BIASES,
-    KA_O_BIAS,
-    {KA_ROLE_GATE_BIAS, ".layers.{layer}.mlp.gate_proj.bias"},
-    {KA_ROLE_UP_BIAS, ".layers.{layer}.mlp.up_proj.bias"},
-    {KA_ROLE_DOWN_BIAS, ".layers.{layer}.mlp.down_proj.bias"},
-    {0},
+    KA_LLAMA_TENSORS, KA_QKV_BIASES, KA_O_BIAS, KA_MLP_BIASES, {0},
 };
 
 static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *config,
@@ -17,8 +11,7 @@ static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *confi
   struct ka_ctx *ctx = arena->ctx;
   KA_TRY(ka_recipe_llama(arena, config, out));
   ka_recipe_attention_bias(config, out);
-  out->without[KA_ROLE_GATE_BIAS] = out->without[KA_ROLE_UP_BIAS] =
-      out->without[KA_ROLE_DOWN_BIAS] = !config->mlp_bias;
+  ka_recipe_mlp_bias(config, out);
   return KA_STATUS_OK;
 }
 

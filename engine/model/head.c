@@ -5,6 +5,7 @@
  * evaluation stay f32. */
 #include "engine/model/plan.h"
 
+#include <math.h>
 #include <string.h>
 
 static void *at_row(const struct ka_model *m, void *data, int64_t row, int64_t cols) {
@@ -16,6 +17,14 @@ static int64_t rows_that_fit(const struct ka_model *m, enum ka_dtype t) {
   int64_t rows =
       m->buffers->chunk_rows * (int64_t)ka_dtype_bytes(m->compute) / (int64_t)ka_dtype_bytes(t);
   return rows > 0 ? rows : 1;
+}
+
+/* x *= head_scale: of what the head reads, and of its gradient. */
+static ka_status scale(struct ka_model *m, struct ka_tensor x) {
+  if (m->recipe.head_scale == 1) return KA_STATUS_OK;
+  return ka_scale(
+      m->dev, &(struct ka_scale_args){.x = ka_tensor_1d(x.data, m->compute, ka_tensor_elems(&x)),
+                                      .value = m->recipe.head_scale});
 }
 
 /* The base model's rows after its final norm, in scratch of the blocks. */
@@ -38,6 +47,7 @@ static ka_status chunk(struct ka_model *m, const struct ka_weight *head,
       .scale = ka_stat(m, b->device.scale, 1),
       .loss = ka_stat(m, (char *)b->loss + (size_t)first * wide_bytes, n),
       .grad_scale = 1,
+      .softcap = m->recipe.head_softcap,
       .backward = backward,
   };
   if (!backward) xent.argmax = ka_tensor_1d(b->best + first, KA_I32, n);
@@ -65,7 +75,9 @@ static ka_status pick(struct ka_model *m, void *picked, void *hidden, struct ka_
       m->dev, &(struct ka_gather_rows_args){.out = ka_mat(m, picked, R, C),
                                             .x = ka_mat(m, b->final, N, C),
                                             .index = ka_tensor_1d(b->device.row, KA_I32, R)}));
-  return ka_norm_fwd(m, ka_mat(m, hidden, R, C), stats, ka_mat(m, picked, R, C), NULL, norm);
+  struct ka_tensor h = ka_mat(m, hidden, R, C);
+  KA_TRY(ka_norm_fwd(m, h, stats, ka_mat(m, picked, R, C), NULL, norm));
+  return scale(m, h);
 }
 
 /* health += sum of values [R]. */
@@ -104,6 +116,7 @@ ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
                  backward));
   if (!backward) return KA_STATUS_OK;
   if (b->need_head_input) {
+    KA_TRY(scale(m, hidden));
     KA_TRY(ka_norm_bwd(m, hidden, hidden, picked, final_stats(m), final_norm(w), false));
     KA_TRY(ka_scatter_rows(
         m->dev, &(struct ka_scatter_rows_args){.out = ka_mat(m, b->dx, N, C),
@@ -148,11 +161,15 @@ ka_status ka_head_logits(struct ka_model *m, const struct ka_outer_weights *w, i
   struct ka_tensor h = ka_mat(m, b->hidden, n, C);
   KA_TRY(ka_norm_fwd(m, h, (struct ka_norm_stats){0}, x, NULL, final_norm(w)));
   if (hidden) KA_TRY(ka_dev_get(m->dev, ka_tensor_2d(hidden, KA_F32, n, C), h));
+  KA_TRY(scale(m, h));
   for (int64_t r = 0; logits && r < n; r += step) {
     int64_t rows = n - r < step ? n - r : step;
     struct ka_tensor z = ka_tensor_2d(b->logits, ka_wide(m), rows, V);
     KA_TRY(ka_linear_fwd(m, z, ka_mat(m, at_row(m, b->hidden, r, C), rows, C), w->head, NULL));
     KA_TRY(ka_dev_get(m->dev, ka_tensor_2d(logits + r * V, KA_F32, rows, V), z));
   }
+  double cap = m->recipe.head_softcap;
+  for (int64_t i = 0; logits && cap > 0 && i < n * V; i++)
+    logits[i] = (float)(cap * tanh(logits[i] / cap));
   return KA_STATUS_OK;
 }

@@ -9,20 +9,6 @@
 
 #include <string.h>
 
-static void fill(struct ka_tensor *t, const char *name, enum ka_role role, double std,
-                 uint64_t seed) {
-  int64_t n = ka_tensor_elems(t);
-  uint64_t stream = ka_rng_stream(name);
-  char fresh = ka_role_info(role)->fresh;
-  if (fresh != 'n') {
-    for (int64_t i = 0; i < n; i++) ka_data_store(t->data, t->dtype, i, fresh - '0');
-    return;
-  }
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < n; i++)
-    ka_data_store(t->data, t->dtype, i, std * ka_rng_normal(seed, stream, (uint64_t)i));
-}
-
 struct new_model {
   const struct ka_family *family;
   struct ka_recipe recipe;
@@ -32,6 +18,22 @@ struct new_model {
   struct ka_st_out *tensors;
   int64_t n;
 };
+
+/* A weight of a norm starts where the norm changes nothing. */
+static void fill(struct ka_tensor *t, const char *name, enum ka_role role,
+                 const struct new_model *nm) {
+  int64_t n = ka_tensor_elems(t);
+  uint64_t stream = ka_rng_stream(name);
+  char fresh = ka_role_info(role)->fresh;
+  if (fresh != 'n') {
+    double value = fresh == '1' ? 1 - nm->recipe.norm_offset : 0;
+    for (int64_t i = 0; i < n; i++) ka_data_store(t->data, t->dtype, i, value);
+    return;
+  }
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < n; i++)
+    ka_data_store(t->data, t->dtype, i, nm->std * ka_rng_normal(nm->seed, stream, (uint64_t)i));
+}
 
 /* The tensor of a row and of those fused with it. */
 static ka_status make_tensor(struct ka_arena *arena, struct new_model *nm,
@@ -47,7 +49,7 @@ static ka_status make_tensor(struct ka_arena *arena, struct new_model *nm,
   KA_TRY(ka_arena_str(arena, &t->name, name, strlen(name)));
   int n_dim = ka_family_shape(&nm->recipe, row, match.n_rows, shape);
   KA_TRY(ka_tensor_alloc(arena, &t->t, "weights", nm->dtype, n_dim, shape));
-  fill(&t->t, name, row->role, nm->std, nm->seed);
+  fill(&t->t, name, row->role, nm);
   return KA_STATUS_OK;
 }
 

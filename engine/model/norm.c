@@ -18,6 +18,7 @@ static ka_status rms_fwd(struct ka_model *m, struct ka_tensor y, void *rstd, str
                                             .delta = delta,
                                             .w = w->w,
                                             .eps = r->norm_eps,
+                                            .offset = r->norm_offset,
                                             .round_before_weight = r->norm_round_before_weight});
 }
 
@@ -58,6 +59,7 @@ static ka_status rms_bwd(struct ka_model *m, struct ka_tensor dx, struct ka_tens
                                                               .s = s,
                                                               .rstd = stat(m, rstd, s),
                                                               .w = w->w,
+                                                              .offset = m->recipe.norm_offset,
                                                               .accumulate = accumulate}));
   return ka_vector_grad_end(m, w, dw);
 }

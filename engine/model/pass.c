@@ -24,14 +24,24 @@ static struct ka_branch_call call_of(struct ka_model *m, const struct ka_stack *
                                  .N = B * T};
 }
 
+/* Gemma multiplies by a tensor of the weights' dtype. */
+static double embed_scale(const struct ka_model *m) {
+  double scale = m->recipe.embed_scale;
+  if (!m->recipe.embed_scale_rounds || m->compute == KA_F64) return scale;
+  float rounded = (float)scale;
+  if (m->compute == KA_BF16) rounded = ka_bf16_to_f32(ka_f32_to_bf16(rounded));
+  return rounded;
+}
+
 /* x = the embedding of the batch. */
 static ka_status embed_fwd(struct ka_model *m, const struct ka_outer_weights *w, void *x) {
   struct ka_ctx *ctx = m->ctx;
   const struct ka_model_buffers *b = m->buffers;
   int64_t N = b->batch_B * b->batch_T;
   struct ka_tensor out = ka_mat(m, x, N, m->recipe.C), delta = ka_mat(m, b->delta, N, m->recipe.C);
-  KA_TRY(ka_embed_fwd(m->dev, &(struct ka_embed_fwd_args){
-                                  .out = out, .table = w->embed->w, .ids = b->ids, .scale = 1}));
+  KA_TRY(ka_embed_fwd(
+      m->dev, &(struct ka_embed_fwd_args){
+                  .out = out, .table = w->embed->w, .ids = b->ids, .scale = embed_scale(m)}));
   if (!w->positions) return KA_STATUS_OK;
   KA_TRY(
       ka_embed_fwd(m->dev, &(struct ka_embed_fwd_args){
@@ -41,7 +51,8 @@ static ka_status embed_fwd(struct ka_model *m, const struct ka_outer_weights *w,
   return ka_add(m->dev, &(struct ka_add_args){.out = flat, .a = flat, .b = add});
 }
 
-static ka_status table_bwd(struct ka_model *m, const struct ka_weight *w, struct ka_tensor ids) {
+static ka_status table_bwd(struct ka_model *m, const struct ka_weight *w, struct ka_tensor ids,
+                           double scale) {
   struct ka_ctx *ctx = m->ctx;
   int64_t N = ids.shape[0];
   struct ka_tensor dx = ka_mat(m, m->buffers->dx, N, m->recipe.C);
@@ -52,15 +63,15 @@ static ka_status table_bwd(struct ka_model *m, const struct ka_weight *w, struct
                                             .dout = ka_tensor_slice(dx, 0, N, p->col, p->n_cols),
                                             .ids = ids,
                                             .first_id = p->row,
-                                            .scale = 1}));
+                                            .scale = scale}));
   }
   return KA_STATUS_OK;
 }
 
 static ka_status embed_bwd(struct ka_model *m, const struct ka_outer_weights *w) {
   struct ka_ctx *ctx = m->ctx;
-  if (w->positions) KA_TRY(table_bwd(m, w->positions, m->buffers->pos));
-  return table_bwd(m, w->embed, m->buffers->ids);
+  if (w->positions) KA_TRY(table_bwd(m, w->positions, m->buffers->pos, 1));
+  return table_bwd(m, w->embed, m->buffers->ids, embed_scale(m));
 }
 
 /* b->final = the stream, with its open addend. */

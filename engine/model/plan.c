@@ -32,8 +32,9 @@ static ka_status values(struct ka_model *m, void **out, int64_t rows, int64_t co
   return ka_arena_alloc_n(&m->step, out, rows * cols, size, name);
 }
 
-/* A norm behind a branch: its input gradient is not the stream's. */
+/* A norm or a factor behind a branch: its input gradient is not the stream's. */
 static bool behind(const struct ka_model *m) {
+  if (m->recipe.residual_scale != 1) return true;
   for (int64_t l = 0; l < m->recipe.L; l++) {
     const struct ka_layer_weights *w = &m->weights->layers[KA_TUNED][l];
     if (w->attn_post_norm || w->ffn_post_norm) return true;
@@ -87,6 +88,11 @@ static ka_status plan_rope(struct ka_model *m, int which) {
   struct ka_model_buffers *b = m->buffers;
   const struct ka_hf_rope_params *p = &m->recipe.ropes[which];
   int64_t R = ka_rope_channels(p, m->recipe.D);
+  if (p->kind == KA_ROPE_LONGROPE && (double)b->P > p->original_max_position_embeddings)
+    return ka_fail(ctx, KA_E_UNSUPPORTED,
+                   "%lld positions wanted, expected at most original_max_position_embeddings (%g): "
+                   "beyond it longrope turns all positions by other factors",
+                   (long long)b->P, p->original_max_position_embeddings);
   int64_t shape[] = {b->P, R / 2};
   KA_TRY(ka_tensor_alloc(&m->run, &b->cos[which], "RoPE tables", KA_F32, 2, shape));
   KA_TRY(ka_tensor_alloc(&m->run, &b->sin[which], "RoPE tables", KA_F32, 2, shape));

@@ -57,7 +57,7 @@ struct ka_model_buffers {
   void *h, *delta; /* [N,C] */
   void *final;     /* [N,C]: the last block's result */
   void *dx;        /* [N,C]: the residual stream's gradient */
-  void *dy;        /* [N,C]: the same behind a norm that follows a branch */
+  void *dy;        /* [N,C]: the same behind a norm or a factor that follows a branch */
   void *dvec[2];   /* a vector's full gradient, when a part is trained */
 
   /* head */

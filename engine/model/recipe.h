@@ -30,9 +30,17 @@ struct ka_recipe {
   double norm_eps;
   bool norm_round_before_weight; /* Llama: true; see rmsnorm_fwd */
   bool qk_norm_whole;            /* the norm of q and k spans all heads (OLMo-2), not each */
+  double norm_offset;            /* of every norm: x_hat * (offset + w); 1 for Gemma */
 
   enum ka_act act;
-  double attn_scale; /* 1/sqrt(D) for most */
+  double attn_scale;   /* 1/sqrt(D) for most */
+  double attn_softcap; /* c: scores become c tanh(score / c); 0: they stay */
+  double head_softcap; /* the same of the logits */
+
+  /* factors; ka_recipe_common sets 1 */
+  double embed_scale, residual_scale, head_scale; /* of the embedding, of what a branch adds to the
+                                                     stream, of what the head reads */
+  bool embed_scale_rounds;                        /* to the weights' dtype */
 
   int n_ropes;
   struct ka_hf_rope_params ropes[KA_ROPES];

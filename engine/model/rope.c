@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Frequencies of RoPE: default (Su et al. 2021), linear, llama3, yarn (Peng et al. 2023). Written
+ * Frequencies of RoPE: default (Su et al. 2021), linear, llama3, yarn (Peng et al. 2023), longrope (Ding et
+ * al. 2024). Written
  * in float where transformers computes with float32 tensors and in double where it uses Python
  * numbers, so that tables agree to the last bits. */
 #include "engine/model/rope.h"
@@ -70,6 +71,15 @@ void ka_rope_frequencies(const struct ka_hf_rope_params *p, int64_t R, float *in
   if (p->kind == KA_ROPE_YARN) {
     yarn(p, R, inv_freq);
     *attention_factor = (float)yarn_attention_factor(p);
+    return;
+  }
+  if (p->kind == KA_ROPE_LONGROPE) {
+    double ratio = log(p->factor) / log(p->original_max_position_embeddings);
+    *attention_factor = (float)(p->attention_factor != 0 ? p->attention_factor
+                                : p->factor <= 1         ? 1
+                                                         : sqrt(1 + ratio));
+    for (int64_t i = 0; i < R / 2; i++)
+      inv_freq[i] = 1.0f / ((float)p->short_factor[i] * position_frequency(p, R, i));
     return;
   }
   for (int64_t i = 0; i < R / 2; i++) {

@@ -60,7 +60,7 @@ static void nested_text_config_comes_first(void **state) {
   const char *text =
       "{\"architectures\":[\"Gemma3ForConditionalGeneration\"],\"model_type\":\"gemma3\","
       "\"eos_token_id\":[1,106],\"text_config\":{\"model_type\":\"gemma3_text\",\"vocab_size\":9,"
-      "\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"rope_theta\":5e5}}";
+      "\"hidden_size\":8,\"num_hidden_layers\":1,\"sliding_window\":null,\"rope_theta\":5e5}}";
   struct ka_hf_config c;
   T_OK(ka_hf_config_parse(ctx, &c, text, strlen(text), "config.json"));
   assert_string_equal(c.model_type, "gemma3_text");
@@ -69,6 +69,9 @@ static void nested_text_config_comes_first(void **state) {
   int64_t v;
   T_OK(ka_hf_i64_or(ctx, &c, "query_pre_attn_scalar", 7, &v));
   assert_int_equal(v, 7);
+  /* what the file lacks, the family says; not what it sets to null */
+  assert_true(c.num_attention_heads == 8 && c.num_key_value_heads == 4 && c.head_dim == 256);
+  assert_true(c.tie_word_embeddings && c.rope_local.theta == 10000 && c.sliding_window == 0);
   ka_hf_config_close(&c);
 }
 
@@ -111,9 +114,16 @@ static void rope_is_the_same_in_both_forms(void **state) {
   assert_true(c.rope.mscale == 0.7 && c.rope.attention_factor == 0 && !c.rope.truncate);
   assert_true(c.rope.partial_rotary_factor == 0.5);
   ka_hf_config_close(&c);
-  parse(&c, "\"rope_scaling\":{\"type\":\"longrope\"}");
+  parse(&c, "\"rope_scaling\":{\"type\":\"dynamic\"}");
   assert_int_equal(c.rope.kind, KA_ROPE_OTHER);
-  assert_string_equal(c.rope.kind_name, "longrope");
+  assert_string_equal(c.rope.kind_name, "dynamic");
+  ka_hf_config_close(&c);
+  parse(&c, "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1.5]},"
+            "\"original_max_position_embeddings\":1024");
+  assert_int_equal(c.rope.kind, KA_ROPE_LONGROPE);
+  assert_true(c.rope.n_short == 2 && c.rope.short_factor[1] == 1.5);
+  assert_true(c.rope.factor == (double)c.max_position_embeddings / 1024 &&
+              c.rope.original_max_position_embeddings == 1024);
   ka_hf_config_close(&c);
   parse(&c, "\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":8,"
             "\"rope_theta\":1e6},\"sliding_attention\":{\"rope_type\":\"default\","

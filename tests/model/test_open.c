@@ -152,11 +152,11 @@ static void wrong_models_are_refused(void **state) {
       dir, KA_E_INPUT,
       "model.layers.1.self_attn.v_proj.weight: got shape [12, 12], config.json says [6, 12]");
   open_fails(LLAMA_WITH("\"hidden_activation\":\"relu\""), dir, KA_E_UNSUPPORTED, "hidden_act");
-  open_fails(LLAMA_WITH("\"rope_scaling\":{\"rope_type\":\"longrope\",\"factor\":2.0}"), dir,
-             KA_E_UNSUPPORTED, "longrope");
+  open_fails(LLAMA_WITH("\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2.0}"), dir,
+             KA_E_UNSUPPORTED, "dynamic");
   open_fails("{\"architectures\":[\"BertModel\"],\"vocab_size\":29,\"hidden_size\":12,"
              "\"num_hidden_layers\":2,\"num_attention_heads\":4}",
-             dir, KA_E_UNSUPPORTED, "got \"BertModel\", expected one of GPT2LMHeadModel, Llama");
+             dir, KA_E_UNSUPPORTED, "got \"BertModel\", expected one of Gemma2ForCausalLM, ");
   open_fails(NULL, "/nonexistent", KA_E_INPUT, "/nonexistent");
 }
 
