@@ -190,9 +190,12 @@ static ka_status ours(struct verify *v, const struct ka_st_entry *e, struct ka_t
   return KA_STATUS_OK;
 }
 
-static double tolerance(enum ka_dtype compute_type, const char *name) {
+/* In bf16 what rounding alone does: its errors add up over the L layers of a gradient's way like a
+ * random walk's steps. (The largest of Gemma-3's golden, 7 layers: 0.048 by transformers in bf16,
+ * 0.052 here; of OLMo-3's, 4 layers: 0.039 and 0.040.) */
+static double tolerance(enum ka_dtype compute_type, const char *name, int64_t L) {
   bool grad = ka_starts_with(name, "grad."), loss = strcmp(name, "loss") == 0;
-  if (compute_type == KA_BF16) return grad ? 5e-2 : loss ? 1e-3 : 2e-2;
+  if (compute_type == KA_BF16) return grad ? 2.5e-2 * sqrt((double)L) : loss ? 1e-3 : 2e-2;
   return grad ? 1e-4 : 1e-5;
 }
 
@@ -215,7 +218,7 @@ static ka_status compare(struct verify *v, const struct ka_st_entry *e, struct k
   *row = (struct ka_verify_row){.name = e->name,
                                 .max_abs = max_abs,
                                 .rel_l2 = ref2 == 0 ? max_abs : sqrt(diff2 / ref2),
-                                .tolerance = tolerance(v->model.compute, e->name)};
+                                .tolerance = tolerance(v->model.compute, e->name, v->L)};
   row->pass = row->rel_l2 <= row->tolerance;
   return KA_STATUS_OK;
 }

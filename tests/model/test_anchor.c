@@ -81,7 +81,7 @@ static void finite_differences(void **state) {
   static const char *const some[] = {"",
                                      "layers.1.mlp|h.1.mlp",
                                      "layers.0.self_attn.o_proj|h.0.attn.c_proj",
-                                     "model.norm|ln_f",
+                                     ".norm.weight|ln_f",
                                      "lm_head|wte",
                                      "embed|wpe"};
   for (int c = 0; c < N_CONFIGS; c++)
@@ -124,8 +124,8 @@ static void logits_of(struct bed *t, float *logits) {
 /* On the device under test: the value is that of two models side by side. */
 static void value_is_of_two_models(void **state) {
   (void)state;
-  static const char *const some[] = {"", "layers.1.self_attn.v_proj|h.1.attn.c_attn",
-                                     "model.norm|ln_f"};
+  static const char *const some[] = {
+      "", "layers.1.self_attn.v_proj|layers.1.self_attn.qkv|h.1.attn.c_attn", ".norm.weight|ln_f"};
   float base[N * TINY_V], tuned[N * TINY_V];
   for (int c = 0; c < N_CONFIGS; c++)
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
@@ -310,8 +310,8 @@ static const char *write_moved(struct ka_model *m, const char *dir, const char *
 /* Weights that were trained once and are frozen now belong to the tuned model alone. */
 static void another_base(void **state) {
   (void)state;
-  static const char *const once[] = {"layers.0.mlp.up|h.0.mlp.c_fc", "embed|wpe",
-                                     "model.norm|ln_f"};
+  static const char *const once[] = {"layers.0.mlp.up|layers.0.mlp.gate_up|h.0.mlp.c_fc",
+                                     "embed|wpe", ".norm.weight|ln_f"};
   float base[N * TINY_V], tuned[N * TINY_V];
   for (int c = 0; c < N_CONFIGS; c++)
     for (size_t i = 0; i < sizeof once / sizeof *once; i++) {
@@ -323,7 +323,7 @@ static void another_base(void **state) {
       const char *moved = write_moved(&t.m, dir, once[i]);
       anchored_open(&now, moved, "ref", KA_F64);
       T_OK(ka_model_set_base(&now.m, dir));
-      train_some(&now.m, "layers.1.self_attn.k_proj|h.1.attn.c_attn");
+      train_some(&now.m, "layers.1.self_attn.k_proj|layers.1.self_attn.qkv|h.1.attn.c_attn");
       T_OK(ka_model_prepare(&now.m, B, T, false));
       move_trained(&now.m, 0.1);
       logits_of(&now, tuned);

@@ -6,8 +6,9 @@
 
 #include <string.h>
 
-static const char *const goldens[] = {"llama", "llama-tied", "llama-rope3", "mistral-window",
-                                      "qwen2", "qwen3",      "olmo2",       "gpt2"};
+static const char *const goldens[] = {
+    "llama", "llama-tied", "llama-rope3", "mistral-window", "qwen2",  "qwen3", "olmo2",
+    "olmo3", "smollm3",    "granite",     "gemma2",         "gemma3", "phi3",  "gpt2"};
 enum { N_GOLDENS = sizeof goldens / sizeof *goldens };
 
 static void check(const char *data, const char *device, enum ka_dtype compute, int first) {
@@ -23,7 +24,7 @@ static void check(const char *data, const char *device, enum ka_dtype compute, i
     const char *dir = t_str("%s/golden/%s", data, goldens[g]);
     T_OK(ka_verify(&arena, &dev, dir, NULL, t_str("%s/golden.safetensors", dir), compute, &rows,
                    &n));
-    assert_true(n >= 35);
+    assert_true(n >= 25);
     for (int64_t i = 0; i < n; i++) {
       if (!rows[i].pass)
         print_error("%s %s: %g above %g\n", goldens[g], rows[i].name, rows[i].rel_l2,

@@ -42,6 +42,32 @@ static const char *const tiny_gpt2 =
     "\"n_embd\":12,\"n_layer\":2,\"n_head\":3,\"n_inner\":20,\"n_positions\":512,"
     "\"initializer_range\":0.3,\"layer_norm_epsilon\":1e-5,\"activation_function\":\"gelu_new\"}";
 
+static const char *const tiny_olmo3 =
+    "{\"architectures\":[\"Olmo3ForCausalLM\"],\"model_type\":\"olmo3\"," TINY_COMMON
+    ",\"sliding_window\":4,\"layer_types\":[\"sliding_attention\",\"full_attention\"],"
+    "\"rope_theta\":500000,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
+    "\"original_max_position_embeddings\":16},\"tie_word_embeddings\":false}";
+static const char *const tiny_smollm3 =
+    "{\"architectures\":[\"SmolLM3ForCausalLM\"],\"model_type\":\"smollm3\"," TINY_COMMON
+    ",\"no_rope_layers\":[0,1],\"mlp_bias\":true}";
+static const char *const tiny_granite =
+    "{\"architectures\":[\"GraniteForCausalLM\"],\"model_type\":\"granite\"," TINY_COMMON
+    ",\"embedding_multiplier\":3,\"attention_multiplier\":0.3,\"residual_multiplier\":0.7,"
+    "\"logits_scaling\":1.5,\"tie_word_embeddings\":true}";
+static const char *const tiny_phi3 =
+    "{\"architectures\":[\"Phi3ForCausalLM\"],\"model_type\":\"phi3\"," TINY_COMMON
+    ",\"sliding_window\":7,\"partial_rotary_factor\":0.7,\"rope_scaling\":{\"type\":\"longrope\","
+    "\"factor\":2.0,\"short_factor\":[1.1,2.5],\"long_factor\":[2.0,5.0]}}";
+#define TINY_GEMMA                                                                                 \
+  TINY_COMMON ",\"hidden_activation\":\"gelu_pytorch_tanh\",\"query_pre_attn_scalar\":5,"          \
+              "\"layer_types\":[\"sliding_attention\",\"full_attention\"],\"sliding_window\":4"
+static const char *const tiny_gemma2 =
+    "{\"architectures\":[\"Gemma2ForCausalLM\"],\"model_type\":\"gemma2\"," TINY_GEMMA
+    ",\"attn_logit_softcapping\":1.5,\"final_logit_softcapping\":2.5}";
+static const char *const tiny_gemma3 =
+    "{\"architectures\":[\"Gemma3ForConditionalGeneration\"],\"model_type\":\"gemma3\","
+    "\"text_config\":{\"model_type\":\"gemma3_text\"," TINY_GEMMA "}}";
+
 /* The config in a directory of its own; its path. */
 static inline const char *tiny_config(struct ka_ctx *ctx, const char *text) {
   const char *path = t_str("%s/config.json", t_temp_dir());
