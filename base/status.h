@@ -59,6 +59,8 @@ struct ka_error {
   } trace[KA_TRACE_MAX];
 };
 
+struct ka_dist;
+
 enum ka_log_level { KA_LOG_QUIET, KA_LOG_WARN, KA_LOG_INFO, KA_LOG_DEBUG };
 
 /* One per process (or per rank); no other mutable state is shared between modules. */
@@ -66,6 +68,7 @@ struct ka_ctx {
   struct ka_error error;
   enum ka_log_level log_level;
   int rank;                      /* 0 without ranks */
+  struct ka_dist *dist;          /* the ranks, engine/dist/dist.h; NULL: this process is alone */
   volatile int *interrupted;     /* set by a signal handler; may be NULL */
   int64_t fail_alloc_at;         /* tests: the Nth ka_alloc from now fails; 0 = never */
   void (*log_clear)(void *user); /* called before a log line (progress bars); may be NULL */

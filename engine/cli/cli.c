@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "base/threads.h"
 #include "engine/cli/manual.h"
+#include "engine/dist/dist.h"
 #include "engine/job/job_table.h"
 
 #include <assert.h>
@@ -213,6 +214,29 @@ static ka_status remember_line(struct ka_ctx *ctx, struct ka_str *out, int argc,
   return KA_STATUS_OK;
 }
 
+/* Of several ranks the first one speaks; errors of the others reach it (engine/dist). */
+static ka_status fall_silent(struct ka_ctx *ctx) {
+  if (ctx->rank == 0) return KA_STATUS_OK;
+  if (ctx->log_level < KA_LOG_DEBUG) ctx->log_level = KA_LOG_QUIET;
+  if (!freopen("/dev/null", "w", stdout))
+    return ka_fail(ctx, KA_E_IO, "/dev/null: cannot be opened");
+  return KA_STATUS_OK;
+}
+
+static ka_status run_ranks(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  enum { TIMEOUT_S = 600 }; /* until a job says how long */
+  const struct ka_cli_command *c = cli->command;
+  KA_TRY(ka_dist_open(ctx, &ctx->dist, TIMEOUT_S));
+  ka_status st = fall_silent(ctx);
+  if (ka_ok(st) && ka_dist_n(ctx->dist) > 1 && !c->ranks)
+    st = ka_fail(ctx, KA_E_USAGE, "kappa %s runs in one process: start it without mpirun or srun",
+                 c->name);
+  if (ka_ok(st)) st = c->run(ctx, cli);
+  KA_TRY_KEEP(ka_dist_close(ctx->dist, st));
+  ctx->dist = NULL;
+  return st;
+}
+
 static ka_status run(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **argv) {
   KA_TRY(parse(ctx, cli, argc, argv));
   KA_TRY(remember_line(ctx, &cli->line, argc, argv));
@@ -228,7 +252,7 @@ static ka_status run(struct ka_ctx *ctx, struct ka_cli *cli, int argc, char **ar
     return ka_fail(ctx, KA_E_USAGE, "--threads: got %lld, expected 1 to %d", (long long)n_threads,
                    KA_THREADS_MOST);
   KA_TRY(ka_threads_set(ctx, n_threads));
-  return c->run(ctx, cli);
+  return run_ranks(ctx, cli);
 }
 
 static bool is_one(const char *word, const char *a, const char *b, const char *c) {

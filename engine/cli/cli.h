@@ -40,6 +40,7 @@ struct ka_cli_command {
   int min_args, max_args;              /* positional words; max -1: any number */
   const struct ka_cli_option *options; /* besides --help, --device, --threads, --verbose, --quiet */
   ka_status (*run)(struct ka_ctx *ctx, const struct ka_cli *cli);
+  bool ranks; /* several processes started by mpirun share its work; others run in one alone */
 };
 
 /* The whole line, quoted for a shell: "kappa train job.yaml 'a b'". */

@@ -42,4 +42,5 @@ const struct ka_cli_command ka_command_train = {
              "what came of the run: steps, losses, time, memory (- for stdout)"},
             {0}},
     .run = train_run,
+    .ranks = true,
 };

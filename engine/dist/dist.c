@@ -10,6 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
+void ka_dist_set_timeout(struct ka_dist *d, double timeout_s) {
+  if (d) d->timeout_s = timeout_s;
+}
+
 int ka_dist_rank(const struct ka_dist *d) { return d ? d->rank : 0; }
 int ka_dist_n(const struct ka_dist *d) { return d ? d->n : 1; }
 const char *ka_dist_host(const struct ka_dist *d, int rank) {
@@ -52,7 +56,7 @@ static ka_status open_ranks(struct ka_dist *d, int n_ranks, const char *by) {
   if (d->n != n_ranks) return no_transport(d, n_ranks, by);
   ctx->rank = d->rank;
   KA_TRY(gather_hosts(d));
-  ka_info(ctx, "ranks", "%d, by %s and %s", d->n, by, d->mpi->built);
+  if (d->rank == 0) ka_info(ctx, "ranks", "%d, by %s and %s", d->n, by, d->mpi->built);
   return KA_STATUS_OK;
 }
 
@@ -208,6 +212,12 @@ ka_status ka_dist_all_to_all(struct ka_dist *d, const char *what, void *out,
   }
   struct ka_dist_call call = {.header = of_bytes(0), .x = out, .in = in};
   return start(d, KA_DIST_ALL_TO_ALL, what, call, out_starts, in_starts);
+}
+
+ka_status ka_dist_barrier(struct ka_dist *d, const char *what) {
+  if (ka_dist_n(d) == 1) return KA_STATUS_OK;
+  ka_status st = start(d, KA_DIST_BARRIER, what, (struct ka_dist_call){0}, NULL, NULL);
+  return ka_ok(st) ? ka_dist_wait(d) : st;
 }
 
 ka_status ka_dist_wait(struct ka_dist *d) {

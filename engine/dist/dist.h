@@ -35,6 +35,8 @@ ka_status ka_dist_open(struct ka_ctx *ctx, struct ka_dist **out, double timeout_
  * ctx's error, unless the failure came from them. NULL: nothing. */
 ka_status ka_dist_close(struct ka_dist *d, ka_status st);
 
+void ka_dist_set_timeout(struct ka_dist *d, double timeout_s);
+
 int ka_dist_rank(const struct ka_dist *d); /* d may be NULL: 0 */
 int ka_dist_n(const struct ka_dist *d);    /* d may be NULL: 1 */
 const char *ka_dist_host(const struct ka_dist *d, int rank);
@@ -61,6 +63,10 @@ ka_status ka_dist_broadcast(struct ka_dist *d, const char *what, void *x, int64_
  * bytes; the parts of a pair of ranks must be equal. in and out do not overlap. */
 ka_status ka_dist_all_to_all(struct ka_dist *d, const char *what, void *out,
                              const int64_t *out_starts, const void *in, const int64_t *in_starts);
+
+/* Waits until all ranks are here, however long that takes, as long as they give signs of life: what
+ * one rank does for all (reading data, writing a checkpoint). */
+ka_status ka_dist_barrier(struct ka_dist *d, const char *what);
 
 /* Until all that was started is done. The failure of any rank, with its rank and host. */
 ka_status ka_dist_wait(struct ka_dist *d);

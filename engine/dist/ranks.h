@@ -17,6 +17,7 @@ struct ka_mpi_plugin;
   X(ALL_GATHER, "all-gather")                                                                      \
   X(BROADCAST, "broadcast")                                                                        \
   X(ALL_TO_ALL, "all-to-all")                                                                      \
+  X(BARRIER, "meeting")                                                                            \
   X(CLOSE, "end")
 
 enum ka_dist_kind {

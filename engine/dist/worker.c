@@ -138,6 +138,9 @@ static void check_time(struct ka_dist *d, double waited, int to, int from) {
   bool dead = silent_s > d->timeout_s / 2, grace = waited < 1.5 * d->timeout_s;
   if (from != left && grace) return;
   if (from == left && !dead && d->beat_left.waiting && grace) return;
+  enum ka_dist_kind kind = (enum ka_dist_kind)d->current->header.kind;
+  bool patient = kind == KA_DIST_BARRIER || kind == KA_DIST_CLOSE;
+  if (patient && !(from == left && dead)) return;
   int culprit = from >= 0 ? from : to;
   char text[512];
   if (from == left && dead)

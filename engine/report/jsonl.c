@@ -79,7 +79,11 @@ out:
 }
 
 ka_status ka_jsonl_row(struct ka_ctx *ctx, struct ka_jsonl *j, json_t *row) {
-  if (!row) return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", j->path);
+  if (!row) return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", j->path ? j->path : "log");
+  if (!j->f) {
+    json_decref(row);
+    return KA_STATUS_OK;
+  }
   ka_str_clear(&j->line);
   ka_status st = ka_json_dump_line(ctx, row, &j->line);
   json_decref(row);
@@ -92,6 +96,7 @@ ka_status ka_jsonl_row(struct ka_ctx *ctx, struct ka_jsonl *j, json_t *row) {
 }
 
 ka_status ka_jsonl_sync(struct ka_ctx *ctx, struct ka_jsonl *j) {
+  if (!j->f) return KA_STATUS_OK;
   if (fflush(j->f) != 0 || fsync(fileno(j->f)) != 0)
     return ka_fail(ctx, KA_E_IO, "%s: write failed: %s", j->path, strerror(errno));
   return KA_STATUS_OK;

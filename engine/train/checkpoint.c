@@ -2,6 +2,8 @@
  * Checkpoints of a run; see checkpoint.h. */
 #include "engine/train/checkpoint.h"
 
+#include "engine/dist/dist.h"
+
 #include "base/file.h"
 #include "base/log.h"
 
@@ -135,9 +137,9 @@ static ka_status apply_limit(struct ka_ctx *ctx, struct ka_arena *a, const char 
   return KA_STATUS_OK;
 }
 
-ka_status ka_ckpt_write(struct ka_ctx *ctx, const char *out_dir, int64_t step,
-                        const struct ka_optim *o, const json_t *state, const char *selection_path,
-                        int64_t limit) {
+static ka_status write_checkpoint(struct ka_ctx *ctx, const char *out_dir, int64_t step,
+                                  const struct ka_optim *o, const json_t *state,
+                                  const char *selection_path, int64_t limit) {
   struct ka_arena a;
   const char *tmp = NULL, *final;
   ka_arena_init(&a, ctx, "checkpoint");
@@ -156,8 +158,16 @@ out:
   return st;
 }
 
-ka_status ka_ckpt_write_slices(struct ka_ctx *ctx, const char *out_dir, const char *name,
-                               const struct ka_optim *o) {
+/* Rank 0 writes for all; the others go on when it is there. */
+ka_status ka_ckpt_write(struct ka_ctx *ctx, const char *out_dir, int64_t step,
+                        const struct ka_optim *o, const json_t *state, const char *selection_path,
+                        int64_t limit) {
+  if (ctx->rank == 0) KA_TRY(write_checkpoint(ctx, out_dir, step, o, state, selection_path, limit));
+  return ka_dist_barrier(ctx->dist, "the checkpoint");
+}
+
+static ka_status write_slices(struct ka_ctx *ctx, const char *out_dir, const char *name,
+                              const struct ka_optim *o) {
   struct ka_arena a;
   const char *tmp = NULL, *final;
   ka_arena_init(&a, ctx, "trained slices");
@@ -174,6 +184,12 @@ out:
   if (!ka_ok(st) && tmp) (void)!ka_ok(ka_remove_tree(ctx, tmp));
   ka_arena_deinit(&a);
   return st;
+}
+
+ka_status ka_ckpt_write_slices(struct ka_ctx *ctx, const char *out_dir, const char *name,
+                               const struct ka_optim *o) {
+  if (ctx->rank == 0) KA_TRY(write_slices(ctx, out_dir, name, o));
+  return ka_dist_barrier(ctx->dist, "the best state");
 }
 
 static ka_status load_state(struct ka_arena *a, const char *dir, json_t **state) {

@@ -4,10 +4,14 @@
 #include "engine/train/loop.h"
 
 #include "base/log.h"
+#include "engine/dist/dist.h"
 #include "engine/train/checkpoint.h"
+#include "engine/train/ranks.h"
 
 #include <math.h>
 #include <stdio.h>
+
+static bool interrupted(const struct ka_loop *l) { return l->signal && *l->signal; }
 
 static bool due(int64_t step, int64_t every, int64_t n_steps) {
   return step == n_steps || (every > 0 && step % every == 0);
@@ -49,10 +53,10 @@ static ka_status accumulate(struct ka_loop *l, int64_t n_targets) {
     KA_TRY(l->train.get(l->train.user, i, &batch));
     l->n_tok += batch.n_tok > 0 ? batch.n_tok : batch.B * batch.T;
     l->n_tok_padded += batch.B * batch.T;
-    if (batch.n_targets == 0) continue;
+    if (batch.n_targets == 0 || !ka_train_ranks_mine(ctx, i)) continue;
     KA_TRY(ka_model_grad(l->model, &batch, 1.0 / (double)n_targets, NULL));
   }
-  return KA_STATUS_OK;
+  return ka_train_ranks_sum_gradients(l->model);
 }
 
 static ka_status check_finite(struct ka_loop *l, const struct ka_loop_step *s, double lr) {
@@ -102,27 +106,41 @@ ka_status ka_loop_step(struct ka_loop *l, struct ka_loop_step *out) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_train_source_loss(struct ka_model *m, const struct ka_train_batch_source *source,
-                               double *loss, int64_t *n_targets) {
+/* losses [n]: of the micro-batches of this rank, 0 of the others; then summed over ranks and, in one
+ * order whatever their number, over micro-batches. */
+static ka_status source_losses(struct ka_model *m, const struct ka_train_batch_source *source,
+                               double *losses, int64_t *n_targets) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_progress bar;
   ka_status st = KA_STATUS_OK;
-  double sum = 0;
-  *n_targets = 0;
   ka_progress_begin(ctx, &bar, "validation", 0, source->n);
   for (int64_t i = 0; i < source->n; i++) {
     struct ka_batch batch;
-    double part = 0;
+    losses[i] = 0;
     ka_progress_update(&bar, i, "");
     KA_TRY_GOTO(source->get(source->user, i, &batch), out);
-    if (batch.n_targets == 0) continue;
-    KA_TRY_GOTO(ka_model_eval(m, &batch, &part, NULL), out);
-    sum += part;
     *n_targets += batch.n_targets;
+    if (batch.n_targets > 0 && ka_train_ranks_mine(ctx, i))
+      KA_TRY_GOTO(ka_model_eval(m, &batch, &losses[i], NULL), out);
   }
-  *loss = sum / (double)*n_targets;
+  st = ka_dist_sum(ctx->dist, "the validation loss", losses, source->n);
 out:
   ka_progress_end(&bar);
+  return st;
+}
+
+ka_status ka_train_source_loss(struct ka_model *m, const struct ka_train_batch_source *source,
+                               double *loss, int64_t *n_targets) {
+  struct ka_ctx *ctx = m->ctx;
+  void *memory;
+  double sum = 0;
+  *n_targets = 0;
+  KA_TRY(ka_alloc_n(ctx, &memory, source->n, sizeof(double), "validation losses"));
+  double *losses = memory;
+  ka_status st = source_losses(m, source, losses, n_targets);
+  for (int64_t i = 0; ka_ok(st) && i < source->n; i++) sum += losses[i];
+  ka_free(memory);
+  *loss = sum / (double)*n_targets;
   return st;
 }
 
@@ -342,7 +360,9 @@ static ka_status after_step(struct ka_loop *l, double norm) {
     KA_TRY(log_validation(l));
   if (watch) KA_TRY(look(l));
   if (l->stopped && !row) KA_TRY(log_step(l, norm));
-  bool stop = ka_interrupted(ctx) && !ka_loop_done(l);
+  bool stop;
+  KA_TRY(ka_train_ranks_signalled(ctx, interrupted(l), &stop));
+  stop = stop && !ka_loop_done(l);
   bool save = c->save_steps > 0 && (l->stopped || due(l->step, c->save_steps, n_steps));
   if (stop) return save_and_leave(l);
   return save ? ka_loop_save(l) : KA_STATUS_OK;

@@ -52,6 +52,7 @@ struct ka_loop {
    * makes this step the last one. What it must remember goes into `carried`. NULL: nobody looks. */
   ka_status (*watch)(void *user, struct ka_loop *l);
   void *watch_user;
+  volatile int *signal; /* ctx->interrupted; apart from it because ranks stop together */
 
   /* State, in checkpoints. */
   int64_t step;            /* steps done */

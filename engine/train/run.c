@@ -3,6 +3,7 @@
 #include "engine/train/run.h"
 
 #include "base/log.h"
+#include "engine/dist/dist.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/fingerprint.h"
 #include "engine/train/memory.h"
@@ -92,7 +93,9 @@ static ka_status open_selection(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const char *file = NULL;
   if (r->checkpoint) KA_TRY(ka_path_join(&r->arena, &file, r->checkpoint, "selection.json"));
+  if (ctx->rank > 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra")); /* then they are cached */
   KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model.files, file));
+  if (ctx->rank == 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra"));
   return ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units);
 }
 
@@ -191,6 +194,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   r->options = *options;
   ka_arena_init(&r->arena, ctx, "run");
   ka_arena_init(&r->selection.arena, ctx, "selection");
+  ka_dist_set_timeout(ctx->dist, job->dist_timeout_s);
   KA_TRY(check_output_dir(r));
   KA_TRY(open_model(r));
   KA_TRY(take_fingerprint(r));

@@ -3,9 +3,11 @@
  * the end (losses and kappa of the untrained model) travels in the checkpoints as "run". */
 #include "base/log.h"
 #include "base/machine.h"
+#include "engine/dist/dist.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/identity.h"
 #include "engine/train/output.h"
+#include "engine/train/ranks.h"
 #include "engine/train/refresh.h"
 #include "engine/train/run_report.h"
 #include "engine/train/trainer_state.h"
@@ -17,8 +19,8 @@
 static ka_status kappa_json(struct ka_run *r, bool after, json_t **out) {
   struct ka_ctx *ctx = r->ctx;
   *out = json_object();
-  return *out ? ka_train_refresh_kappa(r, after, *out)
-              : ka_fail(ctx, KA_E_MEMORY, "kappa: out of memory");
+  if (!*out) return ka_fail(ctx, KA_E_MEMORY, "kappa: out of memory");
+  return ctx->rank == 0 ? ka_train_refresh_kappa(r, after, *out) : KA_STATUS_OK;
 }
 
 /* "run" of a fresh run: what the untrained model is. */
@@ -46,6 +48,8 @@ static ka_status carried_of(struct ka_run *r, json_t **carried) {
 
 static ka_status prepare_output(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
+  KA_TRY(ka_train_ranks_agree(r));
+  if (ctx->rank > 0) return KA_STATUS_OK;
   KA_TRY(ka_make_dirs(ctx, r->job->output_dir));
   if (r->lock < 0) KA_TRY(ka_lock_dir(ctx, r->job->output_dir, &r->lock));
   const char *path;
@@ -64,6 +68,7 @@ static bool reports_to(const struct ka_job *job, const char *what) {
 static ka_status open_logs(struct ka_run *r, struct ka_jsonl *log, struct ka_tensorboard *tb) {
   struct ka_ctx *ctx = r->ctx;
   const char *path, *dir;
+  if (ctx->rank > 0) return KA_STATUS_OK;
   int64_t keep = r->checkpoint ? r->checkpoint_step : -1;
   KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, "train_log.jsonl"));
   KA_TRY(ka_jsonl_open(ctx, log, path, keep));
@@ -112,6 +117,7 @@ static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   ka_status st = KA_STATUS_OK;
   double rate = ka_loop_rate(loop);
   KA_TRY_GOTO(ka_watch_finish(r, loop), out);
+  if (ctx->rank > 0) return KA_STATUS_OK; /* rank 0 writes for all */
   ka_info(ctx, "train", "spectra of the %lld trained units as they are now",
           (long long)r->selection.chosen.n_units);
   KA_TRY_GOTO(kappa_json(r, true, &kappa), out);
@@ -143,6 +149,15 @@ static ka_status run_loop(struct ka_run *r, struct ka_loop *loop) {
   }
 }
 
+/* A signal ends all ranks after the same step; what looks for one itself must not see it sooner. */
+static ka_status run_together(struct ka_run *r, struct ka_loop *loop) {
+  struct ka_ctx *ctx = r->ctx;
+  if (ka_dist_n(ctx->dist) > 1) ctx->interrupted = NULL;
+  ka_status st = run_loop(r, loop);
+  ctx->interrupted = loop->signal;
+  return st;
+}
+
 ka_status ka_run_train(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_jsonl log = {0};
@@ -156,7 +171,8 @@ ka_status ka_run_train(struct ka_run *r) {
                          .log = &log,
                          .tensorboard = &tb,
                          .watch = r->measures.n > 0 ? ka_watch_look : NULL,
-                         .watch_user = r};
+                         .watch_user = r,
+                         .signal = ctx->interrupted};
   json_t *carried = NULL;
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(prepare_output(r), out);
@@ -166,7 +182,7 @@ ka_status ka_run_train(struct ka_run *r) {
   loop.carried = carried;
   KA_TRY_GOTO(open_logs(r, &log, &tb), out);
   KA_TRY_GOTO(ka_loop_start(&loop, r->checkpoint, r->state), out);
-  KA_TRY_GOTO(run_loop(r, &loop), out);
+  KA_TRY_GOTO(run_together(r, &loop), out);
   KA_TRY_GOTO(finish(r, &loop), out);
 out:
   ka_jsonl_close(&log);

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * See ranks.h. */
+#include "engine/train/ranks.h"
+
+#include "engine/dist/dist.h"
+
+#include <stdio.h>
+#include <xxhash.h>
+
+static ka_status agree_on_selection(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  char text[64];
+  XXH64_state_t *hash = XXH64_createState();
+  if (!hash) return ka_fail(ctx, KA_E_MEMORY, "selection: out of memory");
+  XXH64_reset(hash, 0);
+  for (int64_t i = 0; i < r->model.n_slices; i++) {
+    const struct ka_slice *s = &r->model.slices[i];
+    const int64_t place[] = {s->param, s->row, s->n_rows, s->col, s->n_cols};
+    XXH64_update(hash, place, sizeof place);
+  }
+  snprintf(text, sizeof text, "%lld units, %016llx", (long long)r->model.n_slices,
+           (unsigned long long)XXH64_digest(hash));
+  XXH64_freeState(hash);
+  return ka_dist_agree(ctx->dist, "the selection", text);
+}
+
+ka_status ka_train_ranks_agree(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  char text[256];
+  if (ka_dist_n(ctx->dist) == 1) return KA_STATUS_OK;
+  KA_TRY(ka_dist_agree(ctx->dist, "kappa", KAPPA_VERSION));
+  KA_TRY(ka_dist_agree(ctx->dist, "the job with its files", r->identity));
+  snprintf(text, sizeof text, "%s computing in %s", r->dev.backend->name,
+           ka_dtype_name(r->model.compute));
+  KA_TRY(ka_dist_agree(ctx->dist, "the device", text));
+  snprintf(text, sizeof text, "%lld training and %lld validation micro-batches",
+           (long long)r->data.train.n, (long long)r->data.validation.n);
+  KA_TRY(ka_dist_agree(ctx->dist, "the data", text));
+  return agree_on_selection(r);
+}
+
+bool ka_train_ranks_mine(const struct ka_ctx *ctx, int64_t i) {
+  return i % ka_dist_n(ctx->dist) == ka_dist_rank(ctx->dist);
+}
+
+/* Of a separate device: through host memory. */
+static ka_status sum_staged(struct ka_model *m, const char *what, struct ka_tensor x) {
+  struct ka_ctx *ctx = m->ctx;
+  void *host;
+  size_t n_bytes = ka_tensor_bytes(&x);
+  KA_TRY(ka_alloc(ctx, &host, n_bytes, "gradients between ranks"));
+  ka_status st = ka_dev_download(m->dev, host, x.data, n_bytes);
+  if (ka_ok(st)) st = ka_dist_all_reduce(ctx->dist, what, host, ka_tensor_elems(&x), x.dtype);
+  KA_TRY_KEEP(ka_dist_wait(ctx->dist));
+  if (ka_ok(st)) st = ka_dev_upload(m->dev, x.data, host, n_bytes);
+  ka_free(host);
+  return st;
+}
+
+static ka_status sum(struct ka_model *m, const char *what, struct ka_tensor x) {
+  if (m->dev->backend->separate) return sum_staged(m, what, x);
+  return ka_dist_all_reduce(m->ctx->dist, what, x.data, ka_tensor_elems(&x), x.dtype);
+}
+
+ka_status ka_train_ranks_sum_gradients(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  if (ka_dist_n(ctx->dist) == 1) return KA_STATUS_OK;
+  for (int64_t i = 0; i < m->n_slices; i++)
+    KA_TRY(sum(m, m->params[m->slices[i].param].name, m->slices[i].grad));
+  KA_TRY(sum(m, "the loss", m->health));
+  return ka_dist_wait(ctx->dist);
+}
+
+ka_status ka_train_ranks_signalled(struct ka_ctx *ctx, bool own, bool *any) {
+  double n = own;
+  *any = own;
+  if (ka_dist_n(ctx->dist) == 1) return KA_STATUS_OK;
+  KA_TRY(ka_dist_sum(ctx->dist, "signals", &n, 1));
+  *any = n > 0;
+  return KA_STATUS_OK;
+}

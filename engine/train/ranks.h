@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What ranks do together in training: the same job, sums of gradients, one mind about signals. All
+ * of it is a no-op in a process that is alone. */
+#ifndef KAPPA_ENGINE_TRAIN_RANKS_H
+#define KAPPA_ENGINE_TRAIN_RANKS_H
+
+#include "engine/train/run.h"
+
+/* All ranks have the same program, job, inputs, selection, micro-batches and kind of device;
+ * KA_E_INPUT says what differs. */
+ka_status ka_train_ranks_agree(struct ka_run *r);
+
+/* Of a step's micro-batches, numbered over all ranks, this rank takes those with i mod n = r. */
+bool ka_train_ranks_mine(const struct ka_ctx *ctx, int64_t i);
+
+/* Gradients and step statistics of m become their sums over ranks. Waits. */
+ka_status ka_train_ranks_sum_gradients(struct ka_model *m);
+
+/* Did any rank get a signal? The same answer on all. */
+ka_status ka_train_ranks_signalled(struct ka_ctx *ctx, bool own, bool *any);
+
+#endif

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * `kappa train` by several ranks on a tiny random Llama: the numbers of one rank, the same bits at the
+ * same count, resume at another, one voice. Root and oversubscription are for test machines alone. */
+#include "tests/train/home.h"
+
+static char alone[1024];
+
+/* Runs what follows on n ranks. */
+static void use_ranks(int n) {
+  if (n == 1)
+    setenv("KAPPA_BIN", alone, 1);
+  else
+    setenv("KAPPA_BIN", t_str("mpirun --allow-run-as-root --oversubscribe -q -np %d %s", n, alone),
+           1);
+}
+
+static int setup_ranks(void **state) {
+  const char *bin = getenv("KAPPA_BIN");
+  snprintf(alone, sizeof alone, "%s", bin ? bin : "build/kappa");
+  return setup(state);
+}
+
+#define NEEDS_MPIRUN                                                                               \
+  if (system("command -v mpirun >/dev/null 2>&1") != 0) {                                          \
+    print_message("skipped: no mpirun\n");                                                         \
+    skip();                                                                                        \
+  }
+
+/* Every number of the two logs within summation order. */
+static void assert_close_logs(struct home *h, const char *a, const char *b) {
+  char *x = log_without_times(h, a), *y = log_without_times(h, b);
+  const char *p = x, *q = y;
+  while (*p && *q) {
+    char *after_p, *after_q;
+    double u = strtod(p, &after_p), v = strtod(q, &after_q);
+    if (after_p == p || after_q == q) {
+      assert_int_equal(*p, *q);
+      p++, q++;
+      continue;
+    }
+    if (!(fabs(u - v) <= 2e-5 * fmax(1, fabs(u)))) fail_msg("%s, %s: %.9g and %.9g", a, b, u, v);
+    p = after_p;
+    q = after_q;
+  }
+  assert_true(*p == 0 && *q == 0);
+  ka_free(x);
+  ka_free(y);
+}
+
+static void any_number_of_ranks(void **state) {
+  NEEDS_MPIRUN
+  struct home *h = *state;
+  static const char *const jobs[] = {"", "gradient_checkpointing=block selection.unit=head",
+                                     "anchor.kind=kl anchor.weight=0.3",
+                                     "gradient_accumulation_steps=5 selection.metric=all"};
+  for (int j = 0; j < 4; j++)
+    for (int n = 1; n <= (j == 0 ? 4 : 2); n++) {
+      use_ranks(n);
+      assert_int_equal(train(h, t_str("job%d-%d", j, n), jobs[j]), 0);
+      if (n > 1) assert_close_logs(h, t_str("job%d-1", j), t_str("job%d-%d", j, n));
+    }
+}
+
+static void same_count_same_bits(void **state) {
+  NEEDS_MPIRUN
+  struct home *h = *state;
+  use_ranks(3);
+  assert_int_equal(train(h, "bits-a", ""), 0);
+  assert_int_equal(train(h, "bits-b", ""), 0);
+  assert_same_run(h, "bits-a", "bits-b");
+}
+
+/* The launcher ends its ranks with a signal and little patience: whether they saved or were killed,
+ * the resumed run is the uninterrupted one. */
+static void stopped_and_resumed(void **state) {
+  NEEDS_MPIRUN
+  struct home *h = *state;
+  use_ranks(2);
+  assert_int_equal(train(h, "whole", "max_steps=60"), 0);
+  assert_int_not_equal(train_and_signal(h, "parts", "max_steps=60", 6, "INT"), -1);
+  assert_int_equal(train(h, "parts", "max_steps=60 --resume"), 0);
+  assert_true(same_file(h, "whole/model.safetensors", "parts/model.safetensors"));
+  use_ranks(1);
+  int rc = train_and_signal(h, "other", "max_steps=60", 6, "TERM");
+  assert_true(rc == 4 || rc == 0);
+  use_ranks(3);
+  assert_int_equal(train(h, "other", "max_steps=60 --resume"), 0);
+  assert_close_logs(h, "whole", "other");
+}
+
+static void refusals_have_one_voice(void **state) {
+  NEEDS_MPIRUN
+  struct home *h = *state;
+  struct ka_str err = {0};
+  use_ranks(3);
+  assert_int_equal(t_kappa(NULL, &err, "train %s/nothing.yaml", h->dir), 2);
+  assert_non_null(strstr(err.data, "nothing.yaml"));
+  assert_null(strstr(strstr(err.data, "kappa: ") + 1, "kappa: "));
+  ka_str_clear(&err);
+  assert_int_equal(t_kappa(NULL, &err, "tokenize %s/base", h->dir), 2);
+  assert_non_null(strstr(err.data, "runs in one process"));
+  ka_str_clear(&err);
+  /* one rank with another job */
+  write_text(h, "differs.sh",
+             t_str("if [ \"$OMPI_COMM_WORLD_RANK\" = 1 ]; then s=3; else s=4; fi\n"
+                   "exec %s train %s/job.yaml output_dir=%s/differs max_steps=$s\n",
+                   alone, h->dir, h->dir));
+  setenv("KAPPA_BIN", "mpirun --allow-run-as-root --oversubscribe -q -np 2 sh", 1);
+  assert_int_equal(t_kappa(NULL, &err, "%s/differs.sh", h->dir), 2);
+  assert_non_null(strstr(err.data, "the job with its files differs between ranks"));
+  assert_false(ka_path_exists(t_str("%s/differs", h->dir)));
+  ka_str_deinit(&err);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(any_number_of_ranks),
+      cmocka_unit_test(same_count_same_bits),
+      cmocka_unit_test(stopped_and_resumed),
+      cmocka_unit_test(refusals_have_one_voice),
+  };
+  return cmocka_run_group_tests(tests, setup_ranks, NULL);
+}
