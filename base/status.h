@@ -51,7 +51,7 @@ enum { KA_ERROR_MAX = 1 << 16, KA_TRACE_MAX = 12 };
 struct ka_error {
   int code;
   char message[KA_ERROR_MAX];
-  bool elsewhere; /* rank 0 knows it and prints it; this rank need not */
+  bool elsewhere; /* rank 0 prints it, or has: main need not */
   int n_trace;
   struct {
     const char *file;

@@ -97,8 +97,11 @@ ka_status ka_dist_close(struct ka_dist *d, ka_status st) {
       ka_dist_set_failure(d, st.code, d->rank, true, ctx->error.message);
     }
   }
+  bool speaks = d->has_thread && d->rank == 0 && ctx->error.message[0];
+  /* Now: once the first rank has left, the launcher ends the others. */
+  if (speaks) ka_log_error(ctx);
   if (d->has_thread) ka_dist_worker_end(d);
-  ctx->error.elsewhere = ka_dist_silent(d);
+  ctx->error.elsewhere = speaks || ka_dist_silent(d);
   if (d->has_thread) return own; /* it still holds d, and ends with the process */
   ka_free(d->piece);
   ka_free(d->hosts);
