@@ -37,7 +37,8 @@ static ka_status check_output_dir(struct ka_run *r) {
                      ka_job_place(r->job, "output_dir"), dir);
     return KA_STATUS_OK;
   }
-  if (!r->options.plan) KA_TRY(ka_lock_dir(ctx, dir, &r->lock)); /* nothing changes from here on */
+  if (!r->options.plan && ctx->rank == 0) /* nothing changes from here on */
+    KA_TRY(ka_lock_dir(ctx, dir, &r->lock));
   return ka_ckpt_newest(&r->arena, dir, &r->checkpoint, &r->checkpoint_step, &r->state);
 }
 
