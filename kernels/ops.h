@@ -233,6 +233,24 @@ struct ka_attn_sink_bwd_args {
   struct ka_tensor out, lse, sink;
 };
 
+/* Latent attention (DeepSeek-V2, eq. 9 to 19): a head of kv is its key's part without positions and
+ * its value, side by side; the key's part with positions, pe, is one for all heads:
+ *   k[n,h] = kv[n,h,:D-R], pe[n];  v[n,h] = kv[n,h,D-R:] */
+struct ka_latent_kv_fwd_args {
+  struct ka_tensor k;  /* [N,H,D] x = */
+  struct ka_tensor v;  /* [N,H,Dv] x = */
+  struct ka_tensor kv; /* [N,H,D-R+Dv] x */
+  struct ka_tensor pe; /* [N,R] x; any row stride */
+};
+
+/* dkv[n,h] = dk[n,h,:D-R], dv[n,h];  dpe[n] = sum over heads of dk[n,h,D-R:], rounded once. */
+struct ka_latent_kv_bwd_args {
+  struct ka_tensor dkv; /* [N,H,D-R+Dv] x = */
+  struct ka_tensor dpe; /* [N,R] x =; any row stride */
+  struct ka_tensor dk;  /* [N,H,D] x */
+  struct ka_tensor dv;  /* [N,H,Dv] x */
+};
+
 /* KA_ACT_SILU_CLAMPED (gpt-oss): with g = min(gate, 7), u = min(max(up, -7), 7), the product is
  * g sigmoid(1.702 g) (u + 1); what is cut off has no gradient. */
 enum ka_act { KA_ACT_SILU, KA_ACT_GELU_TANH, KA_ACT_GELU, KA_ACT_SILU_CLAMPED, KA_N_ACTS };

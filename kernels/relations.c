@@ -71,6 +71,21 @@ static ka_status attn_bwd(struct ka_dev *dev, const struct ka_attn_bwd_args *arg
   return attn_heads(dev, &args->q, &args->k, args->window);
 }
 
+static ka_status latent_kv(struct ka_dev *dev, const struct ka_tensor *k, const struct ka_tensor *v,
+                           const struct ka_tensor *kv, const struct ka_tensor *pe) {
+  REQUIRE(pe->shape[1] <= k->shape[2] && kv->shape[2] == k->shape[2] - pe->shape[1] + v->shape[2],
+          "latent_kv: kv is not as wide as k without pe, and v");
+  return KA_STATUS_OK;
+}
+
+static ka_status latent_kv_fwd(struct ka_dev *dev, const struct ka_latent_kv_fwd_args *args) {
+  return latent_kv(dev, &args->k, &args->v, &args->kv, &args->pe);
+}
+
+static ka_status latent_kv_bwd(struct ka_dev *dev, const struct ka_latent_kv_bwd_args *args) {
+  return latent_kv(dev, &args->dk, &args->dv, &args->dkv, &args->dpe);
+}
+
 static ka_status glu_fwd(struct ka_dev *dev, const struct ka_glu_fwd_args *args) {
   REQUIRE(args->act < KA_N_ACTS, "glu_fwd: unknown activation");
   return KA_STATUS_OK;
@@ -178,6 +193,8 @@ ka_status ka_check_relations(struct ka_dev *dev, enum ka_op op, const void *args
     HAS(matmul)
     HAS(attn_fwd)
     HAS(attn_bwd)
+    HAS(latent_kv_fwd)
+    HAS(latent_kv_bwd)
     HAS(glu_fwd)
     HAS(glu_bwd)
     HAS(router_fwd)

@@ -389,6 +389,38 @@ static void test_sink(void **state) {
   ka_dev_close(&ref);
 }
 
+static double dot(const struct ka_tensor *a, const struct ka_tensor *b) {
+  double sum = 0;
+  for (int64_t i = 0; i < ka_tensor_elems(a); i++)
+    sum += ka_load(a->data, a->dtype, i) * ka_load(b->data, b->dtype, i);
+  return sum;
+}
+
+/* latent_kv_fwd is linear, so the backward pass is its transpose: <f(x), dy> = <x, f^T(dy)>. */
+static void test_latent_kv(void **state) {
+  (void)state;
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev ref;
+  struct ka_arena a;
+  struct ka_op_call fwd, bwd;
+  T_OK(ka_dev_open(ctx, &ref, "ref"));
+  ka_arena_init(&a, ctx, "latent");
+  struct ka_op_case fc = KA_OP_CASE(latent_kv_fwd, "N5 H3 D8 v4 w9 R3", 0);
+  struct ka_op_case bc = KA_OP_CASE(latent_kv_bwd, "N5 H3 D8 v4 w9 R3", 0);
+  T_OK(ka_op_call_make(&ref, &a, &fc, KA_F64, 1, (struct ka_op_layout){0}, &fwd));
+  T_OK(ka_op_call_make(&ref, &a, &bc, KA_F64, 2, (struct ka_op_layout){0}, &bwd));
+  T_OK(ka_op_call_run(&ref, &fwd));
+  T_OK(ka_op_call_run(&ref, &bwd));
+  const struct ka_latent_kv_fwd_args *f = &fwd.args.latent_kv_fwd;
+  const struct ka_latent_kv_bwd_args *b = &bwd.args.latent_kv_bwd;
+  double out = dot(&f->k, &b->dk) + dot(&f->v, &b->dv);
+  double in = dot(&f->kv, &b->dkv) + dot(&f->pe, &b->dpe);
+  assert_true(fabs(out) > 0.01 && fabs(out - in) < 1e-12);
+  ka_arena_deinit(&a);
+  ka_dev_close(&ref);
+}
+
 /* Without gradients a step is the two decays alone. */
 static void test_adamw_decay(void **state) {
   (void)state;
@@ -424,7 +456,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_pairs),       cmocka_unit_test(test_xent),
       cmocka_unit_test(test_adamw_decay), cmocka_unit_test(test_rope),
-      cmocka_unit_test(test_sink),        cmocka_unit_test(test_experts),
-      cmocka_unit_test(test_router_loss), cmocka_unit_test(test_linear)};
+      cmocka_unit_test(test_sink),        cmocka_unit_test(test_latent_kv),
+      cmocka_unit_test(test_experts),     cmocka_unit_test(test_router_loss),
+      cmocka_unit_test(test_linear)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
