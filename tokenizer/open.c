@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "tokenizer/convert.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -337,11 +338,14 @@ static ka_status load_file(struct ka_tokenizer *t, const char *path, const json_
   struct ka_ctx *ctx = t->arena.ctx;
   struct ka_map m;
   json_t *root = NULL;
-  if (!ka_path_exists(path))
-    return ka_fail(ctx, KA_E_INPUT,
-                   "%s: no such file; kappa reads the fast tokenizer's "
-                   "tokenizer.json",
-                   path);
+  if (!ka_path_exists(path)) {
+    const char *dir;
+    KA_TRY(ka_path_dir(&t->arena, &dir, path));
+    KA_TRY(ka_tok_convert(ctx, dir, &root));
+    ka_status converted = load_root(t, root, false, path);
+    json_decref(root);
+    return converted;
+  }
   KA_TRY(ka_map_file(ctx, path, &m));
   bool marked = memmem(m.data, m.len, "\\u0000", 6) != NULL;
   ka_status st = marked ? parse_marked(ctx, &m, path, &root)
@@ -386,6 +390,16 @@ static ka_status open_at(struct ka_tokenizer *t, const char *path) {
   }
   json_decref(config);
   return st;
+}
+
+bool ka_tokenizer_is_in(const char *dir) {
+  static const char *const names[] = {"tokenizer.json", "vocab.json", "tokenizer.model"};
+  char path[4096];
+  for (int i = 0; i < 3; i++)
+    if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path &&
+        ka_path_exists(path))
+      return true;
+  return false;
 }
 
 ka_status ka_tokenizer_open(struct ka_ctx *ctx, struct ka_tokenizer **out, const char *path) {

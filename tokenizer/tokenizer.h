@@ -32,7 +32,10 @@ struct ka_tok_tokens {
 void ka_tok_tokens_clear(struct ka_tok_tokens *t); /* n = 0, keeps the memory */
 void ka_tok_tokens_deinit(struct ka_tok_tokens *t);
 
-/* Opens `path`: a tokenizer.json or a directory that holds one. A tokenizer_config.json beside it,
+/* Does a model directory hold the files of any tokenizer, readable or not? */
+bool ka_tokenizer_is_in(const char *dir);
+/* Opens `path`: a tokenizer.json, or a directory that holds one, or else vocab.json and merges.txt
+ * of a class that convert.h knows. A tokenizer_config.json beside it,
  * where present, names bos and eos; the post-processor of tokenizer.json alone decides which
  * special tokens encode adds. KA_E_INPUT: missing, malformed or contradictory file;
  * KA_E_UNSUPPORTED: a part that kappa does not implement. *out is NULL on failure; else close it.

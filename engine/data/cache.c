@@ -102,9 +102,9 @@ static ka_status hash_entry(struct ka_arena *a, XXH3_state_t *h, const struct ka
 
 static ka_status hash_all(struct ka_arena *a, XXH3_state_t *h,
                           const struct ka_data_read_options *o) {
-  static const char *const model_files[] = {"tokenizer.json", "tokenizer_config.json",
-                                            "special_tokens_map.json", "chat_template.jinja",
-                                            "config.json"};
+  static const char *const model_files[] = {
+      "tokenizer.json",          "vocab.json",          "merges.txt", "tokenizer_config.json",
+      "special_tokens_map.json", "chat_template.jinja", "config.json"};
   struct ka_ctx *ctx = a->ctx;
   const int64_t numbers[] = {VERSION, o->eos, o->V, o->spec->train_on_inputs};
   XXH3_128bits_update(h, numbers, sizeof numbers);

@@ -129,7 +129,7 @@ static ka_status start(struct reader *r, struct ka_data_files *files) {
   const char *what;
   void *p;
   if (!r->o->tokenizer && ds->type != KA_DOCUMENT_TOKENIZED)
-    return ka_fail(ctx, KA_E_INPUT, "%s: %s.type: %s needs a tokenizer.json in %s",
+    return ka_fail(ctx, KA_E_INPUT, "%s: %s.type: %s needs a tokenizer in %s",
                    ka_key_place(r->o->spec->file, r->key), r->key, ka_job_words_type[ds->type],
                    r->o->spec->base_model);
   const struct ka_data_choice choice = {&ds->data_files, &ds->exclude_files, ds->ds_type,

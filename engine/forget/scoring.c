@@ -48,13 +48,12 @@ static ka_status score(struct ka_forget_scoring *s, struct ka_model *m, double *
 
 static ka_status open_base(struct ka_forget_scoring *s) {
   struct ka_ctx *ctx = s->ctx;
-  const char *path;
   KA_TRY(ka_dev_open(ctx, &s->dev, s->spec.device));
   s->compute = s->spec.job ? ka_run_dtype(s->spec.job, &s->dev) : KA_F32;
   KA_TRY(ka_model_source_open(ctx, &s->source, s->spec.base, NULL));
   KA_TRY(ka_model_open_source(ctx, &s->base, &s->dev, &s->source, s->compute));
-  KA_TRY(ka_path_join(&s->arena, &path, s->source.dir, "tokenizer.json"));
-  if (ka_path_exists(path)) KA_TRY(ka_tokenizer_open(ctx, &s->tokenizer, path));
+  if (ka_tokenizer_is_in(s->source.dir))
+    KA_TRY(ka_tokenizer_open(ctx, &s->tokenizer, s->source.dir));
   return KA_STATUS_OK;
 }
 

@@ -7,6 +7,7 @@
 #include "engine/formats/adapter.h"
 #include "engine/formats/config.h"
 #include "engine/formats/delta.h"
+#include "engine/formats/hub.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -67,15 +68,33 @@ static ka_status view_delta(struct ka_model_source *s, const struct ka_delta *d,
   return KA_STATUS_OK;
 }
 
-static ka_status find_base(struct ka_ctx *ctx, const char *model, const char *said,
+static ka_status find_base(struct ka_model_source *s, const char *model, const char *said,
                            const char **base) {
+  struct ka_ctx *ctx = s->arena.ctx;
   if (*base) return KA_STATUS_OK;
   *base = said;
   if (ka_path_is_dir(said)) return KA_STATUS_OK;
-  return ka_fail(
-      ctx, KA_E_INPUT,
-      "%s: its base is \"%s\", which is no directory here; say where it is with --base DIR", model,
-      said);
+  const char *found;
+  KA_TRY(ka_hub_find(&s->arena, KA_HUB_MODEL, said, &found));
+  if (found) *base = found;
+  if (found) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INPUT,
+                 "%s: its base is \"%s\", which is no directory here, nor in the Hugging Face "
+                 "cache; say where "
+                 "it is with --base DIR",
+                 model, said);
+}
+
+/* A model that is no path here may be a name on the Hub: then the snapshot in the cache is meant. */
+static ka_status find_named(struct ka_model_source *s, const char **model) {
+  struct ka_ctx *ctx = s->arena.ctx;
+  const char *found, *advice;
+  if (!*model || ka_path_exists(*model) || !ka_hub_is_name(*model)) return KA_STATUS_OK;
+  KA_TRY(ka_hub_find(&s->arena, KA_HUB_MODEL, *model, &found));
+  if (!found) KA_TRY(ka_hub_advice(&s->arena, KA_HUB_MODEL, *model, &advice));
+  if (!found) return ka_fail(ctx, KA_E_INPUT, "%s: no such file or directory; %s", *model, advice);
+  *model = found;
+  return KA_STATUS_OK;
 }
 
 static ka_status open_delta(struct ka_model_source *s, const char *model, const char *base,
@@ -84,7 +103,7 @@ static ka_status open_delta(struct ka_model_source *s, const char *model, const 
   struct ka_delta d;
   ka_status st = KA_STATUS_OK;
   KA_TRY(ka_delta_open(ctx, &d, model));
-  KA_TRY_GOTO(find_base(ctx, model, d.base, &base), out);
+  KA_TRY_GOTO(find_base(s, model, d.base, &base), out);
   KA_TRY_GOTO(view_delta(s, &d, base), out);
   if (!weights) goto out;
   KA_TRY_GOTO(ka_st_open(ctx, &s->files, base), out);
@@ -164,7 +183,7 @@ static ka_status open_adapter(struct ka_model_source *s, const char *model, cons
   KA_TRY(ka_path_join(&s->arena, &said, model, "tokenizer.json"));
   if (!weights && ka_path_exists(said)) return KA_STATUS_OK; /* its own */
   KA_TRY(ka_adapter_base(&s->arena, model, &said));
-  KA_TRY(find_base(ctx, model, said, &base));
+  KA_TRY(find_base(s, model, said, &base));
   if (weights) {
     KA_TRY(ka_st_open(ctx, &s->files, base));
     KA_TRY(ka_adapter_merge(ctx, model, base, &s->files, &untied, &s->n_adapter));
@@ -188,6 +207,9 @@ static ka_status open_any(struct ka_model_source *s, const char *model, const ch
                           bool weights) {
   struct ka_ctx *ctx = s->arena.ctx;
   bool delta = false;
+  KA_TRY(find_named(s, &model));
+  KA_TRY(find_named(s, &base));
+  KA_TRY(ka_hub_snapshot(&s->arena, model, &model));
   KA_TRY(ka_arena_str(&s->arena, &s->dir, model, strlen(model)));
   if (base) KA_TRY(ka_arena_str(&s->arena, &base, base, strlen(base)));
   KA_TRY(is_delta(ctx, model, &delta));

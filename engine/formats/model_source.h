@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a MODEL of the command line stands for: a Hugging Face directory, a delta (delta.h) or an
+ * What a MODEL of the command line stands for: a Hugging Face directory (or the name on the Hub of
+ * one that this machine's cache holds), a delta (delta.h) or an
  * adapter (adapter.h) over its base. The last two become the tuned model in memory: only replaced
  * tensors take any, all others stay the base's map. Nothing behind this interface knows. */
 #ifndef KAPPA_ENGINE_FORMATS_MODEL_SOURCE_H

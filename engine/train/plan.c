@@ -27,7 +27,7 @@ static void print_inputs(const struct ka_run *r) {
          r->model.family->name, ka_fmt_count((double)ka_model_n_elems(&r->model), count),
          (long long)p->L, (long long)p->C, (long long)p->V);
   printf("  computed in %s on %s; %s\n", ka_dtype_name(r->model.compute), r->dev.backend->name,
-         r->tokenizer ? "with its tokenizer" : "no tokenizer.json: tokenized data only");
+         r->tokenizer ? "with its tokenizer" : "no tokenizer: tokenized data only");
   bool used = ka_path_exists(r->job->output_dir);
   printf("  output_dir %s%s\n", r->job->output_dir, used ? " (exists already)" : "");
 }

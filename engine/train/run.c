@@ -114,13 +114,10 @@ static ka_status take_fingerprint(struct ka_run *r) {
   return ka_fingerprint_check(ctx, r->job, saved, r->fingerprint, r->checkpoint);
 }
 
-/* A directory without tokenizer.json trains from tokenized data. */
+/* A directory without a tokenizer trains from tokenized data. */
 static ka_status open_tokenizer(struct ka_run *r) {
-  struct ka_ctx *ctx = r->ctx;
-  const char *path;
-  KA_TRY(ka_path_join(&r->arena, &path, r->job->base_model, "tokenizer.json"));
-  if (!ka_path_exists(path)) return KA_STATUS_OK;
-  return ka_tokenizer_open(ctx, &r->tokenizer, path);
+  if (!ka_tokenizer_is_in(r->job->base_model)) return KA_STATUS_OK;
+  return ka_tokenizer_open(r->ctx, &r->tokenizer, r->job->base_model);
 }
 
 /* Micro-batches of a run in epochs, 0 for one in steps. */

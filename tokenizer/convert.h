@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A tokenizer.json from the older files of a model directory, as transformers converts them. */
+#ifndef KAPPA_TOKENIZER_CONVERT_H
+#define KAPPA_TOKENIZER_CONVERT_H
+
+#include "base/json.h"
+
+/* vocab.json and merges.txt of dir, of the classes GPT2Tokenizer and Qwen2Tokenizer, as the object
+ * that tokenizer.json would hold (new reference). KA_E_INPUT when there is no tokenizer at all,
+ * KA_E_UNSUPPORTED with the command that writes a tokenizer.json for any other. */
+ka_status ka_tok_convert(struct ka_ctx *ctx, const char *dir, json_t **root);
+
+#endif
