@@ -3,6 +3,7 @@
 #include "engine/data/document.h"
 
 #include "engine/data/document_chat.h"
+#include "engine/data/document_prompt.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -295,8 +296,11 @@ static ka_status tokenized(struct ka_ctx *ctx, const struct ka_document_maker *m
 
 static ka_status (*const makers[])(struct ka_ctx *, const struct ka_document_maker *,
                                    const json_t *, struct ka_document *) = {
-    [KA_DOCUMENT_COMPLETION] = completion,     [KA_DOCUMENT_ALPACA] = alpaca,
-    [KA_DOCUMENT_INPUT_OUTPUT] = input_output, [KA_DOCUMENT_CHAT_TEMPLATE] = ka_document_chat,
+    [KA_DOCUMENT_COMPLETION] = completion,
+    [KA_DOCUMENT_ALPACA] = alpaca,
+    [KA_DOCUMENT_INPUT_OUTPUT] = input_output,
+    [KA_DOCUMENT_CHAT_TEMPLATE] = ka_document_chat,
+    [KA_DOCUMENT_PROMPT_COMPLETION] = ka_document_prompt,
     [KA_DOCUMENT_TOKENIZED] = tokenized,
 };
 
@@ -335,6 +339,7 @@ ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m
   }
   json_t *obj = NULL;
   ka_status st = ka_data_row_parse(ctx, row, &obj);
+  if (ka_ok(st) && m->chat) st = ka_document_join_messages(ctx, m, obj);
   if (ka_ok(st)) st = makers[m->dataset->type](ctx, m, obj, d);
   json_decref(obj);
   return ka_ok(st) ? check_ids(ctx, m, d) : st;

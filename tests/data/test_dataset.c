@@ -309,6 +309,44 @@ static void parquet_gives_the_documents_of_its_rows(void **state) {
   ka_tokenizer_close(t);
 }
 
+static void prompts_are_masked(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  struct ka_job j;
+  struct ka_data *d;
+  put(dir, "a.jsonl",
+      "{\"prompt\":\"ab\",\"completion\":\"cd\"}\n"
+      "{\"prompt\":\"\",\"completion\":\"cd<eos>\"}\n");
+  job(&j, dir, "[{path: a.jsonl, type: prompt_completion}]", "");
+  d = open_data(&j, t);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "97 98 99* 100* 256*");
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 1), "99 100* 256*");
+  ka_data_close(d);
+  ka_job_close(&j);
+  job(&j, dir, "[{path: a.jsonl, type: prompt_completion, add_eos: false}]",
+      "train_on_inputs: true");
+  d = open_data(&j, t);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "97 98* 99* 100*");
+  ka_data_close(d);
+  ka_job_close(&j);
+  put(dir, "a.jsonl",
+      "{\"prompt\":[{\"role\":\"user\",\"content\":\"q\"},"
+      "{\"role\":\"assistant\",\"content\":\"r\"},"
+      "{\"role\":\"user\",\"content\":\"s\"}],"
+      "\"completion\":[{\"role\":\"assistant\",\"content\":\"t\"}]}\n");
+  put(dir, "c.jinja", "{% for m in messages %}{{ m.content }}{% endfor %}");
+  job(&j, dir, "[{path: a.jsonl, type: chat_template, chat_template: c.jinja}]", "");
+  d = open_data(&j, t);
+  assert_string_equal(shown(d, KA_DATA_TRAIN, 0), "113 114 115 116*");
+  ka_data_close(d);
+  ka_job_close(&j);
+  job(&j, dir, "[{path: a.jsonl, type: prompt_completion}]", "");
+  T_FAILS(open_job(&d, &j, t, 258), KA_E_INPUT, "is a list of messages: the type is chat_template");
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
 static void completion_ends_with_eos(void **state) {
   (void)state;
   const char *dir = t_temp_dir();
@@ -849,6 +887,7 @@ static void tokens_are_kept_between_runs(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(tokenized_rows_keep_their_labels, fresh),
+      cmocka_unit_test_setup(prompts_are_masked, fresh),
       cmocka_unit_test_setup(bad_rows_may_be_left_out, fresh),
       cmocka_unit_test_setup(parquet_gives_the_documents_of_its_rows, fresh),
       cmocka_unit_test_setup(bad_rows_name_file_and_line, fresh),
