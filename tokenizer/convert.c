@@ -53,7 +53,7 @@ static ka_status load(struct files *f, const char *name, json_t **out) {
   KA_TRY(path_of(f, name, &path, &there));
   if (!there) return KA_STATUS_OK;
   bool big = strcmp(name, "tokenizer_config.json") == 0; /* model_max_length: 10^30 */
-  return big ? ka_json_load_big(ctx, path, out) : ka_json_load(ctx, path, out);
+  return big ? ka_json_load(ctx, path, out) : ka_json_load(ctx, path, out);
 }
 
 /* --- which class ------------------------------------------------------------- */
