@@ -33,7 +33,8 @@ struct ka_hf_rope_params {
   double original_max_position_embeddings;  /* all but linear; default: max_position_embeddings */
   double beta_fast, beta_slow;              /* yarn; defaults 32 and 1 */
   double attention_factor;                  /* yarn, longrope; 0: absent, to be computed */
-  double mscale, mscale_all_dim;            /* yarn; 0: absent */
+  double mscale;                            /* yarn; 0: absent */
+  double mscale_all_dim;      /* yarn; of latent attention every kind but default; 0: absent */
   bool truncate;              /* yarn: whole-numbered correction range; default true */
   const double *short_factor; /* [n_short] longrope: of each frequency, for sequences within
                                    original_max_position_embeddings; longer ones have others */

@@ -72,7 +72,6 @@ static ka_status read_yarn(struct ka_ctx *ctx, const struct source *s,
   KA_TRY(number(ctx, s, "beta_slow", 1, &r->beta_slow));
   KA_TRY(number(ctx, s, "attention_factor", 0, &r->attention_factor));
   KA_TRY(number(ctx, s, "mscale", 0, &r->mscale));
-  KA_TRY(number(ctx, s, "mscale_all_dim", 0, &r->mscale_all_dim));
   return ka_json_bool_or(ctx, s->what, s->obj, "truncate", true, &r->truncate);
 }
 
@@ -131,6 +130,7 @@ static ka_status read_one(struct ka_ctx *ctx, const struct source *s, struct ka_
   r->kind = KA_ROPE_OTHER;
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
     if (strcmp(r->kind_name, kinds[i].name) == 0) r->kind = kinds[i].kind;
+  if (r->kind != KA_ROPE_DEFAULT) KA_TRY(number(ctx, s, "mscale_all_dim", 0, &r->mscale_all_dim));
   switch (r->kind) {
   case KA_ROPE_LINEAR:
     return need(ctx, s, "linear", "factor", &r->factor);

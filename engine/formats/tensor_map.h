@@ -26,6 +26,7 @@
   X(K)   /* key/value heads */                                                                     \
   X(HD)  /* all query heads */                                                                     \
   X(KD)  /* all key/value heads */                                                                 \
+  X(OD)  /* what attention hands to o: all heads' values */                                        \
   X(QN)  /* what the norm of q spans: a head, or all of them */                                    \
   X(KN)  /* the same of k */                                                                       \
   X(F)   /* feed-forward width */                                                                  \
@@ -33,7 +34,6 @@
   X(EF)  /* width of one expert */                                                                 \
   X(SF)  /* width of the experts that every token sees */                                          \
   X(QR)  /* rank of latent queries */                                                              \
-  X(QH)  /* all query heads, from their latent */                                                  \
   X(KVR) /* rank of latent keys and values */                                                      \
   X(KVP) /* the same, and the part with positions */                                               \
   X(KVH) /* all keys without positions and values, from their latent */
@@ -62,15 +62,19 @@ enum ka_scope { KA_SCOPE_MODEL, KA_SCOPE_LAYER, KA_SCOPE_EXPERT };
   X(Q, q, HD, C, LAYER, 'q', 'n')                                                                  \
   X(K, k, KD, C, LAYER, 'k', 'n')                                                                  \
   X(V, v, KD, C, LAYER, 'k', 'n')                                                                  \
-  X(O, o, C, HD, LAYER, 'o', 'n')                                                                  \
+  X(O, o, C, OD, LAYER, 'o', 'n')                                                                  \
   X(Q_A, q_a, QR, C, LAYER, '-', 'n')                                                              \
-  X(Q_B, q_b, QH, QR, LAYER, 'q', 'n')                                                             \
+  X(Q_B, q_b, HD, QR, LAYER, 'q', 'n')                                                             \
   X(KV_A, kv_a, KVP, C, LAYER, '-', 'n')                                                           \
   X(KV_B, kv_b, KVH, KVR, LAYER, 'q', 'n')                                                         \
   X(Q_BIAS, q_bias, ONE, HD, LAYER, '-', '0')                                                      \
   X(K_BIAS, k_bias, ONE, KD, LAYER, '-', '0')                                                      \
   X(V_BIAS, v_bias, ONE, KD, LAYER, '-', '0')                                                      \
   X(O_BIAS, o_bias, ONE, C, LAYER, '-', '0')                                                       \
+  X(Q_A_BIAS, q_a_bias, ONE, QR, LAYER, '-', '0')                                                  \
+  X(KV_A_BIAS, kv_a_bias, ONE, KVP, LAYER, '-', '0')                                               \
+  X(Q_A_NORM, q_a_norm, ONE, QR, LAYER, '-', '1')                                                  \
+  X(KV_A_NORM, kv_a_norm, ONE, KVR, LAYER, '-', '1')                                               \
   X(Q_NORM, q_norm, ONE, QN, LAYER, '-', '1')                                                      \
   X(K_NORM, k_norm, ONE, KN, LAYER, '-', '1')                                                      \
   X(ATTN_POST_NORM, attn_post_norm, ONE, C, LAYER, '-', '1')                                       \

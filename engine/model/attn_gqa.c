@@ -99,23 +99,9 @@ static ka_status head_prepare(const struct ka_branch_call *c, void *out, struct 
   struct ka_ctx *ctx = c->m->ctx;
   if (norm) {
     struct ka_tensor x = spans(c, pre, norm), y = ka_mat(c->m, out, x.shape[0], x.shape[1]);
-    KA_TRY(ka_rms_fwd(c->m, y, rstd, x, norm));
+    KA_TRY(ka_rms_fwd(c->m, y, rstd, x, norm, c->r->norm_eps));
   }
   return rope(c, out, heads, false);
-}
-
-/* Several sequences: the new keys and values of each go behind its own past. */
-static ka_status append_past(const struct ka_branch_call *c, const struct acts *a) {
-  struct ka_ctx *ctx = c->m->ctx;
-  int64_t kd = c->r->K * c->r->D, width = c->T * kd, at = c->kv->past * kd;
-  void *const fresh[] = {a->k.data, a->v.data}, *const past[] = {c->kv->k, c->kv->v};
-  for (int i = 0; i < 2; i++) {
-    struct ka_tensor all = ka_mat(c->m, past[i], c->B, c->kv->capacity * kd);
-    KA_TRY(
-        ka_copy(c->m->dev, &(struct ka_copy_args){.out = ka_tensor_slice(all, 0, c->B, at, width),
-                                                  .in = ka_mat(c->m, fresh[i], c->B, width)}));
-  }
-  return KA_STATUS_OK;
 }
 
 static ka_status attention_fwd(const struct ka_branch_call *c, const struct acts *a) {
@@ -124,7 +110,7 @@ static ka_status attention_fwd(const struct ka_branch_call *c, const struct acts
   const struct ka_kv *kv = c->kv;
   int64_t past = kv ? kv->past : 0, S = past + c->T;
   if (kv && c->B > 1) {
-    KA_TRY(append_past(c, a));
+    KA_TRY(ka_kv_append(c, a->k, a->v));
     S = kv->capacity;
   }
   struct ka_attn_fwd_args args = {.out = heads4(c, a->out.data, c->T, r->H),
@@ -146,11 +132,7 @@ static ka_status fwd(const struct ka_branch_call *c, struct ka_tensor y, struct 
   struct ka_ctx *ctx = m->ctx;
   const struct ka_layer_weights *w = c->w;
   struct acts a = *KA_BRANCH_ACTS(acts, c);
-  if (c->kv && c->B == 1) { /* new keys and values go straight behind the old ones */
-    size_t at = (size_t)(c->kv->past * c->r->K * c->r->D) * ka_dtype_bytes(m->compute);
-    a.k.data = (char *)c->kv->k + at;
-    a.v.data = (char *)c->kv->v + at;
-  }
+  if (c->kv && c->B == 1) ka_kv_behind(c, &a.k, &a.v);
   struct ka_tensor q = w->q_norm ? a.q_pre : a.q, k = w->k_norm ? a.k_pre : a.k;
   KA_TRY(ka_linear_fwd(m, q, h, w->q, w->q_bias));
   KA_TRY(ka_linear_fwd(m, k, h, w->k, w->k_bias));

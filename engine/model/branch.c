@@ -279,6 +279,29 @@ ka_status ka_branch_h(const struct ka_branch_call *c, struct ka_tensor *h) {
   return ka_norm_fwd(c->m, *h, (struct ka_norm_stats){0}, a->s, NULL, norms.pre);
 }
 
+void ka_kv_behind(const struct ka_branch_call *c, struct ka_tensor *k, struct ka_tensor *v) {
+  struct ka_tensor *const fresh[] = {k, v};
+  void *const past[] = {c->kv->k, c->kv->v};
+  for (int i = 0; i < 2; i++) {
+    int64_t at = c->kv->past * fresh[i]->shape[1];
+    fresh[i]->data = (char *)past[i] + (size_t)at * ka_dtype_bytes(c->m->compute);
+  }
+}
+
+ka_status ka_kv_append(const struct ka_branch_call *c, struct ka_tensor k, struct ka_tensor v) {
+  struct ka_ctx *ctx = c->m->ctx;
+  const struct ka_tensor fresh[] = {k, v};
+  void *const past[] = {c->kv->k, c->kv->v};
+  for (int i = 0; i < 2; i++) {
+    int64_t width = fresh[i].shape[1], n = c->T * width;
+    struct ka_tensor all = ka_mat(c->m, past[i], c->B, c->kv->capacity * width);
+    struct ka_tensor out = ka_tensor_slice(all, 0, c->B, c->kv->past * width, n);
+    KA_TRY(ka_copy(c->m->dev,
+                   &(struct ka_copy_args){.out = out, .in = ka_mat(c->m, fresh[i].data, c->B, n)}));
+  }
+  return KA_STATUS_OK;
+}
+
 ka_status ka_branch_bwd(const struct ka_branch_call *c) {
   struct ka_model *m = c->m;
   struct ka_ctx *ctx = m->ctx;

@@ -84,7 +84,7 @@ struct ka_branch_kind {
   void (*kv_width)(const struct ka_recipe *r, int64_t width[2]);
 };
 
-extern const struct ka_branch_kind ka_attn_gqa, ka_ffn_glu, ka_ffn_mlp;
+extern const struct ka_branch_kind ka_attn_gqa, ka_attn_mla, ka_ffn_glu, ka_ffn_mlp;
 
 /* Keys and values of one layer for decoding, [B, capacity, width]: the branch writes at `past`,
  * attends over past + T. */
@@ -142,5 +142,9 @@ ka_status ka_branch_bwd(const struct ka_branch_call *c);
 #define KA_BRANCH_ACTS(type, call) ((struct type *)(void *)(call)->branch->acts)
 /* h again, in the backward pass. */
 ka_status ka_branch_h(const struct ka_branch_call *c, struct ka_tensor *h);
+/* Decoding. One sequence (B 1): k and v [N,width] move to where they are cached, behind the past. */
+void ka_kv_behind(const struct ka_branch_call *c, struct ka_tensor *k, struct ka_tensor *v);
+/* Several: the new keys and values of each are copied behind its own past. */
+ka_status ka_kv_append(const struct ka_branch_call *c, struct ka_tensor k, struct ka_tensor v);
 
 #endif

@@ -59,6 +59,7 @@ ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
 }
 
 int64_t ka_recipe_dim(const struct ka_recipe *r, enum ka_dim dim) {
+  int64_t value = r->v_width > 0 ? r->v_width : r->D;
   const int64_t dims[KA_N_DIMS] = {
       [KA_DIM_ONE] = 1,
       [KA_DIM_V] = r->V,
@@ -68,9 +69,14 @@ int64_t ka_recipe_dim(const struct ka_recipe *r, enum ka_dim dim) {
       [KA_DIM_K] = r->K,
       [KA_DIM_HD] = r->H * r->D,
       [KA_DIM_KD] = r->K * r->D,
+      [KA_DIM_OD] = r->H * value,
       [KA_DIM_QN] = r->qk_norm_whole ? r->H * r->D : r->D,
       [KA_DIM_KN] = r->qk_norm_whole ? r->K * r->D : r->D,
       [KA_DIM_F] = r->F,
+      [KA_DIM_QR] = r->q_rank,
+      [KA_DIM_KVR] = r->kv_rank,
+      [KA_DIM_KVP] = r->kv_rank + r->rope_width,
+      [KA_DIM_KVH] = r->H * (r->D - r->rope_width + value),
   };
   return dims[dim];
 }

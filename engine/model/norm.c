@@ -8,7 +8,8 @@ static struct ka_tensor stat(const struct ka_model *m, void *data, struct ka_ten
 }
 
 static ka_status rms_fwd(struct ka_model *m, struct ka_tensor y, void *rstd, struct ka_tensor x,
-                         struct ka_tensor delta, struct ka_tensor sum, const struct ka_weight *w) {
+                         struct ka_tensor delta, struct ka_tensor sum, const struct ka_weight *w,
+                         double eps) {
   const struct ka_recipe *r = &m->recipe;
   return ka_rmsnorm_fwd(
       m->dev, &(struct ka_rmsnorm_fwd_args){.y = y,
@@ -17,14 +18,14 @@ static ka_status rms_fwd(struct ka_model *m, struct ka_tensor y, void *rstd, str
                                             .x = x,
                                             .delta = delta,
                                             .w = w->w,
-                                            .eps = r->norm_eps,
+                                            .eps = eps,
                                             .offset = r->norm_offset,
                                             .round_before_weight = r->norm_round_before_weight});
 }
 
 ka_status ka_rms_fwd(struct ka_model *m, struct ka_tensor y, void *rstd, struct ka_tensor x,
-                     const struct ka_weight *w) {
-  return rms_fwd(m, y, rstd, x, (struct ka_tensor){0}, (struct ka_tensor){0}, w);
+                     const struct ka_weight *w, double eps) {
+  return rms_fwd(m, y, rstd, x, (struct ka_tensor){0}, (struct ka_tensor){0}, w, eps);
 }
 
 ka_status ka_norm_fwd(struct ka_model *m, struct ka_tensor h, struct ka_norm_stats stats,
@@ -34,7 +35,8 @@ ka_status ka_norm_fwd(struct ka_model *m, struct ka_tensor h, struct ka_norm_sta
     delta = ka_mat(m, m->buffers->delta, x.shape[0], x.shape[1]);
     s = ka_mat(m, sum, x.shape[0], x.shape[1]);
   }
-  if (!m->recipe.layer_norm) return rms_fwd(m, h, stats.rstd, x, delta, s, norm.w);
+  if (!m->recipe.layer_norm)
+    return rms_fwd(m, h, stats.rstd, x, delta, s, norm.w, m->recipe.norm_eps);
   return ka_layernorm_fwd(
       m->dev, &(struct ka_layernorm_fwd_args){.y = h,
                                               .mean = stat(m, stats.mean, x),

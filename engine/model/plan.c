@@ -87,7 +87,8 @@ static ka_status plan_rope(struct ka_model *m, int which) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   const struct ka_hf_rope_params *p = &m->recipe.ropes[which];
-  int64_t R = ka_rope_channels(p, m->recipe.D);
+  int64_t R = m->recipe.rope_width;
+  if (R == 0) R = ka_rope_channels(p, m->recipe.D);
   if (p->kind == KA_ROPE_LONGROPE && (double)b->P > p->original_max_position_embeddings)
     return ka_fail(ctx, KA_E_UNSUPPORTED,
                    "%lld positions wanted, expected at most original_max_position_embeddings (%g): "

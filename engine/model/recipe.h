@@ -42,6 +42,12 @@ struct ka_recipe {
                                                      stream, of what the head reads */
   bool embed_scale_rounds;                        /* to the weights' dtype */
 
+  /* latent attention: ranks of the latents and the eps of their norms, the channels at the end of
+     each of a head's D that rotate, its value's channels; 0: none, and the value has D */
+  int64_t q_rank, kv_rank, rope_width, v_width;
+  double latent_eps;
+  bool rope_interleaved; /* pairs of neighbours */
+
   int n_ropes;
   struct ka_hf_rope_params ropes[KA_ROPES];
   struct ka_layer_recipe *layers; /* [L] */

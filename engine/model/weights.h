@@ -151,9 +151,9 @@ ka_status ka_norm_fwd(struct ka_model *m, struct ka_tensor h, struct ka_norm_sta
 ka_status ka_norm_bwd(struct ka_model *m, struct ka_tensor dx, struct ka_tensor dy,
                       struct ka_tensor s, struct ka_norm_stats stats, struct ka_norm norm,
                       bool accumulate);
-/* The root mean square norm alone, of q and k. */
+/* The root mean square norm alone, of q and k and of latents. */
 ka_status ka_rms_fwd(struct ka_model *m, struct ka_tensor y, void *rstd, struct ka_tensor x,
-                     const struct ka_weight *w);
+                     const struct ka_weight *w, double eps);
 ka_status ka_rms_bwd(struct ka_model *m, struct ka_tensor dx, struct ka_tensor dy,
                      struct ka_tensor s, void *rstd, const struct ka_weight *w);
 

@@ -125,7 +125,9 @@ static void logits_of(struct bed *t, float *logits) {
 static void value_is_of_two_models(void **state) {
   (void)state;
   static const char *const some[] = {
-      "", "layers.1.self_attn.v_proj|layers.1.self_attn.qkv|h.1.attn.c_attn", ".norm.weight|ln_f"};
+      "",
+      "layers.1.self_attn.v_proj|layers.1.self_attn.qkv|h.1.attn.c_attn|layers.1.self_attn.kv_b",
+      ".norm.weight|ln_f"};
   float base[N * TINY_V], tuned[N * TINY_V];
   for (int c = 0; c < N_CONFIGS; c++)
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
@@ -323,7 +325,8 @@ static void another_base(void **state) {
       const char *moved = write_moved(&t.m, dir, once[i]);
       anchored_open(&now, moved, "ref", KA_F64);
       T_OK(ka_model_set_base(&now.m, dir));
-      train_some(&now.m, "layers.1.self_attn.k_proj|layers.1.self_attn.qkv|h.1.attn.c_attn");
+      train_some(&now.m, "layers.1.self_attn.k_proj|layers.1.self_attn.qkv|h.1.attn.c_attn|layers."
+                         "1.self_attn.kv_b");
       T_OK(ka_model_prepare(&now.m, B, T, false));
       move_trained(&now.m, 0.1);
       logits_of(&now, tuned);

@@ -21,9 +21,10 @@ static int32_t ids[40];
 /* Chunked prefill and single steps give the logits of one pass over all tokens. */
 static void decoding_equals_a_whole_pass(void **state) {
   (void)state;
-  const char *const configs[] = {tiny_llama, tiny_mistral, tiny_qwen3,   tiny_olmo2,
-                                 tiny_gpt2,  tiny_olmo3,   tiny_smollm3, tiny_granite,
-                                 tiny_phi3,  tiny_gemma2,  tiny_gemma3};
+  const char *const configs[] = {tiny_llama,    tiny_mistral, tiny_qwen3,   tiny_olmo2,
+                                 tiny_gpt2,     tiny_olmo3,   tiny_smollm3, tiny_granite,
+                                 tiny_phi3,     tiny_gemma2,  tiny_gemma3,  tiny_deepseek2,
+                                 tiny_deepseek3};
   for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
     struct ka_dev dev;
     struct ka_model m;
@@ -116,15 +117,16 @@ static void pairs_equal_the_logits(void **state) {
 static void decoding_side_by_side(void **state) {
   (void)state;
   enum { B = 3, T = 9, STEPS = 6 };
-  const char *const configs[] = {tiny_llama, tiny_mistral}, *const devices[] = {"ref", "cpu"};
-  for (int c = 0; c < 4; c++) {
+  const char *const configs[] = {tiny_llama, tiny_mistral, tiny_deepseek3};
+  const char *const devices[] = {"ref", "cpu"};
+  for (int c = 0; c < 6; c++) {
     struct ka_dev dev;
     struct ka_model m;
     struct ka_decoder all, one;
     float logits[B * TINY_V], alone[TINY_V];
     int32_t best[B], prompts[B * T], next;
-    T_OK(ka_dev_open(ctx, &dev, devices[c / 2]));
-    T_OK(ka_model_open(ctx, &m, &dev, tiny_make(ctx, configs[c % 2], KA_F32), KA_F32));
+    T_OK(ka_dev_open(ctx, &dev, devices[c / 3]));
+    T_OK(ka_model_open(ctx, &m, &dev, tiny_make(ctx, configs[c % 3], KA_F32), KA_F32));
     m.max_position = T + STEPS;
     T_OK(ka_model_prepare(&m, 1, 4 * B, false));
     T_OK(ka_decoder_attach(&all, &m, B, T + STEPS));

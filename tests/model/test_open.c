@@ -156,7 +156,7 @@ static void wrong_models_are_refused(void **state) {
              KA_E_UNSUPPORTED, "dynamic");
   open_fails("{\"architectures\":[\"BertModel\"],\"vocab_size\":29,\"hidden_size\":12,"
              "\"num_hidden_layers\":2,\"num_attention_heads\":4}",
-             dir, KA_E_UNSUPPORTED, "got \"BertModel\", expected one of Gemma2ForCausalLM, ");
+             dir, KA_E_UNSUPPORTED, "got \"BertModel\", expected one of DeepseekV2ForCausalLM, ");
   open_fails(NULL, "/nonexistent", KA_E_INPUT, "/nonexistent");
 }
 

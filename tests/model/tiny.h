@@ -68,6 +68,19 @@ static const char *const tiny_gemma3 =
     "{\"architectures\":[\"Gemma3ForConditionalGeneration\"],\"model_type\":\"gemma3\","
     "\"text_config\":{\"model_type\":\"gemma3_text\"," TINY_GEMMA "}}";
 
+#define TINY_DEEPSEEK                                                                              \
+  "\"vocab_size\":29,\"hidden_size\":12,\"num_hidden_layers\":2,\"num_attention_heads\":3,"        \
+  "\"intermediate_size\":20,\"max_position_embeddings\":64,\"initializer_range\":0.3,"             \
+  "\"kv_lora_rank\":7,\"qk_nope_head_dim\":3,\"qk_rope_head_dim\":4,\"v_head_dim\":5,"             \
+  "\"tie_word_embeddings\":false,\"first_k_dense_replace\":2"
+static const char *const tiny_deepseek2 =
+    "{\"architectures\":[\"DeepseekV2ForCausalLM\"],\"model_type\":\"deepseek_v2\"," TINY_DEEPSEEK
+    ",\"q_lora_rank\":null,\"mlp_bias\":true,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,"
+    "\"original_max_position_embeddings\":16,\"mscale\":0.7,\"mscale_all_dim\":0.8}}";
+static const char *const tiny_deepseek3 =
+    "{\"architectures\":[\"DeepseekV3ForCausalLM\"],\"model_type\":\"deepseek_v3\"," TINY_DEEPSEEK
+    ",\"q_lora_rank\":6,\"attention_bias\":true}";
+
 /* The config in a directory of its own; its path. */
 static inline const char *tiny_config(struct ka_ctx *ctx, const char *text) {
   const char *path = t_str("%s/config.json", t_temp_dir());
