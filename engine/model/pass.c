@@ -120,6 +120,7 @@ static ka_status layers_bwd(struct ka_model *m, struct ka_stack *s, int64_t from
     }
     ka_weights_release(m, &w);
     KA_TRY(st);
+    if (m->layer_done) KA_TRY(m->layer_done(m, l));
   }
   return KA_STATUS_OK;
 }

@@ -45,11 +45,27 @@ static ka_status count_targets(struct ka_loop *l, int64_t step, int64_t *n_targe
   return KA_STATUS_OK;
 }
 
+/* The last micro-batch of the step that this rank computes; -1: none. */
+static ka_status last_own(struct ka_loop *l, int64_t *last) {
+  struct ka_ctx *ctx = l->ctx;
+  *last = -1;
+  for (int64_t i = micro_after(l, l->step + 1) - 1; i >= micro_after(l, l->step); i--) {
+    struct ka_batch batch;
+    if (*last >= 0 || !ka_train_ranks_mine(ctx, i)) continue;
+    KA_TRY(l->train.get(l->train.user, i, &batch));
+    if (batch.n_targets > 0) *last = i;
+  }
+  return KA_STATUS_OK;
+}
+
 static ka_status accumulate(struct ka_loop *l, int64_t n_targets) {
   struct ka_ctx *ctx = l->ctx;
+  int64_t last = -1;
+  if (ka_dist_n(ctx->dist) > 1) KA_TRY(last_own(l, &last));
   KA_TRY(ka_model_zero_grad(l->model));
   for (int64_t i = micro_after(l, l->step); i < micro_after(l, l->step + 1); i++) {
     struct ka_batch batch;
+    if (i == last) ka_train_ranks_last(l->model);
     KA_TRY(l->train.get(l->train.user, i, &batch));
     l->n_tok += batch.n_tok > 0 ? batch.n_tok : batch.B * batch.T;
     l->n_tok_padded += batch.B * batch.T;

@@ -62,11 +62,29 @@ static ka_status sum(struct ka_model *m, const char *what, struct ka_tensor x) {
   return ka_dist_all_reduce(m->ctx->dist, what, x.data, ka_tensor_elems(&x), x.dtype);
 }
 
+/* Starts the sums of one layer's gradients (-1: of what is in no layer). All ranks do so from the top
+ * layer down, whenever each of them has a layer complete. */
+static ka_status start_layer(struct ka_model *m, int64_t layer) {
+  struct ka_ctx *ctx = m->ctx;
+  for (int64_t i = 0; i < m->n_slices; i++) {
+    const struct ka_param *p = &m->params[m->slices[i].param];
+    if (p->layer == layer) KA_TRY(sum(m, p->name, m->slices[i].grad));
+  }
+  m->lowest_done = layer;
+  return KA_STATUS_OK;
+}
+
+void ka_train_ranks_last(struct ka_model *m) {
+  m->lowest_done = m->recipe.L;
+  if (ka_dist_n(m->ctx->dist) > 1 && !m->dev->backend->separate) m->layer_done = start_layer;
+}
+
 ka_status ka_train_ranks_sum_gradients(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   if (ka_dist_n(ctx->dist) == 1) return KA_STATUS_OK;
-  for (int64_t i = 0; i < m->n_slices; i++)
-    KA_TRY(sum(m, m->params[m->slices[i].param].name, m->slices[i].grad));
+  int64_t above = m->layer_done ? m->lowest_done : m->recipe.L;
+  m->layer_done = NULL;
+  for (int64_t layer = above - 1; layer >= -1; layer--) KA_TRY(start_layer(m, layer));
   KA_TRY(sum(m, "the loss", m->health));
   return ka_dist_wait(ctx->dist);
 }

@@ -13,6 +13,10 @@ ka_status ka_train_ranks_agree(struct ka_run *r);
 /* Of a step's micro-batches, numbered over all ranks, this rank takes those with i mod n = r. */
 bool ka_train_ranks_mine(const struct ka_ctx *ctx, int64_t i);
 
+/* The next ka_model_grad is this rank's last of the step: what it completes is exchanged while the
+ * rest of it is computed. Not where the device computes on its own. */
+void ka_train_ranks_last(struct ka_model *m);
+
 /* Gradients and step statistics of m become their sums over ranks. Waits. */
 ka_status ka_train_ranks_sum_gradients(struct ka_model *m);
 
