@@ -130,12 +130,12 @@ static void look_after(struct ka_dist *d) {
 
 /* Nothing came from `from` and nothing went to `to` for `waited` seconds: whose fault is it? The
  * left neighbour's if it gives no sign of life or computes; one that waits too has its own left
- * neighbour to blame, and gets half the time again to do so. */
+ * neighbour to blame, and gets the time to do so. */
 static void check_time(struct ka_dist *d, double waited, int to, int from) {
   if (waited < d->timeout_s) return;
   int left = (d->rank - 1 + d->n) % d->n;
   double silent_s = ka_now_s() - d->left_beat_s;
-  bool dead = silent_s > d->timeout_s / 2, grace = waited < 1.5 * d->timeout_s;
+  bool dead = silent_s > d->timeout_s / 2, grace = waited < 3 * d->timeout_s;
   if (from != left && grace) return;
   if (from == left && !dead && d->beat_left.waiting && grace) return;
   enum ka_dist_kind kind = (enum ka_dist_kind)d->current->header.kind;

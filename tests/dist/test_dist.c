@@ -164,8 +164,8 @@ static const struct {
   double timeout_s;
 } cases[] = {{"sums", sums, 60},       {"moves", moves, 60},        {"queued", queued, 60},
              {"fails", fails, 60},     {"order", out_of_order, 60}, {"early", ends_early, 60},
-             {"differs", differs, 60}, {"dies", dies, 4},           {"stops", stops, 4},
-             {"stuck", stuck, 4}};
+             {"differs", differs, 60}, {"dies", dies, 6},           {"stops", stops, 6},
+             {"stuck", stuck, 6}};
 
 static int rank_main(const char *name) {
   struct rank k;
