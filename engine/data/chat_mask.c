@@ -138,7 +138,8 @@ static ka_status label_turns(struct mask *m) {
     if (turn->text_end >= 0) last = turn->text_end;
     if (turn->train) {
       size_t end = turn->end;
-      if (turn->end_token >= 0 && turn->exact) end = (size_t)t->spans[turn->end_token].begin;
+      if (turn->end_token >= 0 && turn->exact && (size_t)t->spans[turn->end_token].begin < end)
+        end = (size_t)t->spans[turn->end_token].begin;
       label_bytes(m, turn->begin, end, true);
       if (turn->n_parts > 0) KA_TRY(label_parts(m, i, end));
     }
@@ -178,6 +179,19 @@ static ka_status label_generation(struct mask *m, const struct ka_jinja_spans *s
     m->out->n_endless += ka_chat_turns_end_before(&m->t, 0, last) < 0;
   }
   return KA_STATUS_OK;
+}
+
+/* Gives assistants' turns the range of their generation blocks, if each has one. */
+static void mark_turns(struct mask *m, const struct ka_jinja_spans *spans) {
+  int64_t n_assistant = 0, k = 0;
+  for (int64_t i = 0; i < m->t.n; i++) n_assistant += m->t.turns[i].assistant;
+  for (int64_t i = 0; i < m->t.n && n_assistant == spans->n; i++) {
+    struct ka_chat_turn *turn = &m->t.turns[i];
+    if (!turn->assistant) continue;
+    turn->begin = spans->at[k].begin;
+    turn->end = spans->at[k++].end;
+    turn->found = turn->exact = turn->marked = true;
+  }
 }
 
 /* --- all of it ------------------------------------------------------------------------------- */
@@ -233,8 +247,7 @@ static ka_status mask_all(struct mask *m, const json_t *vars, struct ka_jinja_sp
   KA_TRY(prepare(m, vars));
   KA_TRY(ka_chat_fit(ctx, m->t.chat, m->t.jinja, m->t.vars));
   m->t.messages = json_object_get(m->t.vars, "messages");
-  bool want_spans = ka_jinja_has_generation(jinja) && usual_options(m->opts);
-  KA_TRY(render_whole(m, want_spans, spans, &marked));
+  KA_TRY(render_whole(m, ka_jinja_has_generation(jinja), spans, &marked));
   struct ka_tok_tokens *t = &m->out->tokens;
   ka_tok_tokens_clear(t);
   t->want_spans = true;
@@ -245,8 +258,10 @@ static ka_status mask_all(struct mask *m, const json_t *vars, struct ka_jinja_sp
   m->out->labels = labels;
   for (int64_t i = 0; i < t->n; i++) m->out->labels[i] = -100;
   m->out->n_endless = 0;
-  if (marked && spans->n > 0) KA_TRY(label_generation(m, spans, &done));
+  marked = marked && spans->n > 0;
+  if (marked && usual_options(m->opts)) KA_TRY(label_generation(m, spans, &done));
   if (done) return KA_STATUS_OK;
+  if (marked) mark_turns(m, spans);
   KA_TRY(ka_chat_turns_find(&m->t));
   return label_turns(m);
 }

@@ -10,11 +10,14 @@
  *   header              .   .             header: never            body    end of turn  never
  *
  * 1. A template with {% generation %} blocks says itself what is trained, if the options are the
- *    usual ones (only assistant, train_on_eos turn, no train_on_inputs).
+ *    usual ones (only assistant, train_on_eos turn, no train_on_inputs); with others its blocks are
+ *    the assistants' turns, if each has one.
  * 2. An assistant's turn begins where the messages before it end when rendered with
  *    add_generation_prompt, and ends where the messages up to it end, if those renderings are
  *    prefixes of the whole. The last special token of that range is its end of turn. An EOS that
  *    the template writes behind the last turn alone ends that one besides, never an earlier one.
+ *    A prompt may open what the history does not show ("assistant\n<think>\n", but "assistant\nYes"
+ *    or "assistant\n<think></think>Yes"): the turn begins where they part, before such a tag.
  * 3. Else (other roles; templates that rewrite earlier turns or ignore add_generation_prompt) the
  *    body is what changes in the rendering when the message says something else, as "Hello!" above
  *    does when the answer is another. An end-of-turn token (the model's EOS, or one found by 2) may

@@ -46,22 +46,17 @@ static ka_status render_prefix(struct ka_chat_turns *m, int64_t n, bool gen_prom
   return st;
 }
 
-/* The answer's header: what the generation prompt adds behind the first n messages, which rendered
- * with it give `prompted`, and without it may end in an EOS. Learned once. */
-static ka_status learn_header(struct ka_chat_turns *m, int64_t n, const struct ka_str *prompted) {
-  struct ka_ctx *ctx = m->ctx;
-  struct ka_str text = {0};
-  bool ok = false;
-  if (m->header.len > 0) return KA_STATUS_OK;
-  ka_status st = ka_chat_turns_render(m, n, -1, NULL, false, &text, &ok);
+/* The first n messages without the prompt that `prompted` ends with: without the EOS, too, that may
+ * stand there in its place. *ok: it begins `prompted`. */
+static ka_status render_plain(struct ka_chat_turns *m, int64_t n, const struct ka_str *prompted,
+                              struct ka_str *text, bool *ok) {
+  ka_status st = ka_chat_turns_render(m, n, -1, NULL, false, text, ok);
   const char *eos = ka_chat_token(m->chat, "eos_token");
   size_t n_eos = eos ? strlen(eos) : 0;
-  if (ok && !is_prefix(&text, prompted) && n_eos > 0 && text.len >= n_eos &&
-      memcmp(text.data + text.len - n_eos, eos, n_eos) == 0)
-    text.len -= n_eos;
-  if (ka_ok(st) && ok && is_prefix(&text, prompted) && prompted->len > text.len)
-    st = ka_str_append(ctx, &m->header, prompted->data + text.len, prompted->len - text.len);
-  ka_str_deinit(&text);
+  if (*ok && !is_prefix(text, prompted) && n_eos > 0 && text->len >= n_eos &&
+      memcmp(text->data + text->len - n_eos, eos, n_eos) == 0)
+    text->len -= n_eos;
+  *ok = *ok && is_prefix(text, prompted);
   return st;
 }
 
@@ -122,6 +117,74 @@ static ka_status differing(struct ka_chat_turns *m, int64_t i, size_t *begin, si
   while (*ok && inside_char(whole, *end)) ++*end;
 out:
   ka_str_deinit(&text);
+  return st;
+}
+
+/* --- where an answer begins ------------------------------------------------------------------ */
+
+static size_t n_common(const struct ka_str *a, const struct ka_str *b) {
+  size_t n = 0;
+  while (n < a->len && n < b->len && a->data[n] == b->data[n]) n++;
+  return n;
+}
+
+/* The end of a header that stands at `from`, of which the history shows no more than up to `to`:
+ * without a tag or line that the prompt opens and the history goes on with otherwise, as the
+ * <think> of a prompt "assistant\n<think>\n" that the history shows as "<think></think>". */
+static size_t header_end(const struct ka_chat_turns *m, size_t from, size_t to) {
+  const char *text = m->text->data, *line = memrchr(text + from, '\n', to - from);
+  if (line) return (size_t)(line + 1 - text);
+  const char *tag = memrchr(text + from, '<', to - from);
+  if (!tag || tag == text + from) return to;
+  const char *close = memchr(tag, '>', (size_t)(text + to - tag));
+  if (!close) return (size_t)(tag - text);
+  int32_t id = ka_tokenizer_token_id(m->tokenizer, tag, (size_t)(close + 1 - tag));
+  return id >= 0 && ka_tokenizer_is_special(m->tokenizer, id) ? to : (size_t)(tag - text);
+}
+
+/* Where answer i begins when the prompt behind the messages before it (`prompted`, of which `plain`
+ * bytes are theirs) opens what the history does not show: where both part, whatever the answer
+ * says. *ok false: the history shows nothing of the prompt. */
+static ka_status begin_beside_prompt(struct ka_chat_turns *m, int64_t i,
+                                     const struct ka_str *prompted, size_t plain, size_t *begin,
+                                     bool *ok) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_str text = {0};
+  json_t *other = NULL;
+  bool rendered = false;
+  size_t shared = n_common(m->text, prompted);
+  *ok = false;
+  ka_status st = changed_message(m, i, true, &other);
+  if (ka_ok(st)) st = ka_chat_turns_render(m, m->n, i, other, false, &text, &rendered);
+  if (rendered && n_common(&text, prompted) < shared) shared = n_common(&text, prompted);
+  json_decref(other);
+  ka_str_deinit(&text);
+  KA_TRY(st);
+  while (shared > plain && inside_char(m->text, shared)) shared--;
+  if (shared <= plain) return KA_STATUS_OK;
+  *begin = header_end(m, plain, shared);
+  *ok = true;
+  return KA_STATUS_OK;
+}
+
+/* Where answer i begins, and, once, its header: what the prompt adds to the messages before it. */
+static ka_status find_answer_begin(struct ka_chat_turns *m, int64_t i, size_t *begin, bool *ok) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_str prompted = {0}, plain = {0};
+  bool known = false;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(render_prefix(m, i, true, &prompted, ok), out);
+  *begin = prompted.len;
+  if (prompted.len > 0 && (!*ok || m->header.len == 0))
+    KA_TRY_GOTO(render_plain(m, i, &prompted, &plain, &known), out);
+  if (known && m->header.len == 0)
+    KA_TRY_GOTO(ka_str_append(ctx, &m->header, prompted.data + plain.len, prompted.len - plain.len),
+                out);
+  if (known && !*ok && is_prefix(&plain, m->text))
+    KA_TRY_GOTO(begin_beside_prompt(m, i, &prompted, plain.len, begin, ok), out);
+out:
+  ka_str_deinit(&prompted);
+  ka_str_deinit(&plain);
   return st;
 }
 
@@ -304,14 +367,9 @@ static ka_status find_answer_end(struct ka_chat_turns *m, int64_t i) {
 static ka_status find_assistant(struct ka_chat_turns *m, int64_t i) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_chat_turn *turn = &m->turns[i];
-  struct ka_str before = {0};
   bool ok = false;
   if (!m->gen_prompt || i == 0) return KA_STATUS_OK;
-  ka_status st = render_prefix(m, i, true, &before, &ok);
-  if (ka_ok(st) && ok) st = learn_header(m, i, &before);
-  turn->begin = before.len;
-  ka_str_deinit(&before);
-  KA_TRY(st);
+  KA_TRY(find_answer_begin(m, i, &turn->begin, &ok));
   if (!ok) return KA_STATUS_OK;
   /* Some templates have no prompt to offer here (behind a tool's answer), but write a header. */
   const struct ka_str *whole = m->text, *h = &m->header;
@@ -332,7 +390,7 @@ ka_status ka_chat_turns_find(struct ka_chat_turns *m) {
   for (int64_t i = 0; i < m->n; i++) {
     struct ka_chat_turn *turn = &m->turns[i];
     if (!turn->train && !m->all_ends) continue;
-    if (turn->assistant) KA_TRY(find_assistant(m, i));
+    if (turn->assistant && !turn->found) KA_TRY(find_assistant(m, i));
     if (turn->exact) find_exact_end(m, turn);
     if (!turn->found) KA_TRY(differing(m, i, &turn->begin, &turn->end, &turn->found));
     if (turn->found && turn->assistant && turn->begin < m->first_answer)
@@ -350,7 +408,8 @@ ka_status ka_chat_turns_find(struct ka_chat_turns *m) {
     struct ka_chat_turn *turn = &m->turns[i];
     size_t limit = m->text->len;
     if (i + 1 < m->n && m->turns[i + 1].found) limit = m->turns[i + 1].begin;
-    if (turn->found && !turn->exact) KA_TRY(find_near_end(m, i, limit));
+    if (turn->found && turn->end_token < 0 && (!turn->exact || turn->marked))
+      KA_TRY(find_near_end(m, i, limit));
     if (turn->found && !turn->exact && i == m->n - 1) find_text_end(m, turn);
   }
   return KA_STATUS_OK;

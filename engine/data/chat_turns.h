@@ -19,6 +19,7 @@ struct ka_chat_part { /* of a content given in parts; bytes of the joined conten
 struct ka_chat_turn {
   bool train, assistant, flagged; /* flagged: by its own training field */
   bool found, exact;              /* exact: by prefixes, else by differing content */
+  bool marked;                    /* found and exact beforehand, by a generation block */
   size_t begin, end;              /* body with its end of turn (exact), or without */
   int64_t end_token;              /* index of the end-of-turn token, -1 = none */
   int64_t text_end;               /* of the last turn: the EOS behind that token, -1 = none */
@@ -47,7 +48,8 @@ struct ka_chat_turns {
   struct ka_str header; /* what it adds for it; empty = not known */
 };
 
-/* Fills begin, end, end_token and text_end of the turns that are trained, of all with all_ends. KA_E_INPUT: a trained turn that the rendering does not show. */
+/* Fills begin, end, end_token and text_end of the turns that are trained, of all with all_ends; the
+ * range of a marked turn is as it was given. KA_E_INPUT: a trained turn that the rendering does not show. */
 ka_status ka_chat_turns_find(struct ka_chat_turns *m);
 
 /* Renders the first n messages, message `changed` (-1: none) replaced by `other`. A template that

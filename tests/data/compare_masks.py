@@ -98,6 +98,9 @@ def prompted(tok, template, talk, whole):
             continue
         if whole.startswith(text):
             out[n] = (len(plain) if text.startswith(plain) else len(text), len(text))
+        elif whole.startswith(plain) and text.startswith(plain):  # a prompt that opens what the history does not show
+            shared = os.path.commonprefix([text, whole])[len(plain):]
+            out[n] = (len(plain), len(plain) + (shared.rfind("\n") + 1 or len(shared)))
     return out
 
 

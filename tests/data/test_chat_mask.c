@@ -44,6 +44,25 @@ static const char eos_alone[] =
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '\n' }}{% endfor %}"
     "{{ '</s>' }}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
+/* The prompt opens a thought that the history does not show, or shows as an empty one. */
+static const char opens[] =
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '<u>' + m.content }}{% else %}"
+    "{{ '<a>' + m.content + '<e>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<a><think>\n' }}{% endif %}";
+static const char opens_line[] =
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + ('<think></think>' if m.role == "
+    "'assistant' else '') + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}";
+static const char opens_tag[] =
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '<u>' + m.content }}{% else %}"
+    "{{ '<a></think>' + m.content + '</s>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<a><think>' }}{% endif %}";
+/* The end of turn stands behind the block. */
+static const char marked_words[] =
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+    "{% generation %}{{ '~' + m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}";
+
 /* The last answer ends otherwise; no prompt behind a tool, but a header. */
 static const char odd_ends[] =
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + "
@@ -184,6 +203,34 @@ static void the_trained_text_is_what_it_should_be(void **state) {
        TALK,
        {.roles_to_train = user, .n_roles = 1, .train_on_eos = KA_EOS_NONE},
        U("[Hi]<|im_end|>") A("Yo<|im_end|>") U("[So?]<|im_end|>") A("No<|im_end|>")},
+      {opens, TALK, {0}, "<u>Hi<a>[Yo<e>]<u>So?<a>[No<e>]"},
+      {opens,
+       "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\",\"content\":"
+       "\"<thin>\"}]}",
+       {0},
+       "<u>Hi<a>[<thin><e>]"},
+      {opens_tag, TALK, {0}, "<u>Hi<a>[</think>Yo</s>]<u>So?<a>[</think>No</s>]"},
+      {opens_line,
+       TALK,
+       {0},
+       U("Hi<|im_end|>") A("[<think></think>Yo<|im_end|>]") U("So?<|im_end|>")
+           A("[<think></think>No<|im_end|>]")},
+      {marked,
+       TALK,
+       {.train_on_eos = KA_EOS_NONE},
+       U("Hi<|im_end|>") A("[Yo]<|im_end|>") U("So?<|im_end|>") A("[No]<|im_end|>")},
+      {marked,
+       TALK,
+       {.train_on_eos = KA_EOS_LAST},
+       U("Hi<|im_end|>") A("[Yo]<|im_end|>") U("So?<|im_end|>") A("[No<|im_end|>]")},
+      {marked_words,
+       TALK,
+       {0},
+       U("Hi<|im_end|>") A("[~Yo]<|im_end|>") U("So?<|im_end|>") A("[~No]<|im_end|>")},
+      {marked_words,
+       TALK,
+       {.train_on_eos = KA_EOS_NONE},
+       U("Hi<|im_end|>") A("[~Yo]<|im_end|>") U("So?<|im_end|>") A("[~No]<|im_end|>")},
       {odd_ends,
        "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\",\"content\":"
        "\"Yo\"},{\"role\":\"tool\",\"content\":\"7\"},{\"role\":\"assistant\",\"content\":\"No\"}]"

@@ -182,7 +182,7 @@ static void templates_may_trim_and_mark(void **state) {
                       "{% else %}{{ m.content }}{% endif %}{% endfor %}";
   assert_string_equal(shown(marks, row, "", ""), "q<|im_start|>[A   a <|im_end|>]");
   assert_string_equal(shown(marks, row, ", train_on_eos: none", ""),
-                      "q<|im_start|>A [  a ]<|im_end|>");
+                      "q<|im_start|>[A   a ]<|im_end|>");
 }
 
 static void wrong_rows_are_told(void **state) {
