@@ -140,6 +140,8 @@ static ka_status parse_option(struct ka_ctx *ctx, struct ka_cli *cli, int argc, 
   char name[64];
   const char *word = argv[*at] + 2, *equals = strchr(word, '=');
   snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - word) : 63, word);
+  for (char *p = name; *p; p++) /* --apply_chat_template is the word of other tools */
+    if (*p == '_') *p = '-';
   struct value *v = (struct value *)(uintptr_t)find(cli, name);
   if (!v) return unknown_option(ctx, cli, name);
   ++*at;

@@ -30,6 +30,9 @@ static void wrong_use_is_one_line_and_exit_2(void **state) {
   expect("doctor --threads many", 2, "expected an integer");
   expect("doctor --threads 0", 2, "expected 1 to 1024");
   expect("doctor --json -", 0, "");
+  expect("eval m --apply_chat_template=yes", 2, "--apply-chat-template takes no value");
+  expect("eval m --num_fewshot many", 2, "--num-fewshot: got \"many\"");
+  expect("eval m --num_fewshots 3", 2, "did you mean --num-fewshot?");
   expect("doctor --quiet=yes", 2, "takes no value");
   expect("verify", 2, "usage: kappa verify");
 }
