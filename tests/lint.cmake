@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # House rules that a compiler does not check: include directions (an arrow may point only down the
-# list of rooms), file length, SPDX lines.
+# list of rooms) nor in more than two circles inside a room, lengths of files and functions, SPDX lines.
 set(rooms engine/cli engine/forget engine/train engine/eval engine/report engine/spectral engine/data
     engine/model engine/dist engine/job engine/formats tokenizer python linalg kernels base)
 set(failed FALSE)
+set(all_files)
+set(c_files)
 macro(complain)
   message("lint: ${ARGN}")
   set(failed TRUE)
@@ -15,6 +17,10 @@ foreach(room ${rooms})
        ${ROOT}/${room}/*.def)
   foreach(file ${files})
     file(RELATIVE_PATH name ${ROOT} ${file})
+    list(APPEND all_files ${name})
+    if(name MATCHES "\\.[ch]$")
+      list(APPEND c_files ${name})
+    endif()
     file(STRINGS ${file} includes REGEX "^ *# *include \"")
     foreach(line ${includes})
       string(REGEX REPLACE ".*\"([^\"]+)\".*" "\\1" target "${line}")
@@ -55,7 +61,18 @@ foreach(room ${rooms})
     endif()
   endforeach()
 endforeach()
+
+macro(complain_of_awk)
+  execute_process(COMMAND awk ${ARGN} WORKING_DIRECTORY ${ROOT} OUTPUT_VARIABLE said RESULT_VARIABLE code
+                  OUTPUT_STRIP_TRAILING_WHITESPACE)
+  if(said OR NOT code EQUAL 0)
+    complain("${said}")
+  endif()
+endmacro()
+list(JOIN rooms " " room_words)
+complain_of_awk(-v LIMIT=60 -f tests/lint_functions.awk ${c_files})
+complain_of_awk(-v "ROOMS=${room_words}" -v MOST=2 -f tests/lint_circles.awk ${all_files})
 if(failed)
   message(FATAL_ERROR "lint failed")
 endif()
-message("lint: include directions, lengths and licences are fine")
+message("lint: includes, lengths and licences are fine")
