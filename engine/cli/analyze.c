@@ -143,6 +143,7 @@ static ka_status compute(struct analysis *a) {
   const char *slow = ka_blas_slow_core();
   if (slow && flops > 1e10 && a->options.engine.blas) ka_warn(ctx, "analyze", "%s", slow);
   ka_progress_begin(ctx, &a->bar, "analyze", 0, (int64_t)(flops * 1e-6));
+  a->bar.share = true;
   a->options.progress = on_progress;
   a->options.user = a;
   ka_status st = a->selects ? ka_select_units(ctx, &a->arena, &a->selection, a->results, &a->spec,

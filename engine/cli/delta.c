@@ -141,6 +141,7 @@ static ka_status delta_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   struct ka_delta_progress progress = {.show = show_progress, .user = &bar};
   if (verbs[v].run) {
     ka_progress_begin(ctx, &bar, "delta", 0, 1);
+    bar.share = true;
     ka_status st = verbs[v].run(ctx, cli, &progress);
     ka_progress_end(&bar);
     KA_TRY(st);

@@ -3,6 +3,7 @@
 #include "engine/eval/forgetting.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 json_t *ka_measure_json(const struct ka_measure *m) {
@@ -66,6 +67,14 @@ struct ka_eval_scores ka_eval_scores_of(const struct ka_measure *m, int64_t n, c
                              n_beyond > 0 ? beyond / (double)n_beyond : NAN};
   s.score = (n_new > 0 ? s.learned : 0) - (n_old > 0 ? weight * s.forgot : 0);
   return s;
+}
+
+const char *ka_eval_forgot_text(double forgot, char buf[64]) {
+  if (forgot >= 0)
+    snprintf(buf, 64, "forgot %.2f %%", 100 * forgot);
+  else
+    snprintf(buf, 64, "forgot nothing (old skill %.2f %% better)", -100 * forgot);
+  return buf;
 }
 
 /* The scale that all old measures share, or NULL. */

@@ -42,6 +42,9 @@ struct ka_eval_scores {
 struct ka_eval_scores ka_eval_scores_of(const struct ka_measure *m, int64_t n, const double *base,
                                         const double *now, double weight);
 
+/* "forgot 2.10 %", "forgot nothing (old skill 0.34 % better)". */
+const char *ka_eval_forgot_text(double forgot, char buf[64]);
+
 /* Of the old measures, on their own scales turned so that higher is better, where all share one
  * scale (an accuracy, nats a token); else NaN. a [n_stages, n]: the first stage is the base.
  * Backward transfer (Lopez-Paz and Ranzato 2017): mean of last - first. Average forgetting

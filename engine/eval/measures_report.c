@@ -62,6 +62,7 @@ ka_status ka_measures_report(const struct ka_measures *ms, const double *stages,
 
 void ka_measures_print(const struct ka_measures *ms, const double *base, const double *now) {
   struct ka_eval_scores s = ka_eval_scores_of(ms->items, ms->n, base, now, 1);
+  char forgot[64];
   int width = 8;
   for (int64_t i = 0; i < ms->n; i++)
     if ((int)strlen(ms->items[i].name) > width) width = (int)strlen(ms->items[i].name);
@@ -75,7 +76,7 @@ void ka_measures_print(const struct ka_measures *ms, const double *base, const d
            m->metric, base[i], now[i], now[i] - base[i]);
   }
   if (!isnan(s.learned)) printf("learned %+.2f %%  ", 100 * s.learned);
-  if (!isnan(s.forgot)) printf("forgot %+.2f %%  ", 100 * s.forgot);
+  if (!isnan(s.forgot)) printf("%s  ", ka_eval_forgot_text(s.forgot, forgot));
   puts("(relative to the base, docs/forgetting.md)");
   if (window > 0)
     printf("texts in windows of %lld tokens: kappa eval --text FILE --window %lld, with --dtype as "

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * From runs to the report of their comparison; see benchmark.h. */
 #include "base/log.h"
+#include "base/machine.h"
 #include "engine/forget/benchmark_parts.h"
 #include "engine/forget/compare.h"
 #include "engine/report/jsonl.h"
@@ -30,7 +31,8 @@ static ka_status add_row(struct ka_ctx *ctx, json_t *rows, const json_t *report,
       "learning_rate", ka_json_real(rate), "seed", (json_int_t)seed, "draw", (json_int_t)draw,
       "failed", json_object_get(report, "failed") != NULL, "values", values_of(report), "dir", dir);
   static const char *const copied[] = {"trained_params", "params",      "seconds",
-                                       "tokens",         "base_tokens", "scores"};
+                                       "tokens",         "base_tokens", "tokens_per_second",
+                                       "peak_bytes",     "scores"};
   int failed = json_array_append_new(rows, row);
   for (size_t i = 0; i < sizeof copied / sizeof *copied; i++) {
     json_t *v = json_object_get(report, copied[i]);
@@ -277,6 +279,7 @@ static ka_status settings(struct ka_bench *b, json_t *facts) {
   KA_TRY(list(&b->arena, b->budgets, b->n_budgets, &budgets));
   KA_TRY(ka_report_fact(ctx, facts, "job", "%s", job->file.path));
   KA_TRY(ka_report_fact(ctx, facts, "base model", "%s", job->base_model));
+  KA_TRY(ka_report_data(&b->arena, facts, job));
   if (b->budget_key) KA_TRY(ka_report_fact(ctx, facts, b->budget_key, "%s", budgets));
   KA_TRY(ka_report_fact(ctx, facts, "learning rates", "%s, each method at each", rates));
   KA_TRY(ka_report_fact(ctx, facts, "seeds", "%lld, from %lld on: of the data's order",
@@ -290,8 +293,9 @@ static ka_status settings(struct ka_bench *b, json_t *facts) {
   KA_TRY(ka_report_fact(ctx, facts, "AdamW", "%s, betas %g and %g, weight decay %g, clipped at %g",
                         ka_job_words_lr_scheduler[job->lr_scheduler], job->adam_beta1,
                         job->adam_beta2, job->weight_decay, job->max_grad_norm));
-  return ka_report_fact(ctx, facts, "runs", "%lld, each below %s/runs with its job, log and report",
-                        (long long)b->n, job->output_dir);
+  KA_TRY(ka_report_fact(ctx, facts, "runs", "%lld, each below %s/runs with its job, log and report",
+                        (long long)b->n, job->output_dir));
+  return ka_report_by(ctx, facts);
 }
 
 static ka_status begin(struct ka_ctx *ctx, const char *title, const char *subtitle,
@@ -374,6 +378,10 @@ ka_status ka_compare_models(struct ka_ctx *ctx, const struct ka_forget_scoring_s
   if (ka_ok(st)) st = ka_report_fact(ctx, facts, "base model", "%s", spec->base);
   for (int64_t i = 0; i < n && ka_ok(st); i++)
     st = ka_report_fact(ctx, facts, labels[i], "%s", models[i]);
+  if (ka_ok(st) && spec->job) st = ka_report_data(&s.arena, facts, spec->job);
+  if (ka_ok(st))
+    st = ka_report_fact(ctx, facts, "peak memory", "%.0f MiB", ka_machine_peak() / (1 << 20));
+  if (ka_ok(st)) st = ka_report_by(ctx, facts);
   if (ka_ok(st)) st = add_machine(ctx, root, &s.dev);
   if (ka_ok(st) && dir) st = ka_report_write(ctx, root, dir);
   ka_forget_scoring_close(&s);

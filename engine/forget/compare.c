@@ -164,7 +164,8 @@ static double value(const json_t *run, int64_t i) {
 }
 
 /* What a run took. */
-static const char *const costs[] = {"seconds", "tokens", "base_tokens"};
+static const char *const costs[] = {"seconds", "tokens", "base_tokens", "tokens_per_second",
+                                    "peak_bytes"};
 enum { N_COSTS = sizeof costs / sizeof *costs };
 
 static double cost(const json_t *run, int64_t i) { return number_of(run, costs[i]); }
@@ -229,6 +230,7 @@ static ka_status reduce(struct ka_forget_comparison *c, struct ka_forget_series 
   for (int64_t i = 0; i < n; i++)
     s->areas[i] = ka_forget_front_area(c->points, points_of(c, s, i), c->reference);
   s->area = ka_eval_difference_of(s->areas, s->n_draws, s->n_seeds);
+  if (s->n_cells == 1 && s->cells[0].n_failed == 0) s->best = 0; /* learned or not measured */
   s->reach = reach_of(c, s);
   s->edge = s->n_cells > 1 && (s->best == 0 || s->best == s->n_cells - 1);
   return KA_STATUS_OK;

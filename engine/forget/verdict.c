@@ -4,6 +4,7 @@
 #include "engine/forget/compare_parts.h"
 
 #include "base/str.h"
+#include "engine/eval/forgetting.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -204,13 +205,30 @@ static const struct ka_forget_series *series_of(const struct ka_forget_compariso
   return NULL;
 }
 
+/* At equal learning, so learning must have been measured. */
+static bool comparable(const struct ka_forget_series *s) {
+  return s->best >= 0 && !isnan(s->cells[s->best].figures[KA_FIGURE_LEARNED].mean);
+}
+
+static bool any_comparable(const struct ka_forget_comparison *c) {
+  for (int64_t i = 0; i < c->n_series; i++)
+    if (comparable(&c->series[i])) return true;
+  return false;
+}
+
+static bool all_failed(const struct ka_forget_series *s) {
+  for (int64_t l = 0; l < s->n_cells; l++)
+    if (s->cells[l].n_failed == 0) return false;
+  return true;
+}
+
 /* All methods that have a control at their budget. */
 static int64_t pair_up(struct ka_forget_comparison *c, json_t *list, struct pairing *x) {
   int64_t n = 0;
   for (int64_t i = 0; i < c->n_series; i++) {
     const struct ka_forget_series *a = &c->series[i];
     const struct ka_forget_series *b = series_of(c, c->options->control, a->budget, false);
-    if (!b || a == b || a->best < 0 || b->best < 0) continue;
+    if (!b || a == b || !comparable(a) || !comparable(b)) continue;
     x[n++] = pair_of(c, a, b, json_array_get(list, (size_t)i));
   }
   return n;
@@ -243,13 +261,12 @@ static ka_status against_control(struct ka_forget_comparison *c, json_t *list, j
     KA_TRY(sentence(ctx, text, &x[i], word, c->options->control));
     KA_TRY(append(ctx, verdict, text));
   }
-  if (n == 0)
-    KA_TRY(
-        ka_str_printf(ctx, text,
-                      "There is no %s selection at any method's budget to compare with, so there "
-                      "is no verdict.",
-                      c->options->control));
-  return n == 0 ? append(ctx, verdict, text) : KA_STATUS_OK;
+  if (n > 0 || !any_comparable(c)) return KA_STATUS_OK; /* cautions() says why */
+  KA_TRY(ka_str_printf(ctx, text,
+                       "There is no %s selection at any method's budget to compare with, so there "
+                       "is no verdict.",
+                       c->options->control));
+  return append(ctx, verdict, text);
 }
 
 /* --- against the baseline ---------------------------------------------------- */
@@ -260,8 +277,10 @@ static ka_status baseline_sentence(struct ka_ctx *ctx, struct ka_str *out,
   KA_TRY(ka_str_printf(ctx, out, "Against %s: %s", x->b->method, x->a->method));
   if (x->n_seeds == 0) return ka_str_puts(ctx, out, " has no seed in common with it.");
   if (isnan(d->mean)) return ka_str_puts(ctx, out, ": what was forgotten was not measured.");
-  KA_TRY(ka_str_printf(ctx, out, " forgot %.2f %% where both learned %.2f %%, and %s %.2f %%",
-                       100 * x->forgot_a, 100 * x->level, x->b->method, 100 * x->forgot_b));
+  char mine[64], its[64];
+  KA_TRY(ka_str_printf(ctx, out, " %s where both learned %.2f %%, and %s %s",
+                       ka_eval_forgot_text(x->forgot_a, mine), 100 * x->level, x->b->method,
+                       ka_eval_forgot_text(x->forgot_b, its)));
   KA_TRY(interval(ctx, out, d));
   KA_TRY(clause(ctx, out, "; at its best rate it learned", &x->d[KA_TEST_LEARNED]));
   KA_TRY(clause(ctx, out, " and forgot", &x->d[KA_TEST_FORGOT]));
@@ -272,10 +291,10 @@ static ka_status against_baseline(struct ka_forget_comparison *c, json_t *list, 
                                   struct ka_str *text) {
   struct ka_ctx *ctx = c->arena.ctx;
   const struct ka_forget_series *b = series_of(c, c->options->baseline, NAN, true);
-  for (int64_t i = 0; i < c->n_series && b && b->best >= 0; i++) {
+  for (int64_t i = 0; i < c->n_series && b && comparable(b); i++) {
     const struct ka_forget_series *a = &c->series[i];
     json_t *out = json_array_get(list, (size_t)i);
-    if (a == b || a->best < 0) continue;
+    if (a == b || !comparable(a)) continue;
     struct pairing x = pair_of(c, a, b, out);
     if (json_object_set_new(out, "against_baseline", pairing_json(&x, NULL)) != 0)
       return ka_fail(ctx, KA_E_MEMORY, "verdict: out of memory");
@@ -288,20 +307,23 @@ static ka_status against_baseline(struct ka_forget_comparison *c, json_t *list, 
 /* What keeps the words from being the last ones. */
 static ka_status cautions(struct ka_forget_comparison *c, json_t *verdict, struct ka_str *text) {
   struct ka_ctx *ctx = c->arena.ctx;
-  for (int i = 0; i < 2; i++) {
+  static const char *const words[] = {
+      ": learned most at the end of the sweep; the best learning rate may lie outside it.",
+      ": at every learning rate some run diverged.",
+      ": what was learned was not measured, for want of a new text or task; only what was "
+      "forgotten "
+      "is shown, and there is no verdict."};
+  for (int i = 0; i < 3; i++) {
     const char *comma = "";
     for (int64_t k = 0; k < c->n_series; k++) {
       const struct ka_forget_series *s = &c->series[k];
-      if (i == 0 ? !s->edge || s->best < 0 : s->best >= 0) continue;
+      int which = all_failed(s) ? 1 : !comparable(s) ? 2 : s->edge ? 0 : -1;
+      if (which != i) continue;
       KA_TRY(ka_str_printf(ctx, text, "%s%s", comma, s->method));
       comma = ", ";
     }
     if (!*comma) continue;
-    KA_TRY(ka_str_puts(ctx, text,
-                       i == 0
-                           ? ": learned most at the end of the sweep; the best learning rate may "
-                             "lie outside it."
-                           : ": at every learning rate some run diverged."));
+    KA_TRY(ka_str_puts(ctx, text, words[i]));
     KA_TRY(append(ctx, verdict, text));
   }
   return KA_STATUS_OK;

@@ -8,11 +8,13 @@
 
 #define LIGHT                                                                                      \
   "--bg:#fbfbfa;--fg:#1c1d1f;--dim:#5d6166;--rule:#dcdddf;--card:#fff;--good:#1a7f4b;"             \
-  "--bad:#b3362b;--here:#eef3fb;--heat:#2266cc;--s0:#2266cc;--s1:#c8641b;--s2:#2f8f4e;"            \
+  "--bad:#b3362b;--here:#eef3fb;--shade:#0003;--heat:#2266cc;--s0:#2266cc;--s1:#c8641b;--s2:#"     \
+  "2f8f4e;"                                                                                        \
   "--s3:#a3358f;--s4:#7a6a00;--s5:#0b8793;--s6:#b3362b;--s7:#6b4fc0;--s8:#6a6d72;--s9:#94541f"
 #define DARK                                                                                       \
   "--bg:#141517;--fg:#e7e8ea;--dim:#a2a5ab;--rule:#303236;--card:#1b1d20;--good:#5cc98f;"          \
-  "--bad:#ef7f74;--here:#22293a;--heat:#6ea3f5;--s0:#6ea3f5;--s1:#f0985a;--s2:#5cc98f;"            \
+  "--bad:#ef7f74;--here:#22293a;--shade:#000b;--heat:#6ea3f5;--s0:#6ea3f5;--s1:#f0985a;--s2:#"     \
+  "5cc98f;"                                                                                        \
   "--s3:#e07fce;--s4:#d6c452;--s5:#53cbd8;--s6:#ef7f74;--s7:#a996f0;--s8:#a7abb2;--s9:#d09a6a"
 
 static const char style[] =
@@ -26,6 +28,13 @@ static const char style[] =
     "p{margin:6px 0}.note{color:var(--dim);font-size:14px}.lead{font-size:17px}\n"
     ".card{background:var(--card);border:1px solid var(--rule);border-radius:8px;"
     "padding:12px 14px;margin:10px 0;overflow-x:auto}\n"
+    /* What lies outside a card throws a shadow on its edge; the outer two go with the content. */
+    ".card{background:linear-gradient(90deg,var(--card) 40%,transparent) 0 0/36px 100%,"
+    "linear-gradient(270deg,var(--card) 40%,transparent) 100% 0/36px 100%,"
+    "linear-gradient(90deg,var(--shade),transparent) 0 0/16px 100%,"
+    "linear-gradient(270deg,var(--shade),transparent) 100% 0/16px 100%,var(--card);"
+    "background-repeat:no-repeat;background-attachment:local,local,scroll,scroll}\n"
+    "details{margin:10px 0}summary{cursor:pointer;color:var(--dim)}\n"
     ".figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));"
     "gap:10px}.figures .card{margin:0}\n"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;min-width:50%}\n"
@@ -36,13 +45,17 @@ static const char style[] =
     "td.n,th.n{text-align:right;white-space:nowrap}\n"
     "td.good{color:var(--good)}td.bad{color:var(--bad)}td.dim{color:var(--dim)}\n"
     "td.name{font-family:ui-monospace,monospace;font-size:13px;white-space:nowrap}\n"
-    "td.here{background:var(--here)}\n"
+    "td.here{background:var(--here)}td.long{overflow-wrap:anywhere}\n"
     "@media print{.card{break-inside:avoid;overflow:visible}}\n"
-    "svg{width:100%;max-width:640px;height:auto;display:block}.grid{stroke:var(--rule)}"
+    "svg{width:100%;max-width:560px;height:auto;display:block}.grid{stroke:var(--rule)}"
     ".axis{stroke:var(--dim)}\n"
     ".line{fill:none;stroke-width:1.8;stroke-linejoin:round}.bar{stroke-width:1.2;opacity:.55}\n"
     ".tick{fill:var(--dim);font-size:12px}.key{fill:var(--fg);font-size:12px}\n"
     ".value{fill:var(--fg);font-size:11px}.edge{fill:none;stroke:var(--s1);stroke-width:2.5}\n"
+    ".scale i{display:inline-block;width:140px;height:12px;border-radius:3px;margin:0 8px;"
+    "vertical-align:-1px;background:linear-gradient(90deg,"
+    "color-mix(in srgb,var(--heat) 8%,transparent),"
+    "color-mix(in srgb,var(--heat) 60%,transparent))}\n"
     "ul.legend{list-style:none;display:flex;flex-wrap:wrap;gap:2px 16px;margin:8px 0 0;padding:0;"
     "font-size:13px}ul.legend i{display:inline-block;width:12px;height:12px;border-radius:3px;"
     "margin-right:6px;vertical-align:-1px}\n"
@@ -207,6 +220,14 @@ void ka_page_cell(struct ka_page *p, const char *mark, const char *fmt, ...) {
 }
 
 void ka_page_table_end(struct ka_page *p) { html(p, "</table></div>\n"); }
+
+void ka_page_fold(struct ka_page *p, const char *summary) {
+  html(p, "<details><summary>");
+  if (ok(p)) p->st = ka_report_html_escape(p->ctx, &p->html, summary);
+  html(p, "</summary>\n");
+}
+
+void ka_page_fold_end(struct ka_page *p) { html(p, "</details>\n"); }
 
 void ka_page_figures(struct ka_page *p) { html(p, "<div class=\"figures\">\n"); }
 

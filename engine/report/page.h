@@ -42,6 +42,10 @@ void ka_page_figure(struct ka_page *p, const char *title, const struct ka_str *s
                     const char *const *names, int n);
 void ka_page_figures_end(struct ka_page *p);
 
+/* What follows, up to fold_end, is shown when the reader asks for it. */
+void ka_page_fold(struct ka_page *p, const char *summary);
+void ka_page_fold_end(struct ka_page *p);
+
 enum { KA_PAGE_COLOURS = 10 };
 
 /* Text with &, <, > and quotes escaped. */

@@ -74,7 +74,9 @@ static void draw(struct ka_progress *p, double now, const char *note) {
   char tail[256], eta[48], bar[256], count[64];
   eta_text(p, now, eta, sizeof eta);
   double fraction = p->total > 0 ? (double)p->done / (double)p->total : 0;
-  if (p->total > 0)
+  if (p->total > 0 && p->share)
+    snprintf(count, sizeof count, "%3.0f%%", 100 * fraction);
+  else if (p->total > 0)
     snprintf(count, sizeof count, "%3.0f%% %lld/%lld", 100 * fraction, (long long)p->done,
              (long long)p->total);
   else

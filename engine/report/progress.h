@@ -14,6 +14,7 @@ struct ka_progress {
   int64_t total, done, first;
   double start_s, last_s, interval_s;
   bool terminal, drawn, open;
+  bool share; /* set after begin: the units say nothing to a reader, the percent alone is shown */
   void (*outer_clear)(void *user); /* of the bar that this one interrupts */
   void *outer_user;
 };

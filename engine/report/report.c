@@ -6,6 +6,7 @@
 #include "engine/report/report_parts.h"
 
 #include <math.h>
+#include <stdio.h>
 
 double ka_report_number(const json_t *object, const char *key) {
   return ka_json_number(json_object_get(object, key));
@@ -25,6 +26,27 @@ void ka_report_cell(struct ka_page *p, const char *mark, const char *fmt, double
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
   ka_page_cell(p, mark, fmt, v);
 #pragma GCC diagnostic pop
+}
+
+const char *ka_report_kappa(double v, char buf[32]) {
+  if (isnan(v))
+    snprintf(buf, 32, "–");
+  else
+    snprintf(buf, 32, v < 10 ? "%.2f" : v < 100 ? "%.1f" : v < 1e5 ? "%.0f" : "%.2e", v);
+  return buf;
+}
+
+bool ka_report_tells(const struct ka_report_chart_series *series, int n) {
+  int64_t most = 0;
+  double lo = INFINITY, hi = -INFINITY;
+  for (int i = 0; i < n; i++) {
+    most = series[i].n > most ? series[i].n : most;
+    for (int64_t k = 0; k < series[i].n; k++) {
+      lo = fmin(lo, series[i].points[k].y);
+      hi = fmax(hi, series[i].points[k].y);
+    }
+  }
+  return most > 2 && hi > lo;
 }
 
 int64_t ka_report_points(struct ka_page *p, const json_t *list, double scale,
@@ -58,7 +80,7 @@ static void facts(struct ka_page *p, const json_t *list, const char *heading) {
     const char *name = json_string_value(json_array_get(pair, 0));
     const char *value = json_string_value(json_array_get(pair, 1));
     ka_page_cell(p, "dim", "%s", name ? name : "");
-    ka_page_cell(p, "", "%s", value ? value : "");
+    ka_page_cell(p, "long", "%s", value ? value : "");
   }
   ka_page_table_end(p);
 }

@@ -129,15 +129,19 @@ void ka_report_fronts(struct ka_page *p, const json_t *root) {
     add(p, plot, (int)i, s, json_object_get(s, "front"), KA_CHART_STAIR, (int)i);
     add(p, plot, plot->n + (int)i, s, NULL, KA_CHART_DOTS, (int)i);
   }
-  if (ka_ok(p->st))
-    p->st = ka_report_chart_svg(p->ctx, &svg, "learned, % of the base's value",
-                                "kept of the old skill, %", plot->series, 2 * plot->n);
-  ka_page_section(p, "Fronts");
-  ka_page_figure(p, "Up and to the right is better", &svg, plot->legend, plot->n);
-  ka_page_text(
-      p, "note",
-      "A dot is a learning rate: the mean over seeds and draws with its standard error; the "
-      "large one is where the method learned most. Lines are Pareto fronts.");
+  int64_t dots = 0;
+  for (int k = 0; k < plot->n; k++) dots += plot->series[plot->n + k].n;
+  if (dots > 1) {
+    if (ka_ok(p->st))
+      p->st = ka_report_chart_svg(p->ctx, &svg, "learned, % of the base's value",
+                                  "kept of the old skill, %", plot->series, 2 * plot->n);
+    ka_page_section(p, "Fronts");
+    ka_page_figure(p, "Up and to the right is better", &svg, plot->legend, plot->n);
+    ka_page_text(
+        p, "note",
+        "A dot is a learning rate: the mean over seeds and draws with its standard error; the "
+        "large one is where the method learned most. Lines are Pareto fronts.");
+  }
   for (int k = 0; k < 2 * plot->n; k++) ka_free(plot->points[k]);
   ka_free(plot);
   ka_str_deinit(&svg);
@@ -146,7 +150,8 @@ void ka_report_fronts(struct ka_page *p, const json_t *root) {
 /* --- curves ------------------------------------------------------------------ */
 
 /* One figure: what `key` was on the way, a line a method. */
-static void curve(struct ka_page *p, const json_t *curves_of, const char *key, const char *title) {
+static void curve(struct ka_page *p, const json_t *curves_of, const char *key, const char *title,
+                  int *drawn) {
   struct ka_report_chart_series series[MAX_SERIES];
   struct ka_report_chart_point *points[MAX_SERIES];
   const char *names[MAX_SERIES], *name;
@@ -161,9 +166,12 @@ static void curve(struct ka_page *p, const json_t *curves_of, const char *key, c
         .name = name, .points = points[n], .n = n_points, .style = KA_CHART_MARKS, .colour = n};
     n++;
   }
-  if (ka_ok(p->st))
+  bool tells = ka_report_tells(series, n);
+  if (tells && *drawn == 0) ka_page_section(p, "On the way");
+  if (tells && (*drawn)++ == 0) ka_page_figures(p);
+  if (tells && ka_ok(p->st))
     p->st = ka_report_chart_svg(p->ctx, &svg, "step", "% of the base's value", series, n);
-  ka_page_figure(p, title, &svg, names, n);
+  if (tells) ka_page_figure(p, title, &svg, names, n);
   for (int i = 0; i < n; i++) ka_free(points[i]);
   ka_str_deinit(&svg);
 }
@@ -171,10 +179,10 @@ static void curve(struct ka_page *p, const json_t *curves_of, const char *key, c
 void ka_report_method_curves(struct ka_page *p, const json_t *root) {
   const json_t *curves_of = json_object_get(root, "curves_of");
   if (json_object_size(curves_of) == 0) return;
-  ka_page_section(p, "On the way");
-  ka_page_figures(p);
-  curve(p, curves_of, "learned", "Learned");
-  curve(p, curves_of, "forgot", "Forgot");
+  int drawn = 0;
+  curve(p, curves_of, "learned", "Learned", &drawn);
+  curve(p, curves_of, "forgot", "Forgot", &drawn);
+  if (drawn == 0) return;
   ka_page_figures_end(p);
   ka_page_text(p, "note", "One run of each method, at the learning rate at which it learned most.");
 }
@@ -195,9 +203,9 @@ static void main_table(struct ka_page *p, const json_t *root) {
   char name[96];
   size_t i;
   heading(p, &columns,
-          "method|>trained|>learning rate|>learned, %|>forgot, %|>score, %|>area|>less that of ",
+          "method|>trained|>learning rate|>learned, %|>forgot, %|>score, %|>area|>more than ",
           ka_report_text(comparison, "baseline"));
-  heading(p, &columns, "|against ", ka_report_text(comparison, "control"));
+  heading(p, &columns, "\'s|against ", ka_report_text(comparison, "control"));
   if (ka_ok(p->st)) ka_page_table(p, columns.data);
   ka_str_deinit(&columns);
   json_array_foreach(series_of(root), i, s) {
@@ -222,10 +230,10 @@ static void main_table(struct ka_page *p, const json_t *root) {
   ka_page_table_end(p);
   ka_page_text(p, "note",
                "At the learning rate at which each learned most. Learned and forgot: the mean "
-               "relative change of the new and the old measures. Area: below the front over all "
-               "learning rates, in square points (hundredths by hundredths). ± is the standard "
-               "error over seeds and "
-               "draws.");
+               "relative change of the new and the old measures; forgot below zero: the old skill "
+               "got better. Score: learned less forgot. Area: what the front covers over all "
+               "learning rates, in square points (hundredths by hundredths), larger is better. ± "
+               "is the standard error over seeds and draws.");
 }
 
 /* Each method and the baseline where both learned the same; what the runs took. */
@@ -236,30 +244,91 @@ static void equal_table(struct ka_page *p, const json_t *root) {
   char name[96];
   size_t i;
   heading(p, &columns, "method|>both learned, %|>forgot there, %|>", baseline);
-  heading(p, &columns, " forgot there, %|>difference|>tokens|>of the base|>seconds", "");
+  heading(p, &columns, " forgot there, %|>difference", "");
   ka_page_section(p, "At equal learning");
   if (ka_ok(p->st)) ka_page_table(p, columns.data);
   ka_str_deinit(&columns);
   json_array_foreach(series_of(root), i, s) {
-    const json_t *best = best_of(s), *against = json_object_get(s, "against_baseline");
+    const json_t *against = json_object_get(s, "against_baseline");
     const json_t *d = json_object_get(against, "at_equal_learning");
     ka_page_cell(p, "name", "%s", label_of(root, s, name));
     ka_report_cell(p, "", "%.2f", 100 * ka_report_number(against, "learned_where_equal"));
     ka_report_cell(p, "", "%.2f", 100 * ka_report_number(against, "forgot_there"));
     ka_report_cell(p, "", "%.2f", 100 * ka_report_number(against, "other_forgot_there"));
     cell(p, "", 2, 100 * ka_report_number(d, "mean"), 100 * ka_report_number(d, "se"));
-    figure_cell(p, best, "tokens", 0, 1);
-    figure_cell(p, best, "base_tokens", 0, 1);
-    figure_cell(p, best, "seconds", 1, 1);
   }
   ka_page_table_end(p);
   ka_page_text(p, "note",
                "Read from each run's front, straight between neighbouring learning rates and the "
-               "untouched base, at the most that the method and %s both learned in every run. "
-               "Tokens: what went through the tuned model in training, and what through the base "
-               "beside it, for anchors.",
+               "untouched base, at the most that the method and %s both learned in every run.",
                baseline);
 }
+
+/* Has any series' best cell the figure? A column of dashes says nothing. */
+static bool any(const json_t *root, const char *figure) {
+  const json_t *s;
+  size_t i;
+  json_array_foreach(series_of(root), i, s) if (!isnan(mean_of(best_of(s), figure))) return true;
+  return false;
+}
+
+static bool any_above_zero(const json_t *root, const char *figure) {
+  const json_t *s;
+  size_t i;
+  json_array_foreach(series_of(root), i, s) if (mean_of(best_of(s), figure) > 0) return true;
+  return false;
+}
+
+struct column { /* a figure of the best cells */
+  const char *key, *heading;
+  int digits;
+  double scale;
+};
+
+static const struct column costs[] = {
+    {"seconds", "seconds", 1, 1},
+    {"tokens", "tokens trained on", 0, 1},
+    {"base_tokens", "tokens through the base", 0, 1},
+    {"tokens_per_second", "tokens a second", 0, 1},
+    {"peak_bytes", "peak memory, MiB", 0, 1.0 / (1 << 20)},
+};
+enum { N_COSTS = sizeof costs / sizeof *costs };
+
+static void costs_table(struct ka_page *p, const json_t *root) {
+  struct ka_str columns = {0};
+  const json_t *s;
+  char name[96];
+  size_t i;
+  bool shown[N_COSTS];
+  int n = 0;
+  heading(p, &columns, "method", "");
+  for (int c = 0; c < N_COSTS; c++) {
+    n += shown[c] = any_above_zero(root, costs[c].key);
+    if (shown[c]) heading(p, &columns, "|>", costs[c].heading);
+  }
+  if (n > 0 && ka_ok(p->st)) {
+    ka_page_section(p, "What it cost");
+    ka_page_table(p, columns.data);
+    json_array_foreach(series_of(root), i, s) {
+      ka_page_cell(p, "name", "%s", label_of(root, s, name));
+      for (int c = 0; c < N_COSTS; c++)
+        if (shown[c]) figure_cell(p, best_of(s), costs[c].key, costs[c].digits, costs[c].scale);
+    }
+    ka_page_table_end(p);
+    ka_page_text(p, "note",
+                 "A run at the learning rate at which each learned most; the seconds are those of "
+                 "training, of runs that may have shared the machine.");
+  }
+  ka_str_deinit(&columns);
+}
+
+static const struct column derived[] = {
+    {"kl", "KL", 4, 1},
+    {"backward_transfer", "backward transfer", 4, 1},
+    {"average_forgetting", "average forgetting", 4, 1},
+    {"beyond_chance", "gone beyond chance, %", 1, 100},
+};
+enum { N_DERIVED = sizeof derived / sizeof *derived };
 
 static void values_table(struct ka_page *p, const json_t *root) {
   const json_t *measures = json_object_get(root, "measures"), *m, *s;
@@ -272,13 +341,14 @@ static void values_table(struct ka_page *p, const json_t *root) {
     heading(p, &columns, " (", ka_report_text(m, "role"));
     heading(p, &columns, "), ", ka_report_text(m, "metric"));
   }
-  heading(p, &columns,
-          "|>KL|>backward transfer|>average forgetting|>gone beyond chance, %|>seconds", "");
+  for (int c = 0; c < N_DERIVED; c++)
+    if (any(root, derived[c].key)) heading(p, &columns, "|>", derived[c].heading);
   if (ka_ok(p->st)) ka_page_table(p, columns.data);
   ka_str_deinit(&columns);
   ka_page_cell(p, "dim", "the base");
   json_array_foreach(measures, k, m) ka_report_cell(p, "", "%.4f", ka_report_number(m, "base"));
-  for (int c = 0; c < 5; c++) ka_page_cell(p, "dim", "–");
+  for (int c = 0; c < N_DERIVED; c++)
+    if (any(root, derived[c].key)) ka_page_cell(p, "dim", "–");
   json_array_foreach(series_of(root), i, s) {
     const json_t *best = best_of(s), *values = json_object_get(best, "values");
     ka_page_cell(p, "name", "%s", label_of(root, s, name));
@@ -286,11 +356,9 @@ static void values_table(struct ka_page *p, const json_t *root) {
       const json_t *v = json_array_get(values, k);
       cell(p, "", 4, ka_report_number(v, "mean"), ka_report_number(v, "se"));
     }
-    figure_cell(p, best, "kl", 4, 1);
-    figure_cell(p, best, "backward_transfer", 4, 1);
-    figure_cell(p, best, "average_forgetting", 4, 1);
-    figure_cell(p, best, "beyond_chance", 1, 100);
-    figure_cell(p, best, "seconds", 1, 1);
+    for (int c = 0; c < N_DERIVED; c++)
+      if (any(root, derived[c].key))
+        figure_cell(p, best, derived[c].key, derived[c].digits, derived[c].scale);
   }
   ka_page_table_end(p);
 }
@@ -299,7 +367,6 @@ static void sweep_table(struct ka_page *p, const json_t *root) {
   const json_t *s, *c;
   char name[96];
   size_t i, k;
-  ka_page_section(p, "Every learning rate");
   ka_page_table(p, "method|>learning rate|>learned, %|>forgot, %|>score, %|>KL|>runs|>diverged");
   json_array_foreach(series_of(root), i, s) {
     json_array_foreach(json_object_get(s, "cells"), k, c) {
@@ -323,7 +390,11 @@ void ka_report_methods(struct ka_page *p, const json_t *root) {
   ka_page_section(p, "Methods");
   main_table(p, root);
   equal_table(p, root);
+  costs_table(p, root);
   ka_page_section(p, "What was measured");
   values_table(p, root);
+  ka_page_section(p, "Every learning rate");
+  ka_page_fold(p, "The whole sweep");
   sweep_table(p, root);
+  ka_page_fold_end(p);
 }

@@ -14,6 +14,12 @@ const char *ka_report_text(const json_t *object, const char *key);
 /* The cell of a number: an em dash for NaN. fmt takes one double. */
 void ka_report_cell(struct ka_page *p, const char *mark, const char *fmt, double v);
 
+/* A condition number as it stands everywhere: 4.85, 73.1, 2462, 1.21e+06. */
+const char *ka_report_kappa(double v, char buf[32]);
+
+/* Is there more in a curve than a table of its ends says? */
+bool ka_report_tells(const struct ka_report_chart_series *series, int n);
+
 /* Points of [[x, y], ...], y times scale; ka_free(*out). Returns how many. */
 int64_t ka_report_points(struct ka_page *p, const json_t *list, double scale,
                          struct ka_report_chart_point **out);

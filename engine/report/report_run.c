@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_ROLES = 16, MAX_LISTED = 200 };
@@ -39,8 +40,8 @@ void ka_report_measures(struct ka_page *p, const json_t *root) {
   if (json_array_size(list) == 0 || json_object_get(root, "comparison")) return;
   ka_page_section(p, "What it learned, what it forgot");
   bool chance = any(list, "chance");
-  ka_page_table(p, chance ? "measure||metric|>before|>after|>gain|>chance|>KL|>size|"
-                          : "measure||metric|>before|>after|>gain|>KL|>size|");
+  ka_page_table(p, chance ? "measure||metric|>before|>after|>better by|>chance|>KL|>size|"
+                          : "measure||metric|>before|>after|>better by|>KL|>size|");
   json_array_foreach(list, i, m) {
     bool is_new = strcmp(ka_report_text(m, "role"), "new") == 0;
     double gain = ka_report_number(m, "gain");
@@ -56,9 +57,10 @@ void ka_report_measures(struct ka_page *p, const json_t *root) {
     ka_page_cell(p, "dim", "%s", ka_report_text(m, "unit"));
   }
   ka_page_table_end(p);
-  ka_page_text(p, "note",
-               "Losses are in nats a token. Gain: the improvement as a part of the value before. "
-               "KL: of the base from the tuned model, nats a token.");
+  ka_page_text(
+      p, "note",
+      "Losses are in nats a token. Better by: a part of the value before; below zero it is "
+      "worse. KL: how far the tuned model's predictions lie from the base's, nats a token.");
 }
 
 /* --- curves ------------------------------------------------------------------ */
@@ -79,7 +81,7 @@ static const struct plot plots[] = {
     {"Divergence from the base on training text", "nats a token", 1, {{"kl", "KL"}}},
 };
 
-static void plot(struct ka_page *p, const json_t *curves, const struct plot *what) {
+static void plot(struct ka_page *p, const json_t *curves, const struct plot *what, int *drawn) {
   struct ka_report_chart_series series[2] = {{0}};
   struct ka_report_chart_point *points[2] = {NULL, NULL};
   struct ka_str svg = {0};
@@ -98,7 +100,9 @@ static void plot(struct ka_page *p, const json_t *curves, const struct plot *wha
                                         .colour = n};
     n++;
   }
-  if (n > 0) {
+  if (ka_report_tells(series, n)) {
+    if (*drawn == 0) ka_page_section(p, "On the way");
+    if ((*drawn)++ == 0) ka_page_figures(p);
     if (ka_ok(p->st)) p->st = ka_report_chart_svg(p->ctx, &svg, "step", what->label, series, n);
     ka_page_figure(p, what->title, &svg, names, n);
   }
@@ -109,10 +113,9 @@ static void plot(struct ka_page *p, const json_t *curves, const struct plot *wha
 void ka_report_curves(struct ka_page *p, const json_t *root) {
   const json_t *curves = json_object_get(root, "curves");
   if (json_object_size(curves) == 0 || json_object_get(root, "comparison")) return;
-  ka_page_section(p, "On the way");
-  ka_page_figures(p);
-  for (size_t i = 0; i < sizeof plots / sizeof *plots; i++) plot(p, curves, &plots[i]);
-  ka_page_figures_end(p);
+  int drawn = 0;
+  for (size_t i = 0; i < sizeof plots / sizeof *plots; i++) plot(p, curves, &plots[i], &drawn);
+  if (drawn > 0) ka_page_figures_end(p);
 }
 
 /* --- units ------------------------------------------------------------------- */
@@ -168,6 +171,8 @@ static ka_status make_cells(struct ka_ctx *ctx, struct heat *h, const json_t *un
   h->cells = mem;
   KA_TRY(ka_arena_alloc_n(&h->arena, &mem, n, sizeof *h->counts, "cells"));
   h->counts = mem;
+  json_array_foreach(units, i, u) if (shown(u) && ka_report_number(u, "trained") > 0)
+      role_of(h, ka_report_text(u, "role")); /* the first columns: what a phone shows */
   json_array_foreach(units, i, u) add(h, u);
   int64_t kept = 0;
   for (int64_t k = 0; k < n; k++) {
@@ -194,29 +199,58 @@ static void heat(struct ka_page *p, const json_t *units) {
   if (ka_ok(p->st) && h.n_rows > 0) {
     p->st = ka_report_heat_svg(p->ctx, &svg, h.roles, h.n_roles, h.rows, h.n_rows, h.cells,
                                h.counts[0]);
-    ka_page_figure(p, "kappa of every unit; outlined: trained, before and after", &svg, NULL, 0);
+    ka_page_fold(p, "κ of every unit, layers by roles");
+    ka_page_figure(p, "κ of every unit", &svg, NULL, 0);
+    ka_page_fold_end(p);
   }
   ka_str_deinit(&svg);
   ka_arena_deinit(&h.arena);
 }
 
+static double change_of(const json_t *unit) {
+  return ka_report_number(unit, "kappa_after") / ka_report_number(unit, "kappa_before") - 1;
+}
+
+/* The most changed first; what is not known last, in the order of the file. */
+static int by_change(const void *a, const void *b) {
+  const json_t *const *x = a, *const *y = b;
+  double dx = fabs(change_of(*x)), dy = fabs(change_of(*y));
+  dx = isnan(dx) ? -1 : dx;
+  dy = isnan(dy) ? -1 : dy;
+  return dx != dy ? (dx < dy) - (dx > dy) : (*x > *y) - (*x < *y);
+}
+
+static void row_of(struct ka_page *p, const json_t *u) {
+  double before = ka_report_number(u, "kappa_before"), after = ka_report_number(u, "kappa_after");
+  char text[32];
+  ka_page_cell(p, "name", "%s", ka_report_text(u, "name"));
+  ka_report_cell(p, "dim", "%.3g %%", 100 * ka_report_number(u, "trained"));
+  ka_report_cell(p, "", "%.0f", ka_report_number(u, "params"));
+  ka_report_cell(p, "", "x %.3g", ka_report_number(u, "rate"));
+  ka_page_cell(p, isnan(before) ? "dim" : "", "%s", ka_report_kappa(before, text));
+  ka_page_cell(p, isnan(after) ? "dim" : "", "%s", ka_report_kappa(after, text));
+  ka_report_cell(p, "", "%+.2f %%", 100 * change_of(u));
+}
+
 static void list_trained(struct ka_page *p, const json_t *units) {
+  const json_t **trained, *u;
+  char summary[80];
+  void *mem = NULL;
   size_t i, n = 0;
-  const json_t *u;
-  ka_page_table(p, "trained unit|>part|>parameters|>rate|>kappa before|>after|>change");
-  json_array_foreach(units, i, u) {
-    double before = ka_report_number(u, "kappa_before"), after = ka_report_number(u, "kappa_after");
-    if (!(ka_report_number(u, "trained") > 0) || ++n > MAX_LISTED) continue;
-    ka_page_cell(p, "name", "%s", ka_report_text(u, "name"));
-    ka_report_cell(p, "dim", "%.3g %%", 100 * ka_report_number(u, "trained"));
-    ka_report_cell(p, "", "%.0f", ka_report_number(u, "params"));
-    ka_report_cell(p, "", "x %.3g", ka_report_number(u, "rate"));
-    ka_report_cell(p, "", "%.5g", before);
-    ka_report_cell(p, "", "%.5g", after);
-    ka_report_cell(p, "", "%+.2f %%", 100 * (after / before - 1));
-  }
+  if (ka_ok(p->st))
+    p->st = ka_alloc_n(p->ctx, &mem, (int64_t)json_array_size(units), sizeof u, "units");
+  trained = mem;
+  if (!trained) return;
+  json_array_foreach(units, i, u) if (ka_report_number(u, "trained") > 0) trained[n++] = u;
+  qsort(trained, n, sizeof *trained, by_change);
+  snprintf(summary, sizeof summary, "The %zu trained units, the most changed first", n);
+  ka_page_fold(p, summary);
+  ka_page_table(p, "trained unit|>part|>parameters|>rate|>κ before|>after|>change");
+  for (i = 0; i < n && i < MAX_LISTED; i++) row_of(p, trained[i]);
   ka_page_table_end(p);
   if (n > MAX_LISTED) ka_page_text(p, "note", "and %zu more, in report.json", n - MAX_LISTED);
+  ka_page_fold_end(p);
+  ka_free(trained);
 }
 
 void ka_report_units(struct ka_page *p, const json_t *root) {
@@ -225,6 +259,11 @@ void ka_report_units(struct ka_page *p, const json_t *root) {
   if (json_array_size(units) == 0) return;
   ka_page_section(p, "What was trained");
   if (*of) ka_page_text(p, "note", "Of the run %s.", of);
+  ka_page_text(
+      p, "note",
+      "κ (kappa) of a matrix is its largest singular value divided by its smallest: how unequally "
+      "it treats what comes in. High: it answers to few directions, it has specialised. "
+      "Low: it treats all alike, and has the most room to learn.");
   heat(p, units);
   list_trained(p, units);
 }

@@ -6,9 +6,13 @@
 #include "engine/report/page.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { WIDTH = 460, HEIGHT = 290, LEFT = 52, RIGHT = 14, TOP = 24, BOTTOM = 38 };
+
+/* Noise of less than this part of the values is drawn flat. */
+#define LEAST_SPAN 0.01
 
 struct range {
   double lo, hi, tick;
@@ -28,9 +32,11 @@ static struct range range_of(const struct ka_report_chart_series *s, int n, bool
       r.lo = fmin(r.lo, v - e);
       r.hi = fmax(r.hi, v + e);
     }
-  if (r.hi - r.lo < 1e-12 * fmax(1, fabs(r.hi))) {
-    r.lo -= 0.5;
-    r.hi += 0.5;
+  double least = LEAST_SPAN * fmax(fabs(r.lo), fabs(r.hi)), lacks = least - (r.hi - r.lo);
+  if (least == 0) lacks = 1;
+  if (lacks > 0) {
+    r.lo -= lacks / 2;
+    r.hi += lacks / 2;
   }
   r.tick = nice_tick(r.hi - r.lo, 5);
   r.lo = floor(r.lo / r.tick + 1e-9) * r.tick;
@@ -46,16 +52,27 @@ static double py(const struct range *r, double y) {
 }
 static double clean(double v, double tick) { return fabs(v) < tick * 1e-6 ? 0.0 : v; }
 
+/* As many digits as tell it from its neighbours. */
+static const char *tick_text(double v, double tick, char buf[32]) {
+  int digits = (int)-floor(log10(tick) + 1e-9);
+  if (fabs(v) >= 1e6 || tick < 1e-4)
+    snprintf(buf, 32, "%.*g", v == 0 ? 1 : (int)fmax(1, floor(log10(fabs(v)) + 1e-9) + digits + 1),
+             v);
+  else
+    snprintf(buf, 32, "%.*f", digits > 0 ? digits : 0, v);
+  return buf;
+}
+
 static ka_status axes(struct ka_ctx *ctx, struct ka_str *out, const struct range *x,
                       const struct range *y, const char *label_x, const char *label_y) {
+  char text[32];
   for (double v = y->lo; v <= y->hi + y->tick / 2; v += y->tick) {
     double t = clean(v, y->tick);
-    KA_TRY(
-        ka_str_printf(ctx, out,
-                      "<line class=\"%s\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
-                      "<text class=\"tick\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>\n",
-                      t == 0 ? "axis" : "grid", LEFT, WIDTH - RIGHT, py(y, v), py(y, v), LEFT - 6,
-                      py(y, v) + 4, t));
+    KA_TRY(ka_str_printf(ctx, out,
+                         "<line class=\"%s\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
+                         "<text class=\"tick\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
+                         t == 0 ? "axis" : "grid", LEFT, WIDTH - RIGHT, py(y, v), py(y, v),
+                         LEFT - 6, py(y, v) + 4, tick_text(t, y->tick, text)));
   }
   for (double v = x->lo; v <= x->hi + x->tick / 2; v += x->tick) {
     double t = clean(v, x->tick);
@@ -64,8 +81,8 @@ static ka_status axes(struct ka_ctx *ctx, struct ka_str *out, const struct range
                            "<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>",
                            px(x, v), px(x, v), TOP, HEIGHT - BOTTOM));
     KA_TRY(ka_str_printf(
-        ctx, out, "<text class=\"tick\" x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.6g</text>\n",
-        px(x, v), HEIGHT - BOTTOM + 16, t));
+        ctx, out, "<text class=\"tick\" x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n",
+        px(x, v), HEIGHT - BOTTOM + 16, tick_text(t, x->tick, text)));
   }
   KA_TRY(ka_str_printf(ctx, out, "<text class=\"tick\" x=\"%d\" y=\"%d\" text-anchor=\"end\">",
                        WIDTH - RIGHT, HEIGHT - 5));

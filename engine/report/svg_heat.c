@@ -4,9 +4,7 @@
  *            q        k     ...
  *   layer 0  [12|12.4][8.1 ]      a value that did not change fills its cell
  */
-#include "engine/report/svg_chart.h"
-
-#include "engine/report/page.h"
+#include "engine/report/report_parts.h"
 
 #include <math.h>
 
@@ -29,11 +27,10 @@ static ka_status half(struct ka_ctx *ctx, struct ka_str *out, double x, double y
                        "style=\"fill:var(--heat);fill-opacity:%.3f\"/>",
                        x, y, w, CELL_H - GAP, isnan(value) ? 0.03 : 0.08 + 0.52 * heat));
   if (isnan(value)) return KA_STATUS_OK;
-  return ka_str_printf(ctx, out,
-                       "<text class=\"value\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.*g"
-                       "</text>",
-                       x + w / 2, y + CELL_H / 2.0 + 2.5, value < 1e5 && value >= 1e3 ? 5 : 3,
-                       value >= 1e3 && value < 1e5 ? round(value) : value);
+  char text[32];
+  return ka_str_printf(
+      ctx, out, "<text class=\"value\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>",
+      x + w / 2, y + CELL_H / 2.0 + 2.5, ka_report_kappa(value, text));
 }
 
 static ka_status cell(struct ka_ctx *ctx, struct ka_str *out, const struct ka_report_heat_cell *c,
@@ -67,15 +64,19 @@ ka_status ka_report_heat_svg(struct ka_ctx *ctx, struct ka_str *out, const char 
                              int n_columns, const char *const *rows, int n_rows,
                              const struct ka_report_heat_cell *cells, int64_t n_cells) {
   double lo = least_of(cells, n_cells, 1), hi = -least_of(cells, n_cells, -1);
+  char least[32], most[32];
   int width = LEFT + CELL_W * n_columns, height = TOP + CELL_H * n_rows + 2;
   KA_TRY(ka_str_printf(ctx, out,
                        "<svg viewBox=\"0 0 %d %d\" style=\"min-width:%dpx;max-width:%dpx\" "
                        "role=\"img\" aria-label=\"layers by roles\">\n",
-                       width, height, width * 3 / 4, width * 3 / 2));
+                       width, height, width, width * 5 / 4));
   for (int c = 0; c < n_columns; c++)
     KA_TRY(label(ctx, out, LEFT + CELL_W * (c + 0.5) - GAP / 2.0, TOP - 8, "middle", columns[c]));
   for (int r = 0; r < n_rows; r++)
     KA_TRY(label(ctx, out, LEFT - 8, TOP + CELL_H * (r + 0.5) + 2.5, "end", rows[r]));
   for (int64_t i = 0; i < n_cells; i++) KA_TRY(cell(ctx, out, &cells[i], lo, hi));
-  return ka_str_puts(ctx, out, "</svg>\n");
+  return ka_str_printf(ctx, out,
+                       "</svg>\n<p class=\"note scale\">%s<i></i>%s, by the logarithm; framed: "
+                       "trained, left before and right after; dashed: trained in part</p>\n",
+                       ka_report_kappa(exp(lo), least), ka_report_kappa(exp(hi), most));
 }

@@ -44,6 +44,36 @@ ka_status ka_report_machine(struct ka_ctx *ctx, struct ka_dev *dev, json_t **out
   return ka_report_fact(ctx, *out, "device", "%s%s%s", dev->backend->name, *text ? ": " : "", text);
 }
 
+static ka_status list_paths(struct ka_arena *a, const char **names,
+                            const struct ka_key_texts *paths) {
+  struct ka_ctx *ctx = a->ctx;
+  for (int64_t i = 0; i < paths->n; i++)
+    KA_TRY(ka_arena_printf(a, names, "%s%s%s", *names, **names ? ", " : "", paths->items[i]));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_report_data(struct ka_arena *a, json_t *list, const struct ka_job *job) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *data = "", *held_out = "";
+  for (int64_t i = 0; i < job->datasets.n; i++) {
+    const struct ka_job_dataset *d = &job->datasets.items[i];
+    KA_TRY(list_paths(a, &data, &d->path));
+    KA_TRY(ka_arena_printf(a, &data, "%s (%s)", data, ka_job_words_type[d->type]));
+  }
+  for (int64_t i = 0; i < job->held_out.n; i++)
+    KA_TRY(list_paths(a, &held_out, &job->held_out.items[i].path));
+  if (*data) KA_TRY(ka_report_fact(ctx, list, "data", "%s", data));
+  return *held_out ? ka_report_fact(ctx, list, "held out", "%s", held_out) : KA_STATUS_OK;
+}
+
+ka_status ka_report_by(struct ka_ctx *ctx, json_t *list) {
+  time_t now = time(NULL);
+  struct tm day;
+  char date[40] = "";
+  if (gmtime_r(&now, &day)) strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", &day);
+  return ka_report_fact(ctx, list, "by", "kappa %s, %s", KAPPA_VERSION, date);
+}
+
 static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *list) {
   struct ka_ctx *ctx = r->ctx;
   const char *anchor;
@@ -54,6 +84,7 @@ static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *
   KA_TRY(ka_report_fact(ctx, list, "job", "%s", job->file.path));
   KA_TRY(
       ka_report_fact(ctx, list, "base model", "%s (%s)", job->base_model, r->model.family->name));
+  KA_TRY(ka_report_data(&r->arena, list, job));
   KA_TRY(ka_report_fact(ctx, list, "selection", "%lld units by %s, %s first", (long long)s->n_units,
                         s->metric ? s->metric : "file", s->highest ? "highest" : "lowest"));
   KA_TRY(ka_report_fact(ctx, list, "trained parameters", "%s of %s (%.2f %%)",
@@ -77,11 +108,7 @@ static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *
                         "%s, %s tokens a second in training, peak memory %.0f MiB",
                         ka_fmt_duration(ka_loop_seconds(loop), a),
                         ka_fmt_count(ka_loop_rate(loop), b), ka_machine_peak() / (1 << 20)));
-  time_t now = time(NULL);
-  struct tm day;
-  char date[40] = "";
-  if (gmtime_r(&now, &day)) strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", &day);
-  KA_TRY(ka_report_fact(ctx, list, "by", "kappa %s, %s", KAPPA_VERSION, date));
+  KA_TRY(ka_report_by(ctx, list));
   return ka_report_fact(ctx, list, "seed", "%lld", (long long)job->seed);
 }
 
@@ -174,6 +201,8 @@ static ka_status head(struct ka_run *r, const struct ka_loop *loop, json_t *root
   KA_TRY(ka_json_set(ctx, root, "tokens", json_integer((json_int_t)loop->n_tok)));
   KA_TRY(ka_json_set(ctx, root, "base_tokens",
                      json_integer(r->model.kl_weight > 0 ? (json_int_t)loop->n_tok : 0)));
+  KA_TRY(ka_json_set(ctx, root, "tokens_per_second", json_real(ka_loop_rate(loop))));
+  KA_TRY(ka_json_set(ctx, root, "peak_bytes", json_real(ka_machine_peak())));
   return ka_json_set(ctx, root, "seconds", json_real(ka_loop_seconds(loop)));
 }
 

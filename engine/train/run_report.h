@@ -14,6 +14,10 @@ ka_status ka_run_report(struct ka_run *r, const struct ka_loop *loop, const json
  */
 ka_status ka_report_machine(struct ka_ctx *ctx, struct ka_dev *dev, json_t **out);
 
+/* Appends the data of a job to such a list; which kappa, and when. */
+ka_status ka_report_data(struct ka_arena *a, json_t *list, const struct ka_job *job);
+ka_status ka_report_by(struct ka_ctx *ctx, json_t *list);
+
 /* Appends [name, text] to such a list. */
 ka_status ka_report_fact(struct ka_ctx *ctx, json_t *list, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -49,6 +49,7 @@ ka_status ka_train_analyze(struct ka_ctx *ctx, struct ka_dev *dev, struct ka_are
   if (cache) KA_TRY(ka_spectral_cache_default_path(arena, &options.cache));
   KA_TRY(ka_linalg_engine_choose(ctx, dev, ka_spectral_flops(units, n, &options), &options.engine));
   ka_progress_begin(ctx, &bar, "analyze", 0, 1);
+  bar.share = true;
   ka_status st = ka_spectral_analyze(ctx, arena, results, units, n, &options, NULL);
   ka_progress_end(&bar);
   return st;
@@ -67,6 +68,7 @@ static ka_status choose(struct ka_ctx *ctx, struct ka_train_selection *s, struct
     KA_TRY(ka_linalg_engine_choose(ctx, dev, ka_spectral_flops(s->units, s->n_units, &options),
                                    &options.engine));
   ka_progress_begin(ctx, &bar, "analyze", 0, 1);
+  bar.share = true;
   ka_status st = ka_select_units(ctx, &s->arena, &s->chosen, mem, spec, s->units, s->n_units, false,
                                  &options, NULL);
   ka_progress_end(&bar);

@@ -144,10 +144,10 @@ static ka_status log_look(struct ka_run *r, struct ka_loop *l, const double *val
 }
 
 static void say(const struct ka_run *r, const struct ka_loop *l, const struct ka_eval_scores *s) {
-  char learned[40] = "", forgot[40] = "";
+  char learned[40] = "", forgot[64] = "";
   if (l->step == 0) return;
   if (!isnan(s->learned)) snprintf(learned, sizeof learned, "learned %+.2f %%", 100 * s->learned);
-  if (!isnan(s->forgot)) snprintf(forgot, sizeof forgot, "forgot %+.2f %%", 100 * s->forgot);
+  if (!isnan(s->forgot)) ka_eval_forgot_text(s->forgot, forgot);
   ka_info(r->ctx, "train", "step %lld: %s%s%s", (long long)l->step, learned,
           *learned && *forgot ? ", " : "", forgot);
 }

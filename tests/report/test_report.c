@@ -196,7 +196,7 @@ static void report_of_a_run(void **state) {
       "  \"value\": 1.25, \"gain\": -0.25, \"chance\": null, \"kl\": 0.5, \"n\": 10,"
       "  \"unit\": \"tokens\"}],"
       " \"scores\": {\"learned\": null, \"forgot\": 0.25},"
-      " \"curves\": {\"loss\": [[1, 2.0], [2, 1.5]], \"eval_loss\": [[2, 1.75]]},"
+      " \"curves\": {\"loss\": [[1, 100.46], [2, 100.52], [3, 100.6]], \"kl\": [[1, 0], [2, 1]]},"
       " \"units\": [{\"name\": \"x.q\", \"role\": \"q\", \"layer\": 0, \"params\": 64,"
       "   \"trained\": 1.0, \"kappa_before\": 10, \"kappa_after\": 11},"
       "  {\"name\": \"x.k\", \"role\": \"k\", \"layer\": 1, \"params\": 64, \"trained\": 0.0,"
@@ -208,10 +208,16 @@ static void report_of_a_run(void **state) {
   has(&page, "<h1>a &lt; b &amp; &quot;c&quot;</h1>");
   has(&page, "&lt;dir&gt;");
   has(&page, "<polyline");
+  has(&page, ">100.5</text>"); /* labels that differ, on an axis that is no magnifying glass */
+  has(&page, ">101.0</text>");
+  assert_null(strstr(page.data, "Divergence")); /* two points are in the table */
   has(&page, "Trained 25.00 % of the parameters, forgot 25.00 %.");
   assert_null(strstr(page.data, "chance")); /* no measure has one */
   has(&page, "<td class=\"bad n\">-25.00 %</td>");
   has(&page, "+10.00 %");
+  has(&page, "<details><summary>The 2 trained units, the most changed first</summary>");
+  has(&page, "2462, by the logarithm"); /* the scale of the heat map */
+  has(&page, "largest singular value divided by its smallest");
   has(&page, ">2462</text>"); /* in the heat map */
   assert_null(strstr(page.data, "NaN"));
   has(&md, "# a \\< b & \"c\"\n\nx\\|y\n");
@@ -257,7 +263,7 @@ static void report_of_a_comparison(void **state) {
     T_OK(ka_str_printf(ctx, &text, ", {\"name\": \"m%d\", \"base\": 1}", i));
   T_OK(ka_str_puts(ctx, &text, "]}"));
   written(ctx, text.data, &page, &md);
-  has(&md, "| less that of b/b | against c/c |\n|---|---:|---:|---:|---:|---:|---:|---:|---|\n"
+  has(&md, "| more than b/b's | against c/c |\n|---|---:|---:|---:|---:|---:|---:|---:|---|\n"
            "| m\\|m | – | – | – | – | – | – | – | – |\n");
   has(&md, "| method | x/y (old), loss | m1 (),  |");
   /* The base's row: one cell a column, the first 64 columns aligned. */
