@@ -323,6 +323,7 @@ struct ka_router_bwd_args {
   struct ka_tensor scores, index;
   struct ka_tensor count; /* [E] f64, optional: of router_load, all layers */
   struct ka_tensor live;  /* [N] i32, optional (1) */
+  struct ka_tensor scale; /* [1] f64, optional (1): times load_factor, on the device */
   enum ka_router kind;
   double factor, load_factor;
   bool normalise;
@@ -335,12 +336,13 @@ struct ka_router_load_args {
   struct ka_tensor count, score_sum; /* [E] f64 += */
 };
 
-/* loss += load_factor * sum of count[e] * score_sum[e]. With load_factor = coefficient * E / n^2, n
+/* loss += load_factor * scale * sum of count[e] * score_sum[e]. With load_factor = coefficient * E / n^2, n
  * the live rows that were summed over all layers, the load-balancing loss of Fedus, Zoph and
  * Shazeer 2021 (eq. 4), as transformers has it. */
 struct ka_router_loss_args {
   struct ka_tensor count, score_sum; /* [E] f64 */
   struct ka_tensor loss;             /* [1] f64 += */
+  struct ka_tensor scale;            /* [1] f64, optional (1) */
   double load_factor;
 };
 

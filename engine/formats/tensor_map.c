@@ -31,7 +31,8 @@ static bool read_index(const char **at, int *out) {
 }
 
 bool ka_role_usual(enum ka_role role) {
-  return roles[role].scope != KA_SCOPE_MODEL && role != KA_ROLE_ROUTER;
+  return roles[role].scope != KA_SCOPE_MODEL && role != KA_ROLE_ROUTER &&
+         role != KA_ROLE_SHARED_SWITCH;
 }
 
 static const char layer_hole[] = "{layer}", expert_hole[] = "{expert}";

@@ -18,7 +18,9 @@
 
 /* Sizes that shapes are made of; what each is, a recipe says (ka_recipe_dim). */
 #define KA_DIM_TABLE(X)                                                                            \
-  X(ONE) /* a vector's rows */                                                                     \
+  X(ONE)  /* a vector's rows */                                                                    \
+  X(UNIT) /* the one row of a matrix */                                                            \
+  X(TWO)                                                                                           \
   X(V)   /* vocabulary */                                                                          \
   X(P)   /* learned positions */                                                                   \
   X(C)   /* channels of the residual stream */                                                     \
@@ -32,6 +34,14 @@
   X(F)   /* feed-forward width */                                                                  \
   X(E)   /* experts */                                                                             \
   X(EF)  /* width of one expert */                                                                 \
+  X(EU)  /* its gate and up in one */                                                              \
+  X(EK)  /* experts that a token takes, */                                                         \
+  X(EKC) /* and their rows of C, EF, EU */                                                         \
+  X(EKF)                                                                                           \
+  X(EKU)                                                                                           \
+  X(EKW) /* the widest of these */                                                                 \
+  X(EN)  /* E + 1: where each one's rows begin, and the end */                                     \
+  X(EUE) /* the widest vector of all of them: EU or C of each */                                   \
   X(SF)  /* width of the experts that every token sees */                                          \
   X(QR)  /* rank of latent queries */                                                              \
   X(KVR) /* rank of latent keys and values */                                                      \
@@ -88,12 +98,18 @@ enum ka_scope { KA_SCOPE_MODEL, KA_SCOPE_LAYER, KA_SCOPE_EXPERT };
   X(DOWN_BIAS, down_bias, ONE, C, LAYER, '-', '0')                                                 \
   X(FFN_POST_NORM, ffn_post_norm, ONE, C, LAYER, '-', '1')                                         \
   X(ROUTER, router, E, C, LAYER, '-', 'n')                                                         \
+  X(ROUTER_BIAS, router_bias, ONE, E, LAYER, '-', '0')                                             \
+  X(ROUTER_CHOICE, router_choice, ONE, E, LAYER, '-', '0')                                         \
   X(SHARED_GATE, shared_gate, SF, C, LAYER, '-', 'n')                                              \
   X(SHARED_UP, shared_up, SF, C, LAYER, '-', 'n')                                                  \
   X(SHARED_DOWN, shared_down, C, SF, LAYER, '-', 'n')                                              \
+  X(SHARED_SWITCH, shared_switch, UNIT, C, LAYER, '-', 'n')                                        \
   X(EXPERT_GATE, expert_gate, EF, C, EXPERT, '-', 'n')                                             \
   X(EXPERT_UP, expert_up, EF, C, EXPERT, '-', 'n')                                                 \
-  X(EXPERT_DOWN, expert_down, C, EF, EXPERT, '-', 'n')
+  X(EXPERT_DOWN, expert_down, C, EF, EXPERT, '-', 'n')                                             \
+  X(EXPERT_GATE_UP, expert_gate_up, EU, C, EXPERT, '-', 'n') /* by turns: g0 u0 g1 u1 ... */       \
+  X(EXPERT_GATE_UP_BIAS, expert_gate_up_bias, ONE, EU, EXPERT, '-', '0')                           \
+  X(EXPERT_DOWN_BIAS, expert_down_bias, ONE, C, EXPERT, '-', '0')
 
 enum ka_role {
 #define X(name, field, rows, cols, scope, heads, fresh) KA_ROLE_##name,

@@ -154,8 +154,10 @@ static void count_uses(struct ka_model *m, struct ka_stack *s, struct table *t) 
 static ka_status alloc(struct ka_model *m, const struct ka_recipe *r, const struct table *t,
                        struct ka_branch *b, int i, const char *name) {
   const struct ka_value *a = &t->acts[i];
-  return ka_tensor_alloc(&m->step, value(t, b, i), name, a->is_stat ? ka_wide(m) : m->compute, 2,
-                         (int64_t[]){m->buffers->B * m->buffers->T, ka_recipe_dim(r, a->width)});
+  enum ka_dtype dtype = a->is_int ? KA_I32 : a->is_stat ? ka_wide(m) : m->compute;
+  int64_t rows = a->once ? 1 : m->buffers->B * m->buffers->T;
+  return ka_tensor_alloc(&m->step, value(t, b, i), name, dtype, 2,
+                         (int64_t[]){rows, ka_recipe_dim(r, a->width)});
 }
 
 static ka_status plan_sets(struct ka_model *m, struct ka_stack *s, struct table *t) {
@@ -212,7 +214,8 @@ static void set_rows(struct ka_branch *b, const struct ka_branch_kind *kind, int
   struct table t = {.acts = own_acts, .own = true};
   for (int i = 0; t.acts[i].name; i++) value(&t, b, i)->shape[0] = N;
   t = (struct table){.acts = kind->acts};
-  for (int i = 0; t.acts[i].name; i++) value(&t, b, i)->shape[0] = N;
+  for (int i = 0; t.acts[i].name; i++)
+    if (!t.acts[i].once) value(&t, b, i)->shape[0] = N;
 }
 
 void ka_branches_begin(struct ka_model *m, struct ka_stack *s) {

@@ -38,13 +38,15 @@ struct ka_value {
   const char *name;
   size_t at;
   enum ka_dim width;
-  bool is_stat;
+  bool is_stat, is_int;
+  bool once; /* one row, whatever the batch */
 };
-#define KA_VALUE(type, field, width)                                                               \
-  { #field, offsetof(struct type, field), KA_DIM_##width, false }
-#define KA_VALUE_STAT(type, field, width)                                                          \
-  { #field, offsetof(struct type, field), KA_DIM_##width, true }
-enum { KA_MAX_VALUES = 24, KA_MAX_VALUE_BYTES = KA_MAX_VALUES * sizeof(struct ka_tensor) };
+#define KA_VALUE_OF(type, field, dim, ...)                                                         \
+  { .name = #field, .at = offsetof(struct type, field), .width = KA_DIM_##dim, __VA_ARGS__ }
+#define KA_VALUE(type, field, dim) KA_VALUE_OF(type, field, dim, .is_stat = false)
+#define KA_VALUE_STAT(type, field, dim) KA_VALUE_OF(type, field, dim, .is_stat = true)
+#define KA_VALUE_INT(type, field, dim) KA_VALUE_OF(type, field, dim, .is_int = true)
+enum { KA_MAX_VALUES = 36, KA_MAX_VALUE_BYTES = KA_MAX_VALUES * sizeof(struct ka_tensor) };
 
 struct ka_kv;
 
@@ -84,7 +86,7 @@ struct ka_branch_kind {
   void (*kv_width)(const struct ka_recipe *r, int64_t width[2]);
 };
 
-extern const struct ka_branch_kind ka_attn_gqa, ka_attn_mla, ka_ffn_glu, ka_ffn_mlp;
+extern const struct ka_branch_kind ka_attn_gqa, ka_attn_mla, ka_ffn_glu, ka_ffn_mlp, ka_ffn_moe;
 
 /* Keys and values of one layer for decoding, [B, capacity, width]: the branch writes at `past`,
  * attends over past + T. */

@@ -3,6 +3,7 @@
 #include "engine/model/family.h"
 
 #include "engine/model/branch.h"
+#include "engine/model/ffn_moe.h"
 
 #include <string.h>
 
@@ -60,8 +61,13 @@ ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
 
 int64_t ka_recipe_dim(const struct ka_recipe *r, enum ka_dim dim) {
   int64_t value = r->v_width > 0 ? r->v_width : r->D;
+  static const struct ka_moe none;
+  const struct ka_moe *x = r->moe ? r->moe : &none;
+  int64_t widest = 2 * x->EF > r->C ? 2 * x->EF : r->C;
   const int64_t dims[KA_N_DIMS] = {
       [KA_DIM_ONE] = 1,
+      [KA_DIM_UNIT] = 1,
+      [KA_DIM_TWO] = 2,
       [KA_DIM_V] = r->V,
       [KA_DIM_P] = r->max_positions,
       [KA_DIM_C] = r->C,
@@ -77,6 +83,17 @@ int64_t ka_recipe_dim(const struct ka_recipe *r, enum ka_dim dim) {
       [KA_DIM_KVR] = r->kv_rank,
       [KA_DIM_KVP] = r->kv_rank + r->rope_width,
       [KA_DIM_KVH] = r->H * (r->D - r->rope_width + value),
+      [KA_DIM_E] = x->E,
+      [KA_DIM_EF] = x->EF,
+      [KA_DIM_EU] = 2 * x->EF,
+      [KA_DIM_EK] = x->k,
+      [KA_DIM_EKC] = x->k * r->C,
+      [KA_DIM_EKF] = x->k * x->EF,
+      [KA_DIM_EKU] = 2 * x->k * x->EF,
+      [KA_DIM_EN] = x->E + 1,
+      [KA_DIM_EKW] = x->k * widest,
+      [KA_DIM_EUE] = x->E * widest,
+      [KA_DIM_SF] = x->SF,
   };
   return dims[dim];
 }

@@ -7,13 +7,14 @@
 
 static ka_status lay_out(struct ka_arena *a, struct ka_inputs *in, int64_t N) {
   struct ka_ctx *ctx = a->ctx;
-  int32_t **arrays[] = {&in->row, &in->target, &in->ids, &in->pos, &in->doc_start};
+  int32_t **arrays[] = {&in->row, &in->target, &in->ids, &in->pos, &in->doc_start, &in->live};
   enum { N_ARRAYS = sizeof arrays / sizeof *arrays };
-  in->n_bytes = sizeof *in->scale + (size_t)N * N_ARRAYS * sizeof(int32_t);
+  in->n_bytes = 3 * sizeof(double) + (size_t)N * N_ARRAYS * sizeof(int32_t);
   KA_TRY(ka_arena_alloc(a, &in->block, in->n_bytes, "batch"));
   if (!in->block) return KA_STATUS_OK;
   in->scale = in->block;
-  for (int i = 0; i < N_ARRAYS; i++) *arrays[i] = (int32_t *)(in->scale + 1) + i * N;
+  in->load = in->scale + 1;
+  for (int i = 0; i < N_ARRAYS; i++) *arrays[i] = (int32_t *)(in->load + 2) + i * N;
   return KA_STATUS_OK;
 }
 
@@ -87,6 +88,7 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, doubl
   for (int i = 0; i < m->n_stacks; i++) ka_branches_begin(m, &m->stacks[i]);
   KA_TRY(list_rows(m, batch, &documents));
   ka_data_store(b->host.scale, ka_wide(m), 0, grad_scale);
+  ka_routing_batch(m, batch, grad_scale);
   const int32_t *ids = batch->input_ids, *pos = batch->position, *doc_start = batch->doc_start;
   if (m->dev->backend->separate) {
     memcpy(b->host.ids, ids, (size_t)N * sizeof *ids);

@@ -50,7 +50,9 @@ static int64_t parts_of(const struct ka_model *m, struct ka_param *p, struct ka_
                             .role = row->role,
                             .layer = match.layer,
                             .expert = match.row->stacked ? (int)e : match.expert,
-                            .row = beside ? 0 : at,
+                            .row = !beside                                    ? at
+                                   : info->rows == KA_DIM_ONE && row->stacked ? e
+                                                                              : 0,
                             .col = beside ? at : 0,
                             .n_rows = row->transposed ? cols : rows,
                             .n_cols = row->transposed ? rows : cols,
@@ -100,11 +102,16 @@ const struct ka_weight *ka_weights_find(const struct ka_model *m, enum ka_role r
                                         int expert) {
   const struct ka_weights *ws = m->weights;
   if (role == KA_ROLE_HEAD && m->recipe.without[role]) role = KA_ROLE_EMBED;
-  for (int64_t i = 0; i < ws->n; i++) {
-    const struct ka_weight *w = &ws->all[KA_TUNED][i];
-    if (w->role == role && w->layer == layer && (expert < 0 || w->expert == expert)) return w;
-  }
-  return NULL;
+  enum ka_scope scope = ka_role_info(role)->scope;
+  if ((scope == KA_SCOPE_MODEL) != (layer < 0) || layer >= m->recipe.L) return NULL;
+  const struct ka_layer_weights *l = layer < 0 ? NULL : &ws->layers[KA_TUNED][layer];
+  const char *place = (const char *)&ws->outer[KA_TUNED];
+  const struct ka_weight *w;
+  if (scope == KA_SCOPE_EXPERT && expert >= l->n_experts) return NULL;
+  if (scope == KA_SCOPE_LAYER) place = (const char *)l;
+  if (scope == KA_SCOPE_EXPERT) place = (const char *)&l->experts[expert < 0 ? 0 : expert];
+  memcpy(&w, place + fields[role], sizeof w);
+  return w;
 }
 
 /* --- what is trained -------------------------------------------------------------------------- */

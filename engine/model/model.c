@@ -63,6 +63,7 @@ static ka_status take_tensors(struct ka_model *m, struct problems *p) {
     const struct ka_st_entry *e = &m->files.entries[i];
     struct ka_tensor_match match;
     if (!ka_tensor_map_match(&m->family->map, e->name, &match) ||
+        match.expert >= ka_recipe_dim(&m->recipe, KA_DIM_E) ||
         !ka_family_has(m->family, &m->recipe, match.row->role, match.layer)) {
       if (n_extra++ == 0) extra = e->name;
       continue;
@@ -360,7 +361,10 @@ ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double
   KA_TRY(ka_batch_begin(m, batch, grad_scale));
   struct ka_replay *replay = recorded_pass(m), once = {.never = true};
   KA_TRY(ka_replay_run(m->dev, replay ? replay : &once, ka_pass_step, m));
-  return loss_sum ? ka_head_read_loss(m, loss_sum, NULL) : KA_STATUS_OK;
+  if (!loss_sum) return KA_STATUS_OK;
+  KA_TRY(ka_head_read_loss(m, loss_sum, NULL));
+  double aux;
+  return ka_routing_read(m, &aux, loss_sum);
 }
 
 ka_status ka_model_health(struct ka_model *m, struct ka_health *out) {

@@ -167,7 +167,9 @@ ka_status ka_pass_step(void *model) {
   struct ka_stack *s = decoder(m);
   const struct ka_outer_weights *w = ka_weights_outer(m, KA_TUNED), *base = NULL;
   /* 1. the embedding and all layers, up; what the way back needs is kept */
+  KA_TRY(ka_routing_begin(m));
   KA_TRY(ka_pass_fwd(m, NULL, NULL));
+  KA_TRY(ka_routing_end(m));
   /* 2. the rows that predict a target, through the final norm */
   KA_TRY(ka_head_pick(m, w));
   /* 3. the base model's, where the loss asks how far the model has gone from it */

@@ -118,6 +118,7 @@ static ka_status plan_all(struct ka_model *m) {
   for (int i = 0; i < m->n_stacks; i++) KA_TRY(ka_branches_plan(m, &m->stacks[i]));
   KA_TRY(plan_scratch(m));
   KA_TRY(plan_head(m));
+  KA_TRY(ka_routing_plan(m));
   return ka_inputs_plan(m);
 }
 

@@ -9,6 +9,7 @@
 #define KAPPA_ENGINE_MODEL_PLAN_H
 
 #include "engine/model/branch.h"
+#include "engine/model/ffn_moe.h"
 #include "engine/model/model.h"
 
 /* The branches of one kind at one place of a stack's layers share what no gradient reads. */
@@ -37,6 +38,8 @@ struct ka_inputs {
   double *scale;                  /* [1] of the statistics' type: grad_scale */
   int32_t *ids, *pos, *doc_start; /* [N] */
   int32_t *row, *target;          /* [N]: of rows that predict a target */
+  double *load;                   /* [2]: factors of the load-balancing loss, and of its gradient */
+  int32_t *live;                  /* [N]: not padding */
   size_t n_bytes;
 };
 
@@ -78,6 +81,8 @@ struct ka_model_buffers {
   struct ka_inputs host, device;
   struct ka_tensor ids, pos, doc_start; /* doc_start: data NULL when every document starts at 0 */
   struct ka_arena host_arena;
+
+  struct ka_routing routing;
 
   struct ka_recorded_pass recorded[KA_RECORDED_PASSES];
 };

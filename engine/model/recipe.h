@@ -11,6 +11,7 @@
 #include "kernels/device.h"
 
 struct ka_branch_kind; /* branch.h */
+struct ka_moe;         /* ffn_moe.h */
 
 enum { KA_BRANCHES = 2 }; /* of a layer: attention, feed-forward */
 enum { KA_ROPES = 2 };    /* sets of RoPE parameters in one model */
@@ -47,6 +48,7 @@ struct ka_recipe {
   int64_t q_rank, kv_rank, rope_width, v_width;
   double latent_eps;
   bool rope_interleaved; /* pairs of neighbours */
+  const struct ka_moe *moe; /* NULL: no experts */
 
   int n_ropes;
   struct ka_hf_rope_params ropes[KA_ROPES];

@@ -3,6 +3,7 @@
 #include "engine/model/verify.h"
 
 #include "base/str.h"
+#include "engine/model/plan.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,10 +18,10 @@ struct verify {
   struct ka_model model;
   struct ka_batch batch;
   int64_t L;
-  bool want_loss, want_grad, want_logits;
+  bool want_loss, want_grad, want_logits, want_aux;
   float **hidden; /* [L + 1] */
   float *logits;
-  double loss;
+  double loss, aux;
 };
 
 /* input_ids or labels as i32, every value in [0, V) or -100 with `masked`. */
@@ -66,7 +67,7 @@ static ka_status make_batch(struct verify *v) {
   for (int64_t i = 0; i < n; i++) ((int32_t *)position)[i] = (int32_t)(i % b->T);
   b->position = position;
   b->doc_start = start;
-  if (v->want_loss || v->want_grad) {
+  if (v->want_loss || v->want_grad || v->want_aux) {
     KA_TRY(read_ids(v, "labels", true, &b->labels));
     for (int64_t i = 0; i < n; i++) b->n_targets += i % b->T > 0 && b->labels[i] != -100;
     if (b->n_targets == 0)
@@ -100,12 +101,14 @@ static ka_status read_wishes(struct verify *v) {
       v->want_logits = true;
     else if (strcmp(e->name, "loss") == 0)
       v->want_loss = true;
+    else if (strcmp(e->name, "aux_loss") == 0)
+      v->want_aux = true;
     else if (grad_name(e))
       v->want_grad = true;
     else if (!hidden_index(v, e->name, &index))
       return ka_fail(ctx, KA_E_INPUT,
-                     "%s: %s: unknown, expected input_ids, labels, logits, loss, hidden.0 to "
-                     "hidden.%lld or grad.NAME",
+                     "%s: %s: unknown, expected input_ids, labels, logits, loss, aux_loss, "
+                     "hidden.0 to hidden.%lld or grad.NAME",
                      v->path, e->name, (long long)v->L);
     if (e->t.dtype != KA_F32 && e->t.dtype != KA_BF16 && e->t.dtype != KA_F64)
       return ka_fail(ctx, KA_E_INPUT, "%s: %s: got dtype %s, expected F32", v->path, e->name,
@@ -158,11 +161,18 @@ static ka_status compute(struct verify *v) {
   KA_TRY(train_wanted(v));
   KA_TRY(ka_model_prepare(m, b->B, b->T, false));
   KA_TRY(ka_model_forward(m, b, v->logits, v->hidden));
-  if (v->want_grad)
+  if (v->want_grad || v->want_aux || (v->want_loss && m->recipe.moe))
     KA_TRY(ka_model_grad(m, b, 1.0 / (double)b->n_targets, &v->loss));
   else if (v->want_loss)
     KA_TRY(ka_model_eval(m, b, &v->loss, NULL));
-  if (b->n_targets) v->loss /= (double)b->n_targets;
+  if (v->want_aux) {
+    double unused = 0;
+    KA_TRY(ka_routing_read(m, &v->aux, &unused));
+  }
+  if (b->n_targets) {
+    v->loss /= (double)b->n_targets;
+    v->aux /= (double)b->n_targets;
+  }
   return KA_STATUS_OK;
 }
 
@@ -175,6 +185,9 @@ static ka_status ours(struct verify *v, const struct ka_st_entry *e, struct ka_t
     *t = ka_tensor_view(v->logits, KA_F32, 3, (int64_t[]){B, T, m->recipe.V});
   } else if (strcmp(e->name, "loss") == 0) {
     *t = ka_tensor_1d(&v->loss, KA_F64, 1);
+    if (e->t.n_dim == 0) t->n_dim = 0;
+  } else if (strcmp(e->name, "aux_loss") == 0) {
+    *t = ka_tensor_1d(&v->aux, KA_F64, 1);
     if (e->t.n_dim == 0) t->n_dim = 0;
   } else if (hidden_index(v, e->name, &index)) {
     *t = ka_tensor_view(v->hidden[index], KA_F32, 3, (int64_t[]){B, T, m->recipe.C});
@@ -194,7 +207,8 @@ static ka_status ours(struct verify *v, const struct ka_st_entry *e, struct ka_t
  * random walk's steps. (The largest of Gemma-3's golden, 7 layers: 0.048 by transformers in bf16,
  * 0.052 here; of OLMo-3's, 4 layers: 0.039 and 0.040.) */
 static double tolerance(enum ka_dtype compute_type, const char *name, int64_t L) {
-  bool grad = ka_starts_with(name, "grad."), loss = strcmp(name, "loss") == 0;
+  bool grad = ka_starts_with(name, "grad."),
+       loss = strcmp(name, "loss") == 0 || strcmp(name, "aux_loss") == 0;
   if (compute_type == KA_BF16) return grad ? 2.5e-2 * sqrt((double)L) : loss ? 1e-3 : 2e-2;
   return grad ? 1e-4 : 1e-5;
 }

@@ -37,6 +37,7 @@ const struct ka_outer_weights *ka_weights_outer(const struct ka_model *m, enum k
 
 /* Which products with the weight a step makes. */
 static bool multiplied(const struct ka_model *m, const struct ka_weight *w) {
+  if (ka_role_info(w->role)->scope == KA_SCOPE_EXPERT) return false; /* grouped products */
   return w->param->stored.n_dim > 1 && (w->layer >= 0 || w->role == head_role(m));
 }
 

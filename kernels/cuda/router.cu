@@ -109,7 +109,7 @@ struct route_back {
   float *dlogits;
   const float *dweight, *scores;
   const int32_t *index, *live;
-  const double *count;
+  const double *count, *scale;
   int64_t n_tok;
   int n, n_top;
   float factor;
@@ -124,6 +124,7 @@ __global__ void __launch_bounds__(BLOCK) k_router_bwd(route_back a) {
   const float *s = a.scores + t * a.n, *dw = a.dweight + t * a.n_top;
   const int32_t *index = a.index + t * a.n_top;
   bool loaded = a.count && (!a.live || a.live[t] != 0);
+  double load = a.load_factor * (a.scale ? *a.scale : 1.0);
   float sum = 0, dot = 0;
   for (int j = lane; j < n_top; j += 32) {
     sum += s[index[j]];
@@ -132,7 +133,7 @@ __global__ void __launch_bounds__(BLOCK) k_router_bwd(route_back a) {
   sum = warp_sum(sum);
   dot = warp_sum(dot);
   auto gradient = [&](int e) {
-    float d = loaded ? (float)(a.load_factor * a.count[e]) : 0;
+    float d = loaded ? (float)(load * a.count[e]) : 0;
     for (int j = 0; j < n_top; j++)
       if (index[j] == e) d += a.factor * (a.normalise ? dw[j] / sum - dot / (sum * sum) : dw[j]);
     return d;
@@ -163,12 +164,12 @@ __global__ void __launch_bounds__(256)
   score_sum[e] += sum;
 }
 
-__global__ void k_router_loss(double *loss, const double *count, const double *score_sum, int n,
-                              double load_factor) {
+__global__ void k_router_loss(double *loss, const double *count, const double *score_sum,
+                              const double *scale, int n, double load_factor) {
   double sum = 0;
   for (int e = (int)threadIdx.x; e < n; e += 32) sum += count[e] * score_sum[e];
   sum = warp_sum(sum);
-  if (threadIdx.x == 0) *loss += load_factor * sum;
+  if (threadIdx.x == 0) *loss += load_factor * (scale ? *scale : 1.0) * sum;
 }
 
 } // namespace
@@ -204,6 +205,7 @@ ka_status router_bwd_cuda(struct ka_dev *dev, const struct ka_router_bwd_args *a
                   (const int32_t *)args->index.data,
                   (const int32_t *)args->live.data,
                   (const double *)args->count.data,
+                  (const double *)args->scale.data,
                   args->scores.shape[0],
                   (int)args->scores.shape[1],
                   (int)args->index.shape[1],
@@ -236,6 +238,7 @@ ka_status router_loss_cuda(struct ka_dev *dev, const struct ka_router_loss_args 
   return cuda_launched(dev, "router_loss",
                        KA_LAUNCH(k_router_loss, 1, 32, 0, s->stream, (double *)args->loss.data,
                                  (const double *)args->count.data,
-                                 (const double *)args->score_sum.data, (int)args->count.shape[0],
+                                 (const double *)args->score_sum.data,
+                                 (const double *)args->scale.data, (int)args->count.shape[0],
                                  args->load_factor));
 }

@@ -83,9 +83,10 @@ ka_status router_fwd_ref(struct ka_dev *dev, const struct ka_router_fwd_args *ar
 static void score_gradient(const struct ka_router_bwd_args *args, int64_t t, double *ds) {
   int64_t n = args->scores.shape[1], n_top = args->index.shape[1];
   bool live = !args->live.data || get_id(&args->live, t) != 0;
-  double sum = 0, dot = 0;
+  double sum = 0, dot = 0, load = args->load_factor;
+  if (args->scale.data) load *= get(&args->scale, 0);
   for (int64_t e = 0; e < n; e++)
-    ds[e] = args->count.data && live ? args->load_factor * get(&args->count, e) : 0;
+    ds[e] = args->count.data && live ? load * get(&args->count, e) : 0;
   for (int64_t j = 0; j < n_top && args->dweight.data; j++) {
     double s = get2(&args->scores, t, get_id(&args->index, t * n_top + j));
     sum += s;
@@ -134,6 +135,7 @@ ka_status router_loss_ref(struct ka_dev *dev, const struct ka_router_loss_args *
   double sum = 0;
   for (int64_t e = 0; e < args->count.shape[0]; e++)
     sum += get(&args->count, e) * get(&args->score_sum, e);
+  if (args->scale.data) sum *= get(&args->scale, 0);
   inc(&args->loss, 0, args->load_factor * sum);
   return KA_STATUS_OK;
 }

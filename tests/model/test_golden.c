@@ -6,17 +6,19 @@
 
 #include <string.h>
 
+/* Dense ones first. In bf16 a near tie of two experts falls the other way for some tokens, in
+ * transformers' own bf16 too, so those with experts are compared in f32 alone. */
 static const char *const goldens[] = {
-    "llama", "llama-tied", "llama-rope3", "mistral-window", "qwen2",  "qwen3", "olmo2",
-    "olmo3", "smollm3",    "granite",     "gemma2",         "gemma3", "phi3",  "gpt2"};
-enum { N_GOLDENS = sizeof goldens / sizeof *goldens };
+    "llama",   "llama-tied", "llama-rope3", "mistral-window", "qwen2", "qwen3", "olmo2", "olmo3",
+    "smollm3", "granite",    "gemma2",      "gemma3",         "phi3",  "gpt2",  "olmoe", "mixtral"};
+enum { N_DENSE = 14, N_GOLDENS = sizeof goldens / sizeof *goldens };
 
-static void check(const char *data, const char *device, enum ka_dtype compute, int first) {
+static void check(const char *data, const char *device, enum ka_dtype compute, int first, int end) {
   struct ka_ctx context, *ctx = &context;
   ka_ctx_init(ctx);
   struct ka_dev dev;
   T_OK(ka_dev_open(ctx, &dev, device));
-  for (int g = first; g < N_GOLDENS; g++) {
+  for (int g = first; g < end; g++) {
     struct ka_arena arena;
     struct ka_verify_row *rows;
     int64_t n;
@@ -39,19 +41,19 @@ static void check(const char *data, const char *device, enum ka_dtype compute, i
 static void golden_f32(void **state) {
   (void)state;
   T_DATA(data);
-  check(data, t_device(), KA_F32, 0);
+  check(data, t_device(), KA_F32, 0, N_GOLDENS);
 }
 
 static void golden_f32_ref(void **state) {
   (void)state;
   T_DATA(data);
-  check(data, "ref", KA_F32, N_GOLDENS - 1);
+  check(data, "ref", KA_F32, N_DENSE - 1, N_DENSE + 1);
 }
 
 static void golden_bf16(void **state) {
   (void)state;
   T_DATA(data);
-  check(data, t_device(), KA_BF16, 0);
+  check(data, t_device(), KA_BF16, 0, N_DENSE);
 }
 
 static void the_command(void **state) {

@@ -5,8 +5,10 @@
 
 #include <omp.h>
 
+/* Of a training step: an evaluation has no load-balancing loss. */
 static double mean_loss(struct bed *t) {
   double sum;
+  if (t->m.recipe.moe) return gradient(t) / (double)t->batch.batch.n_targets;
   T_OK(ka_model_eval(&t->m, &t->batch.batch, &sum, NULL));
   return sum / (double)t->batch.batch.n_targets;
 }
@@ -26,6 +28,7 @@ static void finite_differences(void **state) {
         double step, factor;
       } stencil[] = {{h, 8}, {h, -1}, {-3 * h, -8}, {-h, 1}}; /* at h, 2h, -h, -2h */
       double along = 0, slope = 0;
+      if (t.m.recipe.moe) gradient(&t);
       for (int64_t i = 0; i < ka_tensor_elems(&t.m.slices[p].grad); i++)
         along += ka_load(t.m.slices[p].grad.data, KA_F64, i) * direction(p, i);
       for (int i = 0; i < 4; i++) {

@@ -67,6 +67,15 @@ static const char *const tiny_gemma2 =
 static const char *const tiny_gemma3 =
     "{\"architectures\":[\"Gemma3ForConditionalGeneration\"],\"model_type\":\"gemma3\","
     "\"text_config\":{\"model_type\":\"gemma3_text\"," TINY_GEMMA "}}";
+/* With the load-balancing loss. */
+#define TINY_EXPERTS                                                                               \
+  ",\"num_experts_per_tok\":2,\"output_router_logits\":true,\"router_aux_loss_coef\":0.5"
+static const char *const tiny_olmoe =
+    "{\"architectures\":[\"OlmoeForCausalLM\"],\"model_type\":\"olmoe\"," TINY_COMMON TINY_EXPERTS
+    ",\"num_experts\":5,\"attention_bias\":true,\"tie_word_embeddings\":false}";
+static const char *const tiny_mixtral =
+    "{\"architectures\":[\"MixtralForCausalLM\"],\"model_type\":\"mixtral\"," TINY_COMMON
+        TINY_EXPERTS ",\"num_local_experts\":3,\"sliding_window\":5,\"tie_word_embeddings\":true}";
 
 #define TINY_DEEPSEEK                                                                              \
   "\"vocab_size\":29,\"hidden_size\":12,\"num_hidden_layers\":2,\"num_attention_heads\":3,"        \

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * OLMoE: Llama with experts in every layer and a norm over all of q and of k. */
+#include "engine/model/family_moe.h"
+
+static const struct ka_tensor_row rows[] = {
+    KA_LLAMA_TENSORS, KA_QK_NORMS, KA_QKV_BIASES, KA_O_BIAS, KA_MOE_TENSORS, {0},
+};
+
+static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *config,
+                        struct ka_recipe *out) {
+  static const struct ka_moe_keys keys = {.experts = "num_experts",
+                                          .width = "intermediate_size",
+                                          .normalise = "norm_topk_prob",
+                                          .dflt_experts = 64,
+                                          .dflt_chosen = 8,
+                                          .dflt_width = 2048,
+                                          .dflt_aux = 0.01};
+  struct ka_ctx *ctx = arena->ctx;
+  KA_TRY(ka_recipe_llama(arena, config, out));
+  ka_recipe_attention_bias(config, out);
+  out->qk_norm_whole = true;
+  if (ka_hf_get(config, "clip_qkv"))
+    return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: key \"clip_qkv\": got a value, expected null",
+                   config->path);
+  return ka_recipe_experts(arena, config, &keys, out);
+}
+
+const struct ka_family ka_family_olmoe = {
+    .name = "olmoe",
+    .architectures = (const char *const[]){"OlmoeForCausalLM", NULL},
+    .model_types = (const char *const[]){"olmoe", NULL},
+    .map = {ka_llama_prefixes, rows},
+    .recipe = recipe,
+};

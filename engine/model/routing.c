@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The load-balancing loss of a batch: counts of all layers on the way up, the loss behind them, its
+ * gradient in each router's on the way down. As transformers adds it to the loss of a batch, and we
+ * sum over targets, its factor is the batch's share of the step's targets. */
+#include "engine/model/ffn_moe.h"
+#include "engine/model/plan.h"
+
+static bool balanced(const struct ka_model *m) {
+  return m->recipe.moe && m->recipe.moe->aux_factor != 0;
+}
+
+ka_status ka_routing_plan(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_routing *x = &m->buffers->routing;
+  *x = (struct ka_routing){0};
+  if (!balanced(m)) return KA_STATUS_OK;
+  int64_t E = m->recipe.moe->E, one = 1;
+  KA_TRY(ka_tensor_alloc(&m->step, &x->count, "router", KA_F64, 1, &E));
+  KA_TRY(ka_tensor_alloc(&m->step, &x->score_sum, "router", KA_F64, 1, &E));
+  return ka_tensor_alloc(&m->step, &x->aux, "router", KA_F64, 1, &one);
+}
+
+ka_status ka_routing_begin(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_routing *x = &m->buffers->routing;
+  if (!balanced(m)) return KA_STATUS_OK;
+  x->counting = true;
+  KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = x->count}));
+  KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = x->score_sum}));
+  return ka_fill(m->dev, &(struct ka_fill_args){.x = x->aux});
+}
+
+static struct ka_tensor load_scale(const struct ka_model *m, int which) {
+  return ka_tensor_1d(m->buffers->device.load + which, KA_F64, 1);
+}
+
+static double load_factor(const struct ka_model *m) {
+  return m->recipe.moe->aux_factor * (double)m->recipe.moe->E;
+}
+
+ka_status ka_routing_end(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_routing *x = &m->buffers->routing;
+  struct ka_health *health = m->health.data;
+  if (!x->counting) return KA_STATUS_OK;
+  x->counting = false;
+  struct ka_router_loss_args args = {.count = x->count,
+                                     .score_sum = x->score_sum,
+                                     .loss = x->aux,
+                                     .scale = load_scale(m, 0),
+                                     .load_factor = (double)m->recipe.moe->E};
+  KA_TRY(ka_router_loss(m->dev, &args));
+  args.load_factor = load_factor(m);
+  args.loss = ka_tensor_1d(&health->loss, KA_F64, 1);
+  return ka_router_loss(m->dev, &args);
+}
+
+ka_status ka_routing_read(struct ka_model *m, double *aux_sum, double *loss_sum) {
+  struct ka_ctx *ctx = m->ctx;
+  *aux_sum = 0;
+  if (!balanced(m)) return KA_STATUS_OK;
+  KA_TRY(ka_dev_download(m->dev, aux_sum, m->buffers->routing.aux.data, sizeof *aux_sum));
+  *loss_sum += m->recipe.moe->aux_factor * *aux_sum;
+  return KA_STATUS_OK;
+}
+
+static int64_t moe_layers(const struct ka_recipe *r) {
+  int64_t n = 0;
+  for (int64_t l = 0; l < r->L; l++)
+    for (int i = 0; i < KA_BRANCHES; i++) n += r->layers[l].branch[i] == &ka_ffn_moe;
+  return n;
+}
+
+/* Padding is a document without a target; so is a document that only masks, which then counts as
+ * little for the balance as for the loss. */
+void ka_routing_batch(struct ka_model *m, const struct ka_batch *batch, double grad_scale) {
+  struct ka_inputs *in = &m->buffers->host;
+  int64_t n_live = 0, T = batch->T;
+  double targets = 0;
+  if (!balanced(m)) return;
+  for (int64_t i = batch->B * T - 1, end = i + 1; i >= 0; i--) {
+    bool first = i % T == batch->doc_start[i];
+    if (!first && i % T > 0) continue;
+    bool any = false;
+    for (int64_t k = i; k < end; k++) {
+      bool target = batch->labels[k] != KA_LABEL_MASKED && k > i;
+      any = any || target;
+      targets += target;
+    }
+    for (int64_t k = i; k < end; k++) in->live[k] = any;
+    n_live += any ? end - i : 0;
+    end = i;
+  }
+  double n = (double)(n_live * moe_layers(&m->recipe));
+  in->load[0] = n > 0 ? targets / (n * n) : 0;
+  in->load[1] = in->load[0] * grad_scale;
+}
+
+static struct ka_tensor live(const struct ka_model *m) {
+  const struct ka_model_buffers *b = m->buffers;
+  return ka_tensor_1d(b->device.live, KA_I32, b->batch_B * b->batch_T);
+}
+
+ka_status ka_routing_count(struct ka_model *m, struct ka_tensor scores, struct ka_tensor index) {
+  struct ka_routing *x = &m->buffers->routing;
+  if (!x->counting) return KA_STATUS_OK;
+  return ka_router_load(m->dev, &(struct ka_router_load_args){.scores = scores,
+                                                              .index = index,
+                                                              .live = live(m),
+                                                              .count = x->count,
+                                                              .score_sum = x->score_sum});
+}
+
+void ka_routing_gradient(const struct ka_model *m, struct ka_router_bwd_args *args) {
+  if (!balanced(m)) return;
+  args->count = m->buffers->routing.count;
+  args->live = live(m);
+  args->scale = load_scale(m, 1);
+  args->load_factor = load_factor(m);
+}
