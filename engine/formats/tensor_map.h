@@ -87,6 +87,7 @@ enum ka_scope { KA_SCOPE_MODEL, KA_SCOPE_LAYER, KA_SCOPE_EXPERT };
   X(KV_A_NORM, kv_a_norm, ONE, KVR, LAYER, '-', '1')                                               \
   X(Q_NORM, q_norm, ONE, QN, LAYER, '-', '1')                                                      \
   X(K_NORM, k_norm, ONE, KN, LAYER, '-', '1')                                                      \
+  X(SINKS, sinks, ONE, H, LAYER, '-', 'n')                                                         \
   X(ATTN_POST_NORM, attn_post_norm, ONE, C, LAYER, '-', '1')                                       \
   X(FFN_NORM, ffn_norm, ONE, C, LAYER, '-', '1')                                                   \
   X(FFN_NORM_BIAS, ffn_norm_bias, ONE, C, LAYER, '-', '0')                                         \

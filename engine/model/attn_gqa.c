@@ -37,12 +37,12 @@ _Static_assert(sizeof(struct acts) <= KA_MAX_VALUE_BYTES, "KA_MAX_VALUES");
 
 static const enum ka_role roles[] = {KA_ROLE_Q,      KA_ROLE_K,      KA_ROLE_V,      KA_ROLE_O,
                                      KA_ROLE_Q_BIAS, KA_ROLE_K_BIAS, KA_ROLE_V_BIAS, KA_ROLE_O_BIAS,
-                                     KA_ROLE_Q_NORM, KA_ROLE_K_NORM, KA_N_ROLES};
+                                     KA_ROLE_Q_NORM, KA_ROLE_K_NORM, KA_ROLE_SINKS,  KA_N_ROLES};
 
 static void needs(const struct ka_layer_weights *w, struct ka_branch_needs *n) {
   n->reads_h = KA_TRAINED(w->q, w->k, w->v);
-  n->inner =
-      n->input || n->reads_h || KA_TRAINED(w->q_bias, w->k_bias, w->v_bias, w->q_norm, w->k_norm);
+  n->inner = n->input || n->reads_h ||
+             KA_TRAINED(w->q_bias, w->k_bias, w->v_bias, w->q_norm, w->k_norm, w->sinks);
   n->grad = n->inner || KA_TRAINED(w->o, w->o_bias);
 }
 
@@ -55,7 +55,7 @@ static void keeps(const struct ka_layer_weights *w, const struct ka_branch_needs
   keep[Q] = keep[K] = norm ? KA_SHARED : kept; /* made again from q_pre */
   keep[V] = kept;
   keep[OUT] = n->inner || (n->grad && KA_TRAINED(w->o)) ? KA_KEPT : KA_SHARED;
-  keep[LSE] = n->inner ? KA_KEPT : KA_ABSENT;
+  keep[LSE] = n->inner ? KA_KEPT : w->sinks ? KA_SHARED : KA_ABSENT;
   keep[DA] = keep[DQ] = keep[DK] = keep[DV] = work;
 }
 
@@ -124,7 +124,26 @@ static ka_status attention_fwd(const struct ka_branch_call *c, const struct acts
                                   .softcap = r->attn_softcap};
   if (a->lse.data)
     args.lse = ka_tensor_view(a->lse.data, ka_wide(c->m), 3, (int64_t[]){c->B, r->H, c->T});
-  return ka_attn_fwd(c->m->dev, &args);
+  KA_TRY(ka_attn_fwd(c->m->dev, &args));
+  if (!c->w->sinks) return KA_STATUS_OK;
+  return ka_attn_sink_fwd(c->m->dev, &(struct ka_attn_sink_fwd_args){
+                                         .out = args.out, .lse = args.lse, .sink = c->w->sinks->w});
+}
+
+static ka_status sinks_bwd(const struct ka_branch_call *c, const struct acts *a) {
+  struct ka_model *m = c->m;
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_tensor dsink;
+  KA_TRY(ka_vector_grad_begin(m, c->w->sinks, 0, &dsink));
+  if (!dsink.data) return KA_STATUS_OK;
+  int64_t shape[] = {c->B, c->r->H, c->T};
+  KA_TRY(ka_attn_sink_bwd(m->dev, &(struct ka_attn_sink_bwd_args){
+                                      .dsink = dsink,
+                                      .dout = heads4(c, a->da.data, c->T, c->r->H),
+                                      .out = heads4(c, a->out.data, c->T, c->r->H),
+                                      .lse = ka_tensor_view(a->lse.data, ka_wide(m), 3, shape),
+                                      .sink = c->w->sinks->w}));
+  return ka_vector_grad_end(m, c->w->sinks, dsink);
 }
 
 static ka_status fwd(const struct ka_branch_call *c, struct ka_tensor y, struct ka_tensor h) {
@@ -189,6 +208,7 @@ static ka_status bwd(const struct ka_branch_call *c, struct ka_tensor dh, struct
   KA_TRY(ka_linear_dw(m, dy, a->out, w->o, w->o_bias));
   if (!c->needs->inner) return KA_STATUS_OK;
   KA_TRY(ka_linear_dx(m, a->da, dy, w->o, false));
+  KA_TRY(sinks_bwd(c, a));
   KA_TRY(attention_bwd(c, a));
   if (c->needs->reads_h) KA_TRY(ka_branch_h(c, &h));
   KA_TRY(ka_linear_dw(m, a->dq, h, w->q, w->q_bias));

@@ -15,13 +15,6 @@ static const struct ka_tensor_row rows[] = {
 
 static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *config,
                         struct ka_recipe *out) {
-  static const struct ka_moe_keys keys = {.experts = "num_local_experts",
-                                          .width = "intermediate_size",
-                                          .dflt_experts = 8,
-                                          .dflt_chosen = 2,
-                                          .dflt_width = 14336,
-                                          .dflt_aux = 0.001,
-                                          .always_normalise = true};
   struct ka_ctx *ctx = arena->ctx;
   double jitter;
   KA_TRY(ka_recipe_llama(arena, config, out));
@@ -32,7 +25,9 @@ static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *confi
                    "steps other than their own repetition",
                    config->path, jitter);
   for (int64_t l = 0; l < out->L; l++) out->layers[l].window = config->sliding_window;
-  return ka_recipe_experts(arena, config, &keys, out);
+  KA_TRY(ka_recipe_experts(arena, config, "intermediate_size", NULL, out));
+  out->moe->normalise = true;
+  return KA_STATUS_OK;
 }
 
 const struct ka_family ka_family_mixtral = {
@@ -40,5 +35,8 @@ const struct ka_family ka_family_mixtral = {
     .architectures = (const char *const[]){"MixtralForCausalLM", NULL},
     .model_types = (const char *const[]){"mixtral", NULL},
     .map = {ka_llama_prefixes, rows},
+    .defaults = "{\"num_local_experts\":8,\"num_experts_per_tok\":2,\"intermediate_size\":14336,"
+                "\"router_aux_loss_coef\":0.001,\"rms_norm_eps\":1e-5,\"rope_theta\":1e6,"
+                "\"num_key_value_heads\":8,\"max_position_embeddings\":131072}",
     .recipe = recipe,
 };

@@ -22,4 +22,15 @@
       {KA_ROLE_EXPERT_DOWN, ".layers.{layer}.mlp.experts.{expert}.down_proj.weight"},              \
       KA_MOE_STACKED
 
+/* out->moe from config.json, and the branch of all layers. The keys of the experts' and of the
+ * shared feed-forward's width, the latter NULL: none; the others are named alike in all families,
+ * their defaults are the family's. KA_E_INPUT by key. */
+ka_status ka_recipe_experts(struct ka_arena *arena, const struct ka_hf_config *config,
+                            const char *width, const char *shared_width, struct ka_recipe *out);
+
+/* Layers of the gated feed-forward among them: mlp_only_layers, and all but every
+ * decoder_sparse_step-th. */
+ka_status ka_recipe_dense_layers(struct ka_ctx *ctx, const struct ka_hf_config *config,
+                                 struct ka_recipe *out);
+
 #endif

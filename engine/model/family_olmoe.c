@@ -8,13 +8,6 @@ static const struct ka_tensor_row rows[] = {
 
 static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *config,
                         struct ka_recipe *out) {
-  static const struct ka_moe_keys keys = {.experts = "num_experts",
-                                          .width = "intermediate_size",
-                                          .normalise = "norm_topk_prob",
-                                          .dflt_experts = 64,
-                                          .dflt_chosen = 8,
-                                          .dflt_width = 2048,
-                                          .dflt_aux = 0.01};
   struct ka_ctx *ctx = arena->ctx;
   KA_TRY(ka_recipe_llama(arena, config, out));
   ka_recipe_attention_bias(config, out);
@@ -22,7 +15,7 @@ static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *confi
   if (ka_hf_get(config, "clip_qkv"))
     return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: key \"clip_qkv\": got a value, expected null",
                    config->path);
-  return ka_recipe_experts(arena, config, &keys, out);
+  return ka_recipe_experts(arena, config, "intermediate_size", NULL, out);
 }
 
 const struct ka_family ka_family_olmoe = {
@@ -30,5 +23,8 @@ const struct ka_family ka_family_olmoe = {
     .architectures = (const char *const[]){"OlmoeForCausalLM", NULL},
     .model_types = (const char *const[]){"olmoe", NULL},
     .map = {ka_llama_prefixes, rows},
+    .defaults = "{\"num_experts\":64,\"num_experts_per_tok\":8,\"intermediate_size\":2048,"
+                "\"router_aux_loss_coef\":0.01,\"rms_norm_eps\":1e-5,"
+                "\"max_position_embeddings\":4096}",
     .recipe = recipe,
 };

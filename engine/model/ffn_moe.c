@@ -17,8 +17,6 @@
 #include <assert.h>
 #include <string.h>
 
-enum { MAX_EXPERTS = 1024 };
-
 struct acts {
   struct ka_tensor logits, scores; /* [N,E]; logits in the backward pass: their gradient */
   struct ka_tensor dlogits;        /* [N,E] in the compute dtype */
@@ -219,8 +217,8 @@ static struct ka_tensor flat(struct ka_tensor t) {
 
 /* One matrix an expert, all stored alike. */
 struct matrices {
-  const struct ka_weight *of[MAX_EXPERTS];
-  const void *data[MAX_EXPERTS];
+  const struct ka_weight *of[KA_MOE_MOST];
+  const void *data[KA_MOE_MOST];
 };
 
 static struct matrices *take(struct matrices *out, const struct ka_branch_call *c, size_t field) {
@@ -282,7 +280,7 @@ static ka_status columns(const struct ka_branch_call *c, struct ka_tensor *x, vo
 static ka_status gradients(const struct ka_branch_call *c, const struct acts *a,
                            struct ka_tensor dy, struct ka_tensor x, const struct matrices *w) {
   struct ka_ctx *ctx = c->m->ctx;
-  void *at[MAX_EXPERTS] = {0};
+  void *at[KA_MOE_MOST] = {0};
   bool any = false;
   struct ka_tensor left = w->of[0]->transposed ? x : dy, right = w->of[0]->transposed ? dy : x;
   for (int64_t e = 0; e < c->w->n_experts; e++) {
@@ -295,7 +293,7 @@ static ka_status gradients(const struct ka_branch_call *c, const struct acts *a,
     for (int64_t i = 0; i < w->of[e]->n_pieces && !is_whole(w->of[e]); i++) {
       const struct ka_piece *p = &w->of[e]->pieces[i];
       struct ka_tensor l = left, r = right;
-      void *one[MAX_EXPERTS] = {0};
+      void *one[KA_MOE_MOST] = {0};
       KA_NEVER(ctx, !ka_tensor_contiguous(&p->grad));
       one[e] = p->grad.data;
       KA_TRY(columns(c, &l, a->left.data, p->row, p->n_rows));
@@ -627,49 +625,3 @@ const struct ka_branch_kind ka_ffn_moe = {
     .input_gradient = input_gradient,
     .flops = flops,
 };
-
-/* --- from config.json -------------------------------------------------------------------------- */
-
-static ka_status check(struct ka_ctx *ctx, const struct ka_hf_config *c, const struct ka_moe *x,
-                       const struct ka_moe_keys *keys) {
-  if (x->E < 1 || x->E > MAX_EXPERTS)
-    return ka_fail(ctx, KA_E_INPUT, "%s: key \"%s\": got %lld, expected 1 to %d", c->path,
-                   keys->experts, (long long)x->E, MAX_EXPERTS);
-  if (x->k < 1 || x->k > x->E)
-    return ka_fail(ctx, KA_E_INPUT,
-                   "%s: key \"num_experts_per_tok\": got %lld, expected 1 to the %lld experts",
-                   c->path, (long long)x->k, (long long)x->E);
-  if (x->EF < 1 || x->SF < 0)
-    return ka_fail(ctx, KA_E_INPUT, "%s: key \"%s\": got %lld, expected at least 1", c->path,
-                   x->EF < 1 ? keys->width : keys->shared_width,
-                   (long long)(x->EF < 1 ? x->EF : x->SF));
-  return KA_STATUS_OK;
-}
-
-ka_status ka_recipe_experts(struct ka_arena *arena, const struct ka_hf_config *c,
-                            const struct ka_moe_keys *keys, struct ka_recipe *out) {
-  struct ka_ctx *ctx = arena->ctx;
-  void *memory;
-  bool balanced;
-  KA_TRY(ka_arena_alloc(arena, &memory, sizeof(struct ka_moe), "recipe"));
-  struct ka_moe *x = memory;
-  *x = (struct ka_moe){.factor = 1, .normalise = keys->always_normalise};
-  /* the two names are one in transformers */
-  const char *experts = keys->experts;
-  if (!ka_hf_get(c, experts)) experts = "num_local_experts";
-  if (!ka_hf_get(c, experts)) experts = "num_experts";
-  KA_TRY(ka_hf_i64_or(ctx, c, experts, keys->dflt_experts, &x->E));
-  KA_TRY(ka_hf_i64_or(ctx, c, "num_experts_per_tok", keys->dflt_chosen, &x->k));
-  KA_TRY(ka_hf_i64_or(ctx, c, keys->width, keys->dflt_width, &x->EF));
-  if (keys->shared_width)
-    KA_TRY(ka_hf_i64_or(ctx, c, keys->shared_width, keys->dflt_shared_width, &x->SF));
-  if (keys->normalise)
-    KA_TRY(ka_hf_bool_or(ctx, c, keys->normalise, keys->dflt_normalise, &x->normalise));
-  KA_TRY(ka_hf_f64_or(ctx, c, "router_aux_loss_coef", keys->dflt_aux, &x->aux_factor));
-  KA_TRY(ka_hf_bool_or(ctx, c, "output_router_logits", false, &balanced));
-  if (!balanced) x->aux_factor = 0;
-  KA_TRY(check(ctx, c, x, keys));
-  out->moe = x;
-  for (int64_t l = 0; l < out->L; l++) out->layers[l].branch[1] = &ka_ffn_moe;
-  return KA_STATUS_OK;
-}

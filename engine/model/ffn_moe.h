@@ -7,6 +7,8 @@
 
 #include "engine/model/branch.h"
 
+enum { KA_MOE_MOST = 1024 }; /* experts; the bound of router_fwd */
+
 struct ka_moe {
   int64_t E, k, EF, SF;        /* experts, those a token takes, their width, that of the shared */
   enum ka_router kind;         /* router_fwd of kernels/ops.h has these */
@@ -15,17 +17,6 @@ struct ka_moe {
   double factor;     /* of the weights, 1 for most */
   double aux_factor; /* of the load-balancing loss in a training step's loss, 0: none */
 };
-
-/* Where config.json keeps the sizes and options, NULL: this family has no such key. */
-struct ka_moe_keys {
-  const char *experts, *width, *shared_width, *normalise;
-  int64_t dflt_experts, dflt_chosen, dflt_width, dflt_shared_width;
-  double dflt_aux;
-  bool always_normalise, dflt_normalise;
-};
-/* out->moe from config.json, and the branch of layers [0, L). KA_E_INPUT by key. */
-ka_status ka_recipe_experts(struct ka_arena *arena, const struct ka_hf_config *config,
-                            const struct ka_moe_keys *keys, struct ka_recipe *out);
 
 /* --- routing.c: what the layers' routers do together ------------------------------------------- */
 

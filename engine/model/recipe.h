@@ -48,7 +48,7 @@ struct ka_recipe {
   int64_t q_rank, kv_rank, rope_width, v_width;
   double latent_eps;
   bool rope_interleaved; /* pairs of neighbours */
-  const struct ka_moe *moe; /* NULL: no experts */
+  struct ka_moe *moe;    /* NULL: no experts */
 
   int n_ropes;
   struct ka_hf_rope_params ropes[KA_ROPES];

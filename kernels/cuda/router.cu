@@ -235,10 +235,9 @@ ka_status router_load_cuda(struct ka_dev *dev, const struct ka_router_load_args 
 
 ka_status router_loss_cuda(struct ka_dev *dev, const struct ka_router_loss_args *args) {
   struct cuda_state *s = cuda_of(dev);
-  return cuda_launched(dev, "router_loss",
-                       KA_LAUNCH(k_router_loss, 1, 32, 0, s->stream, (double *)args->loss.data,
-                                 (const double *)args->count.data,
-                                 (const double *)args->score_sum.data,
-                                 (const double *)args->scale.data, (int)args->count.shape[0],
-                                 args->load_factor));
+  return cuda_launched(
+      dev, "router_loss",
+      KA_LAUNCH(k_router_loss, 1, 32, 0, s->stream, (double *)args->loss.data,
+                (const double *)args->count.data, (const double *)args->score_sum.data,
+                (const double *)args->scale.data, (int)args->count.shape[0], args->load_factor));
 }

@@ -257,9 +257,11 @@ static void batches_do_not_matter(void **state) {
     }
     T_OK(ka_model_health(&halves.m, &h));
     assert_true(a.kl > 1e-3 && fabs(a.kl - b.kl) < 1e-10 && fabs(a.kl - h.kl) < 1e-10);
-    assert_true(fabs(a.loss - b.loss) < 1e-10 && fabs(a.loss - h.loss) < 1e-10);
+    assert_true(fabs(a.loss - b.loss) < 1e-10);
     assert_true(grad_distance(&rows.m, &packed.m) < 1e-12);
-    assert_true(grad_distance(&rows.m, &halves.m) < 1e-12);
+    bool same = !rows.m.recipe.moe; /* the balance of experts is that of a batch */
+    assert_true(!same || fabs(a.loss - h.loss) < 1e-10);
+    assert_true(!same || grad_distance(&rows.m, &halves.m) < 1e-12);
     for (int i = 0; i < 3; i++) bed_close(all[i]);
   }
 }
@@ -312,7 +314,8 @@ static const char *write_moved(struct ka_model *m, const char *dir, const char *
 /* Weights that were trained once and are frozen now belong to the tuned model alone. */
 static void another_base(void **state) {
   (void)state;
-  static const char *const once[] = {"layers.0.mlp.up|layers.0.mlp.gate_up|h.0.mlp.c_fc",
+  static const char *const once[] = {"layers.0.mlp.up|layers.0.mlp.gate_up|h.0.mlp.c_fc|"
+                                     "layers.0.mlp.experts|layers.0.block_sparse_moe",
                                      "embed|wpe", ".norm.weight|ln_f"};
   float base[N * TINY_V], tuned[N * TINY_V];
   for (int c = 0; c < N_CONFIGS; c++)

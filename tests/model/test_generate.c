@@ -21,10 +21,10 @@ static int32_t ids[40];
 /* Chunked prefill and single steps give the logits of one pass over all tokens. */
 static void decoding_equals_a_whole_pass(void **state) {
   (void)state;
-  const char *const configs[] = {tiny_llama,    tiny_mistral, tiny_qwen3,   tiny_olmo2,
-                                 tiny_gpt2,     tiny_olmo3,   tiny_smollm3, tiny_granite,
-                                 tiny_phi3,     tiny_gemma2,  tiny_gemma3,  tiny_deepseek2,
-                                 tiny_deepseek3};
+  const char *const configs[] = {tiny_llama,     tiny_mistral, tiny_qwen3,     tiny_olmo2,
+                                 tiny_gpt2,      tiny_olmo3,   tiny_smollm3,   tiny_granite,
+                                 tiny_phi3,      tiny_gemma2,  tiny_gemma3,    tiny_deepseek2,
+                                 tiny_deepseek3, tiny_olmoe,   tiny_qwen2_moe, tiny_gpt_oss};
   for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
     struct ka_dev dev;
     struct ka_model m;

@@ -76,6 +76,19 @@ static const char *const tiny_olmoe =
 static const char *const tiny_mixtral =
     "{\"architectures\":[\"MixtralForCausalLM\"],\"model_type\":\"mixtral\"," TINY_COMMON
         TINY_EXPERTS ",\"num_local_experts\":3,\"sliding_window\":5,\"tie_word_embeddings\":true}";
+static const char *const tiny_qwen2_moe =
+    "{\"architectures\":[\"Qwen2MoeForCausalLM\"],\"model_type\":\"qwen2_moe\"," TINY_COMMON
+        TINY_EXPERTS
+    ",\"num_experts\":4,\"moe_intermediate_size\":9,\"shared_expert_intermediate_size\":11,"
+    "\"mlp_only_layers\":[0],\"norm_topk_prob\":true}";
+static const char *const tiny_qwen3_moe =
+    "{\"architectures\":[\"Qwen3MoeForCausalLM\"],\"model_type\":\"qwen3_moe\"," TINY_COMMON
+        TINY_EXPERTS ",\"num_experts\":6,\"moe_intermediate_size\":7,\"decoder_sparse_step\":2}";
+static const char *const tiny_gpt_oss =
+    "{\"architectures\":[\"GptOssForCausalLM\"],\"model_type\":\"gpt_oss\"," TINY_COMMON
+        TINY_EXPERTS
+    ",\"num_local_experts\":3,\"sliding_window\":4,\"rope_scaling\":{\"rope_type\":\"yarn\","
+    "\"factor\":4.0,\"original_max_position_embeddings\":16,\"truncate\":false}}";
 
 #define TINY_DEEPSEEK                                                                              \
   "\"vocab_size\":29,\"hidden_size\":12,\"num_hidden_layers\":2,\"num_attention_heads\":3,"        \
