@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "engine/formats/adapter_config.h"
 #include "engine/formats/lora.h"
-#include "engine/formats/tensor_map.h"
+#include "engine/formats/tied_head.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -56,10 +56,11 @@ static ka_status read_base(struct merge *m) {
   struct ka_hf_config config;
   ka_status st = ka_hf_config_open(ctx, &config, m->base_dir);
   m->map = ka_ok(st) ? ka_tensor_map_of(&config) : NULL;
-  bool tied = ka_ok(st) && config.has_tie_word_embeddings && config.tie_word_embeddings;
+  if (!m->map) m->map = &ka_tensor_map_any;
+  const struct ka_st_entry *copy;
+  bool tied = ka_ok(st) && ka_head_is_embedding(m->map, &config, m->files, &copy);
   ka_hf_config_close(&config);
   KA_TRY(st);
-  if (!m->map) m->map = &ka_tensor_map_any;
   const struct ka_tensor_row *head = ka_tensor_map_row(m->map, KA_ROLE_HEAD);
   char name[KA_TENSOR_NAME_MAX];
   ka_tensor_map_name(m->map, head, -1, -1, name);

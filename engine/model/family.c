@@ -2,6 +2,7 @@
  * The table of families and what is asked of it. */
 #include "engine/model/family.h"
 
+#include "engine/formats/tied_head.h"
 #include "engine/model/branch.h"
 #include "engine/model/ffn_moe.h"
 
@@ -57,6 +58,14 @@ ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
   return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: %s: got \"%s\", expected one of %s", config->path,
                  config->architecture ? "architectures" : "model_type",
                  config->architecture ? config->architecture : config->model_type, known);
+}
+
+ka_status ka_family_recipe(const struct ka_family *family, struct ka_arena *arena,
+                           const struct ka_hf_config *config, struct ka_recipe *out) {
+  struct ka_ctx *ctx = arena->ctx;
+  KA_TRY(family->recipe(arena, config, out));
+  out->without[KA_ROLE_HEAD] = ka_head_tied(&family->map, config);
+  return KA_STATUS_OK;
 }
 
 int64_t ka_recipe_dim(const struct ka_recipe *r, enum ka_dim dim) {

@@ -22,6 +22,10 @@ struct ka_family {
 ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
                          const struct ka_family **out);
 
+/* The family's recipe, with or without a head of its own as config.json has it. */
+ka_status ka_family_recipe(const struct ka_family *family, struct ka_arena *arena,
+                           const struct ka_hf_config *config, struct ka_recipe *out);
+
 /* Has the model this weight (in this layer)? */
 bool ka_family_has(const struct ka_family *family, const struct ka_recipe *r, enum ka_role role,
                    int layer);

@@ -89,7 +89,6 @@ ka_status ka_recipe_common(struct ka_arena *arena, const struct ka_hf_config *c,
       .residual_scale = 1,
       .head_scale = 1,
   };
-  out->without[KA_ROLE_HEAD] = c->has_tie_word_embeddings && c->tie_word_embeddings;
   KA_TRY(find_act(ctx, c, &out->act));
   void *layers;
   KA_TRY(ka_arena_alloc_n(arena, &layers, out->L, sizeof *out->layers, "recipe"));

@@ -50,7 +50,6 @@ static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *confi
     return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: activation_function: got \"%s\", expected gelu_new",
                    c.path, c.hidden_act);
   out->layer_norm = true;
-  out->without[KA_ROLE_HEAD] = !c.has_tie_word_embeddings || c.tie_word_embeddings;
   if (!scaled) out->attn_scale = 1;
   for (int64_t l = 0; l < out->L; l++) out->layers[l].branch[1] = &ka_ffn_mlp;
   return KA_STATUS_OK;
@@ -60,6 +59,6 @@ const struct ka_family ka_family_gpt2 = {
     .name = "gpt2",
     .architectures = (const char *const[]){"GPT2LMHeadModel", NULL},
     .model_types = (const char *const[]){"gpt2", NULL},
-    .map = {(const char *const[]){"transformer", "", NULL}, rows},
+    .map = {(const char *const[]){"transformer", "", NULL}, rows, .tied = true},
     .recipe = recipe,
 };

@@ -118,7 +118,7 @@ static ka_status init(struct ka_arena *arena, const struct ka_hf_config *config,
   if (dtype == KA_N_DTYPES) dtype = config->dtype;
   nm.dtype = dtype;
   KA_TRY(ka_family_find(ctx, config, &nm.family));
-  KA_TRY(nm.family->recipe(arena, config, &nm.recipe));
+  KA_TRY(ka_family_recipe(nm.family, arena, config, &nm.recipe));
   KA_TRY(make_tensors(arena, &nm));
   KA_TRY(ka_make_dirs(ctx, out_dir));
   KA_TRY(ka_path_join(arena, &path, out_dir, "config.json"));

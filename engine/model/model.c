@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "engine/formats/tied_head.h"
 #include "engine/model/plan.h"
 
 #include <stdlib.h>
@@ -62,6 +63,7 @@ static ka_status take_tensors(struct ka_model *m, struct problems *p) {
   for (int64_t i = 0; i < m->files.n_entries; i++) {
     const struct ka_st_entry *e = &m->files.entries[i];
     struct ka_tensor_match match;
+    if (e->name == m->head_copy) continue;
     if (!ka_tensor_map_match(&m->family->map, e->name, &match) ||
         match.expert >= ka_recipe_dim(&m->recipe, KA_DIM_E) ||
         !ka_family_has(m->family, &m->recipe, match.row->role, match.layer)) {
@@ -158,6 +160,21 @@ static ka_status read_end_tokens(struct ka_model *m, const char *dir) {
   return st;
 }
 
+/* A tied head that the files hold too. */
+static void take_head(struct ka_model *m, const char *dir) {
+  const struct ka_st_entry *copy = NULL;
+  bool *tied = &m->recipe.without[KA_ROLE_HEAD];
+  if (!*tied) return;
+  *tied = ka_head_is_embedding(&m->family->map, &m->config, &m->files, &copy);
+  m->head_copy = copy ? copy->name : NULL;
+  if (!*tied)
+    ka_warn(m->ctx, "model",
+            "%s: config.json ties the head to the embedding, the files hold a head of other "
+            "values: it is a weight of its own here, as in transformers 5 (older ones tie it); "
+            "\"tie_word_embeddings\": false says so",
+            dir);
+}
+
 /* files NULL: those in dir. */
 static ka_status open_model(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev,
                             const char *dir, struct ka_safetensors *files, enum ka_dtype compute) {
@@ -172,13 +189,14 @@ static ka_status open_model(struct ka_ctx *ctx, struct ka_model *m, struct ka_de
   KA_TRY_GOTO(ka_hf_config_open(ctx, &m->config, dir), out);
   KA_TRY_GOTO(read_end_tokens(m, dir), out);
   KA_TRY_GOTO(ka_family_find(ctx, &m->config, &m->family), out);
-  KA_TRY_GOTO(m->family->recipe(&m->meta, &m->config, &m->recipe), out);
+  KA_TRY_GOTO(ka_family_recipe(m->family, &m->meta, &m->config, &m->recipe), out);
   if (files) {
     m->files = *files;
     *files = (struct ka_safetensors){0};
   } else {
     KA_TRY_GOTO(ka_st_open(ctx, &m->files, dir), out);
   }
+  take_head(m, dir);
   KA_TRY_GOTO(check_all(m, dir), out);
   m->lowest_trained_layer = (int)m->recipe.L;
   KA_TRY_GOTO(make_buffers(m), out);

@@ -53,6 +53,8 @@ struct ka_model {
   struct ka_hf_config config;
   struct ka_recipe recipe;
   struct ka_safetensors files;
+  const char
+      *head_copy; /* a tied head that the files hold as well (formats/tied_head.h), or NULL */
   enum ka_dtype compute; /* KA_F32 or KA_BF16 (KA_F64 with ref, for tests) */
   int64_t n_params;
   struct ka_param *params; /* in file order by name */
@@ -87,7 +89,7 @@ struct ka_health {
 /* Reads config.json (end tokens from generation_config.json where there is one) and the headers of
  * the weights of directory `dir`; maps them; checks that every tensor the recipe needs is there
  * with the right shape (all problems in one message), extra tensors are named in a log line. Does
- * not touch weight data. */
+ * not touch weight data, but for a tied head that is stored: is it the embedding? */
 ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev, const char *dir,
                         enum ka_dtype compute);
 /* The same of what a MODEL of the command line stands for. The model takes source->files over;

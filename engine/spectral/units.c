@@ -2,6 +2,7 @@
  * See units.h. */
 #include "engine/spectral/units.h"
 
+#include "engine/formats/tied_head.h"
 #include "engine/spectral/fp8.h"
 
 #include <ctype.h>
@@ -72,6 +73,15 @@ static ka_status from_entry(struct ka_arena *arena, const struct ka_safetensors 
   return KA_STATUS_OK;
 }
 
+/* A tied head that is stored is no unit: the embedding is. */
+static const struct ka_st_entry *repeated_head(const struct ka_safetensors *files,
+                                               const struct ka_hf_config *config) {
+  const struct ka_st_entry *copy = NULL;
+  const struct ka_tensor_map *map = config ? ka_tensor_map_of(config) : NULL;
+  if (config) ka_head_is_embedding(map ? map : &ka_tensor_map_any, config, files, &copy);
+  return copy;
+}
+
 ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
                            const struct ka_safetensors *files, const struct ka_hf_config *config,
                            int kind, bool vectors, struct ka_unit **units, int64_t *n) {
@@ -79,10 +89,11 @@ ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
   int64_t n_wholes = 0, n_all = 0, n_parts = 0;
   KA_TRY(ka_arena_alloc_n(arena, &memory, files->n_entries + 1, sizeof(struct ka_unit), "units"));
   struct ka_unit *wholes = memory;
+  const struct ka_st_entry *head = repeated_head(files, config);
   for (int64_t i = 0; i < files->n_entries; i++) {
     const struct ka_st_entry *e = &files->entries[i];
     if ((!e->unreadable || ka_fp8_is(e)) && e->t.n_dim < (vectors ? 1 : 2)) continue;
-    if (ka_fp8_is_scale(files, e)) continue;
+    if (ka_fp8_is_scale(files, e) || e == head) continue;
     /* Integer tables (positions, masks) are not weights. */
     if (!e->unreadable && !analysable(e->t.dtype)) continue;
     KA_TRY(from_entry(arena, files, e, &wholes[n_wholes]));

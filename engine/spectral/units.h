@@ -19,7 +19,7 @@ int ka_spectral_name_compare(const char *a, const char *b);
 
 /* Every tensor of two or more dimensions (and, with `vectors`, of one) as whole units with their
  * roles, each followed by its parts: those of fused tensors, experts and, for kind KA_UNIT_HEAD,
- * heads. config NULL (a bare file): wholes only. Natural order of the names (layers.2 before
+ * heads; but a tied head that repeats the embedding. config NULL (a bare file): wholes only. Natural order of the names (layers.2 before
  * layers.10). In the arena; views into the files. */
 ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
                            const struct ka_safetensors *files, const struct ka_hf_config *config,

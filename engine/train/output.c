@@ -33,10 +33,21 @@ static ka_status patched(struct ka_ctx *ctx, struct ka_arena *a, const struct ka
   return KA_STATUS_OK;
 }
 
+/* A stored head that is tied goes out as the embedding does: a reader takes another for its own. */
+static void follow(const struct ka_model *m, struct ka_st_out *out, int64_t *n) {
+  if (!m->head_copy) return;
+  const char *embed = m->params[ka_model_param(m, m->head_copy)].name;
+  for (int64_t i = 0, n_own = *n; i < n_own; i++)
+    if (strcmp(out[i].name, embed) == 0) {
+      out[*n] = out[i];
+      out[(*n)++].name = m->head_copy;
+    }
+}
+
 static ka_status collect(struct ka_ctx *ctx, struct ka_arena *a, const struct ka_optim *o,
                          struct ka_st_out **out, int64_t *n) {
   void *mem = NULL;
-  KA_TRY(ka_arena_alloc_n(a, &mem, o->n, sizeof **out, "changed tensors"));
+  KA_TRY(ka_arena_alloc_n(a, &mem, o->n + 1, sizeof **out, "changed tensors"));
   *out = mem;
   *n = 0;
   for (int64_t i = 0; i < o->n;) {
@@ -48,6 +59,7 @@ static ka_status collect(struct ka_ctx *ctx, struct ka_arena *a, const struct ka
     } else
       KA_TRY(patched(ctx, a, o, i, &row->t, &i));
   }
+  follow(o->model, *out, n);
   return KA_STATUS_OK;
 }
 
