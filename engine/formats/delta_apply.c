@@ -21,6 +21,7 @@ struct apply {
   void *tensor;                     /* room for the largest changed one */
   XXH3_state_t *hash;               /* of the file being written */
   struct ka_publish file;
+  int lock;
 };
 
 /* map: where the bytes come from, to be forgotten; or NULL. */
@@ -146,28 +147,33 @@ static ka_status write_all(struct apply *a, const char *path, const char *out_di
   struct ka_ctx *ctx = a->ctx;
   size_t len = strlen(out_dir);
   while (len > 1 && out_dir[len - 1] == '/') len--;
-  KA_TRY(ka_arena_printf(&a->arena, &a->tmp, "%.*s.tmp.%ld", (int)len, out_dir, (long)getpid()));
+  const char *out = NULL;
+  KA_TRY(ka_arena_printf(&a->arena, &out, "%.*s", (int)len, out_dir));
+  KA_TRY(ka_arena_printf(&a->arena, &a->tmp, "%s.tmp.%ld", out, (long)getpid()));
   KA_TRY(check_out(a, out_dir));
   KA_TRY(ka_delta_open(ctx, &a->delta, path));
   KA_TRY(ka_st_open(ctx, &a->base, a->base_dir));
   count_bytes(a);
   KA_TRY(ka_delta_check_base(ctx, &a->delta, &a->base, a->progress));
   KA_TRY(make_room(a));
+  ka_sweep_tmp(ctx, out);
   KA_TRY(ka_remove_tree(ctx, a->tmp)); /* of a killed process of this number */
   KA_TRY(ka_make_dirs(ctx, a->tmp));
+  KA_TRY(ka_lock_dir(ctx, a->tmp, &a->lock)); /* nobody sweeps it away */
   for (int64_t i = 0; i < a->delta.n_files; i++) KA_TRY(put_file(a, &a->delta.files[i]));
   return ka_rename(ctx, a->tmp, out_dir);
 }
 
 ka_status ka_delta_apply(struct ka_ctx *ctx, const char *base_dir, const char *path,
                          const char *out_dir, struct ka_delta_progress *progress) {
-  struct apply a = {.ctx = ctx, .base_dir = base_dir, .progress = progress};
+  struct apply a = {.ctx = ctx, .base_dir = base_dir, .progress = progress, .lock = -1};
   ka_arena_init(&a.arena, ctx, "delta apply");
   a.hash = XXH3_createState();
   ka_status st = a.hash ? write_all(&a, path, out_dir)
                         : ka_fail(ctx, KA_E_MEMORY, "delta apply: out of memory");
   ka_publish_abort(&a.file);
   if (!ka_ok(st) && a.tmp) KA_TRY_KEEP(ka_remove_tree(ctx, a.tmp));
+  if (a.lock >= 0) close(a.lock);
   XXH3_freeState(a.hash);
   ka_st_close(&a.base);
   ka_delta_close(&a.delta);
