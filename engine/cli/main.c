@@ -5,6 +5,7 @@
 #include "base/threads.h"
 #include "engine/cli/cli.h"
 
+#include <dlfcn.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,9 +32,26 @@ static void on_exit_elsewhere(void) {
   _exit(ka_exit_code(KA_E_MEMORY));
 }
 
+/* The same by an exception that nobody took, std::bad_alloc as a rule: what C++ libraries (oneDNN)
+ * throw goes through C, where nothing catches. */
+static void on_terminate(void) {
+  fprintf(stderr,
+          "kappa: a library ended the program by an exception: memory is exhausted, or else "
+          "this is an internal error, please report\n");
+  _exit(ka_exit_code(KA_E_MEMORY));
+}
+
+/* std::set_terminate by its name in the ABI: no C++ here, and no library of its where none is. */
+static void watch_exceptions(void) {
+  void (*(*set_terminate)(void (*)(void)))(void);
+  *(void **)&set_terminate = dlsym(RTLD_DEFAULT, "_ZSt13set_terminatePFvvE");
+  if (set_terminate) set_terminate(on_terminate);
+}
+
 int main(int argc, char **argv) {
   ka_threads_environment(argv);
   atexit(on_exit_elsewhere);
+  watch_exceptions();
   setlocale(LC_ALL, "C");
   struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
   sigaction(SIGINT, &action, NULL);
