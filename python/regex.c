@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * See pyregex.h. The translation walks the pattern once: escapes, character sets, quantifiers. */
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "python/regex.h"
+#include "base/pattern.h"
 
 #include "base/arena.h"
 
-#include <pcre2.h>
 #include <string.h>
 
 enum { MATCH_LIMIT = 20000000, DEPTH_LIMIT = 100000, HEAP_KIB = 64 << 10 };
@@ -156,22 +155,15 @@ static ka_status translate(struct walk *w) {
 
 static ka_status compile(struct ka_ctx *ctx, struct ka_py_regex *re,
                          const struct ka_str *translated, const char *pattern) {
-  int code = 0;
-  size_t at = 0;
-  pcre2_compile_context *c = pcre2_compile_context_create(NULL);
-  if (!c) return ka_fail(ctx, KA_E_MEMORY, "pattern: out of memory");
-  pcre2_set_newline(c, PCRE2_NEWLINE_LF);
-  const char *text = translated->data ? translated->data : "";
-  re->code = pcre2_compile((PCRE2_SPTR)text, translated->len,
-                           PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, c);
-  pcre2_compile_context_free(c);
-  if (!re->code) {
-    char why[128] = "";
-    pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-    return ka_fail(ctx, KA_E_INPUT, "pattern \"%.80s\": %s", pattern, why);
-  }
-  re->match = pcre2_match_data_create_from_pattern(re->code, NULL);
-  re->context = pcre2_match_context_create(NULL);
+  struct ka_pattern_error error;
+  KA_TRY(ka_pattern_compile(ctx, &re->code, translated->data ? translated->data : "",
+                            translated->len, PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C,
+                            &error));
+  if (!re->code) return ka_fail(ctx, KA_E_INPUT, "pattern \"%.80s\": %s", pattern, error.why);
+  pcre2_general_context *memory = ka_pattern_memory();
+  re->match = pcre2_match_data_create_from_pattern(re->code, memory);
+  re->context = memory ? pcre2_match_context_create(memory) : NULL;
+  pcre2_general_context_free(memory);
   if (!re->match || !re->context) return ka_fail(ctx, KA_E_MEMORY, "pattern: out of memory");
   pcre2_set_match_limit(re->context, MATCH_LIMIT);
   pcre2_set_depth_limit(re->context, DEPTH_LIMIT);
@@ -220,7 +212,7 @@ ka_status ka_py_regex_next(struct ka_ctx *ctx, struct ka_py_regex *re, const cha
   if (rc < 0) {
     char why[128] = "";
     pcre2_get_error_message(rc, (PCRE2_UCHAR *)why, sizeof why);
-    return ka_fail(ctx, rc == PCRE2_ERROR_NOMEMORY ? KA_E_MEMORY : KA_E_INPUT, "pattern: %s", why);
+    return ka_fail(ctx, ka_pattern_match_code(rc), "pattern: %s", why);
   }
   m->span = pcre2_get_ovector_pointer(re->match);
   m->n_groups = (int)pcre2_get_ovector_count(re->match) - 1;

@@ -5,11 +5,10 @@
  * (not its extensions), {n,m}+ a repetition (not possessive), (?m) dot-matches-newline, && a look-
  * ahead; categories gain what Unicode 16 added. */
 #include "tokenizer/regex.h"
+#include "base/pattern.h"
 
 #include "base/str.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -456,27 +455,24 @@ ka_status ka_tok_rx_compile(struct ka_ctx *ctx, struct ka_rx **out, const char *
   KA_TRY_GOTO(ka_str_reserve(ctx, &text, n), out);
   KA_TRY_GOTO(translate(&t), out);
   KA_TRY_GOTO(ka_alloc(ctx, &p, sizeof **out, "regular expression"), out);
-  int error;
-  PCRE2_SIZE at;
-  pcre2_compile_context *context = pcre2_compile_context_create(NULL);
-  if (context) pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-  *out = p;
-  uint32_t options =
-      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK | PCRE2_NEVER_BACKSLASH_C;
-  (*out)->code = pcre2_compile((PCRE2_SPTR)text.data, text.len, options, &error, &at, context);
-  pcre2_compile_context_free(context);
-  if (!(*out)->code) {
-    char reason[160];
-    pcre2_get_error_message(error, (PCRE2_UCHAR *)reason, sizeof reason);
-    st = ka_fail(ctx, KA_E_UNSUPPORTED, "%s: regular expression \"%.*s\": %s", what,
-                 (int)(n > 200 ? 200 : n), pattern, reason);
-    ka_tok_rx_free(*out);
-    *out = NULL;
-    goto out;
-  }
-  (*out)->jit = pcre2_jit_compile((*out)->code, PCRE2_JIT_COMPLETE) == 0;
+  struct ka_pattern_error error;
+  struct ka_rx *rx = p;
+  KA_TRY_GOTO(ka_pattern_compile(ctx, &rx->code, text.data, text.len,
+                                 PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK |
+                                     PCRE2_NEVER_BACKSLASH_C,
+                                 &error),
+              out);
+  if (!rx->code)
+    KA_TRY_GOTO(ka_fail(ctx, KA_E_UNSUPPORTED, "%s: regular expression \"%.*s\": %s", what,
+                        (int)(n > 200 ? 200 : n), pattern, error.why),
+                out);
+  rx->jit = pcre2_jit_compile(rx->code, PCRE2_JIT_COMPLETE) == 0;
 out:
   ka_str_deinit(&text);
+  if (ka_ok(st))
+    *out = p;
+  else
+    ka_tok_rx_free(p);
   return st;
 }
 
@@ -491,9 +487,13 @@ ka_status ka_tok_rx_scan_create(struct ka_ctx *ctx, struct ka_rx_scan **out) {
   *out = NULL;
   KA_TRY(ka_alloc(ctx, &p, sizeof **out, "regular expression state"));
   struct ka_rx_scan *scan = p;
-  scan->data = pcre2_match_data_create(2, NULL);
-  scan->context = pcre2_match_context_create(NULL);
-  scan->stack = pcre2_jit_stack_create(64 << 10, 64 << 20, NULL);
+  pcre2_general_context *memory = ka_pattern_memory();
+  if (memory) {
+    scan->data = pcre2_match_data_create(2, memory);
+    scan->context = pcre2_match_context_create(memory);
+    scan->stack = pcre2_jit_stack_create(64 << 10, 64 << 20, memory);
+  }
+  pcre2_general_context_free(memory);
   if (!scan->data || !scan->context || !scan->stack) {
     ka_tok_rx_scan_free(scan);
     return ka_fail(ctx, KA_E_MEMORY, "regular expression state: out of memory");
@@ -535,7 +535,8 @@ ka_status ka_tok_rx_next(struct ka_ctx *ctx, struct ka_rx_scan *scan, bool *foun
     if (rc < 0) {
       char reason[160];
       pcre2_get_error_message(rc, (PCRE2_UCHAR *)reason, sizeof reason);
-      return ka_fail(ctx, KA_E_INPUT, "text at byte %zu: regular expression: %s", scan->at, reason);
+      return ka_fail(ctx, ka_pattern_match_code(rc), "text at byte %zu: regular expression: %s",
+                     scan->at, reason);
     }
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(scan->data);
     *begin = range[0];

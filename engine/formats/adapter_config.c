@@ -2,9 +2,9 @@
  * Reading adapter_config.json; see adapter_config.h. */
 #include "engine/formats/adapter_config.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
+#include "base/pattern.h"
+
 #include <math.h>
-#include <pcre2.h>
 #include <string.h>
 
 /* Keys read below, and keys whose value does not matter to a trained adapter that is merged: which
@@ -132,17 +132,15 @@ void ka_adapter_config_close(struct ka_adapter_config *c) {
 static ka_status matches(struct ka_ctx *ctx, const char *path, const char *key, const char *pattern,
                          const char *module, bool *out) {
   struct ka_str text = {0};
-  int code;
-  PCRE2_SIZE at;
+  struct ka_pattern_error error;
+  pcre2_code *re;
   KA_TRY(ka_str_printf(ctx, &text, "^(.*\\.)?(%s)$", pattern));
-  pcre2_code *re = pcre2_compile((PCRE2_SPTR)text.data, text.len, PCRE2_UTF, &code, &at, NULL);
+  ka_status st = ka_pattern_compile(ctx, &re, text.data, text.len, PCRE2_UTF, &error);
   ka_str_deinit(&text);
-  if (!re) {
-    char why[128];
-    pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
+  KA_TRY(st);
+  if (!re)
     return ka_fail(ctx, KA_E_INPUT, "%s: %s: \"%s\": not a regular expression: %s", path, key,
-                   pattern, why);
-  }
+                   pattern, error.why);
   pcre2_match_data *data = pcre2_match_data_create_from_pattern(re, NULL);
   int rc = data ? pcre2_match(re, (PCRE2_SPTR)module, strlen(module), 0, 0, data, NULL)
                 : PCRE2_ERROR_NOMEMORY;
@@ -150,8 +148,8 @@ static ka_status matches(struct ka_ctx *ctx, const char *path, const char *key, 
   pcre2_code_free(re);
   *out = rc >= 0;
   if (rc >= 0 || rc == PCRE2_ERROR_NOMATCH) return KA_STATUS_OK;
-  return ka_fail(ctx, rc == PCRE2_ERROR_NOMEMORY ? KA_E_MEMORY : KA_E_INPUT,
-                 "%s: %s: \"%s\" takes too long on %s", path, key, pattern, module);
+  return ka_fail(ctx, ka_pattern_match_code(rc), "%s: %s: \"%s\" takes too long on %s", path, key,
+                 pattern, module);
 }
 
 /* The number of the first pattern that matches, in the file's order. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Values: types, ranges, choices, patterns, paths. A problem is noted and reading goes on; a status
  * other than OK means that reading cannot go on. */
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "engine/job/key_read.h"
+#include "base/pattern.h"
 
 #include "engine/formats/hub.h"
 #include "engine/job/yaml_json.h"
@@ -10,7 +10,6 @@
 #include <fnmatch.h>
 #include <glob.h>
 #include <math.h>
-#include <pcre2.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -211,16 +210,14 @@ static ka_status read_choice(struct ka_key_reader *r, const struct ka_key *key,
 }
 
 static ka_status check_regex(struct ka_key_reader *r, const struct ka_yaml *v, const char *path) {
-  int code = 0;
-  size_t at = 0;
-  pcre2_code *re =
-      pcre2_compile((PCRE2_SPTR)v->text, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &at, NULL);
+  struct ka_ctx *ctx = r->file->arena.ctx;
+  struct ka_pattern_error error;
+  pcre2_code *re;
+  KA_TRY(ka_pattern_compile(ctx, &re, v->text, strlen(v->text), PCRE2_UTF, &error));
   pcre2_code_free(re);
   if (re) return KA_STATUS_OK;
-  char why[128] = "";
-  pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-  return ka_key_problem(r, v, "%s: pattern \"%.80s\": %s at character %zu", path, v->text, why,
-                        at + 1);
+  return ka_key_problem(r, v, "%s: pattern \"%.80s\": %s at character %zu", path, v->text,
+                        error.why, error.at + 1);
 }
 
 static bool exists(const char *path, bool globs) {

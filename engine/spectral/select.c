@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Choosing: candidates by pattern, size and layer; an order by a metric or a control; a budget. */
-#define PCRE2_CODE_UNIT_WIDTH 8
+#include "base/pattern.h"
 #include "base/rng.h"
 #include "base/str.h"
 #include "engine/spectral/selection.h"
 #include "engine/spectral/units.h"
 
 #include <math.h>
-#include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,16 +65,11 @@ static ka_status compile(struct ka_ctx *ctx, struct patterns *p, const char *key
   KA_TRY(ka_alloc_n(ctx, &memory, n, sizeof(pcre2_code *), "patterns"));
   p->codes = memory;
   for (int64_t i = 0; i < n; i++) {
-    int code = 0;
-    PCRE2_SIZE at = 0;
-    p->codes[i] =
-        pcre2_compile((PCRE2_SPTR)texts[i], PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &at, NULL);
-    if (!p->codes[i]) {
-      unsigned char text[160];
-      pcre2_get_error_message(code, text, sizeof text);
+    struct ka_pattern_error error;
+    KA_TRY(ka_pattern_compile(ctx, &p->codes[i], texts[i], strlen(texts[i]), PCRE2_UTF, &error));
+    if (!p->codes[i])
       return ka_fail(ctx, KA_E_INPUT, "selection.%s: pattern \"%s\", character %zu: %s", key,
-                     texts[i], (size_t)at + 1, (const char *)text);
-    }
+                     texts[i], error.at + 1, error.why);
     p->n = i + 1;
   }
   return KA_STATUS_OK;
@@ -90,8 +84,8 @@ static ka_status any_matches(struct ka_ctx *ctx, const struct patterns *p, const
     int rc = pcre2_match(p->codes[i], (PCRE2_SPTR)name, strlen(name), 0, 0, data, NULL);
     pcre2_match_data_free(data);
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
-      return ka_fail(ctx, KA_E_INPUT, "selection: a pattern cannot be matched against \"%s\" (%d)",
-                     name, rc);
+      return ka_fail(ctx, ka_pattern_match_code(rc),
+                     "selection: a pattern cannot be matched against \"%s\" (%d)", name, rc);
     *out = rc >= 0;
   }
   return KA_STATUS_OK;

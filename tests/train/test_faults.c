@@ -5,8 +5,11 @@
 #include "tests/support/test.h"
 
 #include "base/json.h"
+#include "base/pattern.h"
 #include "engine/model/init.h"
 #include "engine/train/run.h"
+#include "python/regex.h"
+#include "tokenizer/regex.h"
 
 #include <omp.h>
 #include <string.h>
@@ -110,6 +113,60 @@ static void every_json_allocation_may_fail(void **state) {
   assert_true(n_failed > 20);
 }
 
+/* Compiled and matched, as a tokenizer, a filter of tasks and a selection do. */
+static ka_status use_patterns(struct ka_ctx *ctx, const char *job) {
+  struct ka_rx *rx = NULL;
+  struct ka_rx_scan *scan = NULL;
+  struct ka_py_regex *re = NULL;
+  struct ka_py_match match = {0};
+  struct ka_job loaded = {0};
+  bool found = false;
+  size_t begin, end;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_tok_rx_compile(ctx, &rx, "\\p{L}+|(a|b)*c", 15, "test"), out);
+  KA_TRY_GOTO(ka_tok_rx_scan_create(ctx, &scan), out);
+  ka_tok_rx_begin(scan, rx, "abc def", 7);
+  KA_TRY_GOTO(ka_tok_rx_next(ctx, scan, &found, &begin, &end), out);
+  assert_true(found && end == 3);
+  KA_TRY_GOTO(ka_py_regex_open(ctx, &re, "(d)(e)f", 7), out);
+  KA_TRY_GOTO(ka_py_regex_next(ctx, re, "abc def", 7, &match, &found), out);
+  assert_true(found);
+  KA_TRY_GOTO(ka_job_load(ctx, &loaded, job, NULL, 0), out);
+out:
+  ka_job_close(&loaded);
+  ka_py_regex_close(re);
+  ka_tok_rx_scan_free(scan);
+  ka_tok_rx_free(rx);
+  return st;
+}
+
+static void every_pattern_allocation_may_fail(void **state) {
+  (void)state;
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  ctx->log_level = KA_LOG_QUIET;
+  const char *dir = t_temp_dir(), *path = t_str("%s/job.yaml", dir);
+  const char job[] =
+      "base_model: base\ndatasets: [{path: job.yaml, type: completion}]\n"
+      "output_dir: out\nselection: {metric: kappa, count: 2, exclude: [\"(a|b)+$\"]}\n";
+  T_OK(ka_write_file(ctx, path, job, strlen(job)));
+  T_OK(ka_make_dirs(ctx, t_str("%s/base", dir)));
+  T_OK(use_patterns(ctx, path));
+  int64_t n = 1;
+  for (;; n++) {
+    ka_pattern_fail_at(n);
+    ka_status st = use_patterns(ctx, path);
+    bool failed = ka_pattern_failed();
+    ka_pattern_fail_at(0);
+    if (!failed) break;
+    if (!ka_ok(st) && st.code != KA_E_MEMORY) /* the JIT's memory may be done without */
+      fail_msg("allocation %d: code %d \"%s\"", (int)n, st.code, ctx->error.message);
+    ka_error_clear(ctx);
+  }
+  print_message("%d allocations of PCRE2 failed in turn\n", (int)n - 1);
+  assert_true(n > 10);
+}
+
 static void without_anchor(void **state) {
   (void)state;
   every_allocation_may_fail("kind: none");
@@ -128,7 +185,8 @@ static void with_l2(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(without_anchor), cmocka_unit_test(with_kl),
                                      cmocka_unit_test(with_l2),
-                                     cmocka_unit_test(every_json_allocation_may_fail)};
+                                     cmocka_unit_test(every_json_allocation_may_fail),
+                                     cmocka_unit_test(every_pattern_allocation_may_fail)};
   ka_json_init();
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
