@@ -338,7 +338,7 @@ static ka_status load_file(struct ka_tokenizer *t, const char *path, const json_
   struct ka_ctx *ctx = t->arena.ctx;
   struct ka_map m;
   json_t *root = NULL;
-  if (!ka_path_exists(path)) {
+  if (!ka_path_exists(path) && strcmp(ka_path_base(path), "tokenizer.json") == 0) {
     const char *dir;
     KA_TRY(ka_path_dir(&t->arena, &dir, path));
     KA_TRY(ka_tok_convert(ctx, dir, &root));
