@@ -56,7 +56,8 @@ wait
 forget=(forget job.yaml max_steps=100000 save_steps=5 logging_steps=1 output_dir=f selection.count= selection.params=2000
   --methods kappa_lowest --learning-rates 1e-3 --quiet)
 "$kappa" "${forget[@]}" > /dev/null 2> err & parent=$!
-run_of() { child=; read -r child _ < "/proc/$parent/task/$parent/children"; [ -n "$child" ] && [ -n "$(find f -name train_log.jsonl -size +0 2>/dev/null)" ]; }
+run_of() { child=; read -r child _ < "/proc/$parent/task/$parent/children"; [ -n "$child" ] && # past some steps
+  [ "$(find f -name train_log.jsonl -exec cat {} + 2> /dev/null | wc -l)" -gt 8 ]; }
 expect "a run of the benchmark starts" wait_for run_of
 kill -9 "$parent"; wait "$parent" 2> /dev/null
 gone() { ! kill -0 "$child" 2> /dev/null || grep -q '^State:.Z' "/proc/$child/status" 2> /dev/null; }
