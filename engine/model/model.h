@@ -69,7 +69,7 @@ struct ka_model {
   /* Told in ka_model_grad, from the top down, when a layer's gradients are complete, on devices whose
    * ops are done when they return; NULL: nobody. */
   ka_status (*layer_done)(struct ka_model *m, int64_t layer);
-  int64_t lowest_done; /* layer_done's own: the last layer it was told; L: none yet */
+  int64_t lowest_done;              /* layer_done's own: the last layer it was told; L: none yet */
   struct ka_safetensors base_files; /* of ka_model_set_base */
   struct ka_arena run, step;        /* in the device's memory */
   struct ka_tensor health;          /* struct ka_health, as f64 */
