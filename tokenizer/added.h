@@ -36,6 +36,14 @@ struct ka_tok_added_tokens {
   struct ka_rx *word; /* \w of the library's regex crate; NULL unless a token is single_word */
 };
 
+/* tokenizer_config.json of dir, with what only special_tokens_map.json says, unless the config has
+ * added_tokens_decoder: transformers ignores the map then. NULL without both. The caller owns it. */
+ka_status ka_tok_load_config(struct ka_arena *a, const char *dir, json_t **out);
+/* Appends to root's added_tokens what transformers adds besides: tokens that only the config's
+ * added_tokens_decoder names, by id, then its special tokens (bos_token, ...,
+ * additional_special_tokens). a: scratch. */
+ka_status ka_tok_add_configured(struct ka_arena *a, json_t *root, const json_t *config);
+
 /* Reads the "added_tokens" list (NULL: none); contents live in a. Later entries of the same content
  * replace earlier ones. */
 ka_status ka_tok_added_load(struct ka_arena *a, const json_t *list, const char *what,

@@ -278,62 +278,6 @@ out:
   return st;
 }
 
-static int by_id(const void *a, const void *b) {
-  const char *x = *(const char *const *)a, *y = *(const char *const *)b;
-  size_t m = strlen(x), n = strlen(y);
-  return m != n ? (m < n ? -1 : 1) : strcmp(x, y);
-}
-
-static bool lists_token(const json_t *list, const json_t *content) {
-  const json_t *one;
-  size_t i;
-  json_array_foreach(list, i, one) {
-    if (json_equal(json_object_get(one, "content"), content)) return true;
-  }
-  return false;
-}
-
-/* One entry of added_tokens_decoder, "ID": {"content": ...}, as tokenizer.json writes it. */
-static ka_status append_token(struct ka_ctx *ctx, json_t *list, const char *id,
-                              const json_t *entry) {
-  static const char *const flags[] = {"single_word", "lstrip", "rstrip", "normalized", "special"};
-  int64_t n;
-  if (!json_is_string(json_object_get(entry, "content")) || !ka_parse_i64(id, &n) ||
-      lists_token(list, json_object_get(entry, "content")))
-    return KA_STATUS_OK;
-  json_t *token = json_object();
-  KA_TRY(ka_json_set(ctx, token, "id", json_integer(n)));
-  KA_TRY(ka_json_set(ctx, token, "content", json_incref(json_object_get(entry, "content"))));
-  for (size_t k = 0; k < sizeof flags / sizeof *flags; k++)
-    KA_TRY(ka_json_set(ctx, token, flags[k],
-                       json_boolean(json_is_true(json_object_get(entry, flags[k])))));
-  return json_array_append_new(list, token) == 0
-             ? KA_STATUS_OK
-             : ka_fail(ctx, KA_E_MEMORY, "added tokens: out of memory");
-}
-
-/* Tokens that only added_tokens_decoder of tokenizer_config.json names: transformers adds them
- * behind those of tokenizer.json, in the order of their ids. */
-static ka_status add_configured(struct ka_tokenizer *t, json_t *root, const json_t *config) {
-  struct ka_ctx *ctx = t->arena.ctx;
-  json_t *decoder = json_object_get(config, "added_tokens_decoder"), *entry;
-  json_t *list = json_object_get(root, "added_tokens");
-  const char *id;
-  int64_t n = 0;
-  void *p;
-  if (json_object_size(decoder) == 0 || !json_is_object(root)) return KA_STATUS_OK;
-  if (!json_is_array(list)) KA_TRY(ka_json_set(ctx, root, "added_tokens", json_array()));
-  list = json_object_get(root, "added_tokens");
-  KA_TRY(ka_arena_alloc_n(&t->arena, &p, (int64_t)json_object_size(decoder), sizeof id,
-                          "added tokens"));
-  const char **ids = p;
-  json_object_foreach(decoder, id, entry) ids[n++] = id;
-  qsort(ids, (size_t)n, sizeof *ids, by_id);
-  for (int64_t i = 0; i < n; i++)
-    KA_TRY(append_token(ctx, list, ids[i], json_object_get(decoder, ids[i])));
-  return KA_STATUS_OK;
-}
-
 static ka_status load_file(struct ka_tokenizer *t, const char *path, const json_t *config) {
   struct ka_ctx *ctx = t->arena.ctx;
   struct ka_map m;
@@ -351,7 +295,7 @@ static ka_status load_file(struct ka_tokenizer *t, const char *path, const json_
   ka_status st = marked ? parse_marked(ctx, &m, path, &root)
                         : ka_json_parse(ctx, (const char *)m.data, m.len, path, &root);
   ka_map_drop(&m);
-  if (st.code == KA_OK) st = add_configured(t, root, config);
+  if (st.code == KA_OK) st = ka_tok_add_configured(&t->arena, root, config);
   if (st.code == KA_OK) st = load_root(t, root, marked, path);
   json_decref(root);
   return st;
@@ -381,7 +325,7 @@ static ka_status open_at(struct ka_tokenizer *t, const char *path) {
   else
     KA_TRY(ka_path_dir(&t->arena, &dir, path));
   KA_TRY(ka_path_join(&t->arena, &config_path, dir, "tokenizer_config.json"));
-  if (ka_path_exists(config_path)) KA_TRY(ka_json_load(ctx, config_path, &config));
+  KA_TRY(ka_tok_load_config(&t->arena, dir, &config));
   ka_status st = load_file(t, file, config);
   if (st.code == KA_OK) {
     t->bos = t->n_before > 0 ? t->before[0] : -1;

@@ -186,6 +186,63 @@ static void test_text(void **state) {
   ka_tokenizer_close(t);
 }
 
+/* Tokens that only tokenizer_config.json or special_tokens_map.json name, as transformers adds
+ * them: those of added_tokens_decoder by id, then the special ones, the map only without a decoder. */
+static void test_configured_tokens(void **state) {
+  (void)state;
+  static const struct {
+    const char *config, *map, *ids;
+    bool special;
+  } cases[] = {
+      {"{\"added_tokens_decoder\": {\"10\": {\"content\": \"<y>\", \"special\": true}, "
+       "\"9\": {\"content\": \"<x>\", \"special\": true}}}",
+       NULL, "1 9 2 10", true},
+      {"{\"additional_special_tokens\": [\"<x>\", {\"content\": \"<y>\"}]}", NULL, "1 9 2 10",
+       true},
+      {"{\"extra_special_tokens\": {\"y\": \"<y>\", \"x\": \"<x>\"}}", NULL, "1 10 2 9", true},
+      {"{\"pad_token\": \"<x>\", \"eos_token\": \"<y>\"}", NULL, "1 10 2 9", true},
+      {NULL, "{\"additional_special_tokens\": [\"<y>\", \"<x>\"]}", "1 10 2 9", true},
+      {"{\"added_tokens_decoder\": {\"9\": {\"content\": \"<x>\"}}}",
+       "{\"additional_special_tokens\": [\"<y>\"]}", "1 9 2 0", false},
+  };
+  const char *path = write_parts(plain), *slash = strrchr(path, '/');
+  const char *config = t_str("%.*s/tokenizer_config.json", (int)(slash - path), path);
+  const char *map = t_str("%.*s/special_tokens_map.json", (int)(slash - path), path);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct ka_tokenizer *t;
+    if (cases[i].config) put_file(config, cases[i].config, strlen(cases[i].config));
+    if (cases[i].map) put_file(map, cases[i].map, strlen(cases[i].map));
+    T_OK(ka_tokenizer_open(ctx, &t, path));
+    assert_encodes(t, "a<x>b<y>", cases[i].ids);
+    assert_true(ka_tokenizer_is_special(t, 9) == cases[i].special);
+    ka_tokenizer_close(t);
+    remove(config);
+    remove(map);
+  }
+}
+
+/* A text with what no token spells: said once a tokenizer, and only then. */
+static void test_lost_characters(void **state) {
+  (void)state;
+  struct parts p = plain;
+  struct ka_str out = {0}, err = {0};
+  const char *text = t_str("%s/lost.txt", t_temp_dir());
+  p.options = "";
+  const char *path = write_parts(p);
+  put_file(text, "ab", 2);
+  assert_int_equal(t_kappa(&out, &err, "tokenize %s %s --ids", path, text), 0);
+  assert_int_equal(err.len, 0);
+  ka_str_clear(&out);
+  put_file(text, "azb zz", 6);
+  assert_int_equal(t_kappa(&out, &err, "tokenize %s %s --ids", path, text), 0);
+  assert_string_equal(out.data, "3 5\n");
+  const char *said = strstr(err.data, "no token spells \"z\"");
+  assert_non_null(said);
+  assert_null(strstr(said + 1, "no token spells"));
+  ka_str_deinit(&out);
+  ka_str_deinit(&err);
+}
+
 /* A tokenizer whose unk_token its vocabulary lacks is fine until a text needs it. */
 static void test_unk_missing(void **state) {
   (void)state;
@@ -347,10 +404,16 @@ int main(void) {
   ka_ctx_init(ctx);
   ctx->log_level = KA_LOG_QUIET;
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_refused_files), cmocka_unit_test(test_broken_json),
-      cmocka_unit_test(test_text),          cmocka_unit_test(test_unk_missing),
-      cmocka_unit_test(test_long_words),    cmocka_unit_test(test_failing_allocations),
-      cmocka_unit_test(test_threads),       cmocka_unit_test(test_byte_level),
+      cmocka_unit_test(test_refused_files),
+      cmocka_unit_test(test_broken_json),
+      cmocka_unit_test(test_text),
+      cmocka_unit_test(test_configured_tokens),
+      cmocka_unit_test(test_lost_characters),
+      cmocka_unit_test(test_unk_missing),
+      cmocka_unit_test(test_long_words),
+      cmocka_unit_test(test_failing_allocations),
+      cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_byte_level),
       cmocka_unit_test(test_command),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
