@@ -397,7 +397,7 @@ out:
   return st;
 }
 
-static ka_status sweep(struct ka_arena *a, const char *out_dir, int64_t step) {
+static ka_status sweep(struct ka_arena *a, const char *out_dir, int64_t step, int64_t limit) {
   struct ka_ctx *ctx = a->ctx;
   const char **names, *path, *aside;
   int64_t n;
@@ -411,13 +411,13 @@ static ka_status sweep(struct ka_arena *a, const char *out_dir, int64_t step) {
     KA_TRY(ka_remove_tree(ctx, aside));
     KA_TRY(ka_rename(ctx, path, aside));
   }
-  return KA_STATUS_OK;
+  return apply_limit(ctx, a, out_dir, step, limit);
 }
 
-ka_status ka_ckpt_sweep(struct ka_ctx *ctx, const char *out_dir, int64_t step) {
+ka_status ka_ckpt_sweep(struct ka_ctx *ctx, const char *out_dir, int64_t step, int64_t limit) {
   struct ka_arena a;
   ka_arena_init(&a, ctx, "checkpoint sweep");
-  ka_status st = sweep(&a, out_dir, step);
+  ka_status st = sweep(&a, out_dir, step, limit);
   ka_arena_deinit(&a);
   return st;
 }

@@ -44,7 +44,7 @@ ka_status ka_ckpt_sweep_named(struct ka_ctx *ctx, const char *out_dir, const cha
                               const char *key, const char *keep);
 
 /* Removes what a killed run left half-written, OUT/.checkpoint-*.tmp and OUT/FILE.tmp.PID. The
- * checkpoints above `step`, found damaged, become OUT/damaged-checkpoint-N. */
-ka_status ka_ckpt_sweep(struct ka_ctx *ctx, const char *out_dir, int64_t step);
+ * checkpoints above `step`, found damaged, become OUT/damaged-checkpoint-N; of those below it the oldest go, as in ka_ckpt_write. */
+ka_status ka_ckpt_sweep(struct ka_ctx *ctx, const char *out_dir, int64_t step, int64_t limit);
 
 #endif

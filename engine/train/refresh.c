@@ -112,7 +112,7 @@ static ka_status reopen(struct ka_run *r, const char *dir) {
   ka_train_selection_close(&r->selection);
   ka_model_close(&r->model);
   KA_TRY(ka_run_open_model(r, dir, compute));
-  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model.files, NULL));
+  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, NULL));
   KA_TRY(ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path));
   KA_TRY(ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units));
   KA_TRY(ka_run_prepare_model(r));

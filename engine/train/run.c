@@ -95,7 +95,7 @@ static ka_status open_selection(struct ka_run *r) {
   const char *file = NULL;
   if (r->checkpoint) KA_TRY(ka_path_join(&r->arena, &file, r->checkpoint, "selection.json"));
   if (ctx->rank > 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra")); /* then they are cached */
-  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model.files, file));
+  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, file));
   if (ctx->rank == 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra"));
   return ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units);
 }

@@ -53,7 +53,7 @@ static ka_status prepare_output(struct ka_run *r) {
   KA_TRY(ka_make_dirs(ctx, r->job->output_dir));
   if (r->lock < 0) KA_TRY(ka_lock_dir(ctx, r->job->output_dir, &r->lock));
   const char *path;
-  KA_TRY(ka_ckpt_sweep(ctx, r->job->output_dir, r->checkpoint_step));
+  KA_TRY(ka_ckpt_sweep(ctx, r->job->output_dir, r->checkpoint_step, r->job->save_total_limit));
   KA_TRY(ka_path_join(&r->arena, &path, r->job->output_dir, "job.json"));
   KA_TRY(ka_job_record(ctx, r->job, r->identity, path));
   return ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path);

@@ -75,19 +75,6 @@ static ka_status choose(struct ka_ctx *ctx, struct ka_train_selection *s, struct
   return st;
 }
 
-/* Heads, experts and the parts of fused tensors are known from config.json. */
-static ka_status list_units(struct ka_ctx *ctx, struct ka_train_selection *s,
-                            const struct ka_job *job, const struct ka_safetensors *files,
-                            const struct ka_select_spec *spec) {
-  struct ka_hf_config config;
-  ka_status st = ka_hf_config_open(ctx, &config, job->base_model);
-  if (st.code == KA_OK)
-    st = ka_units_of_file(ctx, &s->arena, files, &config, spec->unit,
-                          strcmp(spec->metric, "all") == 0, &s->units, &s->n_units);
-  ka_hf_config_close(&config);
-  return st;
-}
-
 /* The chosen unit's matrix in the files. */
 static ka_status unit_of(struct ka_ctx *ctx, const struct ka_safetensors *files,
                          const struct ka_selected *u, struct ka_unit *out) {
@@ -175,7 +162,7 @@ static ka_status make_parts(struct ka_ctx *ctx, struct ka_train_selection *s) {
 }
 
 ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, struct ka_dev *dev,
-                          const struct ka_job *job, const struct ka_safetensors *files,
+                          const struct ka_job *job, const struct ka_model *model,
                           const char *file) {
   struct ka_select_spec spec;
   double start_s = ka_now_s();
@@ -186,7 +173,8 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, stru
   if (file) {
     KA_TRY(ka_selection_read(ctx, &s->arena, &s->chosen, file));
   } else {
-    KA_TRY(list_units(ctx, s, job, files, &spec));
+    KA_TRY(ka_units_of_file(ctx, &s->arena, &model->files, &model->config, spec.unit,
+                            strcmp(spec.metric, "all") == 0, &s->units, &s->n_units));
     KA_TRY(choose(ctx, s, dev, &spec));
   }
   s->chosen.base = job->base_model;
@@ -194,7 +182,7 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, stru
     return ka_fail(ctx, KA_E_INPUT, "%s: selects no unit; loosen include, exclude or the budget",
                    file ? file : ka_job_place(job, "selection"));
   bool by_kappa = job->anchor.by == KA_PULL_KAPPA;
-  if (by_kappa) KA_TRY(complete_kappa(ctx, s, dev, files));
+  if (by_kappa) KA_TRY(complete_kappa(ctx, s, dev, &model->files));
   s->analysis_s = ka_now_s() - start_s;
   KA_TRY(make_parts(ctx, s));
   weigh(s, by_kappa);

@@ -238,6 +238,12 @@ static void old_checkpoints_leave(void **state) {
     bool there = ka_path_exists(t_str("%s/limit/checkpoint-%d", h->dir, step));
     assert_int_equal(there, step >= 10);
   }
+  /* one that a kill left between writing the newest and removing the oldest */
+  assert_int_equal(
+      system(t_str("cp -r %s/limit/checkpoint-10 %s/limit/checkpoint-8", h->dir, h->dir)), 0);
+  assert_int_equal(train(h, "limit", "save_steps=2 save_total_limit=2 --resume"), 0);
+  assert_false(ka_path_exists(t_str("%s/limit/checkpoint-8", h->dir)));
+  assert_true(ka_path_exists(t_str("%s/limit/checkpoint-10", h->dir)));
 }
 
 static void refuses(void **state) {
