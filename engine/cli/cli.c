@@ -83,6 +83,22 @@ int ka_cli_list(const struct ka_cli *cli, const char *name, const char *const **
   return known(cli, name)->n_words;
 }
 
+ka_status ka_cli_words(struct ka_arena *arena, const struct ka_cli *cli, const char *name,
+                       const char **words, int64_t max, int64_t *n) {
+  struct ka_ctx *ctx = arena->ctx;
+  const char *p = ka_cli_str(cli, name);
+  *n = 0;
+  while (p && *(p += strspn(p, ", "))) {
+    size_t len = strcspn(p, ","), next = len;
+    while (p[len - 1] == ' ') len--;
+    if (*n == max)
+      return ka_fail(ctx, KA_E_USAGE, "--%s: more than %lld between commas", name, (long long)max);
+    KA_TRY(ka_arena_str(arena, &words[(*n)++], p, len));
+    p += next;
+  }
+  return KA_STATUS_OK;
+}
+
 /* Text made by manual.c, to stdout. */
 static ka_status print(struct ka_str *text, ka_status st) {
   if (ka_ok(st) && text->len) fwrite(text->data, 1, text->len, stdout);

@@ -5,7 +5,7 @@
 #ifndef KAPPA_ENGINE_CLI_CLI_H
 #define KAPPA_ENGINE_CLI_CLI_H
 
-#include "base/status.h"
+#include "base/arena.h"
 
 enum ka_cli_opt_kind {
   KA_OPT_FLAG,  /* --resume */
@@ -55,6 +55,10 @@ const char *ka_cli_str(const struct ka_cli *cli,
 int64_t ka_cli_int(const struct ka_cli *cli, const char *name);  /* 0 when absent */
 double ka_cli_float(const struct ka_cli *cli, const char *name); /* 0 when absent */
 int ka_cli_list(const struct ka_cli *cli, const char *name, const char *const **words);
+/* The words between the commas of one value, at most `max`, in the arena: without blanks round them
+ * and without empty ones. An absent option has none. KA_E_USAGE: there are more. */
+ka_status ka_cli_words(struct ka_arena *arena, const struct ka_cli *cli, const char *name,
+                       const char **words, int64_t max, int64_t *n);
 
 /* Parses argv[1..], runs the command. */
 ka_status ka_cli_main(struct ka_ctx *ctx, int argc, char **argv);

@@ -100,13 +100,8 @@ static ka_status read_chat(struct evaluation *e) {
 static ka_status load_tasks(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
   const char *names[MAX_TASKS];
-  int64_t n = 0;
-  for (const char *p = ka_cli_str(e->cli, "tasks"); *p;) {
-    size_t len = strcspn(p, ",");
-    if (n == MAX_TASKS) return ka_fail(ctx, KA_E_USAGE, "--tasks: more than %d", MAX_TASKS);
-    if (len > 0) KA_TRY(ka_arena_str(&e->arena, &names[n++], p, len));
-    p += len + (p[len] == ',');
-  }
+  int64_t n;
+  KA_TRY(ka_cli_words(&e->arena, e->cli, "tasks", names, MAX_TASKS, &n));
   if (n == 0) return ka_fail(ctx, KA_E_USAGE, "--tasks: no task is named");
   return ka_tasks_load(ctx, &e->tasks, names, n, &e->tasks_options);
 }

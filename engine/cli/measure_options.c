@@ -4,21 +4,6 @@
 
 #include <string.h>
 
-static ka_status read_tasks(struct ka_arena *arena, const struct ka_cli *cli, const char *option,
-                            const char **list, struct ka_key_texts *out) {
-  struct ka_ctx *ctx = arena->ctx;
-  const char *words = ka_cli_str(cli, option);
-  *out = (struct ka_key_texts){list, 0};
-  for (const char *p = words ? words : ""; *p;) {
-    size_t n = strcspn(p, ",");
-    if (out->n == KA_MEASURE_WORDS)
-      return ka_fail(ctx, KA_E_USAGE, "--%s: more than %d", option, KA_MEASURE_WORDS);
-    if (n > 0) KA_TRY(ka_arena_str(arena, &list[out->n++], p, n));
-    p += n + (p[n] == ',');
-  }
-  return KA_STATUS_OK;
-}
-
 /* A text's name in tables is that of its file. */
 static ka_status read_texts(struct ka_ctx *ctx, const struct ka_cli *cli, const char *option,
                             int role, struct ka_measure_options *m, int64_t *n_texts) {
@@ -47,8 +32,10 @@ ka_status ka_cli_measure_options(struct ka_ctx *ctx, struct ka_arena *arena,
   s->limit = ka_cli_float(cli, "limit");
   if (!(s->limit >= 0) || !(spec->weight >= 0))
     return ka_fail(ctx, KA_E_USAGE, "--limit, --weight: expected 0 or more");
-  KA_TRY(read_tasks(arena, cli, "tasks", m->tasks[0], &s->old_tasks));
-  KA_TRY(read_tasks(arena, cli, "new-tasks", m->tasks[1], &s->new_tasks));
+  KA_TRY(ka_cli_words(arena, cli, "tasks", m->tasks[0], KA_MEASURE_WORDS, &s->old_tasks.n));
+  KA_TRY(ka_cli_words(arena, cli, "new-tasks", m->tasks[1], KA_MEASURE_WORDS, &s->new_tasks.n));
+  s->old_tasks.items = m->tasks[0];
+  s->new_tasks.items = m->tasks[1];
   KA_TRY(read_texts(ctx, cli, "new-text", KA_ROLE_NEW, m, &s->n_texts));
   return read_texts(ctx, cli, "text", KA_ROLE_OLD, m, &s->n_texts);
 }

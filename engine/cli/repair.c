@@ -19,20 +19,18 @@ struct request {
 /* Numbers between commas; "none": none. */
 static ka_status read_strengths(struct request *r, const struct ka_cli *cli, int method) {
   struct ka_ctx *ctx = r->arena.ctx;
-  const char *option = ka_repair_info((enum ka_repair_method)method)->name, *word;
-  const char *list = ka_cli_str(cli, option);
+  const char *option = ka_repair_info((enum ka_repair_method)method)->name;
+  const char *words[KA_REPAIR_STRENGTHS];
   int64_t *n = &r->options.n_strengths[method];
-  for (const char *p = strcmp(list, "none") == 0 ? "" : list; *p;) {
-    size_t len = strcspn(p, ",");
-    double *to = &r->options.strengths[method][*n];
-    KA_TRY(ka_arena_str(&r->arena, &word, p, len));
-    if (*n == KA_REPAIR_STRENGTHS || !ka_parse_f64(word, to) || !(*to >= 0) || isinf(*to))
+  if (strcmp(ka_cli_str(cli, option), "none") == 0) return KA_STATUS_OK;
+  KA_TRY(ka_cli_words(&r->arena, cli, option, words, KA_REPAIR_STRENGTHS, n));
+  for (int64_t i = 0; i < *n; i++) {
+    double *to = &r->options.strengths[method][i];
+    if (!ka_parse_f64(words[i], to) || !(*to >= 0) || isinf(*to))
       return ka_fail(ctx, KA_E_USAGE,
                      "--%s: got \"%s\", expected \"none\" or up to %d numbers of 0 or more, commas "
                      "between",
-                     option, list, KA_REPAIR_STRENGTHS);
-    ++*n;
-    p += len + (p[len] == ',');
+                     option, ka_cli_str(cli, option), KA_REPAIR_STRENGTHS);
   }
   return KA_STATUS_OK;
 }

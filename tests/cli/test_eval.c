@@ -51,6 +51,7 @@ static char *eval(int code, const char *part, const char *args) {
 static void prints_a_table(void **state) {
   (void)state;
   eval(0, "|choose|Yaml   |none  |     1|acc     |", t_str("--tasks %s/choose.yaml", dir));
+  eval(0, "|choose|Yaml   |none  |     1|acc     |", t_str("--tasks ' , %s/choose.yaml , '", dir));
   char *out = eval(0, "|all      |N/A    |none  |      |acc     |",
                    t_str("--tasks all --include-path %s", dir));
   assert_non_null(strstr(out, "| - choose|Yaml   |none  |     1|acc     |"));
