@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * One function a type, one row of the table a function. Chat rows stand in document_chat.c. */
+ * One function a type, one record of the table a function. Chat records stand in document_chat.c. */
 #include "engine/data/document.h"
 
 #include "engine/data/document_chat.h"
@@ -76,13 +76,13 @@ ka_status ka_document_no_key(struct ka_ctx *ctx, const json_t *record, const cha
 }
 
 /* The text of a key; a missing or null one gives NULL, or an error where it is needed. */
-static ka_status text_of(struct ka_ctx *ctx, const json_t *row, const char *key, bool needed,
+static ka_status text_of(struct ka_ctx *ctx, const json_t *record, const char *key, bool needed,
                          const char **text, size_t *n) {
-  const json_t *v = json_object_get(row, key);
+  const json_t *v = json_object_get(record, key);
   *text = NULL;
   *n = 0;
   if (!v || json_is_null(v)) {
-    if (needed && !v) return ka_document_no_key(ctx, row, key);
+    if (needed && !v) return ka_document_no_key(ctx, record, key);
     if (needed) return ka_fail(ctx, KA_E_INPUT, "key \"%s\" is null, expected a string", key);
     return KA_STATUS_OK;
   }
@@ -108,10 +108,10 @@ static ka_status completion_text(struct ka_ctx *ctx, const struct ka_document_ma
 }
 
 static ka_status completion(struct ka_ctx *ctx, const struct ka_document_maker *m,
-                            const json_t *row, struct ka_document *d) {
+                            const json_t *record, struct ka_document *d) {
   const char *text;
   size_t n;
-  KA_TRY(text_of(ctx, row, m->dataset->field, true, &text, &n));
+  KA_TRY(text_of(ctx, record, m->dataset->field, true, &text, &n));
   return completion_text(ctx, m, text, n, d);
 }
 
@@ -186,12 +186,13 @@ ka_status ka_document_check(struct ka_ctx *ctx, const struct ka_job_dataset *dat
 }
 
 static ka_status alpaca_prompt(struct ka_ctx *ctx, const struct ka_document_maker *m,
-                               const json_t *row, struct ka_str *out) {
+                               const json_t *record, struct ka_str *out) {
   const struct ka_job_dataset *ds = m->dataset;
   struct alpaca a = {0};
-  KA_TRY(text_of(ctx, row, ds->field_system, false, &a.text[SYSTEM], &a.n[SYSTEM]));
-  KA_TRY(text_of(ctx, row, ds->field_instruction, true, &a.text[INSTRUCTION], &a.n[INSTRUCTION]));
-  KA_TRY(text_of(ctx, row, ds->field_input, false, &a.text[INPUT], &a.n[INPUT]));
+  KA_TRY(text_of(ctx, record, ds->field_system, false, &a.text[SYSTEM], &a.n[SYSTEM]));
+  KA_TRY(
+      text_of(ctx, record, ds->field_instruction, true, &a.text[INSTRUCTION], &a.n[INSTRUCTION]));
+  KA_TRY(text_of(ctx, record, ds->field_input, false, &a.text[INPUT], &a.n[INPUT]));
   bool input = a.n[INPUT] > 0;
   if (a.n[SYSTEM] == 0) {
     a.text[SYSTEM] = ds->system_prompt ? ds->system_prompt : input ? with_input : without_input;
@@ -205,21 +206,21 @@ static ka_status alpaca_prompt(struct ka_ctx *ctx, const struct ka_document_make
 }
 
 /* Prompt and answer are tokenised apart, so that the border between them is a border of tokens. */
-static ka_status alpaca(struct ka_ctx *ctx, const struct ka_document_maker *m, const json_t *row,
+static ka_status alpaca(struct ka_ctx *ctx, const struct ka_document_maker *m, const json_t *record,
                         struct ka_document *d) {
   struct ka_str prompt = {0};
   const char *answer;
   size_t n;
   ka_status st = KA_STATUS_OK;
-  KA_TRY_GOTO(text_of(ctx, row, m->dataset->field_output, true, &answer, &n), out);
-  KA_TRY_GOTO(alpaca_prompt(ctx, m, row, &prompt), out);
+  KA_TRY_GOTO(text_of(ctx, record, m->dataset->field_output, true, &answer, &n), out);
+  KA_TRY_GOTO(alpaca_prompt(ctx, m, record, &prompt), out);
   KA_TRY_GOTO(
       ka_document_text(ctx, d, m->tokenizer, prompt.data, prompt.len, true, m->train_on_inputs),
       out);
   if (d->n > 0 && d->ids[d->n - 1] == m->eos) d->n--; /* the text goes on */
   if (n > 0) KA_TRY_GOTO(ka_document_text(ctx, d, m->tokenizer, answer, n, false, true), out);
   KA_TRY_GOTO(add_eos(ctx, m, d), out);
-  if (json_array_size(json_object_get(row, "history")) > 0) d->notes |= 1U << KA_NOTE_HISTORY;
+  if (json_array_size(json_object_get(record, "history")) > 0) d->notes |= 1U << KA_NOTE_HISTORY;
 out:
   ka_str_deinit(&prompt);
   return st;
@@ -228,10 +229,10 @@ out:
 /* --- input_output: segments, no special tokens added ------------------------- */
 
 static ka_status input_output(struct ka_ctx *ctx, const struct ka_document_maker *m,
-                              const json_t *row, struct ka_document *d) {
-  const json_t *segments = json_object_get(row, "segments"), *s;
+                              const json_t *record, struct ka_document *d) {
+  const json_t *segments = json_object_get(record, "segments"), *s;
   size_t i;
-  if (!segments) return ka_document_no_key(ctx, row, "segments");
+  if (!segments) return ka_document_no_key(ctx, record, "segments");
   if (!json_is_array(segments))
     return ka_fail(ctx, KA_E_INPUT, "key \"segments\": expected a list of {label, text}");
   json_array_foreach(segments, i, s) {
@@ -247,12 +248,12 @@ static ka_status input_output(struct ka_ctx *ctx, const struct ka_document_maker
 
 /* --- tokenized --------------------------------------------------------------- */
 
-static ka_status int_list(struct ka_ctx *ctx, const json_t *row, const char *key, bool needed,
+static ka_status int_list(struct ka_ctx *ctx, const json_t *record, const char *key, bool needed,
                           size_t n, const json_t **out) {
-  const json_t *v = json_object_get(row, key);
+  const json_t *v = json_object_get(record, key);
   *out = NULL;
   if (!needed && (!v || json_is_null(v))) return KA_STATUS_OK;
-  if (!v) return ka_document_no_key(ctx, row, key);
+  if (!v) return ka_document_no_key(ctx, record, key);
   if (!json_is_array(v))
     return ka_fail(ctx, KA_E_INPUT, "key \"%s\": expected a list of integers", key);
   if (!needed && json_array_size(v) != n)
@@ -273,13 +274,13 @@ static ka_status int_at(struct ka_ctx *ctx, const char *key, const json_t *list,
                  (long long)*out, (long long)least, (long long)most, masked_too ? ", or -100" : "");
 }
 
-static ka_status tokenized(struct ka_ctx *ctx, const struct ka_document_maker *m, const json_t *row,
-                           struct ka_document *d) {
+static ka_status tokenized(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                           const json_t *record, struct ka_document *d) {
   const json_t *ids, *labels, *mask;
-  KA_TRY(int_list(ctx, row, "input_ids", true, 0, &ids));
+  KA_TRY(int_list(ctx, record, "input_ids", true, 0, &ids));
   size_t n = json_array_size(ids);
-  KA_TRY(int_list(ctx, row, "labels", false, n, &labels));
-  KA_TRY(int_list(ctx, row, "attention_mask", false, n, &mask));
+  KA_TRY(int_list(ctx, record, "labels", false, n, &labels));
+  KA_TRY(int_list(ctx, record, "attention_mask", false, n, &mask));
   KA_TRY(reserve(ctx, d, (int64_t)n));
   for (size_t i = 0; i < n; i++) {
     int64_t id = 0, label = 0, keep = 1;
@@ -305,17 +306,18 @@ static ka_status (*const makers[])(struct ka_ctx *, const struct ka_document_mak
 };
 
 static ka_status from_text(struct ka_ctx *ctx, const struct ka_document_maker *m,
-                           const struct ka_data_row *row, struct ka_document *d) {
+                           const struct ka_data_record *record, struct ka_document *d) {
   bool rows_wanted = m->dataset->type != KA_DOCUMENT_COMPLETION;
-  if (rows_wanted && !ka_data_row_named(row)) return KA_STATUS_OK; /* a README beside the data */
+  if (rows_wanted && !ka_data_record_named(record))
+    return KA_STATUS_OK; /* a README beside the data */
   if (rows_wanted)
     return ka_fail(ctx, KA_E_INPUT,
                    "a plain text file cannot be of type %s; set ds_type if it is "
                    "JSON lines or CSV",
                    ka_job_words_type[m->dataset->type]);
-  size_t good = ka_utf8_check(row->bytes, row->n);
-  if (good == row->n) return completion_text(ctx, m, row->bytes, row->n, d);
-  if (!ka_data_row_named(row)) return KA_STATUS_OK;
+  size_t good = ka_utf8_check(record->bytes, record->n);
+  if (good == record->n) return completion_text(ctx, m, record->bytes, record->n, d);
+  if (!ka_data_record_named(record)) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_INPUT, "not UTF-8 text: byte %zu", good);
 }
 
@@ -331,14 +333,14 @@ static ka_status check_ids(struct ka_ctx *ctx, const struct ka_document_maker *m
 }
 
 ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m,
-                           const struct ka_data_row *row, struct ka_document *d) {
+                           const struct ka_data_record *record, struct ka_document *d) {
   ka_document_clear(d);
-  if (ka_data_row_is_text(row)) {
-    KA_TRY(from_text(ctx, m, row, d));
+  if (ka_data_record_is_text(record)) {
+    KA_TRY(from_text(ctx, m, record, d));
     return check_ids(ctx, m, d);
   }
   json_t *obj = NULL;
-  ka_status st = ka_data_row_parse(ctx, row, &obj);
+  ka_status st = ka_data_record_parse(ctx, record, &obj);
   if (ka_ok(st) && m->chat) st = ka_document_join_messages(ctx, m, obj);
   if (ka_ok(st)) st = makers[m->dataset->type](ctx, m, obj, d);
   json_decref(obj);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From a row to a document: token ids and the label of each. The types of a job's datasets. */
+ * From a record to a document: token ids and the label of each. The types of a job's datasets. */
 #ifndef KAPPA_ENGINE_DATA_DOCUMENT_H
 #define KAPPA_ENGINE_DATA_DOCUMENT_H
 
 #include "engine/data/chat.h"
-#include "engine/data/rows.h"
+#include "engine/data/records.h"
 #include "engine/model/batch.h"
 #include "tokenizer/tokenizer.h"
 
@@ -19,7 +19,7 @@ enum ka_document_note {
 
 enum { KA_ROLES_MAX = 128 };
 
-/* Growing; zero-initialise. labels[t] is ids[t] or -100 (tokenized rows may say anything). */
+/* Growing; zero-initialise. labels[t] is ids[t] or -100 (tokenized records may say anything). */
 struct ka_document {
   int32_t *ids, *labels;
   int64_t n, ids_cap, labels_cap;
@@ -41,7 +41,7 @@ ka_status ka_document_no_key(struct ka_ctx *ctx, const json_t *record, const cha
 ka_status ka_document_text(struct ka_ctx *ctx, struct ka_document *d, const struct ka_tokenizer *t,
                            const char *text, size_t n, bool special, bool train);
 
-/* What the rows of one dataset entry have in common; read-only while documents are made. */
+/* What the records of one dataset entry have in common; read-only while documents are made. */
 struct ka_document_maker {
   const struct ka_job_dataset *dataset;
   const struct ka_tokenizer *tokenizer; /* NULL: type tokenized only */
@@ -56,10 +56,10 @@ struct ka_document_maker {
 ka_status ka_document_check(struct ka_ctx *ctx, const struct ka_job_dataset *dataset,
                             const char *what);
 
-/* Replaces *d by the row's document. n = 0: nothing in it, or a text file that only a directory or
- * glob found and that is not UTF-8, or not of a type with rows. Messages name no file. Thread-safe
+/* Replaces *d by the record's document. n = 0: nothing in it, or a text file that only a directory or
+ * glob found and that is not UTF-8, or not of a type with records. Messages name no file. Thread-safe
  * with ctx and d per thread. */
 ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m,
-                           const struct ka_data_row *row, struct ka_document *d);
+                           const struct ka_data_record *record, struct ka_document *d);
 
 #endif

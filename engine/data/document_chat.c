@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Rows of messages: what a dataset calls roles, contents and tools, in the words that templates
+ * Records of messages: what a dataset calls roles, contents and tools, in the words that templates
  * know. Which tokens are trained is engine/data/chat_mask.h's. */
 #include "engine/data/document_chat.h"
 
@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-struct chat_row {
+struct chat_record {
   const struct ka_document_maker *m;
   json_t *vars;     /* messages, tools: what the template sees */
   json_t *messages; /* borrowed from vars */
@@ -25,10 +25,10 @@ static const char *const role_names[][2] = {{"human", "user"},
                                             {"observation", "tool"},
                                             {"function_call", "assistant"}};
 
-/* --- the row's messages as templates know them ------------------------------------------------ */
+/* --- the record's messages as templates know them ------------------------------------------------ */
 
 /* A message's own flag: true or false, or 1 or 0 as OpenAI's "weight" has it. NULL: it has none. */
-static ka_status own_flag(struct ka_ctx *ctx, const struct chat_row *c, const json_t *message,
+static ka_status own_flag(struct ka_ctx *ctx, const struct chat_record *c, const json_t *message,
                           size_t i, const json_t **flag) {
   const char *key = c->m->dataset->message_field_training;
   const json_t *own = json_object_get(message, key), *weight = json_object_get(message, "weight");
@@ -45,7 +45,7 @@ static ka_status own_flag(struct ka_ctx *ctx, const struct chat_row *c, const js
   return KA_STATUS_OK;
 }
 
-static ka_status add_message(struct ka_ctx *ctx, struct chat_row *c, const json_t *message,
+static ka_status add_message(struct ka_ctx *ctx, struct chat_record *c, const json_t *message,
                              size_t i) {
   const struct ka_job_dataset *ds = c->m->dataset;
   const struct ka_job_mapping *map = &ds->message_property_mappings;
@@ -72,9 +72,9 @@ static ka_status add_message(struct ka_ctx *ctx, struct chat_row *c, const json_
   return rc ? ka_fail(ctx, KA_E_MEMORY, "chat record: out of memory") : KA_STATUS_OK;
 }
 
-static ka_status read_tools(struct ka_ctx *ctx, struct chat_row *c, const json_t *row) {
+static ka_status read_tools(struct ka_ctx *ctx, struct chat_record *c, const json_t *record) {
   const char *key = c->m->dataset->field_tools;
-  json_t *tools = json_object_get(row, key), *parsed = NULL;
+  json_t *tools = json_object_get(record, key), *parsed = NULL;
   if (!tools || json_is_null(tools)) return KA_STATUS_OK;
   if (json_is_string(tools)) { /* a JSON text, as data sets of fixed columns have it */
     if (json_string_length(tools) == 0) return KA_STATUS_OK;
@@ -92,13 +92,13 @@ static ka_status read_tools(struct ka_ctx *ctx, struct chat_row *c, const json_t
 
 /* The record's list of messages; a JSON text of one, as CSV and exports of fixed columns have it, is
  * read. */
-static ka_status message_list(struct ka_ctx *ctx, struct chat_row *c, const json_t *row,
+static ka_status message_list(struct ka_ctx *ctx, struct chat_record *c, const json_t *record,
                               const json_t **list) {
   const char *key = c->m->dataset->field_messages;
-  const json_t *v = json_object_get(row, key);
-  if (!v && json_is_array(json_object_get(row, "conversations")))
+  const json_t *v = json_object_get(record, key);
+  if (!v && json_is_array(json_object_get(record, "conversations")))
     return ka_fail(ctx, KA_E_INPUT, "key \"%s\" is missing%s", key, SHAREGPT);
-  if (!v) return ka_document_no_key(ctx, row, key);
+  if (!v) return ka_document_no_key(ctx, record, key);
   if (json_is_string(v)) {
     ka_status st = ka_json_parse(ctx, json_string_value(v), json_string_length(v), key, &c->parsed);
     if (st.code != KA_E_INPUT) KA_TRY(st);
@@ -110,11 +110,11 @@ static ka_status message_list(struct ka_ctx *ctx, struct chat_row *c, const json
   return ka_fail(ctx, KA_E_INPUT, "key \"%s\": expected a list of messages, or its JSON text", key);
 }
 
-static ka_status read_messages(struct ka_ctx *ctx, struct chat_row *c, const json_t *row) {
+static ka_status read_messages(struct ka_ctx *ctx, struct chat_record *c, const json_t *record) {
   const struct ka_job_dataset *ds = c->m->dataset;
-  const json_t *list, *message, *system = json_object_get(row, ds->field_system);
+  const json_t *list, *message, *system = json_object_get(record, ds->field_system);
   size_t i;
-  KA_TRY(message_list(ctx, c, row, &list));
+  KA_TRY(message_list(ctx, c, record, &list));
   c->vars = json_object();
   c->messages = json_array();
   if (!c->vars || json_object_set_new(c->vars, "messages", c->messages) != 0)
@@ -126,12 +126,12 @@ static ka_status read_messages(struct ka_ctx *ctx, struct chat_row *c, const jso
                             json_pack("{s:s,s:O}", "role", "system", "content", system)) != 0)
     return ka_fail(ctx, KA_E_MEMORY, "chat record: out of memory");
   json_array_foreach(list, i, message) KA_TRY(add_message(ctx, c, message, i));
-  return read_tools(ctx, c, row);
+  return read_tools(ctx, c, record);
 }
 
 /* --- labels ----------------------------------------------------------------------------------- */
 
-static ka_status label(struct ka_ctx *ctx, const struct chat_row *c, struct ka_document *d) {
+static ka_status label(struct ka_ctx *ctx, const struct chat_record *c, struct ka_document *d) {
   /* Dates in templates are Llama's fixed one, so that the same data gives the same tokens any day.
    */
   static const struct tm fixed = {
@@ -157,10 +157,10 @@ static ka_status label(struct ka_ctx *ctx, const struct chat_row *c, struct ka_d
   return st;
 }
 
-ka_status ka_document_chat(struct ka_ctx *ctx, const struct ka_document_maker *m, const json_t *row,
-                           struct ka_document *d) {
-  struct chat_row c = {.m = m, .d = d};
-  ka_status st = read_messages(ctx, &c, row);
+ka_status ka_document_chat(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                           const json_t *record, struct ka_document *d) {
+  struct chat_record c = {.m = m, .d = d};
+  ka_status st = read_messages(ctx, &c, record);
   if (ka_ok(st)) st = label(ctx, &c, d);
   json_decref(c.vars);
   json_decref(c.parsed);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Rows are found in order by one thread and made into documents by all, a batch at a time. What is
- * wrong with a row is reported with its file and line; reading stops after ten bad ones. */
+ * Records are found in order by one thread and made into documents by all, a batch at a time. What is
+ * wrong with a record is reported with its file and line; reading stops after ten bad ones. */
 #include "engine/data/reader.h"
 
 #include "base/log.h"
@@ -10,7 +10,7 @@
 
 enum { MAX_BAD = 10 }; /* shown */
 
-struct slot { /* a row on its way */
+struct slot { /* a record on its way */
   struct ka_document doc;
   struct ka_ctx ctx;
   ka_status st;
@@ -23,36 +23,37 @@ struct reader {
   struct ka_document_maker maker;
   struct ka_chat *chat;
   struct ka_arena arena;
-  struct ka_data_rows rows;
+  struct ka_data_records records;
   struct slot *slots;
   struct ka_data_store *store;
   struct ka_data_stats *stats;
-  bool skip; /* bad rows are left out */
+  bool skip; /* bad records are left out */
   int64_t n_bad;
   struct ka_str bad; /* the first of them */
 };
 
-/* --- rows to documents ------------------------------------------------------- */
+/* --- records to documents ------------------------------------------------------- */
 
-static void make_documents(struct reader *r, const struct ka_data_row *rows, int n) {
+static void make_documents(struct reader *r, const struct ka_data_record *records, int n) {
 #pragma omp parallel for schedule(dynamic, 1)
   for (int i = 0; i < n; i++) {
     struct slot *s = &r->slots[i];
     ka_error_clear(&s->ctx);
     s->ctx.interrupted = r->ctx->interrupted;
     s->ctx.log_level = r->ctx->log_level;
-    s->st = ka_document_make(&s->ctx, &r->maker, &rows[i], &s->doc);
+    s->st = ka_document_make(&s->ctx, &r->maker, &records[i], &s->doc);
   }
 }
 
-static ka_status note_bad(struct reader *r, const struct ka_data_row *row, const struct slot *s) {
+static ka_status note_bad(struct reader *r, const struct ka_data_record *record,
+                          const struct slot *s) {
   struct ka_ctx *ctx = r->ctx;
   if (++r->n_bad > MAX_BAD) return KA_STATUS_OK;
   if (r->bad.len > 0) KA_TRY(ka_str_puts(ctx, &r->bad, "\n  "));
-  KA_TRY(ka_str_puts(ctx, &r->bad, ka_data_row_path(row)));
-  if (row->line > 0) KA_TRY(ka_str_printf(ctx, &r->bad, ":%lld", (long long)row->line));
+  KA_TRY(ka_str_puts(ctx, &r->bad, ka_data_record_path(record)));
+  if (record->line > 0) KA_TRY(ka_str_printf(ctx, &r->bad, ":%lld", (long long)record->line));
   KA_TRY(ka_str_printf(ctx, &r->bad, ": %.300s", s->ctx.error.message));
-  const char *unread = ka_data_row_unread(row);
+  const char *unread = ka_data_record_unread(record);
   return *unread ? ka_str_printf(ctx, &r->bad, "; columns that are not read: %.300s", unread)
                  : KA_STATUS_OK;
 }
@@ -69,15 +70,16 @@ static void count_notes(struct ka_data_stats *s, const struct ka_document *d) {
   }
 }
 
-static ka_status take_document(struct reader *r, const struct ka_data_row *row, struct slot *s) {
+static ka_status take_document(struct reader *r, const struct ka_data_record *record,
+                               struct slot *s) {
   struct ka_ctx *ctx = r->ctx;
-  if (s->st.code == KA_E_INPUT) return note_bad(r, row, s);
+  if (s->st.code == KA_E_INPUT) return note_bad(r, record, s);
   if (!ka_ok(s->st))
-    return ka_fail(ctx, s->st.code, "%s: %s", ka_data_row_path(row), s->ctx.error.message);
+    return ka_fail(ctx, s->st.code, "%s: %s", ka_data_record_path(record), s->ctx.error.message);
   r->stats->n_rows++;
   count_notes(r->stats, &s->doc);
   if (s->doc.n == 0) {
-    bool not_text = ka_data_row_is_text(row) && row->n > 0;
+    bool not_text = ka_data_record_is_text(record) && record->n > 0;
     r->stats->n_not_text += not_text;
     r->stats->n_empty += !not_text;
     return KA_STATUS_OK;
@@ -87,13 +89,13 @@ static ka_status take_document(struct reader *r, const struct ka_data_row *row, 
 
 static ka_status read_rows(struct reader *r) {
   struct ka_ctx *ctx = r->ctx;
-  struct ka_data_row rows[KA_ROWS_BATCH];
+  struct ka_data_record records[KA_RECORDS_BATCH];
   bool stop = false;
   for (int n = 1; n > 0 && !stop;) {
-    KA_TRY(ka_data_rows_next(&r->rows, rows, &n));
-    make_documents(r, rows, n);
+    KA_TRY(ka_data_records_next(&r->records, records, &n));
+    make_documents(r, records, n);
     for (int i = 0; i < n && !stop; i++) {
-      KA_TRY(take_document(r, &rows[i], &r->slots[i]));
+      KA_TRY(take_document(r, &records[i], &r->slots[i]));
       stop = !r->skip && r->n_bad == MAX_BAD;
     }
   }
@@ -138,12 +140,12 @@ static ka_status start(struct reader *r, struct ka_data_files *files) {
   if (*files->left_out)
     ka_info(ctx, "data", "%s: no data, left out: %s", ds->path.items[0], files->left_out);
   KA_TRY(load_chat(r));
-  KA_TRY(ka_alloc_n(ctx, &p, KA_ROWS_BATCH, sizeof *r->slots, "rows"));
+  KA_TRY(ka_alloc_n(ctx, &p, KA_RECORDS_BATCH, sizeof *r->slots, "rows"));
   r->slots = p;
-  for (int i = 0; i < KA_ROWS_BATCH; i++) ka_ctx_init(&r->slots[i].ctx);
+  for (int i = 0; i < KA_RECORDS_BATCH; i++) ka_ctx_init(&r->slots[i].ctx);
   KA_TRY(ka_arena_printf(&r->arena, &what, "%s: %s.split", ka_key_place(r->o->spec->file, r->key),
                          r->key));
-  KA_TRY(ka_data_rows_init(&r->rows, ctx, files, ds->ds_type, ds->split, what));
+  KA_TRY(ka_data_records_init(&r->records, ctx, files, ds->ds_type, ds->split, what));
   r->stats->n_files += files->n;
   return KA_STATUS_OK;
 }
@@ -162,9 +164,9 @@ ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_data_read_options *o,
   ka_arena_init(&r.arena, ctx, "data files");
   ka_status st = start(&r, &files);
   if (ka_ok(st)) st = read_rows(&r);
-  ka_data_rows_deinit(&r.rows);
+  ka_data_records_deinit(&r.records);
   ka_chat_destroy(r.chat);
-  for (int i = 0; r.slots && i < KA_ROWS_BATCH; i++) ka_document_deinit(&r.slots[i].doc);
+  for (int i = 0; r.slots && i < KA_RECORDS_BATCH; i++) ka_document_deinit(&r.slots[i].doc);
   ka_free(r.slots);
   ka_str_deinit(&r.bad);
   ka_arena_deinit(&r.arena);

@@ -13,7 +13,7 @@ struct ka_data_read_options {
   int64_t V;
 };
 
-/* Tokenises one entry's rows, many threads at a time, and adds them to the store in order. `key`
+/* Tokenises one entry's records, many threads at a time, and adds them to the store in order. `key`
  * ("datasets.0") names the entry in messages. Counts into stats. */
 ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_data_read_options *o,
                        const struct ka_job_dataset *entry, const char *key,

@@ -2,7 +2,7 @@
  * See docs.h. Types are gathered over all rows first, then values are brought to them. */
 #include "engine/eval/docs.h"
 
-#include "engine/data/rows.h"
+#include "engine/data/records.h"
 
 #include <math.h>
 #include <string.h>
@@ -231,15 +231,15 @@ static ka_status type_csv(struct ka_ctx *ctx, json_t *rows) {
 
 /* --- reading ----------------------------------------------------------------- */
 
-static ka_status add_row(struct ka_ctx *ctx, json_t *rows, const struct ka_data_row *row) {
+static ka_status add_row(struct ka_ctx *ctx, json_t *rows, const struct ka_data_record *row) {
   json_t *v = NULL;
-  ka_status st = ka_data_row_parse(ctx, row, &v);
+  ka_status st = ka_data_record_parse(ctx, row, &v);
   if (st.code == KA_E_INPUT) {
     char why[512];
     snprintf(why, sizeof why, "%.500s", ctx->error.message);
     ka_error_clear(ctx);
     json_decref(v);
-    return ka_fail(ctx, KA_E_INPUT, "%s:%lld: %s", ka_data_row_path(row), (long long)row->line,
+    return ka_fail(ctx, KA_E_INPUT, "%s:%lld: %s", ka_data_record_path(row), (long long)row->line,
                    why);
   }
   if (ka_ok(st) && json_array_append(rows, v) != 0)
@@ -248,12 +248,12 @@ static ka_status add_row(struct ka_ctx *ctx, json_t *rows, const struct ka_data_
   return st;
 }
 
-static ka_status read_rows(struct ka_data_rows *r, json_t *out) {
+static ka_status read_rows(struct ka_data_records *r, json_t *out) {
   struct ka_ctx *ctx = r->ctx;
-  struct ka_data_row rows[KA_ROWS_BATCH];
+  struct ka_data_record rows[KA_RECORDS_BATCH];
   for (int n = 1; n > 0;) {
     KA_TRY(ka_check_interrupted(ctx, "evaluation"));
-    KA_TRY(ka_data_rows_next(r, rows, &n));
+    KA_TRY(ka_data_records_next(r, rows, &n));
     for (int i = 0; i < n; i++) KA_TRY(add_row(ctx, out, &rows[i]));
   }
   return KA_STATUS_OK;
@@ -263,16 +263,16 @@ ka_status ka_eval_docs_read(struct ka_ctx *ctx, const struct ka_key_texts *files
                             json_t **out) {
   struct ka_arena arena;
   struct ka_data_files found = {0};
-  struct ka_data_rows rows = {0};
+  struct ka_data_records rows = {0};
   ka_status st = KA_STATUS_OK;
   ka_arena_init(&arena, ctx, "data files");
   *out = json_array();
   if (!*out) st = ka_fail(ctx, KA_E_MEMORY, "documents: out of memory");
   if (ka_ok(st)) st = ka_data_files(&arena, files, NULL, &found);
   if (ka_ok(st))
-    st = ka_data_rows_init(&rows, ctx, &found, csv ? "csv" : "json", "train", "data_files");
+    st = ka_data_records_init(&rows, ctx, &found, csv ? "csv" : "json", "train", "data_files");
   if (ka_ok(st)) st = read_rows(&rows, *out);
-  ka_data_rows_deinit(&rows);
+  ka_data_records_deinit(&rows);
   ka_arena_deinit(&arena);
   if (ka_ok(st)) st = csv ? type_csv(ctx, *out) : ka_eval_docs_type(ctx, *out);
   if (!ka_ok(st)) {

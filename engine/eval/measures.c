@@ -3,7 +3,7 @@
 #include "engine/eval/measures.h"
 
 #include "base/log.h"
-#include "engine/data/rows.h"
+#include "engine/data/records.h"
 #include "engine/eval/task_set.h"
 #include "engine/eval/text_loss.h"
 
@@ -130,22 +130,23 @@ int64_t ka_measures_count(const struct ka_measures *ms, bool is_new) {
 
 /* A row is a document: a whole text file, or the text of a JSON or CSV row. */
 static ka_status score_row(struct ka_eval_text_scorer *s, const struct ka_job_held_out *h,
-                           const struct ka_data_row *row) {
+                           const struct ka_data_record *row) {
   struct ka_ctx *ctx = s->ctx;
-  if (ka_data_row_is_text(row)) {
+  if (ka_data_record_is_text(row)) {
     size_t bad = ka_utf8_check(row->bytes, row->n);
     if (bad == row->n) return ka_eval_text_scorer_document(s, row->bytes, row->n);
-    if (!ka_data_row_named(row)) return KA_STATUS_OK; /* only a directory or glob found it */
-    return ka_fail(ctx, KA_E_INPUT, "%s: byte %zu is not valid UTF-8", ka_data_row_path(row), bad);
+    if (!ka_data_record_named(row)) return KA_STATUS_OK; /* only a directory or glob found it */
+    return ka_fail(ctx, KA_E_INPUT, "%s: byte %zu is not valid UTF-8", ka_data_record_path(row),
+                   bad);
   }
   json_t *object = NULL;
-  KA_TRY(ka_data_row_parse(ctx, row, &object));
+  KA_TRY(ka_data_record_parse(ctx, row, &object));
   const json_t *text = json_object_get(object, h->field);
   ka_status st = KA_STATUS_OK;
   if (json_is_string(text))
     st = ka_eval_text_scorer_document(s, json_string_value(text), json_string_length(text));
   else
-    st = ka_fail(ctx, KA_E_INPUT, "%s:%lld: \"%s\": a string is expected", ka_data_row_path(row),
+    st = ka_fail(ctx, KA_E_INPUT, "%s:%lld: \"%s\": a string is expected", ka_data_record_path(row),
                  (long long)row->line, h->field);
   json_decref(object);
   return st;
@@ -155,20 +156,20 @@ static ka_status score_files(struct ka_eval_text_scorer *s, const struct ka_job_
                              struct ka_arena *arena) {
   struct ka_ctx *ctx = s->ctx;
   struct ka_data_files files;
-  struct ka_data_rows rows;
-  struct ka_data_row batch[KA_ROWS_BATCH];
+  struct ka_data_records rows;
+  struct ka_data_record batch[KA_RECORDS_BATCH];
   int n = 0;
   const struct ka_data_choice choice = {&h->data_files, &h->exclude_files, NULL, h->split};
   KA_TRY(ka_data_files(arena, &h->path, &choice, &files));
-  KA_TRY(ka_data_rows_init(&rows, ctx, &files, "auto", h->split, "held_out: split"));
+  KA_TRY(ka_data_records_init(&rows, ctx, &files, "auto", h->split, "held_out: split"));
   ka_status st = KA_STATUS_OK;
   do {
-    KA_TRY_GOTO(ka_data_rows_next(&rows, batch, &n), out);
+    KA_TRY_GOTO(ka_data_records_next(&rows, batch, &n), out);
     for (int i = 0; i < n; i++) KA_TRY_GOTO(score_row(s, h, &batch[i]), out);
   } while (n > 0);
   KA_TRY_GOTO(ka_eval_text_scorer_finish(s), out);
 out:
-  ka_data_rows_deinit(&rows);
+  ka_data_records_deinit(&rows);
   return st;
 }
 

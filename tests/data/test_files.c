@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * engine/data/files.h and rows.h: what of a directory is data, splits by name, the Hugging Face
  * cache, and that compressed files give the rows of what was compressed. */
-#include "engine/data/rows.h"
+#include "engine/data/records.h"
 #include "engine/formats/hub.h"
 #include "tests/support/test.h"
 
@@ -156,19 +156,19 @@ static void the_cache_is_found_by_name(void **state) {
 static void read_rows(const char *path, const char *type, struct ka_str *out) {
   struct ka_data_file file = {path, true};
   const struct ka_data_files files = {&file, 1, ""};
-  struct ka_data_row rows[KA_ROWS_BATCH];
-  struct ka_data_rows r;
+  struct ka_data_record rows[KA_RECORDS_BATCH];
+  struct ka_data_records r;
   int n = 1;
-  T_OK(ka_data_rows_init(&r, ctx, &files, type, "train", "split"));
+  T_OK(ka_data_records_init(&r, ctx, &files, type, "train", "split"));
   while (n > 0) {
-    T_OK(ka_data_rows_next(&r, rows, &n));
+    T_OK(ka_data_records_next(&r, rows, &n));
     for (int i = 0; i < n; i++) {
       T_OK(ka_str_printf(ctx, out, "%lld ", (long long)rows[i].line));
       T_OK(ka_str_append(ctx, out, rows[i].bytes, rows[i].n));
       T_OK(ka_str_puts(ctx, out, "\n"));
     }
   }
-  ka_data_rows_deinit(&r);
+  ka_data_records_deinit(&r);
 }
 
 static void same_as(const char *plain, const char *packed) {
@@ -227,12 +227,12 @@ static void compressed_rows_are_the_same(void **state) {
     put_bytes(dir, t_str("%s.zst", names[form]), bytes, n / 2); /* cut off */
     struct ka_data_file file = {packed, true};
     const struct ka_data_files files = {&file, 1, ""};
-    struct ka_data_row rows[KA_ROWS_BATCH];
-    struct ka_data_rows r;
-    ka_status st = ka_data_rows_init(&r, ctx, &files, "auto", "train", "split");
-    for (int k = 1; ka_ok(st) && k > 0;) st = ka_data_rows_next(&r, rows, &k);
+    struct ka_data_record rows[KA_RECORDS_BATCH];
+    struct ka_data_records r;
+    ka_status st = ka_data_records_init(&r, ctx, &files, "auto", "train", "split");
+    for (int k = 1; ka_ok(st) && k > 0;) st = ka_data_records_next(&r, rows, &k);
     T_FAILS(st, KA_E_INPUT, "ends too early");
-    ka_data_rows_deinit(&r);
+    ka_data_records_deinit(&r);
     free(bytes);
 #endif
     (void)plain, (void)packed;
@@ -248,8 +248,8 @@ static void a_large_file_costs_a_window(void **state) {
   const char *path = t_str("%s/a.jsonl.gz", t_temp_dir());
   struct ka_data_file file = {path, true};
   const struct ka_data_files files = {&file, 1, ""};
-  struct ka_data_row rows[KA_ROWS_BATCH];
-  struct ka_data_rows r;
+  struct ka_data_record rows[KA_RECORDS_BATCH];
+  struct ka_data_records r;
   struct rusage before, after;
   int64_t n_rows = 0;
   memset(row, ' ', sizeof row);
@@ -258,9 +258,9 @@ static void a_large_file_costs_a_window(void **state) {
   for (int i = 0; i < 100000; i++) assert_int_equal(gzwrite(f, row, sizeof row), sizeof row);
   gzclose(f);
   getrusage(RUSAGE_SELF, &before);
-  T_OK(ka_data_rows_init(&r, ctx, &files, "auto", "train", "split"));
-  for (int n = 1; n > 0; n_rows += n) T_OK(ka_data_rows_next(&r, rows, &n));
-  ka_data_rows_deinit(&r);
+  T_OK(ka_data_records_init(&r, ctx, &files, "auto", "train", "split"));
+  for (int n = 1; n > 0; n_rows += n) T_OK(ka_data_records_next(&r, rows, &n));
+  ka_data_records_deinit(&r);
   getrusage(RUSAGE_SELF, &after);
   assert_int_equal(n_rows, 100000);
   assert_true(after.ru_maxrss - before.ru_maxrss < 32 << 10); /* KiB */
@@ -288,14 +288,14 @@ static void what_is_not_read_says_what_to_do(void **state) {
     put(dir, cases[i].name, cases[i].bytes);
     struct ka_data_file file = {t_str("%s/%s", dir, cases[i].name), true};
     const struct ka_data_files files = {&file, 1, ""};
-    struct ka_data_row rows[KA_ROWS_BATCH];
-    struct ka_data_rows r;
+    struct ka_data_record rows[KA_RECORDS_BATCH];
+    struct ka_data_records r;
     int n;
-    T_OK(ka_data_rows_init(&r, ctx, &files, "auto", "train", "split"));
-    ka_status st = ka_data_rows_next(&r, rows, &n);
+    T_OK(ka_data_records_init(&r, ctx, &files, "auto", "train", "split"));
+    ka_status st = ka_data_records_next(&r, rows, &n);
     T_FAILS(st, st.code, cases[i].message);
     assert_int_equal(ka_exit_code(st.code), 2);
-    ka_data_rows_deinit(&r);
+    ka_data_records_deinit(&r);
   }
   const char *pipe = t_str("%s/pipe", dir);
   struct ka_str text = {0};
