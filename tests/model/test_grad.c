@@ -83,6 +83,22 @@ static void alone_as_together_cpu(void **state) {
   alone_as_together("cpu", KA_BF16, 512, 3); /* rows enough to pack trained weights */
 }
 
+static void slices_of(const char *config, const struct ka_train_part *parts, int64_t n_parts) {
+  struct bed all, some;
+  const char *dir = tiny_make(ctx, config, KA_F32);
+  bed_open(&all, dir, "ref", KA_F32);
+  train_all(&all.m);
+  T_OK(ka_model_prepare(&all.m, B, T, false));
+  gradient(&all);
+  bed_open(&some, dir, "ref", KA_F32);
+  T_OK(ka_model_train_parts(&some.m, parts, n_parts));
+  T_OK(ka_model_prepare(&some.m, B, T, false));
+  gradient(&some);
+  same_elements(&all, &some, "slice");
+  bed_close(&some);
+  bed_close(&all);
+}
+
 static void slices_as_whole_tensors(void **state) {
   (void)state;
   static const struct ka_train_part parts[] = {
@@ -98,20 +114,17 @@ static void slices_as_whole_tensors(void **state) {
       {"model.layers.1.self_attn.q_proj.bias", 0, -1, 6, 6},
       {"lm_head.weight", 20, -1, 0, 3},
   };
-  enum { N_PARTS = sizeof parts / sizeof *parts };
-  struct bed all, some;
-  const char *dir = tiny_make(ctx, tiny_llama, KA_F32);
-  bed_open(&all, dir, "ref", KA_F32);
-  train_all(&all.m);
-  T_OK(ka_model_prepare(&all.m, B, T, false));
-  gradient(&all);
-  bed_open(&some, dir, "ref", KA_F32);
-  T_OK(ka_model_train_parts(&some.m, parts, N_PARTS));
-  T_OK(ka_model_prepare(&some.m, B, T, false));
-  gradient(&some);
-  same_elements(&all, &some, "slice");
-  bed_close(&some);
-  bed_close(&all);
+  static const struct ka_train_part latent[] = {
+      {"model.layers.0.self_attn.q_a_proj.weight", 1, 3, 2, 5},
+      {"model.layers.0.self_attn.q_a_proj.bias", 0, -1, 2, 3},
+      {"model.layers.1.self_attn.q_b_proj.weight", 7, 7, 0, -1}, /* a head */
+      {"model.layers.1.self_attn.kv_a_proj_with_mqa.weight", 5, 4, 0, -1},
+      {"model.layers.1.self_attn.kv_a_layernorm.weight", 0, -1, 1, 2},
+      {"model.layers.1.self_attn.kv_b_proj.weight", 8, 8, 0, -1}, /* a head */
+      {"model.layers.1.self_attn.o_proj.weight", 0, -1, 5, 5},    /* a head */
+  };
+  slices_of(tiny_llama, parts, sizeof parts / sizeof *parts);
+  slices_of(tiny_deepseek3, latent, sizeof latent / sizeof *latent);
 }
 
 static void wrong_parts_are_refused(void **state) {
