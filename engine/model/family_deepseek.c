@@ -90,6 +90,9 @@ static ka_status common(struct ka_arena *arena, const struct ka_hf_config *confi
   struct ka_ctx *ctx = arena->ctx;
   struct ka_hf_config c = *config;
   KA_TRY(size(ctx, config, "qk_rope_head_dim", 2, &c.head_dim)); /* what transformers makes of it */
+  if (c.head_dim % 2 != 0)
+    return ka_fail(ctx, KA_E_INPUT, "%s: key \"qk_rope_head_dim\": got %lld, expected an even number",
+                   c.path, (long long)c.head_dim);
   KA_TRY(ka_recipe_llama(arena, &c, out));
   KA_TRY(attention(ctx, &c, out));
   return experts(ctx, &c, out);
@@ -111,7 +114,7 @@ static ka_status recipe_v3(struct ka_arena *arena, const struct ka_hf_config *c,
   KA_TRY(common(arena, c, out));
   unbiased.mlp_bias = false; /* it has no such key */
   ka_recipe_mlp_bias(&unbiased, out);
-  return ka_hf_bool_or(ctx, c, "rope_interleave", true, &out->rope_interleaved);
+  return ka_hf_bool_or(ctx, c, "rope_interleave", false, &out->rope_interleaved);
 }
 
 const struct ka_family ka_family_deepseek_v2 = {
@@ -131,6 +134,6 @@ const struct ka_family ka_family_deepseek_v3 = {
     .map = {ka_llama_prefixes, rows},
     .defaults = "{\"q_lora_rank\": 1536, \"kv_lora_rank\": 512, \"qk_nope_head_dim\": 128,"
                 " \"qk_rope_head_dim\": 64, \"v_head_dim\": 128, \"first_k_dense_replace\": 3,"
-                " \"max_position_embeddings\": 4096}",
+                " \"max_position_embeddings\": 4096, \"rope_interleave\": true}",
     .recipe = recipe_v3,
 };
