@@ -111,15 +111,21 @@ static ka_status pack(struct ka_model *m, const struct ka_weight *w) {
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+/* The dtype that the passes read: a bias that settles close choices keeps its digits. */
+static enum ka_dtype read_as(const struct ka_model *m, const struct ka_param *p) {
+  return p->role == KA_ROLE_ROUTER_CHOICE ? ka_wide(m) : m->compute;
+}
+
 static bool in_place(const struct ka_model *m, const struct ka_param *p) {
   bool aligned = (uintptr_t)p->stored.data % ka_dtype_bytes(p->stored.dtype) == 0;
-  return !p->trained && p->stored.dtype == m->compute && aligned && !m->dev->backend->separate;
+  return !p->trained && p->stored.dtype == read_as(m, p) && aligned && !m->dev->backend->separate;
 }
 
 static ka_status plan_param(struct ka_model *m, struct ka_param *p, const char *name) {
   p->weight = p->stored;
   if (in_place(m, p)) return KA_STATUS_OK;
-  return ka_tensor_alloc(&m->run, &p->weight, name, m->compute, p->stored.n_dim, p->stored.shape);
+  return ka_tensor_alloc(&m->run, &p->weight, name, read_as(m, p), p->stored.n_dim,
+                         p->stored.shape);
 }
 
 /* The weight's view of its tensor in the compute dtype. */
