@@ -48,6 +48,16 @@ static bool find(const struct ka_hf_config *config, const char *name,
          ka_tensor_map_match(&ka_tensor_map_any, name, match);
 }
 
+/* What the model that config.json names does not read as a weight: tensors of other models beside
+ * it, layers beyond its own (DeepSeek-V3's for several tokens at once), the bias of a choice. */
+static bool fixed(const struct ka_hf_config *config, const char *name) {
+  const struct ka_tensor_map *map = config ? ka_tensor_map_of(config) : NULL;
+  struct ka_tensor_match m;
+  if (!map) return false;
+  return !ka_tensor_map_match(map, name, &m) || m.layer >= config->num_hidden_layers ||
+         m.row->role == KA_ROLE_ROUTER_CHOICE;
+}
+
 /* One part: rows or columns [a,b) of the whole. */
 static ka_status add(struct parts *p, const char *part, const char *role, bool columns, int64_t a,
                      int64_t b) {
@@ -129,6 +139,7 @@ ka_status ka_unit_parts(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_un
   struct ka_tensor_match m;
   bool known = find(config, whole->tensor, &m);
   *n = 0;
+  whole->fixed = fixed(config, whole->tensor);
   whole->unusual = known && !ka_role_usual(m.row->role);
   if (!whole->role && known) KA_TRY(map_role(arena, &m, &whole->role));
   if (!whole->role) KA_TRY(word_role(arena, whole->tensor, &whole->role));

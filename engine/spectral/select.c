@@ -150,7 +150,7 @@ static bool kind_fits(const struct ka_unit *u, const struct ka_select_spec *s) {
 
 static bool fits(const struct ka_unit *u, const struct ka_select_spec *s) {
   int64_t r = u->view.shape[0], c = u->view.shape[1];
-  if (u->skip || !kind_fits(u, s)) return false;
+  if (u->skip || u->fixed || !kind_fits(u, s)) return false;
   if (is(s, "all")) return u->layer < 0 || u->layer >= s->min_layer;
   if (u->n_dim < 2 || ka_ends_with(u->tensor, "bias")) return false; /* a table of vectors */
   if (u->unusual && s->n_exclude < 0) return false;

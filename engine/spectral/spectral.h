@@ -30,6 +30,7 @@ struct ka_unit {
   size_t map_offset, map_bytes;
   const struct ka_fp8 *fp8; /* stored in 8 bits: view is loaded when it is analysed (fp8.h) */
   bool unusual;             /* embedding, head, router: no candidate by default */
+  bool fixed;               /* nothing that training could change: never a candidate */
   bool has_parts;           /* a fused tensor whose parts are units of their own */
   const char *skip;         /* why it cannot be read (an exotic dtype); NULL: it can */
 };

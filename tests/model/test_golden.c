@@ -9,9 +9,10 @@
 /* Dense ones first. In bf16 a near tie of two experts falls the other way for some tokens, in
  * transformers' own bf16 too, so those with experts are compared in f32 alone. */
 static const char *const goldens[] = {
-    "llama", "llama-tied", "llama-rope3", "mistral-window", "qwen2",  "qwen3", "olmo2",
-    "olmo3", "smollm3",    "granite",     "gemma2",         "gemma3", "phi3",  "gpt2",
-    "olmoe", "mixtral",    "qwen2-moe",   "qwen3-moe",      "gpt-oss"};
+    "llama",   "llama-tied",  "llama-rope3", "mistral-window", "qwen2",     "qwen3",
+    "olmo2",   "olmo3",       "smollm3",     "granite",        "gemma2",    "gemma3",
+    "phi3",    "gpt2",        "olmoe",       "mixtral",        "qwen2-moe", "qwen3-moe",
+    "gpt-oss", "deepseek-v2", "deepseek-v3"};
 enum { N_DENSE = 14, N_GOLDENS = sizeof goldens / sizeof *goldens };
 
 static void check(const char *data, const char *device, enum ka_dtype compute, int first, int end) {

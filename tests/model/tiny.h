@@ -94,14 +94,16 @@ static const char *const tiny_gpt_oss =
   "\"vocab_size\":29,\"hidden_size\":12,\"num_hidden_layers\":2,\"num_attention_heads\":3,"        \
   "\"intermediate_size\":20,\"max_position_embeddings\":64,\"initializer_range\":0.3,"             \
   "\"kv_lora_rank\":7,\"qk_nope_head_dim\":3,\"qk_rope_head_dim\":4,\"v_head_dim\":5,"             \
-  "\"tie_word_embeddings\":false,\"first_k_dense_replace\":2"
+  "\"tie_word_embeddings\":false,\"first_k_dense_replace\":1,"                                     \
+  "\"moe_intermediate_size\":7,\"n_routed_experts\":4,\"num_experts_per_tok\":2"
 static const char *const tiny_deepseek2 =
     "{\"architectures\":[\"DeepseekV2ForCausalLM\"],\"model_type\":\"deepseek_v2\"," TINY_DEEPSEEK
-    ",\"q_lora_rank\":null,\"mlp_bias\":true,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,"
+    ",\"q_lora_rank\":null,\"topk_method\":\"group_limited_greedy\",\"n_group\":2,\"topk_group\":1,"
+    "\"routed_scaling_factor\":1.7,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,"
     "\"original_max_position_embeddings\":16,\"mscale\":0.7,\"mscale_all_dim\":0.8}}";
 static const char *const tiny_deepseek3 =
     "{\"architectures\":[\"DeepseekV3ForCausalLM\"],\"model_type\":\"deepseek_v3\"," TINY_DEEPSEEK
-    ",\"q_lora_rank\":6,\"attention_bias\":true}";
+    ",\"q_lora_rank\":6,\"attention_bias\":true,\"n_group\":2,\"topk_group\":2}";
 
 /* The config in a directory of its own; its path. */
 static inline const char *tiny_config(struct ka_ctx *ctx, const char *text) {

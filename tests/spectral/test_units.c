@@ -112,10 +112,42 @@ static void test_unusual(void **state) {
   assert_string_equal(w.role, "expert_down");
 }
 
+/* What the model does not read as a weight is never chosen, however it is asked for. */
+static void test_fixed(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    bool fixed;
+  } cases[] = {{"model.layers.0.mlp.gate.e_score_correction_bias", true},
+               {"model.layers.0.mlp.gate.weight", false},
+               {"model.layers.0.self_attn.q_proj.weight", false},
+               {"model.layers.1.self_attn.q_proj.weight", true},
+               {"model.layers.0.self_attn.rotary_emb.inv_freq", true}};
+  struct ka_ctx *ctx = &the_ctx;
+  struct ka_hf_config c;
+  struct ka_arena arena;
+  ka_arena_init(&arena, ctx, "test");
+  config_of(&c, "{\"model_type\": \"deepseek_v3\", \"vocab_size\": 8, \"hidden_size\": 8, "
+                "\"num_hidden_layers\": 1, \"num_attention_heads\": 4}");
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    float data[4] = {0};
+    int64_t n, four = 4;
+    bool candidate[1];
+    struct ka_select_spec spec;
+    struct ka_unit u = ka_unit_of_tensor(cases[i].name, ka_tensor_view(data, KA_F32, 1, &four));
+    T_OK(ka_unit_parts(ctx, &arena, &u, &c, KA_UNIT_TENSOR, NULL, &n));
+    T_OK(ka_select_parse(ctx, &arena, "all", &spec));
+    T_OK(ka_select_candidates(ctx, &spec, &u, 1, candidate));
+    assert_true(candidate[0] == !cases[i].fixed);
+  }
+  ka_hf_config_close(&c);
+  ka_arena_deinit(&arena);
+}
+
 int main(void) {
   ka_ctx_init(&the_ctx);
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers_and_order),
                                      cmocka_unit_test(test_heads), cmocka_unit_test(test_fused),
-                                     cmocka_unit_test(test_unusual)};
+                                     cmocka_unit_test(test_unusual), cmocka_unit_test(test_fixed)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -139,8 +139,14 @@ static void gpt2(void **state) {
   run(t_str("%s/golden/gpt2", data));
 }
 
+static void deepseek(void **state) {
+  (void)state;
+  T_DATA(data);
+  run(t_str("%s/golden/deepseek-v2", data));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(llama), cmocka_unit_test(qwen3),
-                                     cmocka_unit_test(gpt2)};
+                                     cmocka_unit_test(gpt2), cmocka_unit_test(deepseek)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
