@@ -7,6 +7,7 @@
 
 #include <dlfcn.h>
 #include <locale.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +50,11 @@ static void watch_exceptions(void) {
 }
 
 int main(int argc, char **argv) {
+#ifdef M_MMAP_THRESHOLD
+  /* Fixed: else glibc raises it with every large block that is freed, keeps later ones in the heap,
+   * and the peak is what fragments rather than what kappa plan counts. */
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
   ka_threads_environment(argv);
   atexit(on_exit_elsewhere);
   watch_exceptions();

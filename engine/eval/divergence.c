@@ -42,17 +42,25 @@ static ka_status chunk(struct ka_model *base, struct ka_model *tuned, const stru
   return KA_STATUS_OK;
 }
 
+static int64_t rows_at_once(int64_t n_rows, int64_t V) {
+  int64_t most = CHUNK_BYTES / (int64_t)sizeof(float) / V;
+  return most < 1 ? 1 : most > n_rows ? n_rows : most;
+}
+
+double ka_eval_divergence_bytes(int64_t n_rows, int64_t V) {
+  return (double)rows_at_once(n_rows, V) * (2.0 * (double)V * sizeof(float) + sizeof(double));
+}
+
 ka_status ka_eval_divergence(struct ka_ctx *ctx, struct ka_model *base, struct ka_model *tuned,
                              const struct ka_batch *batch, double *kl) {
   int64_t V = base->recipe.V, N = batch->B * batch->T;
-  int64_t step = CHUNK_BYTES / (int64_t)sizeof(float) / V;
+  int64_t step = rows_at_once(N, V);
   void *p = NULL, *q = NULL, *rows = NULL;
   ka_status st = KA_STATUS_OK;
   if (tuned->recipe.V != V)
     return ka_fail(ctx, KA_E_INPUT,
                    "the base predicts %lld tokens, the tuned model %lld: they cannot be compared",
                    (long long)V, (long long)tuned->recipe.V);
-  step = step < 1 ? 1 : step > N ? N : step;
   KA_TRY_GOTO(ka_alloc_n(ctx, &p, step * V, sizeof(float), "logits of the base"), out);
   KA_TRY_GOTO(ka_alloc_n(ctx, &q, step * V, sizeof(float), "logits"), out);
   KA_TRY_GOTO(ka_alloc_n(ctx, &rows, step, sizeof(double), "divergence"), out);

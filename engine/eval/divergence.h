@@ -13,6 +13,9 @@
 ka_status ka_eval_divergence(struct ka_ctx *ctx, struct ka_model *base, struct ka_model *tuned,
                              const struct ka_batch *batch, double *kl);
 
+/* What it holds of batches of n_rows tokens, vocabulary V. */
+double ka_eval_divergence_bytes(int64_t n_rows, int64_t V);
+
 /* KL(p || q) of the softmaxes of two rows of logits; NaN when a logit is. */
 double ka_eval_divergence_row(const float *p, const float *q, int64_t V);
 

@@ -2,6 +2,7 @@
  * See plan_figures.h. Memory is what the process holds now, the mapped files of the model, and the
  * measured arenas; time is arithmetic at half of the device's matmul rate. */
 #include "engine/train/plan_figures.h"
+#include "engine/eval/divergence.h"
 
 #include "base/log.h"
 #include "base/machine.h"
@@ -9,6 +10,9 @@
 #include <math.h>
 #include <string.h>
 
+/* What a run touches beside what is counted, measured on small models: code of the libraries that a
+ * plan does not call, buffers of writers (2 MiB each), rows of data, the heap between them. */
+static const double touched_bytes = 4 << 20;
 static const double stream_bytes_per_s = 500e6; /* of files that are read or written */
 
 static double model_files(const struct ka_run *r) {
@@ -19,7 +23,7 @@ static double model_files(const struct ka_run *r) {
 }
 
 /* The base that stands beside the model when the report measures the divergence of old texts: its
- * arenas, and its files mapped once more. */
+ * arenas, its files mapped once more, and the logits of both. */
 static ka_status look_at_base(struct ka_run *r, double *bytes) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_model base;
@@ -30,8 +34,41 @@ static ka_status look_at_base(struct ka_run *r, double *bytes) {
   if (n_old == 0) return KA_STATUS_OK;
   ka_status st = ka_model_open(ctx, &base, &r->dev, r->job->base_model, r->model.compute);
   if (ka_ok(st)) st = ka_model_prepare(&base, r->job->micro_batch_size, r->job->sequence_len, true);
-  if (ka_ok(st)) *bytes = (double)(base.run.used_bytes + base.step.used_bytes) + model_files(r);
+  if (ka_ok(st))
+    *bytes =
+        (double)(base.run.used_bytes + base.step.used_bytes) + model_files(r) +
+        ka_eval_divergence_bytes(r->job->micro_batch_size * r->job->sequence_len, base.recipe.V);
   ka_model_close(&base);
+  return st;
+}
+
+/* The attention of one row: it brings into memory what the back end keeps of a job's keys and
+ * values, without the time that all rows would take. */
+static ka_status attend_once(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_recipe *m = &r->model.recipe;
+  int64_t B = r->job->micro_batch_size, T = r->job->sequence_len;
+  int64_t K = m->kv_rank > 0 ? m->H : m->K, V = m->v_width > 0 ? m->v_width : m->D;
+  size_t n_elems = (size_t)(B * (T * K + m->H) * (m->D + V));
+  struct ka_attn_fwd_args args = {.q_offset = T - 1, .scale = 1};
+  const struct {
+    struct ka_tensor *x;
+    int64_t shape[4];
+  } tensors[] = {{&args.out, {B, 1, m->H, V}},
+                 {&args.q, {B, 1, m->H, m->D}},
+                 {&args.k, {B, T, K, m->D}},
+                 {&args.v, {B, T, K, V}}};
+  struct ka_arena a;
+  KA_TRY(ka_arena_init_fixed(&a, ctx, "plan",
+                             n_elems * ka_dtype_bytes(r->model.compute) + (1 << 12),
+                             ka_dev_memory(&r->dev, KA_PLACE_DEVICE)));
+  ka_status st = KA_STATUS_OK;
+  for (int i = 0; i < 4 && ka_ok(st); i++) {
+    st = ka_tensor_alloc(&a, tensors[i].x, "plan", r->model.compute, 4, tensors[i].shape);
+    if (ka_ok(st)) st = ka_fill(&r->dev, &(struct ka_fill_args){.x = *tensors[i].x, .value = 0});
+  }
+  if (ka_ok(st)) st = ka_attn_fwd(&r->dev, &args);
+  ka_arena_deinit(&a);
   return st;
 }
 
@@ -40,13 +77,15 @@ static ka_status look_at_memory(struct ka_run *r, struct ka_plan_figures *f) {
   struct ka_machine machine;
   bool separate = r->dev.backend->separate, offload = separate && r->job->offload_optimizer;
   ka_machine_look(&machine);
-  f->process_bytes = ka_machine_resident(".safetensors");
+  if (!separate) KA_TRY(attend_once(r));
+  f->process_bytes = ka_machine_resident(".safetensors") + touched_bytes;
   if (!separate) f->arenas_bytes = (double)(r->model.run.used_bytes + r->model.step.used_bytes);
   if (!separate || offload) f->arenas_bytes += (double)r->optim.arena.used_bytes;
   if (!separate) KA_TRY(look_at_base(r, &f->base_bytes));
   f->memory_bytes =
       fmax(f->analysis_bytes, f->process_bytes + f->files_bytes + f->arenas_bytes + f->base_bytes);
-  f->memory_free_bytes = machine.free_bytes > 0 ? machine.free_bytes + f->process_bytes : 0;
+  f->memory_free_bytes =
+      machine.free_bytes > 0 ? machine.free_bytes + f->process_bytes - touched_bytes : 0;
   f->fits_memory = r->dev.imagined || machine.free_bytes <= 0 ||
                    f->memory_bytes - f->files_bytes <= f->memory_free_bytes;
   return KA_STATUS_OK;
