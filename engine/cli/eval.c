@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "engine/cli/eval_tasks.h"
+#include "engine/cli/session.h"
 #include "engine/report/progress.h"
 
 #include <stdio.h>
@@ -12,10 +13,7 @@
 enum { BATCH_TOKENS = 4096 };
 
 struct eval {
-  struct ka_dev dev;
-  struct ka_model_source source;
-  struct ka_model model;
-  struct ka_tokenizer *tokenizer;
+  struct ka_cli_session open;
   struct ka_eval_text_scorer scorer;
   struct ka_progress bar;
   int64_t done;
@@ -42,15 +40,12 @@ static ka_status window_of(struct ka_ctx *ctx, const struct ka_cli *cli, const s
 static ka_status open_all(struct ka_ctx *ctx, struct eval *e, const struct ka_cli *cli,
                           int64_t *window) {
   const char *dtype = ka_cli_str(cli, "dtype");
-  KA_TRY(ka_dev_open(ctx, &e->dev, ka_cli_str(cli, "device")));
-  KA_TRY(ka_model_source_open(ctx, &e->source, ka_cli_arg(cli, 0), ka_cli_str(cli, "base")));
-  KA_TRY(ka_model_open_source(ctx, &e->model, &e->dev, &e->source,
-                              strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
-  KA_TRY(ka_tokenizer_open(ctx, &e->tokenizer, e->source.dir));
-  KA_TRY(window_of(ctx, cli, &e->model, window));
+  KA_TRY(ka_cli_session_find(ctx, &e->open, cli));
+  KA_TRY(ka_cli_session_open(ctx, &e->open, cli, strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
+  KA_TRY(window_of(ctx, cli, &e->open.model, window));
   int64_t T = *window + 1, B = BATCH_TOKENS / T < 1 ? 1 : BATCH_TOKENS / T;
-  KA_TRY(ka_model_prepare(&e->model, B, T, false));
-  return ka_eval_text_scorer_init(ctx, &e->scorer, &e->model, e->tokenizer, B, T);
+  KA_TRY(ka_model_prepare(&e->open.model, B, T, false));
+  return ka_eval_text_scorer_init(ctx, &e->scorer, &e->open.model, e->open.tokenizer, B, T);
 }
 
 static void print_row(const char *name, const struct ka_eval_text_loss *t) {
@@ -104,10 +99,7 @@ static ka_status eval_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   }
   json_decref(rows);
   ka_eval_text_scorer_deinit(&e.scorer);
-  ka_tokenizer_close(e.tokenizer);
-  ka_model_close(&e.model);
-  ka_model_source_close(&e.source);
-  ka_dev_close(&e.dev);
+  ka_cli_session_close(&e.open);
   return st;
 }
 

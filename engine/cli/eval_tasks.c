@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * See eval_tasks.h. */
 #include "engine/cli/eval_tasks.h"
+#include "engine/cli/session.h"
 
 #include "base/log.h"
 #include "engine/eval/tasks.h"
@@ -21,10 +22,7 @@ struct evaluation {
   struct ka_eval_score_options scoring;
   struct ka_tasks *tasks;
   struct ka_chat *chat;
-  struct ka_tokenizer *tokenizer;
-  struct ka_dev dev;
-  struct ka_model_source source;
-  struct ka_model model;
+  struct ka_cli_session open;
   struct ka_results results;
   struct ka_progress bar;
 };
@@ -88,10 +86,10 @@ static ka_status read_chat(struct evaluation *e) {
       return ka_fail(ctx, KA_E_USAGE, "--fewshot-as-multiturn: goes with --apply-chat-template");
     return KA_STATUS_OK;
   }
-  KA_TRY(ka_chat_load_model(ctx, &e->chat, e->source.dir));
+  KA_TRY(ka_chat_load_model(ctx, &e->chat, e->open.source.dir));
   if (!ka_chat_has_template(e->chat))
     return ka_fail(ctx, KA_E_INPUT, "--apply-chat-template: %s has no chat template",
-                   e->source.dir);
+                   e->open.source.dir);
   c->template = e->chat;
   c->as_turns = strcmp(ka_cli_str(e->cli, "fewshot-as-multiturn"), "true") == 0;
   return KA_STATUS_OK;
@@ -109,21 +107,18 @@ static ka_status load_tasks(struct evaluation *e) {
 static ka_status prepare(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
   const char *dtype = ka_cli_str(e->cli, "dtype");
-  KA_TRY(ka_dev_open(ctx, &e->dev, ka_cli_str(e->cli, "device")));
-  KA_TRY(ka_model_open_source(ctx, &e->model, &e->dev, &e->source,
-                              strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
-  KA_TRY(ka_tokenizer_open(ctx, &e->tokenizer, e->source.dir));
-  int64_t most = e->model.recipe.max_positions;
+  KA_TRY(ka_cli_session_open(ctx, &e->open, e->cli, strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
+  int64_t most = e->open.model.recipe.max_positions;
   e->encoding.max_length =
       ka_cli_given(e->cli, "max-length") ? ka_cli_int(e->cli, "max-length") : most;
   if (e->encoding.max_length > most)
     return ka_fail(ctx, KA_E_USAGE, "--max-length: got %lld, the model's positions are %lld",
                    (long long)e->encoding.max_length, (long long)most);
-  KA_TRY(ka_tasks_encode(ctx, e->tasks, e->tokenizer, &e->encoding));
+  KA_TRY(ka_tasks_encode(ctx, e->tasks, e->open.tokenizer, &e->encoding));
   int64_t positions = ka_tasks_positions(e->tasks);
   int64_t rows = e->scoring.batch_size > 0 ? e->scoring.batch_size * positions : ROWS;
-  e->model.max_position = positions;
-  return ka_model_prepare(&e->model, 1, rows, false);
+  e->open.model.max_position = positions;
+  return ka_model_prepare(&e->open.model, 1, rows, false);
 }
 
 static ka_status score(struct evaluation *e) {
@@ -131,7 +126,7 @@ static ka_status score(struct evaluation *e) {
   const char *dir = ka_cli_str(e->cli, "output-path");
   if (dir) KA_TRY(ka_make_dirs(ctx, dir)); /* rather now than after hours */
   ka_progress_begin(e->ctx, &e->bar, "eval", 0, ka_tasks_n_requests(e->tasks));
-  ka_status st = ka_tasks_score(e->ctx, e->tasks, &e->model, &e->scoring, &e->results);
+  ka_status st = ka_tasks_score(e->ctx, e->tasks, &e->open.model, &e->scoring, &e->results);
   ka_progress_end(&e->bar);
   return st;
 }
@@ -141,7 +136,7 @@ static ka_status write_results(struct evaluation *e, double started_s, double se
   const char *json = ka_cli_str(e->cli, "json"), *dir = ka_cli_str(e->cli, "output-path");
   const struct ka_run_info info = {.model = ka_cli_arg(e->cli, 0),
                                    .dtype = ka_cli_str(e->cli, "dtype"),
-                                   .device = e->dev.backend->name,
+                                   .device = e->open.dev.backend->name,
                                    .tasks = &e->tasks_options,
                                    .scoring = &e->scoring,
                                    .started_s = started_s,
@@ -168,7 +163,7 @@ static ka_status run(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
   double started_s = (double)time(NULL), start = ka_now_s();
   KA_TRY(read_options(e));
-  KA_TRY(ka_model_source_open(ctx, &e->source, ka_cli_arg(e->cli, 0), ka_cli_str(e->cli, "base")));
+  KA_TRY(ka_cli_session_find(ctx, &e->open, e->cli));
   KA_TRY(read_chat(e));
   KA_TRY(load_tasks(e));
   KA_TRY(prepare(e));
@@ -183,10 +178,7 @@ ka_status ka_cli_eval_tasks(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_results_close(&e.results);
   ka_tasks_close(e.tasks);
   ka_chat_destroy(e.chat);
-  ka_tokenizer_close(e.tokenizer);
-  ka_model_close(&e.model);
-  ka_model_source_close(&e.source);
-  ka_dev_close(&e.dev);
+  ka_cli_session_close(&e.open);
   ka_arena_deinit(&e.arena);
   return st;
 }

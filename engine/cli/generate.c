@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "engine/cli/generate_prompts.h"
+#include "engine/cli/session.h"
 #include "engine/eval/generator.h"
 #include "engine/model/decode.h"
 #include "engine/report/progress.h"
@@ -17,11 +18,8 @@ enum { BATCH_ROWS = 4096 };
 struct generation {
   struct ka_ctx *ctx;
   const struct ka_cli *cli;
-  struct ka_model_source source;
-  struct ka_dev dev;
-  struct ka_model model;
+  struct ka_cli_session open;
   struct ka_decoder decoder;
-  struct ka_tokenizer *tokenizer;
   struct ka_cli_prompts prompts;
   struct ka_eval_sampling sampling;
   struct ka_key_texts stop;
@@ -60,7 +58,7 @@ static void print_settled(struct generation *g, bool last) {
 static ka_status show_id(struct generation *g, int32_t id, bool answer) {
   struct ka_ctx *ctx = g->ctx;
   if (!g->print_text) return KA_STATUS_OK;
-  KA_TRY(ka_tok_decode_stream_push(ctx, &g->stream, g->tokenizer, id, &g->text));
+  KA_TRY(ka_tok_decode_stream_push(ctx, &g->stream, g->open.tokenizer, id, &g->text));
   if (answer)
     print_settled(g, false);
   else if (g->text.len > 0)
@@ -86,10 +84,10 @@ static ka_status add_id(struct generation *g, struct ka_tok_tokens *to, int32_t 
 static ka_status generate(struct generation *g, int64_t max_tokens) {
   struct ka_ctx *ctx = g->ctx;
   struct ka_tok_tokens *ids = &g->prompts.items[0].ids;
-  int64_t V = g->model.recipe.V;
+  int64_t V = g->open.model.recipe.V;
   void *logits, *heap;
-  KA_TRY(ka_arena_alloc_n(&g->model.meta, &logits, V, sizeof(float), "logits"));
-  KA_TRY(ka_arena_alloc_n(&g->model.meta, &heap, V, sizeof(int32_t), "logits"));
+  KA_TRY(ka_arena_alloc_n(&g->open.model.meta, &logits, V, sizeof(float), "logits"));
+  KA_TRY(ka_arena_alloc_n(&g->open.model.meta, &heap, V, sizeof(int32_t), "logits"));
   if (!g->prompts.is_chat)
     for (int64_t i = 0; i < ids->n; i++) KA_TRY(show_id(g, ids->ids[i], false));
   if (max_tokens > 0) KA_TRY(ka_decoder_push(&g->decoder, ids->ids, ids->n, logits, NULL));
@@ -98,7 +96,7 @@ static ka_status generate(struct generation *g, int64_t max_tokens) {
     KA_TRY(ka_eval_sample(ctx, &g->sampling, logits, V, heap, (uint64_t)ka_cli_int(g->cli, "seed"),
                           (uint64_t)i, &id));
     KA_TRY(add_id(g, ids, id));
-    if (is_eos(&g->model.config, id)) break;
+    if (is_eos(&g->open.model.config, id)) break;
     KA_TRY(show_id(g, id, true));
     if (g->stopped || ka_interrupted(ctx)) break;
     if (i + 1 < max_tokens) KA_TRY(ka_decoder_push(&g->decoder, &id, 1, logits, NULL));
@@ -110,7 +108,8 @@ static ka_status finish(struct generation *g) {
   struct ka_ctx *ctx = g->ctx;
   const struct ka_tok_tokens *ids = &g->prompts.items[0].ids;
   if (g->print_text) {
-    if (!g->stopped) KA_TRY(ka_tok_decode_stream_flush(ctx, &g->stream, g->tokenizer, &g->text));
+    if (!g->stopped)
+      KA_TRY(ka_tok_decode_stream_flush(ctx, &g->stream, g->open.tokenizer, &g->text));
     print_settled(g, true);
     puts("");
     return KA_STATUS_OK;
@@ -122,7 +121,7 @@ static ka_status finish(struct generation *g) {
 
 static ka_status run_one(struct generation *g, int64_t max_tokens) {
   struct ka_ctx *ctx = g->ctx;
-  KA_TRY(ka_decoder_init(&g->decoder, &g->model, g->prompts.items[0].ids.n + max_tokens));
+  KA_TRY(ka_decoder_init(&g->decoder, &g->open.model, g->prompts.items[0].ids.n + max_tokens));
   g->print_text = !ka_cli_flag(g->cli, "ids");
   g->stream.skip_special = true;
   KA_TRY(generate(g, max_tokens));
@@ -159,9 +158,9 @@ static ka_status answer_all(struct generation *g, struct ka_eval_prompt *list, i
     list[i] = (struct ka_eval_prompt){.ids = ids->ids, .n = ids->n, .draw = (uint64_t)i};
     if (ids->n > longest) longest = ids->n;
   }
-  g->model.max_position = longest + max_tokens;
-  KA_TRY(ka_model_prepare(&g->model, 1, BATCH_ROWS, false));
-  const struct ka_eval_generation o = {.tokenizer = g->tokenizer,
+  g->open.model.max_position = longest + max_tokens;
+  KA_TRY(ka_model_prepare(&g->open.model, 1, BATCH_ROWS, false));
+  const struct ka_eval_generation o = {.tokenizer = g->open.tokenizer,
                                        .until = &g->stop,
                                        .max_tokens = max_tokens,
                                        .sampling = g->sampling,
@@ -169,7 +168,7 @@ static ka_status answer_all(struct generation *g, struct ka_eval_prompt *list, i
                                        .progress = show,
                                        .user = g};
   ka_progress_begin(ctx, &g->bar, "generate", 0, n);
-  ka_status st = ka_eval_generate_answers(ctx, &g->model, list, n, &o);
+  ka_status st = ka_eval_generate_answers(ctx, &g->open.model, list, n, &o);
   ka_progress_end(&g->bar);
   for (int64_t i = 0; i < n && ka_ok(st); i++) st = print_row(ctx, &g->prompts.items[i], &list[i]);
   return st;
@@ -195,7 +194,8 @@ static ka_status run_batch(struct generation *g, int64_t max_tokens) {
 static enum ka_dtype compute_type(const struct generation *g) {
   const char *word = ka_cli_str(g->cli, "dtype");
   if (strcmp(word, "auto") != 0) return strcmp(word, "bf16") == 0 ? KA_BF16 : KA_F32;
-  return g->dev.has_bf16 && g->model.n_params > 0 && g->model.params[0].stored.dtype == KA_BF16
+  return g->open.dev.has_bf16 && g->open.model.n_params > 0 &&
+                 g->open.model.params[0].stored.dtype == KA_BF16
              ? KA_BF16
              : KA_F32;
 }
@@ -241,20 +241,18 @@ static ka_status run(struct generation *g) {
     return ka_fail(ctx, KA_E_USAGE, "--max-tokens: got %lld, expected 0 to %d",
                    (long long)max_tokens, 1 << 24);
   KA_TRY(read_options(g));
-  KA_TRY(ka_dev_open(ctx, &g->dev, ka_cli_str(g->cli, "device")));
-  KA_TRY(ka_model_source_open(ctx, &g->source, ka_cli_arg(g->cli, 0), ka_cli_str(g->cli, "base")));
-  KA_TRY(ka_model_open_source(ctx, &g->model, &g->dev, &g->source, KA_F32));
-  g->model.compute = compute_type(g);
-  KA_TRY(ka_tokenizer_open(ctx, &g->tokenizer, g->source.dir));
+  KA_TRY(ka_cli_session_find(ctx, &g->open, g->cli));
+  KA_TRY(ka_cli_session_open(ctx, &g->open, g->cli, KA_F32));
+  g->open.model.compute = compute_type(g);
   g->prompts = (struct ka_cli_prompts){.ctx = ctx,
                                        .cli = g->cli,
-                                       .model_dir = g->source.dir,
-                                       .tokenizer = g->tokenizer,
-                                       .bos = g->model.config.bos_token_id};
+                                       .model_dir = g->open.source.dir,
+                                       .tokenizer = g->open.tokenizer,
+                                       .bos = g->open.model.config.bos_token_id};
   KA_TRY(ka_cli_prompts_read(&g->prompts));
   for (int64_t i = 0; i < g->prompts.n; i++)
     if (g->prompts.items[i].ids.n > most) most = g->prompts.items[i].ids.n;
-  int64_t longest = g->model.recipe.max_positions;
+  int64_t longest = g->open.model.recipe.max_positions;
   if (most + max_tokens > longest)
     ka_warn(ctx, "generate", "up to %lld tokens, the model was made for %lld",
             (long long)(most + max_tokens), (long long)longest);
@@ -267,11 +265,8 @@ static ka_status generate_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_tok_decode_stream_deinit(&g.stream);
   ka_str_deinit(&g.text);
   ka_cli_prompts_close(&g.prompts);
-  ka_tokenizer_close(g.tokenizer);
   ka_decoder_deinit(&g.decoder);
-  ka_model_close(&g.model);
-  ka_model_source_close(&g.source);
-  ka_dev_close(&g.dev);
+  ka_cli_session_close(&g.open);
   return st;
 }
 
