@@ -153,25 +153,46 @@ static bool fits(const struct ka_unit *u, const struct ka_select_spec *s) {
   if (u->skip || u->fixed || !kind_fits(u, s)) return false;
   if (is(s, "all")) return u->layer < 0 || u->layer >= s->min_layer;
   if (u->n_dim < 2 || ka_ends_with(u->tensor, "bias")) return false; /* a table of vectors */
-  if (u->unusual && s->n_exclude < 0) return false;
   if (s->max_dim > 0 && (r > s->max_dim || c > s->max_dim)) return false;
   return u->layer < 0 || u->layer >= s->min_layer;
 }
 
+/* A pattern that matches nothing but units that are left out by default asks for them by name. */
+static ka_status by_name(struct ka_ctx *ctx, const struct patterns *include,
+                         const struct ka_unit *units, int64_t n, struct patterns *out) {
+  void *memory;
+  KA_TRY(ka_alloc_n(ctx, &memory, include->n, sizeof(pcre2_code *), "patterns"));
+  out->codes = memory;
+  for (int64_t i = 0; i < include->n; i++) {
+    const struct patterns one = {&include->codes[i], 1};
+    bool usual = false;
+    for (int64_t k = 0; k < n && !usual; k++)
+      if (!units[k].unusual) KA_TRY(any_matches(ctx, &one, units[k].tensor, &usual));
+    if (!usual) out->codes[out->n++] = include->codes[i];
+  }
+  return KA_STATUS_OK;
+}
+
 ka_status ka_select_candidates(struct ka_ctx *ctx, const struct ka_select_spec *spec,
                                const struct ka_unit *units, int64_t n, bool *candidate) {
-  struct patterns include = {0}, exclude = {0};
+  struct patterns include = {0}, exclude = {0}, named = {0}; /* named: some of include's codes */
+  bool dflt = spec->n_exclude < 0 && !is(spec, "all");
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(compile_both(ctx, spec, &include, &exclude), out);
+  KA_TRY_GOTO(by_name(ctx, &include, units, n, &named), out);
   for (int64_t i = 0; i < n; i++) {
     bool in = true, ex = false;
     candidate[i] = fits(&units[i], spec);
     if (!candidate[i]) continue;
-    if (include.n > 0) KA_TRY_GOTO(any_matches(ctx, &include, units[i].tensor, &in), out);
+    if (dflt && units[i].unusual)
+      KA_TRY_GOTO(any_matches(ctx, &named, units[i].tensor, &in), out);
+    else if (include.n > 0)
+      KA_TRY_GOTO(any_matches(ctx, &include, units[i].tensor, &in), out);
     KA_TRY_GOTO(any_matches(ctx, &exclude, units[i].tensor, &ex), out);
     candidate[i] = in && !ex;
   }
 out:
+  ka_free(named.codes);
   patterns_deinit(&include);
   patterns_deinit(&exclude);
   return st;

@@ -23,7 +23,8 @@ struct ka_select_spec {
   int64_t params;     /* both are met by slicing the last unit */
   int unit;           /* KA_UNIT_TENSOR, HEAD or EXPERT: selection.unit in job.def */
   /* PCRE2, searched anywhere in the stored tensor's name. n_exclude -1: nothing, but
-   * units that their role makes unusual (embeddings, heads, routers) are candidates of "all" alone. */
+   * units that their role makes unusual (embeddings, heads, routers) are candidates of "all", or
+   * where a pattern of include matches none but such. */
   const char *const *include;
   int64_t n_include;
   const char *const *exclude;

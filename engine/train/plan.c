@@ -53,7 +53,9 @@ static ka_status print_patterns(struct ka_run *r) {
   KA_TRY(ka_select_spec_of_job(&r->arena, r->job, &spec));
   KA_TRY(ka_arena_alloc_n(&r->arena, &scratch, s->n_units, sizeof(bool), "plan"));
   if (spec.n_exclude < 0 && strcmp(spec.metric, "all") != 0)
-    printf("  without embeddings, heads and routers: selection.exclude is not given\n");
+    printf("  without embeddings, heads and routers that include does not name: selection.exclude "
+           "is not "
+           "given\n");
   for (int list = 0; list < 2; list++) {
     int64_t n_patterns = list == 0 ? spec.n_include : spec.n_exclude;
     bool given = ka_job_given(r->job, list == 0 ? "selection.include" : "selection.exclude");

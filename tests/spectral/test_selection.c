@@ -175,6 +175,14 @@ static void test_filters(void **state) {
   assert_string_equal(choose(&w, s), "layers.2.q layers.0.q");
   s.min_layer = 1;
   assert_string_equal(choose(&w, s), "layers.2.q");
+  s = spec("kappa lowest 99"); /* what is left out by default comes when it is asked for by name */
+  const char *every[] = {"."}, *embed[] = {"\\.q\\.", "embed"};
+  s.include = every;
+  s.n_include = 1;
+  assert_null(strstr(choose(&w, s), "embed_tokens"));
+  s.include = embed;
+  s.n_include = 2;
+  assert_string_equal(choose(&w, s), "embed_tokens layers.2.q layers.0.q layers.10.q");
   s = spec("kappa lowest 99");
   s.n_exclude = 0;
   struct ka_select_quota quota[] = {{"q", 1}, {"k", 1}};
@@ -240,7 +248,7 @@ static void test_refusals(void **state) {
   s.metric = "kapa";
   T_FAILS(ka_select_check(ctx, &s), KA_E_INPUT, "did you mean kappa");
   s = spec("kappa lowest 3");
-  const char *bad[] = {"ok", "a(b"};
+  const char *bad[] = {"okay", "a(b"};
   s.include = bad;
   s.n_include = 2;
   T_FAILS(ka_select_check(ctx, &s), KA_E_INPUT, "\"a(b\", character 4");

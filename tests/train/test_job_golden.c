@@ -145,8 +145,16 @@ static void deepseek(void **state) {
   run(t_str("%s/golden/deepseek-v2", data));
 }
 
+/* Routers are trained, and the loss has the balance of the experts. */
+static void olmoe(void **state) {
+  (void)state;
+  T_DATA(data);
+  run(t_str("%s/golden/olmoe", data));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(llama), cmocka_unit_test(qwen3),
-                                     cmocka_unit_test(gpt2), cmocka_unit_test(deepseek)};
+                                     cmocka_unit_test(gpt2), cmocka_unit_test(deepseek),
+                                     cmocka_unit_test(olmoe)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
