@@ -127,6 +127,42 @@ static void slices_as_whole_tensors(void **state) {
   slices_of(tiny_deepseek3, latent, sizeof latent / sizeof *latent);
 }
 
+/* Whole experts, rows and columns of one, rows of some in a tensor that holds all. */
+static void slices_of_experts(void **state) {
+  (void)state;
+  static const struct ka_train_part each[] = {
+      {"model.layers.0.mlp.experts.1.gate_proj.weight", 3, 5, 0, -1},
+      {"model.layers.0.mlp.experts.1.gate_proj.weight", 11, 4, 2, 7},
+      {"model.layers.0.mlp.experts.1.up_proj.weight", 0, -1, 0, -1},
+      {"model.layers.1.mlp.experts.2.down_proj.weight", 0, -1, 4, 7},
+      {"model.layers.1.mlp.gate.weight", 1, 2, 0, -1},
+  };
+  static const struct ka_train_part stacked[] = {
+      {"model.layers.0.mlp.experts.gate_up_proj", 1, 1, 0, -1},
+      {"model.layers.0.mlp.experts.gate_up_proj_bias", 1, 2, 5, 10},
+      {"model.layers.1.mlp.experts.down_proj", 0, 2, 36, 60},
+      {"model.layers.1.mlp.experts.down_proj", 2, 1, 0, -1},
+      {"model.layers.1.mlp.experts.down_proj_bias", 0, 1, 0, -1},
+      {"model.layers.1.self_attn.sinks", 0, -1, 1, 2},
+  };
+  const char *const texts[] = {tiny_olmoe, tiny_gpt_oss};
+  for (int i = 0; i < 2; i++) {
+    struct bed all, some;
+    const char *dir = tiny_make(ctx, texts[i], KA_F32);
+    bed_open(&all, dir, "ref", KA_F32);
+    train_all(&all.m);
+    T_OK(ka_model_prepare(&all.m, B, T, false));
+    gradient(&all);
+    bed_open(&some, dir, "ref", KA_F32);
+    T_OK(ka_model_train_parts(&some.m, i == 0 ? each : stacked, i == 0 ? 5 : 6));
+    T_OK(ka_model_prepare(&some.m, B, T, false));
+    gradient(&some);
+    same_elements(&all, &some, "expert");
+    bed_close(&some);
+    bed_close(&all);
+  }
+}
+
 static void wrong_parts_are_refused(void **state) {
   (void)state;
   struct bed t;
@@ -293,6 +329,7 @@ int main(void) {
       cmocka_unit_test_setup(alone_as_together_ref, fresh),
       cmocka_unit_test_setup(alone_as_together_cpu, fresh),
       cmocka_unit_test_setup(slices_as_whole_tensors, fresh),
+      cmocka_unit_test_setup(slices_of_experts, fresh),
       cmocka_unit_test_setup(wrong_parts_are_refused, fresh),
       cmocka_unit_test_setup(checkpointing_changes_no_bit, fresh),
       cmocka_unit_test_setup(packed_documents_are_rows, fresh),
