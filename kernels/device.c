@@ -70,6 +70,12 @@ static double parse_bytes(const char *text) {
 static ka_status open_imagined(struct ka_dev *dev, const char *size) {
   static const struct ka_backend imagined = {.name = "cuda", .separate = true, .alloc = no_memory};
   double n_bytes = parse_bytes(size);
+  if (*size && strspn(size, "0123456789") == strlen(size) && n_bytes < 1e6)
+    return ka_fail(dev->ctx, KA_E_USAGE,
+                   "device \"cuda:%s\": devices have no numbers here; choose one by "
+                   "CUDA_VISIBLE_DEVICES=%s and device cuda (cuda:80GB is a size of memory to plan "
+                   "for)",
+                   size, size);
   if (!(n_bytes >= 1e6 && n_bytes < 1e15))
     return ka_fail(dev->ctx, KA_E_USAGE,
                    "device \"cuda:%s\": expected a size of memory as in cuda:80GB", size);
@@ -199,20 +205,35 @@ ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_ten
 
 /* --- replays ---------------------------------------------------------------------------------- */
 
+/* Records and runs the ops; *ran false: it could not be done, nothing ran, and ctx says why. */
+static ka_status record(struct ka_dev *dev, struct ka_replay *r, ka_status (*ops)(void *user),
+                        void *user, bool *ran) {
+  ka_status st = dev->backend->record_begin(dev);
+  *ran = false;
+  if (!ka_ok(st)) return st;
+  ka_status of_ops = ops(user);
+  st = dev->backend->record_end(dev, ka_ok(of_ops), &r->recorded);
+  *ran = ka_ok(of_ops) && ka_ok(st);
+  return ka_ok(of_ops) ? st : of_ops;
+}
+
 ka_status ka_replay_run(struct ka_dev *dev, struct ka_replay *r, ka_status (*ops)(void *user),
                         void *user) {
   struct ka_ctx *ctx = dev->ctx;
-  bool able = dev->backend->record_begin && !dev->no_replays && !dev->profile && !r->never;
+  bool able = dev->backend->record_begin && !dev->no_replays && !dev->profile && !r->never, ran;
   if (able && r->recorded) return dev->backend->replay(dev, r->recorded);
   if (!able || r->n_seen++ == 0) return ops(user);
-  KA_TRY(dev->backend->record_begin(dev));
-  ka_status of_ops = ops(user), st = dev->backend->record_end(dev, ka_ok(of_ops), &r->recorded);
-  if (!ka_ok(of_ops)) return of_ops;
-  if (st.code != KA_E_MEMORY) return st;
-  ka_debug(ctx, "device", "passes are not recorded: %s", ctx->error.message);
+  ka_status st = record(dev, r, ops, user, &ran);
+  if (ran || st.code == KA_E_INTERRUPTED) return st;
+  if (st.code == KA_E_MEMORY)
+    ka_debug(ctx, "device", "a pass is not recorded: %s", ctx->error.message);
+  else
+    ka_warn(ctx, "device", "passes are not recorded but run op by op, which may be slower: %s",
+            ctx->error.message);
   ka_error_clear(ctx);
-  r->never = true; /* nothing ran while it was recorded */
-  return ops(user);
+  dev->no_replays = st.code != KA_E_MEMORY; /* said once */
+  r->never = true;
+  return ops(user); /* an error of the ops themselves shows again */
 }
 
 void ka_replay_free(struct ka_dev *dev, struct ka_replay *r) {

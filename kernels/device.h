@@ -101,8 +101,7 @@ ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_ten
 
 /* The same ops with the same arguments, time and again: the first time they just run, the second
  * time they are recorded, then the recording runs instead of them. Zero-initialised. Where the
- * device records nothing (or profiles), `never` is set or there is no memory for a recording, they
- * run each time. The ops may not wait for the device. */
+ * device records nothing (or profiles), `never` is set or recording fails, they run each time. The ops may not wait for the device. */
 struct ka_replay {
   int64_t n_seen;
   bool never;

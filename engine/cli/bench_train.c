@@ -149,8 +149,9 @@ static ka_status choose(struct bench *b, struct ka_model *m, enum part part) {
 
 /* Floating-point operations of one step as the model needs them, whatever is computed twice: two a
  * weight and token forward, two more for the input's gradient above the lowest trained layer, two
- * more for what is trained; attention's two products forward (half of the square, causal) and twice
- * that backward. */
+ * more for what is trained, but for an embedding that is not the head too: its rows are picked, not
+ * multiplied; attention's two products forward (half of the square, causal) and twice that
+ * backward. */
 static double model_flops(const struct bench *b, const struct ka_model *m) {
   const struct shape *s = b->shape;
   double tokens = (double)(b->rows * b->length), trained = 0, D = (double)(s->C / s->H);
@@ -159,8 +160,9 @@ static double model_flops(const struct bench *b, const struct ka_model *m) {
   double back = L - fmin(L, fmax(0, (double)m->lowest_trained_layer));
   double attention = 4 * (double)s->H * D * (double)b->length / 2;
   for (int64_t i = 0; i < m->n_slices; i++) {
-    bool matrix = m->params[m->slices[i].param].stored.n_dim == 2;
-    if (matrix) trained += (double)(m->slices[i].n_rows * m->slices[i].n_cols);
+    const struct ka_param *p = &m->params[m->slices[i].param];
+    if (p->stored.n_dim == 2 && (s->tied || p->role != KA_ROLE_EMBED))
+      trained += (double)(m->slices[i].n_rows * m->slices[i].n_cols);
   }
   return tokens * (2 * (L * layer + head) + 2 * (back * layer + head) + 2 * trained +
                    attention * (L + 2 * back));

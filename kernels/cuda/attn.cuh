@@ -268,18 +268,17 @@ static inline attention attention_of(const struct ka_tensor &q, const struct ka_
 }
 
 template <typename A>
-static cudaError_t attn_allow(void (*kernel)(A), int64_t blocks, int shared_bytes) {
+static cudaError_t attn_allow(struct ka_dev *dev, void (*kernel)(A), int64_t blocks,
+                              int shared_bytes) {
   if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  if (shared_bytes <= 40 << 10)
-    return cudaSuccess; /* every kernel has 48 KiB, static ones with it */
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  return cuda_allow_shared(dev, reinterpret_cast<const void *>(kernel), shared_bytes);
 }
 
 /* Launches, or returns. */
 #define ATTN_RUN(dev, op, kernel, blocks, threads, bytes, args)                                    \
   do {                                                                                             \
     int64_t blocks_ = blocks;                                                                      \
-    cudaError_t e_ = attn_allow(kernel, blocks_, bytes);                                           \
+    cudaError_t e_ = attn_allow(dev, kernel, blocks_, bytes);                                      \
     if (e_ == cudaSuccess)                                                                         \
       e_ = KA_LAUNCH(kernel, (unsigned)blocks_, threads, bytes, cuda_of(dev)->stream, args);       \
     KA_TRY(cuda_launched(dev, op, e_));                                                            \

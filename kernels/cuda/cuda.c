@@ -14,8 +14,7 @@
 
 /* --- errors ----------------------------------------------------------------------------------- */
 
-/* Errors after which the device answers nothing but that error. */
-static bool sticky(cudaError_t e) {
+bool cuda_sticky(cudaError_t e) {
   enum {
     CONTAINED = 226,
     TENSOR_MEMORY_LEAK = 721,
@@ -43,7 +42,7 @@ static bool sticky(cudaError_t e) {
 
 ka_status cuda_fail(struct ka_dev *dev, cudaError_t e, const char *what) {
   struct cuda_state *s = cuda_of(dev);
-  if (!sticky(e)) {
+  if (!cuda_sticky(e)) {
     (void)cudaGetLastError(); /* seen; the next call starts clean */
     return ka_fail(dev->ctx, e == cudaErrorMemoryAllocation ? KA_E_MEMORY : KA_E_DEVICE,
                    "cuda: %s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
@@ -84,6 +83,25 @@ ka_status cuda_scratch(struct ka_dev *dev, size_t n_bytes, void **out) {
   }
   *out = s->scratch;
   return KA_STATUS_OK;
+}
+
+cudaError_t cuda_allow_shared(struct ka_dev *dev, const void *kernel, int n_bytes) {
+  enum { ALWAYS_BYTES = 40 << 10 }; /* every kernel has 48 KiB, static ones with it */
+  struct cuda_state *s = cuda_of(dev);
+  int i = 0;
+  if (n_bytes <= ALWAYS_BYTES) return cudaSuccess;
+  while (i < s->n_shared && s->shared[i].kernel != kernel) i++;
+  if (i < s->n_shared && s->shared[i].n_bytes >= n_bytes) return cudaSuccess;
+  cudaError_t e =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, n_bytes);
+  if (!e)
+    e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared);
+  if (e || i == CUDA_SHARED_KERNELS) return e;
+  s->shared[i].kernel = kernel;
+  s->shared[i].n_bytes = n_bytes;
+  if (i == s->n_shared) s->n_shared++;
+  return cudaSuccess;
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
@@ -200,6 +218,12 @@ static void close(struct ka_dev *dev) {
   ka_free(s);
 }
 
+/* The driver's own switch, which takes f32 products from f32 to TF32 without a word. */
+static const char *tf32_override(void) {
+  const char *value = getenv("NVIDIA_TF32_OVERRIDE");
+  return value && *value && strcmp(value, "0") != 0 ? value : NULL;
+}
+
 static void describe(struct ka_dev *dev, char *text, size_t n) {
   const struct cuda_state *s = cuda_of(dev);
   char memory[32], driver_text[16];
@@ -209,6 +233,10 @@ static void describe(struct ka_dev *dev, char *text, size_t n) {
            s->props.name, s->props.major, s->props.minor,
            ka_fmt_bytes((double)s->props.totalGlobalMem, memory), KAPPA_CUDA_BUILT,
            version(driver, driver_text), cublasLtGetVersion());
+  size_t len = strlen(text);
+  if (tf32_override() && len < n)
+    snprintf(text + len, n - len,
+             "; NVIDIA_TF32_OVERRIDE=%s: f32 products are of 10 bits (unset it)", tf32_override());
 }
 
 static ka_status pack_nothing(struct ka_dev *dev, const struct ka_pack_args *args) {

@@ -39,6 +39,8 @@ struct cuda_stage {
   cudaEvent_t free; /* recorded behind the newest copy that reads or writes it */
 };
 
+enum { CUDA_SHARED_KERNELS = 64 }; /* more than there are that ask for much shared memory */
+
 struct cuda_state {
   struct cudaDeviceProp props;
   int device, n_sm;
@@ -50,6 +52,11 @@ struct cuda_state {
   size_t scratch_bytes;
   void **outgrown; /* earlier scratches: recordings hold their addresses */
   int64_t n_outgrown, max_outgrown;
+  struct {
+    const void *kernel;
+    int n_bytes;
+  } shared[CUDA_SHARED_KERNELS]; /* what cuda_allow_shared has told the driver */
+  int n_shared;
   void *workspace;
   cublasLtHandle_t lt;
   struct cuda_tuner *tuner;  /* matmul.c */
@@ -63,6 +70,9 @@ struct cuda_state {
 static inline struct cuda_state *cuda_of(struct ka_dev *dev) {
   return (struct cuda_state *)dev->state;
 }
+
+/* An error after which the device answers nothing but that error? */
+bool cuda_sticky(cudaError_t e);
 
 /* A CUDA call that failed, as a status: out of memory is KA_E_MEMORY, all else KA_E_DEVICE. */
 ka_status cuda_fail(struct ka_dev *dev, cudaError_t e, const char *what);
@@ -83,6 +93,10 @@ ka_status cuda_unsupported(struct ka_dev *dev, const char *op, enum ka_dtype t);
 /* At least n_bytes that the op at hand may use; contents undefined. Ops run one after the other, so
  * one scratch serves all. Grows outside recordings; what was recorded before keeps the smaller one. */
 ka_status cuda_scratch(struct ka_dev *dev, size_t n_bytes, void **out);
+
+/* Lets a kernel have n_bytes of dynamic shared memory, and as many blocks a multiprocessor as the
+ * largest share of its cache allows: told to the driver once, not at every launch. */
+cudaError_t cuda_allow_shared(struct ka_dev *dev, const void *kernel, int n_bytes);
 
 /* --- memory.c --- */
 ka_status cuda_memory_open(struct ka_dev *dev);

@@ -3,7 +3,8 @@
  *
  * cuBLASLt sees columns where we see rows: out = op(a) op(b) in rows is out^T = op(b)^T op(a)^T in
  * columns, so b is its first operand, and the bias runs along its rows. Where it has no algorithm
- * (odd addresses or pitches), a plain kernel does the product; a bias's gradient is first left out. f32 is computed in f32, not TF32. */
+ * (odd addresses or pitches) or all of them fail, a plain kernel does the product; a bias's gradient
+ * is first left out. f32 is computed in f32, not TF32. */
 #include "kernels/cuda/matmul.h"
 
 #include "kernels/cuda/tune.h"
@@ -143,7 +144,14 @@ static ka_status by_library(struct ka_dev *dev, struct cuda_product *p, bool *do
   ka_status st = KA_STATUS_OK;
   cublasStatus_t e = describe(p, p->args);
   if (!e) st = cuda_tuner_choose(dev, p, &algo);
-  if (ka_ok(st) && !e && algo) e = cuda_product_run(dev, p, algo, p->args->out.data);
+  while (ka_ok(st) && !e && algo) {
+    cublasStatus_t failed = cuda_product_run(dev, p, algo, p->args->out.data);
+    if (!failed) break;
+    if (cuda_of(dev)->capturing)
+      e = failed; /* the recording is spoilt, whatever runs next */
+    else
+      st = cuda_tuner_refuse(dev, p, failed, &algo);
+  }
   forget(p);
   KA_TRY(st);
   if (e)

@@ -6,30 +6,58 @@
 #include "base/log.h"
 #include "base/str.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CANDIDATES = 8, REPEATS = 3, CACHE_VERSION = 1, CACHE_BYTES = 64 << 20 };
+enum { CANDIDATES = 8, ROUNDS = 2, REPEATS = 3, CACHE_VERSION = 2, CACHE_BYTES = 64 << 20 };
 
 struct choice {
   struct cuda_product_key key;
-  bool none; /* cuBLASLt has no algorithm */
+  bool none;     /* cuBLASLt has no algorithm */
+  bool checked;  /* by this process: it fits the product, or comes from the heuristic */
+  bool not_kept; /* on disk: what was chosen in need is chosen anew by the next process */
   cublasLtMatmulAlgo_t algo;
 };
 
 struct cuda_tuner {
   struct choice *choices;
   int64_t n, cap;
+  int64_t *slots; /* places in choices + 1 by the key's hash; 0: free */
+  int64_t n_slots, max_slots;
   bool changed; /* since the file was read */
+  bool said;    /* that an algorithm failed */
   cublasLtMatmulPreference_t preference;
   cudaEvent_t begin, end;
 };
 
+/* The slot of the key, or the free one where it belongs. */
+static int64_t *slot_of(const struct cuda_tuner *t, const struct cuda_product_key *key) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (size_t i = 0; i < sizeof *key; i++)
+    hash = (hash ^ ((const unsigned char *)key)[i]) * 0x100000001b3u;
+  for (int64_t i = (int64_t)(hash % (uint64_t)t->n_slots);; i = (i + 1) % t->n_slots)
+    if (!t->slots[i] || memcmp(&t->choices[t->slots[i] - 1].key, key, sizeof *key) == 0)
+      return &t->slots[i];
+}
+
 static struct choice *find(const struct cuda_tuner *t, const struct cuda_product_key *key) {
-  for (int64_t i = 0; i < t->n; i++)
-    if (memcmp(&t->choices[i].key, key, sizeof *key) == 0) return &t->choices[i];
-  return NULL;
+  int64_t place = t->n_slots ? *slot_of(t, key) : 0;
+  return place ? &t->choices[place - 1] : NULL;
+}
+
+/* At least half of the slots stay free. */
+static ka_status grow_slots(struct ka_ctx *ctx, struct cuda_tuner *t) {
+  if (2 * (t->n + 1) <= t->n_slots) return KA_STATUS_OK;
+  int64_t n = t->n_slots ? 2 * t->n_slots : 64;
+  void *slots = t->slots;
+  KA_TRY(ka_grow(ctx, &slots, &t->max_slots, n, sizeof *t->slots, "matmul choices"));
+  t->slots = slots;
+  t->n_slots = n;
+  memset(t->slots, 0, (size_t)n * sizeof *t->slots);
+  for (int64_t i = 0; i < t->n; i++) *slot_of(t, &t->choices[i].key) = i + 1;
+  return KA_STATUS_OK;
 }
 
 static ka_status remember(struct ka_dev *dev, const struct choice *c) {
@@ -40,6 +68,8 @@ static ka_status remember(struct ka_dev *dev, const struct choice *c) {
     void *items = t->choices;
     KA_TRY(ka_grow(ctx, &items, &t->cap, t->n + 1, sizeof *t->choices, "matmul choices"));
     t->choices = items;
+    KA_TRY(grow_slots(ctx, t));
+    *slot_of(t, &c->key) = t->n + 1;
     old = &t->choices[t->n++];
   }
   *old = *c;
@@ -51,10 +81,10 @@ static ka_status remember(struct ka_dev *dev, const struct choice *c) {
 enum { OWNER_BYTES = 320 };
 
 /* An algorithm's bytes mean nothing to another library version, its speed nothing to another
- * device. */
+ * device or to another part of one (MIG). */
 static size_t owner(struct ka_dev *dev, char line[OWNER_BYTES]) {
-  return (size_t)snprintf(line, OWNER_BYTES, "cuBLASLt %zu, %s\n", cublasLtGetVersion(),
-                          cuda_of(dev)->props.name);
+  return (size_t)snprintf(line, OWNER_BYTES, "cuBLASLt %zu, %s, %d SMs\n", cublasLtGetVersion(),
+                          cuda_of(dev)->props.name, cuda_of(dev)->n_sm);
 }
 
 static ka_status put_hex(struct ka_ctx *ctx, struct ka_str *text, const void *bytes, size_t n) {
@@ -72,7 +102,7 @@ static bool get_hex(const char *text, void *bytes, size_t n) {
   return true;
 }
 
-ka_status cuda_choices_get(struct ka_dev *dev, struct ka_str *text) {
+static ka_status choices_text(struct ka_dev *dev, struct ka_str *text, bool disk) {
   struct ka_ctx *ctx = dev->ctx;
   const struct cuda_tuner *t = cuda_of(dev)->tuner;
   char line[OWNER_BYTES];
@@ -81,12 +111,17 @@ ka_status cuda_choices_get(struct ka_dev *dev, struct ka_str *text) {
   KA_TRY(ka_str_puts(ctx, text, line));
   for (int64_t i = 0; i < t->n; i++) {
     const struct choice *c = &t->choices[i];
+    if (disk && c->not_kept) continue;
     KA_TRY(put_hex(ctx, text, &c->key, sizeof c->key));
     KA_TRY(ka_str_puts(ctx, text, c->none ? " none" : " "));
     if (!c->none) KA_TRY(put_hex(ctx, text, &c->algo, sizeof c->algo));
     KA_TRY(ka_str_puts(ctx, text, "\n"));
   }
   return KA_STATUS_OK;
+}
+
+ka_status cuda_choices_get(struct ka_dev *dev, struct ka_str *text) {
+  return choices_text(dev, text, false);
 }
 
 ka_status cuda_choices_set(struct ka_dev *dev, const char *text) {
@@ -116,7 +151,7 @@ ka_status cuda_choices_set(struct ka_dev *dev, const char *text) {
 
 /* --- disk ------------------------------------------------------------------------------------ */
 
-/* ~/.cache/kappa/matmul-VERSION-LIBRARY-DEVICE.txt; NULL without a home. */
+/* ~/.cache/kappa/matmul-VERSION-LIBRARY-DEVICE-SMS.txt; NULL without a home. */
 static ka_status cache_path(struct ka_dev *dev, struct ka_arena *a, const char **dir,
                             const char **path) {
   struct ka_ctx *ctx = dev->ctx;
@@ -131,8 +166,8 @@ static ka_status cache_path(struct ka_dev *dev, struct ka_arena *a, const char *
   snprintf(device, sizeof device, "%s", cuda_of(dev)->props.name);
   for (char *p = device; *p; p++)
     if (*p == ' ' || *p == '/') *p = '-';
-  return ka_arena_printf(a, path, "%s/matmul-%d-%zu-%s.txt", *dir, CACHE_VERSION,
-                         cublasLtGetVersion(), device);
+  return ka_arena_printf(a, path, "%s/matmul-%d-%zu-%s-%d.txt", *dir, CACHE_VERSION,
+                         cublasLtGetVersion(), device, cuda_of(dev)->n_sm);
 }
 
 static ka_status read_cache(struct ka_dev *dev, const char *path) {
@@ -151,7 +186,8 @@ static ka_status write_cache(struct ka_dev *dev, const char *dir, const char *pa
   ka_status st = KA_STATUS_OK;
   if (!path) return KA_STATUS_OK;
   KA_TRY(read_cache(dev, path)); /* who came first stays, so that runs repeat */
-  KA_TRY_GOTO(cuda_choices_get(dev, &text), out);
+  KA_TRY_GOTO(choices_text(dev, &text, true), out);
+  if (text.len == 0) goto out;
   KA_TRY_GOTO(ka_make_dirs(ctx, dir), out);
   KA_TRY_GOTO(ka_write_file(ctx, path, text.data, text.len), out);
 out:
@@ -181,8 +217,9 @@ ka_status cuda_tuner_open(struct ka_dev *dev) {
   struct ka_ctx *ctx = dev->ctx;
   void *memory = NULL;
   const size_t workspace = CUDA_WORKSPACE_BYTES;
-  /* Partial sums in place would be added in the order in which blocks finish. */
-  const uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_MASK & ~CUBLASLT_REDUCTION_SCHEME_INPLACE;
+  /* Partial sums in place would be added in the order in which blocks finish, those of the output's
+   * type would be rounded to bf16, and a race of timings would decide on it. */
+  const uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   KA_TRY(ka_alloc(ctx, &memory, sizeof(struct cuda_tuner), "matmul choices"));
   struct cuda_tuner *t = cuda_of(dev)->tuner = memory;
   CU_TRY(dev, cudaEventCreate(&t->begin));
@@ -207,6 +244,7 @@ void cuda_tuner_close(struct ka_dev *dev) {
   if (t->begin) (void)cudaEventDestroy(t->begin);
   if (t->end) (void)cudaEventDestroy(t->end);
   ka_free(t->choices);
+  ka_free(t->slots);
   ka_free(t);
   cuda_of(dev)->tuner = NULL;
 }
@@ -238,70 +276,139 @@ static cublasStatus_t candidates(struct ka_dev *dev, const struct cuda_product *
   return e;
 }
 
-/* Milliseconds of one product, the best of a few; negative when it fails. */
+/* Milliseconds of one product, the best of a few; negative when it fails, and nothing of that
+ * stays. */
 static float time_of(struct ka_dev *dev, const struct cuda_product *p,
                      const cublasLtMatmulAlgo_t *algo, void *to) {
   struct cuda_tuner *t = cuda_of(dev)->tuner;
   cudaStream_t stream = cuda_of(dev)->stream;
   float best = -1;
-  for (int i = 0; i <= REPEATS; i++) { /* the first warms up */
+  for (int i = 0; i < REPEATS; i++) {
     float ms = 0;
     if (cudaEventRecord(t->begin, stream) || cuda_product_run(dev, p, algo, to) ||
         cudaEventRecord(t->end, stream) || cudaEventSynchronize(t->end) ||
         cudaEventElapsedTime(&ms, t->begin, t->end))
       return -1;
-    if (i > 0 && (best < 0 || ms < best)) best = ms;
+    if (best < 0 || ms < best) best = ms;
   }
   return best;
 }
 
-/* The fastest of the candidates. A product that accumulates is measured into memory of its own,
- * where there is some, so that it is not added twice; else the first candidate serves. */
-static ka_status measure(struct ka_dev *dev, const struct cuda_product *p,
-                         const cublasLtMatmulHeuristicResult_t *found, int n, int *best) {
-  const struct ka_tensor *out = &p->args->out;
-  size_t n_bytes = (size_t)(out->shape[0] * out->row_stride) * ka_dtype_bytes(out->dtype);
-  void *to = out->data, *own = NULL;
-  *best = 0;
-  if (p->args->accumulate) {
-    if (cudaMalloc(&own, n_bytes) != cudaSuccess) {
-      (void)cudaGetLastError();
-      return KA_STATUS_OK;
+/* The fastest that works, into memory at `to`; -1: none works. All of them run once before any is
+ * timed, so that none is measured on cold clocks, and then in turns. */
+static ka_status race(struct ka_dev *dev, const struct cuda_product *p,
+                      const cublasLtMatmulHeuristicResult_t *found, int n, void *to, int *best) {
+  float least[CANDIDATES];
+  *best = -1;
+  for (int i = 0; i < n; i++) least[i] = INFINITY;
+  for (int round = 0; round <= ROUNDS; round++)
+    for (int i = 0; i < n; i++) {
+      if (least[i] < 0) continue;
+      float ms = time_of(dev, p, &found[i].algo, to);
+      cudaError_t e = ms < 0 ? cudaGetLastError() : cudaSuccess;
+      if (cuda_sticky(e)) return cuda_fail(dev, e, "measuring matmul algorithms");
+      if (ms < 0 || (round > 0 && ms < least[i])) least[i] = ms;
     }
-    to = own;
-  }
-  float least = -1;
-  for (int i = 0; i < n; i++) {
-    float ms = time_of(dev, p, &found[i].algo, to);
-    if (ms < 0 || (least >= 0 && ms >= least)) continue;
-    least = ms;
-    *best = i;
-  }
-  cudaError_t e = cudaGetLastError();
-  (void)cudaFree(own);
-  if (e != cudaSuccess) return cuda_fail(dev, e, "measuring matmul algorithms");
+  for (int i = 0; i < n; i++)
+    if (least[i] >= 0 && (*best < 0 || least[i] < least[*best])) *best = i;
   return KA_STATUS_OK;
+}
+
+/* The same for a product that accumulates, so that it is not added many times: into memory of its
+ * own, or where the device has none left, in place, from where the sum went to the host's
+ * memory meanwhile. */
+static ka_status race_beside(struct ka_dev *dev, const struct cuda_product *p,
+                             const cublasLtMatmulHeuristicResult_t *found, int n, int *best) {
+  struct ka_ctx *ctx = dev->ctx;
+  const struct ka_tensor *out = &p->args->out;
+  size_t elem = ka_dtype_bytes(out->dtype);
+  size_t n_bytes = (size_t)((out->shape[0] - 1) * out->row_stride + out->shape[1]) * elem;
+  void *own = NULL, *kept = NULL;
+  if (cudaMalloc(&own, n_bytes) == cudaSuccess) {
+    ka_status st = race(dev, p, found, n, own, best);
+    (void)cudaFree(own);
+    return st;
+  }
+  (void)cudaGetLastError();
+  KA_TRY(ka_alloc(ctx, &kept, n_bytes, "sum beside which matmul algorithms are measured"));
+  ka_status st = cuda_download(dev, kept, out->data, n_bytes);
+  if (ka_ok(st)) {
+    st = race(dev, p, found, n, out->data, best);
+    ka_status back = cuda_upload(dev, out->data, kept, n_bytes);
+    if (ka_ok(st)) st = back;
+  }
+  ka_free(kept);
+  return st;
+}
+
+/* The fastest of what the heuristic has; its first where nothing can be measured. */
+static ka_status choose(struct ka_dev *dev, const struct cuda_product *p, struct choice *c) {
+  struct ka_ctx *ctx = dev->ctx;
+  struct cuda_state *s = cuda_of(dev);
+  cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+  int n = 0, best = 0;
+  cublasStatus_t e = candidates(dev, p, found, &n);
+  if (e) return ka_fail(ctx, KA_E_DEVICE, "cuBLASLt heuristic: %s", cublasLtGetStatusString(e));
+  if (n > 1 && !s->capturing && !(s->without & CUDA_TUNING)) {
+    if (p->args->accumulate)
+      KA_TRY(race_beside(dev, p, found, n, &best));
+    else
+      KA_TRY(race(dev, p, found, n, p->args->out.data, &best));
+  }
+  c->none = n == 0 || best < 0;
+  c->not_kept = best < 0 || s->capturing;
+  if (!c->none) c->algo = found[best].algo;
+  return KA_STATUS_OK;
+}
+
+/* Does a remembered algorithm fit this product and the workspace? */
+static bool serves(struct ka_dev *dev, const struct cuda_product *p, const struct choice *c) {
+  cublasLtMatmulHeuristicResult_t r = {0};
+  if (c->none || c->checked) return true;
+  return cublasLtMatmulAlgoCheck(cuda_of(dev)->lt, p->op, p->first, p->second, p->out, p->out,
+                                 &c->algo, &r) == CUBLAS_STATUS_SUCCESS &&
+         r.workspaceSize <= CUDA_WORKSPACE_BYTES;
 }
 
 ka_status cuda_tuner_choose(struct ka_dev *dev, const struct cuda_product *p,
                             const cublasLtMatmulAlgo_t **algo) {
   struct ka_ctx *ctx = dev->ctx;
-  struct cuda_state *s = cuda_of(dev);
-  const struct choice *known = find(s->tuner, &p->key);
-  if (!known) {
-    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+  struct cuda_tuner *t = cuda_of(dev)->tuner;
+  struct choice *known = find(t, &p->key);
+  if (!known || !serves(dev, p, known)) {
     struct choice c = {.key = p->key};
-    int n = 0, best = 0;
-    cublasStatus_t e = candidates(dev, p, found, &n);
-    if (e) return ka_fail(ctx, KA_E_DEVICE, "cuBLASLt heuristic: %s", cublasLtGetStatusString(e));
-    if (n > 1 && !s->capturing && !(s->without & CUDA_TUNING))
-      KA_TRY(measure(dev, p, found, n, &best));
-    c.none = n == 0;
-    if (n > 0) c.algo = found[best].algo;
+    KA_TRY(choose(dev, p, &c));
     KA_TRY(remember(dev, &c));
-    s->tuner->changed = true;
-    known = find(s->tuner, &p->key);
+    t->changed = true;
+    known = find(t, &p->key);
   }
+  known->checked = true;
   *algo = known->none ? NULL : &known->algo;
+  return KA_STATUS_OK;
+}
+
+ka_status cuda_tuner_refuse(struct ka_dev *dev, const struct cuda_product *p, cublasStatus_t why,
+                            const cublasLtMatmulAlgo_t **algo) {
+  struct ka_ctx *ctx = dev->ctx;
+  struct cuda_tuner *t = cuda_of(dev)->tuner;
+  struct choice c = {.key = p->key, .checked = true, .not_kept = true};
+  cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+  int n = 0, next = 0;
+  cudaError_t e = cudaGetLastError();
+  if (cuda_sticky(e)) return cuda_fail(dev, e, "matmul");
+  if (!t->said)
+    ka_warn(ctx, "cuda",
+            "an algorithm of cuBLASLt for matmul [%lld,%lld] x [%lld,%lld] fails (%s): another one "
+            "takes its place, here and wherever that happens again",
+            (long long)p->key.m, (long long)p->key.k, (long long)p->key.k, (long long)p->key.n,
+            cublasLtGetStatusString(why));
+  t->said = true;
+  if (candidates(dev, p, found, &n)) n = 0;
+  for (int i = 0; i < n; i++)
+    if (memcmp(&found[i].algo, *algo, sizeof **algo) == 0) next = i + 1;
+  c.none = next >= n;
+  if (!c.none) c.algo = found[next].algo;
+  KA_TRY(remember(dev, &c));
+  *algo = c.none ? NULL : &find(t, &p->key)->algo;
   return KA_STATUS_OK;
 }

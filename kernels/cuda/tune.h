@@ -17,10 +17,16 @@ ka_status cuda_tuner_open(struct ka_dev *dev);
 /* Writes what is new to disk. */
 void cuda_tuner_close(struct ka_dev *dev);
 
-/* The algorithm for p; NULL: cuBLASLt has none. Measures the first few candidates of its heuristic
- * on the product's own operands when the key is new, which waits for the device. While a pass is
- * recorded nothing can be measured: a new key then takes the first candidate. */
+/* The algorithm for p; NULL: cuBLASLt has none that works. Measures the first few candidates of its
+ * heuristic on the product's own operands when the key is new, which waits for the device. While a
+ * pass is recorded nothing can be measured: a new key then takes the first candidate. What was
+ * remembered by another process is first checked by cuBLASLt. */
 ka_status cuda_tuner_choose(struct ka_dev *dev, const struct cuda_product *p,
+                            const cublasLtMatmulAlgo_t **algo);
+
+/* *algo, which came from here, failed to run: the next one of the heuristic, or NULL. Not on disk.
+ * An error after which the device answers nothing else is returned. */
+ka_status cuda_tuner_refuse(struct ka_dev *dev, const struct cuda_product *p, cublasStatus_t why,
                             const cublasLtMatmulAlgo_t **algo);
 
 /* See ka_dev_choices_get; a line for library version and device, then a line each. */

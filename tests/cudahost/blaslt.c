@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  * cuBLASLt on the processor. Three algorithms, which differ in the order of the sum and so in the
- * last bits, as real ones do; what an algorithm was promised (alignments, workspace) is checked
+ * last bits, as real ones do, and where the caller allows that reduction the one that rounds its
+ * partial sums to the output's type, offered first; what an algorithm was promised (alignments, workspace) is checked
  * when it is used. Products of addresses that are not even aligned to 4 bytes are not supported, so
  * that callers need another way for them. */
 #include "cublasLt.h"
 
-#include "cudahost.h"
+#include "tests/cudahost/internal.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_ALGOS = 3, WORKSPACE = 1 << 16 };
+enum { N_ALGOS = 3, BY_OUTPUT_TYPE = 3, WORKSPACE = 1 << 16 };
 
 struct matmul {
   cublasComputeType_t compute;
@@ -158,14 +159,30 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     return CUBLAS_STATUS_NOT_SUPPORTED;
   for (int i = 0; i < 4; i++)
     if (p->align[i] < 4) return CUBLAS_STATUS_NOT_SUPPORTED;
-  for (uint32_t i = 0; i < N_ALGOS && *got < wanted; i++) {
-    struct algo algo = {MAGIC, i, {p->align[0], p->align[1], p->align[2], p->align[3]}};
+  bool rounds = p->schemes & CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+  for (uint32_t i = rounds ? 0 : 1; i <= N_ALGOS && *got < wanted; i++) {
+    struct algo algo = {
+        MAGIC, i ? i - 1 : BY_OUTPUT_TYPE, {p->align[0], p->align[1], p->align[2], p->align[3]}};
     cublasLtMatmulHeuristicResult_t *r = &results[(*got)++];
     *r = (cublasLtMatmulHeuristicResult_t){
         .workspaceSize = p->workspace < WORKSPACE ? (size_t)p->workspace : WORKSPACE};
     memcpy(&r->algo, &algo, sizeof algo);
   }
   return CUBLAS_STATUS_SUCCESS;
+}
+
+static bool known(const struct algo *a) { return a->magic == MAGIC && a->id <= BY_OUTPUT_TYPE; }
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algo,
+                                       cublasLtMatmulHeuristicResult_t *result) {
+  struct algo chosen;
+  (void)handle, (void)desc, (void)a, (void)b, (void)c, (void)d;
+  memcpy(&chosen, algo, sizeof chosen);
+  *result = (cublasLtMatmulHeuristicResult_t){.algo = *algo, .workspaceSize = WORKSPACE};
+  return known(&chosen) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 /* --- the product ----------------------------------------------------------------------------- */
@@ -216,7 +233,7 @@ static float *unpacked(const void *x, const struct layout *l, cublasOperation_t 
 
 /* Which term of the sum comes at place i: forwards, backwards, or the two halves in turn. */
 static int64_t term(uint32_t algo, int64_t i, int64_t n) {
-  if (algo == 0) return i;
+  if (algo == 0 || algo == BY_OUTPUT_TYPE) return i;
   if (algo == 1) return n - 1 - i;
   return i % 2 ? (n + 1) / 2 + i / 2 : i / 2;
 }
@@ -245,13 +262,17 @@ static cudaError_t run(void *user) {
   int64_t m = p->d.rows, n = p->d.cols;
   int64_t inner = p->op.trans[0] == CUBLAS_OP_N ? p->a.cols : p->a.rows;
   float *a = unpacked(p->A, &p->a, p->op.trans[0]), *b = unpacked(p->B, &p->b, p->op.trans[1]);
-  float *sum = malloc((size_t)m * sizeof *sum);
+  float *sum = malloc((size_t)m * sizeof *sum), rounded;
   for (int64_t j = 0; j < n && a && b && sum; j++) {
     memset(sum, 0, (size_t)m * sizeof *sum);
     for (int64_t t = 0; t < inner; t++) {
       int64_t k = term(p->algo, t, inner);
       float x = b[k + j * inner];
       for (int64_t i = 0; i < m; i++) sum[i] += a[i + k * m] * x;
+      for (int64_t i = 0; i < m && p->algo == BY_OUTPUT_TYPE && t == inner / 2; i++) {
+        put(&rounded, p->d.type, 0, sum[i]);
+        sum[i] = get(&rounded, p->d.type, 0);
+      }
     }
     for (int64_t i = 0; i < m; i++) {
       float x = p->alpha * sum[i];
@@ -307,7 +328,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
   const void *at[] = {A, B, C, D};
   for (int i = 0; i < 4; i++)
     if (!aligned(at[i], chosen.align[i])) return CUBLAS_STATUS_INVALID_VALUE;
-  if (chosen.magic != MAGIC || !shapes_fit(&p)) return CUBLAS_STATUS_INVALID_VALUE;
+  if (!known(&chosen) || !shapes_fit(&p)) return CUBLAS_STATUS_INVALID_VALUE;
+  if (chosen.id < ch_setting(CH_BAD_MATMULS)) {
+    ch_counters.injected++;
+    return CUBLAS_STATUS_EXECUTION_FAILED;
+  }
   struct cudahost_range reads[5] = {range(A, &p.a), range(B, &p.b)}, writes[3] = {range(D, &p.d)};
   int n_reads = 2, n_writes = 1;
   if (p.beta != 0) reads[n_reads++] = range(C, &p.c);

@@ -29,6 +29,7 @@ void cudahost_reset(void);
 struct cudahost_counters {
   long long launches, copies, copied_bytes; /* enqueued; memsets are copies */
   long long graph_launches;
+  long long attributes;             /* of kernels, set */
   long long allocations, frees;     /* device memory */
   long long live_bytes, peak_bytes; /* device memory */
   long long pinned_allocations, pinned_bytes;

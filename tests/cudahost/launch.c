@@ -78,6 +78,7 @@ cudaError_t cudahost_launch_kernel(const struct cudahost_launch *l) {
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value) {
   cudaError_t e = ch_enter(CH_NORMAL);
   if (!e && !kernel) e = cudaErrorInvalidDeviceFunction;
+  ch_counters.attributes++;
   if (!e && attr == cudaFuncAttributeMaxDynamicSharedMemorySize)
     e = set_limit(kernel, value);
   else if (!e && attr != cudaFuncAttributePreferredSharedMemoryCarveout)
