@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/str.h"
+#include "kernels/cuda/facts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,8 +68,10 @@ static double parse_bytes(const char *text) {
   return 0;
 }
 
+static const struct ka_backend imagined = {
+    .name = "cuda", .few_shapes = true, .separate = true, .alloc = no_memory};
+
 static ka_status open_imagined(struct ka_dev *dev, const char *size) {
-  static const struct ka_backend imagined = {.name = "cuda", .separate = true, .alloc = no_memory};
   double n_bytes = parse_bytes(size);
   if (*size && strspn(size, "0123456789") == strlen(size) && n_bytes < 1e6)
     return ka_fail(dev->ctx, KA_E_USAGE,
@@ -81,8 +84,8 @@ static ka_status open_imagined(struct ka_dev *dev, const char *size) {
                    "device \"cuda:%s\": expected a size of memory as in cuda:80GB", size);
   dev->imagined = true;
   dev->has_bf16 = true;
-  double taken = (double)(KA_CUDA_OWN_BYTES + KA_CUDA_CONTEXT_BYTES) + n_bytes / KA_CUDA_SPARE_PART;
-  dev->own_bytes = KA_CUDA_OWN_BYTES;
+  dev->own_bytes = CUDA_SCRATCH_BYTES + CUDA_WORKSPACE_BYTES + BOUNCE_BYTES;
+  double taken = (double)(dev->own_bytes + CUDA_CONTEXT_BYTES) + n_bytes / CUDA_SPARE_PART;
   dev->free_bytes = n_bytes > taken ? (size_t)(n_bytes - taken) : 0;
   return open_backend(dev, &imagined);
 }
@@ -110,6 +113,25 @@ ka_status ka_dev_open(struct ka_ctx *ctx, struct ka_dev *dev, const char *name) 
   return open_backend(dev, &ka_backend_cpu);
 }
 
+static ka_status find_cuda(struct ka_ctx *ctx, const struct ka_backend **out) {
+  struct ka_dev dev = {.ctx = ctx};
+  const struct ka_plugin *plugin = NULL;
+  KA_TRY(ka_plugin_load(ctx, "cuda", &plugin));
+  *out = plugin->backend;
+  return plugin->backend->find ? plugin->backend->find(&dev) : KA_STATUS_OK;
+}
+
+ka_status ka_dev_find(struct ka_ctx *ctx, const char *name, const struct ka_backend **out) {
+  if (strcmp(name, "cuda") == 0) return find_cuda(ctx, out);
+  if (strcmp(name, "auto") == 0 && ka_plugin_likely("cuda") && ka_ok(find_cuda(ctx, out)))
+    return KA_STATUS_OK;
+  if (strcmp(name, "auto") == 0) ka_error_clear(ctx);
+  *out = strcmp(name, "ref") == 0        ? &ka_backend_ref
+         : ka_starts_with(name, "cuda:") ? &imagined
+                                         : &ka_backend_cpu;
+  return KA_STATUS_OK;
+}
+
 void ka_dev_close(struct ka_dev *dev) {
   if (dev->backend && dev->bounce) dev->backend->release(dev, KA_PLACE_DEVICE, dev->bounce);
   if (dev->backend && dev->backend->close) dev->backend->close(dev);
@@ -131,6 +153,49 @@ ka_status ka_dev_choices_set(struct ka_dev *dev, const char *text) {
 
 const struct ka_memory *ka_dev_memory(struct ka_dev *dev, enum ka_place place) {
   return dev->backend->separate ? &dev->memory[place] : NULL;
+}
+
+/* --- facts ------------------------------------------------------------------------------------ */
+
+int64_t ka_dev_round(const struct ka_dev *dev, int64_t n, int64_t most) {
+  int64_t unit = most / 32 > 64 ? most / 32 : 64;
+  return dev->backend->few_shapes ? (n + unit - 1) / unit * unit : n;
+}
+
+int64_t ka_dev_piece(const struct ka_dev *dev, int64_t n) {
+  int64_t piece = 1;
+  if (!dev->backend->few_shapes) return n;
+  while (2 * piece <= n) piece *= 2;
+  return piece;
+}
+
+ka_status ka_dev_matmul_rate(struct ka_dev *dev, enum ka_dtype t, int64_t n, double *flops) {
+  enum { TIMES = 4, HERE = 1024, THERE = 8192 };
+  struct ka_ctx *ctx = dev->ctx;
+  struct ka_tensor x[3];
+  struct ka_arena a;
+  if (n == 0) n = dev->backend->separate ? THERE : HERE;
+  size_t n_bytes = (size_t)(n * n) * ka_dtype_bytes(t);
+  *flops = 0;
+  KA_TRY(ka_arena_init_fixed(&a, ctx, "rate of products", 3 * n_bytes,
+                             ka_dev_memory(dev, KA_PLACE_DEVICE)));
+  ka_status st = KA_STATUS_OK;
+  for (int i = 0; i < 3; i++) {
+    KA_TRY_GOTO(ka_tensor_alloc(&a, &x[i], "x", t, 2, (int64_t[]){n, n}), out);
+    KA_TRY_GOTO(ka_fill(dev, &(struct ka_fill_args){.x = x[i], .value = 0.5}), out);
+  }
+  const struct ka_matmul_args args = {.out = x[0], .a = x[1], .b = x[2], .trans_b = true};
+  for (int i = 0; i < TIMES; i++) {
+    KA_TRY_GOTO(ka_dev_sync(dev), out);
+    double begin = ka_now_s();
+    KA_TRY_GOTO(ka_matmul(dev, &args), out);
+    KA_TRY_GOTO(ka_dev_sync(dev), out);
+    double rate = 2.0 * (double)n * (double)n * (double)n / (ka_now_s() - begin);
+    if (rate > *flops) *flops = rate;
+  }
+out:
+  ka_arena_deinit(&a);
+  return st;
 }
 
 /* --- copies ----------------------------------------------------------------------------------- */

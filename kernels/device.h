@@ -24,6 +24,9 @@ struct ka_dense;
 struct ka_backend {
   const char *name; /* "ref", "cpu", "cuda" */
   struct ka_op_table ops;
+  /* KA_E_DEVICE says what is missing; takes nothing of the device, where opening takes a context of
+   * half a GB that stays until the process ends. May be NULL: it is there. */
+  ka_status (*find)(struct ka_dev *dev);
   ka_status (*open)(struct ka_dev *dev); /* sets dev->state; may be NULL */
   void (*close)(struct ka_dev *dev);     /* after a failed open too; may be NULL */
   ka_status (*sync)(struct ka_dev *dev); /* may be NULL: nothing is asynchronous */
@@ -36,6 +39,9 @@ struct ka_backend {
   /* The same step for many tensors in few launches; NULL: one after the other. */
   ka_status (*adamw_list)(struct ka_dev *dev, const struct ka_adamw_args *args, int64_t n);
   ka_status (*sumsq_list)(struct ka_dev *dev, const struct ka_sumsq_args *args, int64_t n);
+
+  /* It measures and remembers each shape (matmul algorithms, recordings), so few are better. */
+  bool few_shapes;
 
   bool separate; /* the rest is of separate devices alone */
   ka_status (*alloc)(struct ka_dev *dev, enum ka_place place, void **out, size_t n_bytes,
@@ -85,6 +91,20 @@ ka_status ka_dev_sync(struct ka_dev *dev);
 ka_status ka_dev_choices_get(struct ka_dev *dev, struct ka_str *text);
 ka_status ka_dev_choices_set(struct ka_dev *dev, const char *text);
 
+/* The back end that ka_dev_open would take for this name, as far as can be told without taking
+ * anything of a device. */
+ka_status ka_dev_find(struct ka_ctx *ctx, const char *name, const struct ka_backend **out);
+
+/* Lengths where few shapes are better: n rounded up to a multiple of 64, or of a 32nd of `most`
+ * where that is more, so that there are few; n elsewhere. */
+int64_t ka_dev_round(const struct ka_dev *dev, int64_t n, int64_t most);
+/* The first piece of n (at least 1) where pieces are of few lengths: a power of two; n elsewhere. */
+int64_t ka_dev_piece(const struct ka_dev *dev, int64_t n);
+
+/* Floating-point operations a second of a product [n,n] x [n,n]^T, the best of a few; n 0: large
+ * enough for the device, and quick. */
+ka_status ka_dev_matmul_rate(struct ka_dev *dev, enum ka_dtype t, int64_t n, double *flops);
+
 /* For arenas: memory of that place, NULL: the heap. */
 const struct ka_memory *ka_dev_memory(struct ka_dev *dev, enum ka_place place);
 
@@ -110,15 +130,6 @@ struct ka_replay {
 ka_status ka_replay_run(struct ka_dev *dev, struct ka_replay *r, ka_status (*ops)(void *user),
                         void *user);
 void ka_replay_free(struct ka_dev *dev, struct ka_replay *r);
-
-/* What the cuda back end takes when it opens: scratch, matmul workspace, bounce buffer; and an
- * allowance for the context, the loaded kernels and the libraries, which no call can tell before
- * they are there. */
-#define KA_CUDA_OWN_BYTES ((size_t)(64 + 64 + 4) << 20)
-#define KA_CUDA_CONTEXT_BYTES ((size_t)512 << 20)
-/* This part of a device's memory no arena takes: kernels are loaded, passes recorded and libraries
- * started when they are first used. */
-#define KA_CUDA_SPARE_PART 64
 
 /* True when the back end has a slot; and its own (not ref's). */
 bool ka_op_has(const struct ka_backend *backend, enum ka_op op);

@@ -47,20 +47,18 @@ static ka_status time_case(struct ka_dev *dev, const struct ka_op_case *c, enum 
 ka_status bench_measure_limits(struct ka_dev *dev, struct bench_limits *out) {
   struct ka_ctx *ctx = dev->ctx;
   static const enum ka_dtype types[] = {KA_F32, KA_BF16};
-  const struct ka_op_case here[] = {
-      KA_OP_CASE(matmul, "M2048 N2048 K2048", 0, .trans_b = true),
-      KA_OP_CASE(matmul, "M2048 N1024 K512", KA_CASE_PACK, .trans_b = true)};
-  const struct ka_op_case there[] = {KA_OP_CASE(matmul, "M8192 N8192 K8192", 0, .trans_b = true),
-                                     KA_OP_CASE(matmul, "M8192 N8192 K8192", 0)};
-  const struct ka_op_case *gemms = dev->backend->separate ? there : here;
+  const struct ka_op_case packed =
+      KA_OP_CASE(matmul, "M2048 N1024 K512", KA_CASE_PACK, .trans_b = true);
   const struct ka_op_case stream = KA_OP_CASE(add, "N1024 C16384", 0); /* 3 x 64 MiB */
   double seconds, flops, bytes;
   *out = (struct bench_limits){0};
-  for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-    for (int g = 0; g < 2; g++) {
-      KA_TRY(time_case(dev, &gemms[g], types[i], &seconds, &flops, &bytes));
-      out->gemm_flops[types[i]] = fmax(out->gemm_flops[types[i]], flops / seconds);
-    }
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    double *best = &out->gemm_flops[types[i]];
+    KA_TRY(ka_dev_matmul_rate(dev, types[i], dev->backend->separate ? 0 : 2048, best));
+    if (dev->backend->separate) continue;
+    KA_TRY(time_case(dev, &packed, types[i], &seconds, &flops, &bytes));
+    *best = fmax(*best, flops / seconds);
+  }
   KA_TRY(time_case(dev, &stream, KA_F32, &seconds, &flops, &bytes));
   out->bytes = bytes / seconds;
   return KA_STATUS_OK;

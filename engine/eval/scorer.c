@@ -173,11 +173,9 @@ static void add_leaf(struct scorer *x, struct pass *p, const struct leaf *l) {
   p->n_sequences += l->n_riders;
 }
 
-/* A separate device measures and remembers each shape: there a pass is filled up to a few lengths
- * with tokens that see only themselves. */
+/* Where few shapes are better a pass is filled up with tokens that see only themselves. */
 static void fill_up(struct scorer *x, struct pass *p) {
-  int64_t unit = x->rows / 32 > 64 ? x->rows / 32 : 64, T = (p->T + unit - 1) / unit * unit;
-  if (!x->m->dev->backend->separate) return;
+  int64_t T = ka_dev_round(x->m->dev, p->T, x->rows);
   for (; p->T < T && p->T < x->rows; p->T++) {
     x->ids[p->T] = x->position[p->T] = 0;
     x->start[p->T] = (int32_t)p->T;

@@ -296,13 +296,11 @@ static int64_t parallel_of(const struct ka_bench *b, const struct ka_machine *m,
 static ka_status execute(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   struct ka_machine m;
-  struct ka_dev dev;
+  const struct ka_backend *backend;
   ka_machine_look(&m);
   const char *device = b->o->device ? b->o->device : ka_job_words_device[b->job.device];
-  KA_TRY(ka_dev_open(ctx, &dev, device));
-  bool separate = dev.backend->separate;
-  ka_dev_close(&dev);
-  int64_t n = parallel_of(b, &m, separate);
+  KA_TRY(ka_dev_find(ctx, device, &backend)); /* not opened: the memory is the children's */
+  int64_t n = parallel_of(b, &m, backend->separate);
   int threads = n < m.n_cores ? m.n_cores / (int)n : 1;
   ka_info(ctx, "forget", "%lld at once, %d threads each", (long long)n, threads);
   return ka_bench_execute(ctx, b->o->job, b->runs, b->n, n, threads, b->o->device);

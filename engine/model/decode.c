@@ -138,14 +138,9 @@ static ka_status check_push(struct ka_decoder *d, const int32_t *ids, int64_t n)
   return KA_STATUS_OK;
 }
 
-/* Tokens of the next chunk. A separate device measures and remembers each shape, so there prompts
- * go in powers of two. */
+/* Tokens of the next chunk. */
 static int64_t chunk_of(const struct ka_decoder *d, int64_t left) {
-  int64_t n = 1;
-  if (left >= d->chunk) return d->chunk;
-  if (!d->m->dev->backend->separate) return left;
-  while (2 * n <= left) n *= 2;
-  return n;
+  return left >= d->chunk ? d->chunk : ka_dev_piece(d->m->dev, left);
 }
 
 ka_status ka_decoder_push(struct ka_decoder *d, const int32_t *ids, int64_t n, float *logits,

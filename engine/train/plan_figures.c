@@ -101,36 +101,6 @@ static void look_at_disk(struct ka_run *r, struct ka_plan_figures *f) {
   f->fits_disk = f->disk_free_bytes <= 0 || f->disk_bytes <= f->disk_free_bytes;
 }
 
-/* Rate of a square matmul in the compute dtype, best of a few. */
-static ka_status matmul_rate(struct ka_run *r, double *flops) {
-  struct ka_ctx *ctx = r->ctx;
-  const int64_t N = r->dev.backend->separate ? 8192 : 1024;
-  const struct ka_memory *memory = ka_dev_memory(&r->dev, KA_PLACE_DEVICE);
-  size_t n_bytes = (size_t)(N * N) * ka_dtype_bytes(r->model.compute);
-  struct ka_tensor t[3];
-  struct ka_arena a;
-  double best = INFINITY;
-  KA_TRY(ka_arena_init_fixed(&a, ctx, "plan", 3 * n_bytes, memory));
-  ka_status st = KA_STATUS_OK;
-  for (int i = 0; i < 3; i++)
-    KA_TRY_GOTO(ka_tensor_alloc(&a, &t[i], "plan", r->model.compute, 2, (int64_t[]){N, N}), out);
-  for (int i = 0; i < 3; i++)
-    KA_TRY_GOTO(ka_fill(&r->dev, &(struct ka_fill_args){.x = t[i], .value = 0.5}), out);
-  for (int i = 0; i < 4; i++) {
-    double begin = ka_now_s();
-    KA_TRY_GOTO(
-        ka_matmul(&r->dev,
-                  &(struct ka_matmul_args){.out = t[0], .a = t[1], .b = t[2], .trans_b = true}),
-        out);
-    KA_TRY_GOTO(ka_dev_sync(&r->dev), out);
-    best = fmin(best, ka_now_s() - begin);
-  }
-  *flops = 2.0 * (double)N * (double)N * (double)N / best;
-out:
-  ka_arena_deinit(&a);
-  return st;
-}
-
 static int64_t times(int64_t n_steps, int64_t every) {
   return every > 0 ? (n_steps + every - 1) / every : 1;
 }
@@ -171,7 +141,7 @@ static ka_status look_at_time(struct ka_run *r, struct ka_plan_figures *f) {
   f->n_validations = r->data.validation.n > 0 ? 1 + times(n_steps, r->loop.eval_steps) : 0;
   f->n_looks = r->measures.n > 0 ? 1 + times(n_steps, r->loop.watch_steps) : 0;
   if (!f->timed) return KA_STATUS_OK;
-  KA_TRY(matmul_rate(r, &f->rate));
+  KA_TRY(ka_dev_matmul_rate(&r->dev, r->model.compute, 0, &f->rate));
   double half = 0.5 * f->rate;
   f->train_s = f->flops / half;
   f->validation_s =

@@ -199,7 +199,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   KA_TRY(open_tokenizer(r));
   r->has_data = true;
   KA_TRY(ka_train_data_open(ctx, &r->data, job, r->tokenizer, r->model.recipe.V));
-  if (r->dev.backend->separate) ka_data_round_lengths(r->data.data, 64);
+  ka_data_round_lengths(r->data.data, ka_dev_round(&r->dev, 1, 0));
   KA_TRY(fill_loop_config(r));
   warn(r);
   KA_TRY(ka_watch_open(r));

@@ -197,7 +197,7 @@ static ka_status open(struct ka_dev *dev) {
   KA_TRY(cuda_cudnn_open(dev, &reserved));
   CU_TRY(dev, cudaMemGetInfo(&dev->free_bytes, &total));
   dev->own_bytes = before - dev->free_bytes + reserved;
-  reserved += total / KA_CUDA_SPARE_PART;
+  reserved += total / CUDA_SPARE_PART;
   dev->free_bytes -= reserved < dev->free_bytes ? reserved : dev->free_bytes;
   dev->has_bf16 = true;
   return KA_STATUS_OK;
@@ -284,6 +284,7 @@ static const struct ka_backend backend = {
             .sum = sum_cuda,
             .sumsq = sumsq_cuda,
             .adamw = adamw_cuda},
+    .find = find_device,
     .open = open,
     .close = close,
     .sync = cuda_sync,
@@ -291,6 +292,7 @@ static const struct ka_backend backend = {
     .details = cuda_cudnn_describe,
     .adamw_list = adamw_list_cuda,
     .sumsq_list = sumsq_list_cuda,
+    .few_shapes = true,
     .separate = true,
     .alloc = cuda_alloc,
     .release = cuda_release,

@@ -16,13 +16,12 @@
 extern "C" { /* the house's headers are C */
 #endif
 
+#include "kernels/cuda/facts.h"
 #include "kernels/device.h"
 
 enum {
   CUDA_STAGES = 2, /* pinned buffers that copies from pageable memory go through */
-  CUDA_STAGE_BYTES = 8 << 20,
-  CUDA_SCRATCH_BYTES = 64 << 20,  /* partial sums of ops; KA_CUDA_OWN_BYTES knows of both */
-  CUDA_WORKSPACE_BYTES = 64 << 20 /* cuBLASLt's; Hopper's kernels want 32 MiB */
+  CUDA_STAGE_BYTES = 8 << 20
 };
 
 /* Words of KAPPA_CUDA_WITHOUT, to measure what each is worth (docs/cuda.md). */

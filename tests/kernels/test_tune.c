@@ -202,6 +202,21 @@ static void many_choices_are_found_again(void **state) {
   close_all();
 }
 
+/* What is asked of a device before processes of their own train on it takes nothing of it. */
+static void finding_takes_nothing(void **state) {
+  struct cudahost_counters c;
+  const struct ka_backend *found = NULL;
+  (void)state;
+  host.reset();
+  T_OK(ka_dev_find(ctx, "cuda", &found));
+  assert_true(found->separate);
+  host.count(&c);
+  assert_true(c.launches == 0 && c.allocations == 0 && c.pinned_allocations == 0);
+  host.set("driver", "nodevice");
+  T_FAILS(ka_dev_find(ctx, "cuda", &found), KA_E_DEVICE, "the driver shows no GPU");
+  host.reset();
+}
+
 static void tf32_override_is_told(void **state) {
   char text[512];
   (void)state;
@@ -246,6 +261,7 @@ int main(void) {
       cmocka_unit_test_setup(remembered_ones_are_checked, fresh),
       cmocka_unit_test_setup(a_failed_recording_runs_op_by_op, fresh),
       cmocka_unit_test_setup(many_choices_are_found_again, fresh),
+      cmocka_unit_test_setup(finding_takes_nothing, fresh),
       cmocka_unit_test_setup(tf32_override_is_told, fresh),
       cmocka_unit_test_setup(shared_memory_is_asked_for_once, fresh),
   };
