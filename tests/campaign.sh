@@ -9,7 +9,7 @@
 #   memory    the same with malloc at sampled places
 #   threads   train, eval and analyze with 1, 2 and 3 threads twice each: the same bits a thread count
 #   tests/campaign.sh [--short] [STEP]      (KAPPA=build/kappa, FAULT=build/tests/libkappa_fault.so)
-# --short takes five places of each command, the kinds of file calls in one row; STEP (1): every so many
+# --short takes three places of each command, the kinds of file calls in one row; STEP (1): every so many
 # places otherwise. Prints counts; exits 1 when one fell.
 set -uo pipefail
 short=0; [ "${1:-}" = --short ] && { short=1; shift; }
@@ -83,7 +83,7 @@ result() {
 }
 places() { # COUNT: the n to try
   local n=$1 by=$step
-  [ $short = 1 ] && by=$(((n + 4) / 5))
+  [ $short = 1 ] && by=$(((n + 2) / 3))
   [ "$by" -lt 1 ] && by=1
   seq 1 "$by" "$n"
 }
