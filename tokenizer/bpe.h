@@ -7,7 +7,7 @@
 
 #include "base/arena.h"
 #include "base/json.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/tokens.h"
 
 enum { KA_MAX_TOKEN_ID = 1 << 24 };
 

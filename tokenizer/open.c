@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "tokenizer/convert.h"
+#include "tokenizer/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>

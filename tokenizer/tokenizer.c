@@ -9,14 +9,6 @@
 
 #include <string.h>
 
-void ka_tok_tokens_clear(struct ka_tok_tokens *t) { t->n = 0; }
-
-void ka_tok_tokens_deinit(struct ka_tok_tokens *t) {
-  ka_free(t->ids);
-  ka_free(t->spans);
-  *t = (struct ka_tok_tokens){0};
-}
-
 static ka_status push_token(struct ka_ctx *ctx, struct ka_tok_tokens *out, int32_t id,
                             int64_t begin, int64_t end) {
   void *p = out->ids;

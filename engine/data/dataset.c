@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Opening: read, cut, set aside, weigh, pack. Micro-batches stand in batches.c. */
 #include "engine/data/dataset.h"
+#include "engine/data/document_make.h"
 
 #include "base/log.h"
 #include "base/rng.h"

@@ -29,6 +29,8 @@ struct ka_document {
 };
 void ka_document_clear(struct ka_document *d); /* keeps the memory */
 void ka_document_deinit(struct ka_document *d);
+/* Room for n more tokens. */
+ka_status ka_document_reserve(struct ka_ctx *ctx, struct ka_document *d, int64_t n);
 /* Appends n ids, trained or not. */
 ka_status ka_document_add(struct ka_ctx *ctx, struct ka_document *d, const int32_t *ids, int64_t n,
                           bool train);
@@ -50,16 +52,5 @@ struct ka_document_maker {
   int64_t V;                  /* ids are in [0, V) */
   const struct ka_chat *chat; /* type chat_template */
 };
-
-/* What is wrong with an entry's options, before any record is read: a {placeholder} of format that
- * nothing fills, or a format without {instruction}. `what` names the entry. */
-ka_status ka_document_check(struct ka_ctx *ctx, const struct ka_job_dataset *dataset,
-                            const char *what);
-
-/* Replaces *d by the record's document. n = 0: nothing in it, or a text file that only a directory or
- * glob found and that is not UTF-8, or not of a type with records. Messages name no file. Thread-safe
- * with ctx and d per thread. */
-ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m,
-                           const struct ka_data_record *record, struct ka_document *d);
 
 #endif

@@ -3,7 +3,8 @@
 #ifndef KAPPA_ENGINE_DATA_READER_H
 #define KAPPA_ENGINE_DATA_READER_H
 
-#include "engine/data/dataset.h"
+#include "engine/data/spec.h"
+#include "engine/data/stats.h"
 #include "engine/data/store.h"
 
 struct ka_data_read_options {
