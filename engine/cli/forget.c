@@ -25,6 +25,7 @@ static ka_status run_benchmark(struct ka_ctx *ctx, const struct ka_cli *cli, jso
       .n_seeds = ka_cli_int(cli, "seeds"),
       .n_draws = ka_cli_int(cli, "draws"),
       .n_parallel = ka_cli_int(cli, "parallel"),
+      .plan = ka_cli_flag(cli, "plan"),
       .device = ka_cli_given(cli, "device") ? ka_cli_str(cli, "device") : NULL,
       .command = ka_cli_line(cli),
   };
@@ -100,6 +101,7 @@ static ka_status forget_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   if (!what) return ka_fail(ctx, KA_E_USAGE, "forget: a JOB.yaml, or BASE and TUNED models");
   bool job = ka_ends_with(what, ".yaml") || ka_ends_with(what, ".yml");
   KA_TRY(job ? run_benchmark(ctx, cli, &report) : compare_models(ctx, cli, &report));
+  if (!report) return KA_STATUS_OK; /* --plan */
   ka_status st = json ? ka_json_write(ctx, report, json) : KA_STATUS_OK;
   if (!json || strcmp(json, "-") != 0) ka_benchmark_print(report);
   json_decref(report);
@@ -118,7 +120,9 @@ const struct ka_cli_command ka_command_forget = {
             {"methods", KA_OPT_STR, "A,B,...", "kappa_lowest,kappa_highest,random,last_n,full",
              "of a job: what is compared; \"list\" names all"},
             {"learning-rates", KA_OPT_STR, "A,B,...", NULL,
-             "of a job: each method's sweep (default: the job's, a third and three times it)"},
+             "of a job: each method's sweep, NAME=A/B/... for one alone (default: the job's, a "
+             "third and "
+             "three times it)"},
             {"budgets", KA_OPT_STR, "A,B,...", NULL,
              "of a job: values of its selection.fraction or selection.params"},
             {"seeds", KA_OPT_INT, "N", "3",
@@ -126,6 +130,8 @@ const struct ka_cli_command ka_command_forget = {
             {"draws", KA_OPT_INT, "N", "4", "of a job: selections of method random"},
             {"parallel", KA_OPT_INT, "N", "0",
              "of a job: runs at once; 0: as cores and memory allow"},
+            {"plan", KA_OPT_FLAG, NULL, NULL,
+             "of a job: say how many runs, how long and how much disk; run nothing"},
             {"also", KA_OPT_STR, "FILE.jsonl", NULL,
              "of a job: models tuned elsewhere, measured too: {\"method\", \"learning_rate\", "
              "\"seed\", \"model\"} a line"},

@@ -15,6 +15,7 @@ static ka_status train_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
       .plan = dry,
       .command = ka_cli_line(cli),
       .json = ka_cli_str(cli, "json"),
+      .base_measures = ka_cli_str(cli, "base-measures"),
   };
   ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
   if (ka_ok(st)) {
@@ -40,6 +41,7 @@ const struct ka_cli_command ka_command_train = {
             {"dry-run", KA_OPT_FLAG, NULL, NULL, "as `kappa plan`: look, say, write nothing"},
             {"json", KA_OPT_STR, "FILE", NULL,
              "what came of the run: steps, losses, time, memory (- for stdout)"},
+            {"base-measures", KA_OPT_STR, "FILE", NULL, "where runs share what the base scored"},
             {0}},
     .run = train_run,
     .ranks = true,

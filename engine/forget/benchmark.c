@@ -61,6 +61,50 @@ static ka_status numbers(struct ka_bench *b, const char *option, const char *lis
   return KA_STATUS_OK;
 }
 
+/* "A/B/..." to numbers. */
+static ka_status split_rates(struct ka_bench *b, const char *list, double *out, int64_t *n) {
+  struct ka_ctx *ctx = b->ctx;
+  struct ka_str text = {0};
+  ka_status st = ka_str_puts(ctx, &text, list);
+  for (size_t i = 0; i < text.len; i++)
+    if (text.data[i] == '/') text.data[i] = ',';
+  if (ka_ok(st)) st = numbers(b, "learning-rates", text.data ? text.data : "", out, n);
+  ka_str_deinit(&text);
+  return st;
+}
+
+/* A, B, ... for all methods, NAME=A/B/... for one. */
+static ka_status read_rates(struct ka_bench *b, const char *option) {
+  struct ka_ctx *ctx = b->ctx;
+  const char *words[KA_BENCH_LIST];
+  int64_t n;
+  double own[KA_BENCH_LIST];
+  struct ka_str common = {0};
+  KA_TRY(split(b, "learning-rates", option, words, &n));
+  ka_status st = KA_STATUS_OK;
+  for (int64_t i = 0; i < n && ka_ok(st); i++) {
+    const char *equals = strchr(words[i], '=');
+    int64_t m = 0, n_own;
+    if (!equals) {
+      st = ka_str_printf(ctx, &common, "%s%s", common.len ? "," : "", words[i]);
+      continue;
+    }
+    for (; m < b->n_chosen; m++)
+      if (strlen(b->chosen[m]->name) == (size_t)(equals - words[i]) &&
+          strncmp(b->chosen[m]->name, words[i], (size_t)(equals - words[i])) == 0)
+        break;
+    if (m == b->n_chosen)
+      st = ka_fail(ctx, KA_E_USAGE, "--learning-rates: %s: that method is not among --methods",
+                   words[i]);
+    if (ka_ok(st)) st = split_rates(b, equals + 1, own, &n_own);
+    if (ka_ok(st)) b->own_rates[m] = equals + 1;
+  }
+  if (ka_ok(st) && common.len > 0)
+    st = numbers(b, "learning-rates", common.data, b->rates, &b->n_rates);
+  ka_str_deinit(&common);
+  return st;
+}
+
 static ka_status find_methods(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   const char *words[KA_BENCH_LIST], *names[N_METHODS + 1] = {NULL};
@@ -129,19 +173,29 @@ static ka_status read_options(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   const struct ka_benchmark_options *o = b->o;
   KA_TRY(ka_job_load(ctx, &b->job, o->job, o->words, o->n_words));
+  KA_TRY(ka_path_join(&b->arena, &b->prepared, b->job.output_dir, "prepared"));
   KA_TRY(find_methods(b));
   KA_TRY(read_also(b));
   KA_TRY(find_budgets(b));
-  if (o->learning_rates)
-    KA_TRY(numbers(b, "learning-rates", o->learning_rates, b->rates, &b->n_rates));
-  for (int i = -1; i <= 1 && !o->learning_rates; i++)
-    b->rates[b->n_rates++] = b->job.learning_rate * pow(3, i);
+  if (o->learning_rates) KA_TRY(read_rates(b, o->learning_rates));
+  bool none = b->n_rates == 0;
+  for (int i = -1; i <= 1 && none; i++) b->rates[b->n_rates++] = b->job.learning_rate * pow(3, i);
   if (o->n_seeds < 1 || o->n_draws < 1)
     return ka_fail(ctx, KA_E_USAGE, "--seeds, --draws: expected 1 or more");
   return KA_STATUS_OK;
 }
 
 /* --- the grid ---------------------------------------------------------------- */
+
+/* KEY="PATH": a path may be anything, and the word's value is YAML. */
+static ka_status quoted_word(struct ka_bench *b, const char *key, const char *path,
+                             const char **out) {
+  struct ka_str quoted = {0};
+  ka_status st = ka_json_quote(b->ctx, &quoted, path, strlen(path));
+  if (ka_ok(st)) st = ka_arena_printf(&b->arena, out, "%s=%s", key, quoted.data);
+  ka_str_deinit(&quoted);
+  return st;
+}
 
 static ka_status words_of(struct ka_bench *b, struct ka_bench_run *run,
                           const struct ka_bench_method *m) {
@@ -163,11 +217,12 @@ static ka_status words_of(struct ka_bench *b, struct ka_bench_run *run,
   KA_TRY(ka_arena_printf(&b->arena, &words[n++], "learning_rate=%.15g", run->rate));
   KA_TRY(ka_arena_printf(&b->arena, &words[n++], "seed=%lld", (long long)run->seed));
   KA_TRY(ka_arena_printf(&b->arena, &words[n++], "save_model=false"));
-  struct ka_str quoted = {0}; /* a path may be anything, the word's value is YAML */
-  ka_status st = ka_json_quote(ctx, &quoted, run->dir, strlen(run->dir));
-  if (ka_ok(st)) st = ka_arena_printf(&b->arena, &words[n++], "output_dir=%s", quoted.data);
-  ka_str_deinit(&quoted);
-  KA_TRY(st);
+  if (!ka_job_given(&b->job, "dataset_prepared_path")) {
+    const char *word;
+    KA_TRY(quoted_word(b, "dataset_prepared_path", b->prepared, &word));
+    words[n++] = word;
+  }
+  KA_TRY(quoted_word(b, "output_dir", run->dir, &words[n++]));
   run->words = words;
   run->n_words = n;
   return KA_STATUS_OK;
@@ -187,12 +242,24 @@ static ka_status add_run(struct ka_bench *b, const struct ka_bench_method *m, do
   return words_of(b, run, m);
 }
 
+static ka_status rates_of(struct ka_bench *b, int64_t m, double *rates, int64_t *n) {
+  if (b->own_rates[m]) return split_rates(b, b->own_rates[m], rates, n);
+  memcpy(rates, b->rates, sizeof b->rates);
+  *n = b->n_rates;
+  return KA_STATUS_OK;
+}
+
 /* Seeds outermost: an early look compares all methods on few seeds. */
 static ka_status make_grid(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   void *mem;
-  double most = (double)b->n_chosen * (double)(b->n_budgets + 1) * (double)b->n_rates *
-                (double)b->o->n_seeds * (double)b->o->n_draws;
+  double rates[KA_BENCH_LIST], most = 0;
+  int64_t n_rates;
+  for (int64_t m = 0; m < b->n_chosen; m++) {
+    KA_TRY(rates_of(b, m, rates, &n_rates));
+    most += (double)(b->n_budgets + 1) * (double)n_rates * (double)b->o->n_seeds *
+            (double)b->o->n_draws;
+  }
   if (most > MAX_RUNS)
     return ka_fail(ctx, KA_E_USAGE,
                    "more than %d runs; fewer seeds, draws, budgets or rates, please", MAX_RUNS);
@@ -202,13 +269,24 @@ static ka_status make_grid(struct ka_bench *b) {
     for (int64_t m = 0; m < b->n_chosen; m++) {
       const struct ka_bench_method *method = b->chosen[m];
       int64_t n_draws = strcmp(method->name, control) == 0 ? b->o->n_draws : 1;
+      KA_TRY(rates_of(b, m, rates, &n_rates));
       for (int64_t k = 0; k < (method->budget ? b->n_budgets : 1); k++)
-        for (int64_t l = 0; l < b->n_rates; l++)
+        for (int64_t l = 0; l < n_rates; l++)
           for (int64_t d = 1; d <= n_draws; d++)
-            KA_TRY(add_run(b, method, method->budget ? b->budgets[k] : NAN, b->rates[l],
+            KA_TRY(add_run(b, method, method->budget ? b->budgets[k] : NAN, rates[l],
                            b->job.seed + s, d));
     }
   return KA_STATUS_OK;
+}
+
+/* The seconds that a report says. */
+static ka_status took(struct ka_bench *b, const char *report, double *seconds) {
+  json_t *root = NULL;
+  ka_status st = ka_json_load(b->ctx, report, &root);
+  double s = ka_json_number(json_object_get(root, "seconds"));
+  *seconds = isnan(s) ? 0 : s;
+  json_decref(root);
+  return st;
 }
 
 /* Is it finished, is it another job's? */
@@ -226,6 +304,8 @@ static ka_status look_at_run(struct ka_bench *b, struct ka_bench_run *run) {
   KA_TRY(ka_recorded_identity(ctx, report, reported));
   KA_TRY(ka_recorded_identity(ctx, record, recorded));
   run->done = strcmp(reported, run->identity) == 0;
+  if (run->done) KA_TRY(took(b, report, &run->seconds));
+  if (run->done) KA_TRY(ka_bench_sweep_run(ctx, run->dir));
   bool other = (*reported && !run->done) || (*recorded && strcmp(recorded, run->identity) != 0);
   if (!other) return KA_STATUS_OK;
   return ka_fail(
@@ -236,7 +316,7 @@ static ka_status look_at_run(struct ka_bench *b, struct ka_bench_run *run) {
 }
 
 /* Opens a run without training it: what is wrong with it shows before the first one starts. */
-static ka_status try_run(struct ka_bench *b, const struct ka_bench_run *run) {
+static ka_status try_run(struct ka_bench *b, struct ka_bench_run *run) {
   struct ka_ctx *ctx = b->ctx;
   struct ka_job job;
   struct ka_run r = {0};
@@ -256,6 +336,7 @@ static ka_status try_run(struct ka_bench *b, const struct ka_bench_run *run) {
           ka_job_place(&job, "held_out"));
     if (ka_ok(st)) st = ka_run_measure(&r, &memory);
     if (ka_ok(st)) b->run_bytes = fmax(b->run_bytes, (double)memory.all_bytes);
+    if (ka_ok(st)) st = ka_bench_estimate(b, &r, &run->seconds);
     ka_run_close(&r);
   }
   ctx->log_level = level;
@@ -263,24 +344,35 @@ static ka_status try_run(struct ka_bench *b, const struct ka_bench_run *run) {
   return st;
 }
 
+/* A run of the same method and budget that was opened already. */
+static const struct ka_bench_run *tried_like(const struct ka_bench *b,
+                                             const struct ka_bench_run *run) {
+  for (int64_t i = 0; i < b->n; i++) {
+    const struct ka_bench_run *x = &b->runs[i];
+    bool same = x->budget == run->budget || (isnan(x->budget) && isnan(run->budget));
+    if (x->tried && same && strcmp(x->method, run->method) == 0) return x;
+  }
+  return NULL;
+}
+
 static ka_status look_at_runs(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
-  const char *method = "";
-  double budget = 0;
+  const struct ka_bench_run *tried = NULL;
   int64_t n_done = 0;
   for (int64_t i = 0; i < b->n; i++) {
     KA_TRY(look_at_run(b, &b->runs[i]));
     n_done += b->runs[i].done;
   }
   for (int64_t i = 0; i < b->n && n_done < b->n; i++) {
-    const struct ka_bench_run *run = &b->runs[i];
-    bool same = strcmp(run->method, method) == 0 && (run->budget == budget || isnan(run->budget));
-    if (same || run->done) continue;
-    KA_TRY(try_run(b, run));
-    method = run->method;
-    budget = run->budget;
+    struct ka_bench_run *run = &b->runs[i];
+    if (run->done) continue;
+    tried = tried_like(b, run);
+    if (tried)
+      run->seconds = tried->seconds;
+    else
+      KA_TRY(try_run(b, run));
+    run->tried = true;
   }
-  ka_info(ctx, "forget", "%lld runs, %lld of them finished", (long long)b->n, (long long)n_done);
   return KA_STATUS_OK;
 }
 
@@ -302,8 +394,13 @@ static ka_status execute(struct ka_bench *b) {
   KA_TRY(ka_dev_find(ctx, device, &backend)); /* not opened: the memory is the children's */
   int64_t n = parallel_of(b, &m, backend->separate);
   int threads = n < m.n_cores ? m.n_cores / (int)n : 1;
+  ka_bench_say_plan(b, n);
+  if (b->o->plan) return KA_STATUS_OK;
   ka_info(ctx, "forget", "%lld at once, %d threads each", (long long)n, threads);
-  return ka_bench_execute(ctx, b->o->job, b->runs, b->n, n, threads, b->o->device);
+  struct ka_bench_execution how = {
+      .job = b->o->job, .device = b->o->device, .n_parallel = n, .n_threads = threads};
+  KA_TRY(ka_path_join(&b->arena, &how.base_measures, b->job.output_dir, "base.json"));
+  return ka_bench_execute(ctx, &how, b->runs, b->n);
 }
 
 ka_status ka_benchmark(struct ka_ctx *ctx, const struct ka_benchmark_options *o, json_t **report) {
@@ -315,7 +412,7 @@ ka_status ka_benchmark(struct ka_ctx *ctx, const struct ka_benchmark_options *o,
   KA_TRY_GOTO(make_grid(&b), out);
   KA_TRY_GOTO(look_at_runs(&b), out);
   KA_TRY_GOTO(execute(&b), out);
-  KA_TRY_GOTO(ka_bench_report(&b, report), out);
+  if (!o->plan) KA_TRY_GOTO(ka_bench_report(&b, report), out);
 out:
   ka_job_close(&b.job);
   json_decref(b.also);

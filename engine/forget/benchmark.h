@@ -22,11 +22,13 @@ struct ka_benchmark_options {
   const char *also;           /* JSON lines of models tuned elsewhere; NULL: none */
   int64_t n_seeds, n_draws;   /* seeds from the job's on; draws of method random */
   int64_t n_parallel;         /* runs at once; 0: what cores and memory allow */
+  bool plan;                  /* only say what would be done, how long it takes and what it needs */
   const char *device;         /* NULL: the job's */
   const char *command;        /* to repeat it */
 };
 
-/* Runs what is not there yet, writes OUT/report.* and gives the report; a new reference. A run that
+/* Runs what is not there yet, writes OUT/report.* and gives the report (NULL with plan); a new
+ * reference. A run that
  * diverges is a result; any other failure ends the benchmark, KA_E_INTERRUPTED after a signal. */
 ka_status ka_benchmark(struct ka_ctx *ctx, const struct ka_benchmark_options *o, json_t **report);
 

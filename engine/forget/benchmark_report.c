@@ -282,6 +282,10 @@ static ka_status settings(struct ka_bench *b, json_t *facts) {
   KA_TRY(ka_report_data(&b->arena, facts, job));
   if (b->budget_key) KA_TRY(ka_report_fact(ctx, facts, b->budget_key, "%s", budgets));
   KA_TRY(ka_report_fact(ctx, facts, "learning rates", "%s, each method at each", rates));
+  for (int64_t m = 0; m < b->n_chosen; m++)
+    if (b->own_rates[m])
+      KA_TRY(ka_report_fact(ctx, facts, "learning rates of", "%s: %s", b->chosen[m]->name,
+                            b->own_rates[m]));
   KA_TRY(ka_report_fact(ctx, facts, "seeds", "%lld, from %lld on: of the data's order",
                         (long long)b->o->n_seeds, (long long)job->seed));
   KA_TRY(ka_report_fact(ctx, facts, "draws of random", "%lld", (long long)b->o->n_draws));

@@ -21,7 +21,7 @@ enum { MAX_ARGS = 320 };
 
 struct execution {
   struct ka_ctx *ctx;
-  const char *job, *device;
+  const struct ka_bench_execution *how;
   char threads[16];
   struct ka_arena arena;
   struct ka_bench_run *runs;
@@ -43,15 +43,17 @@ static void become(const char *const *args, const char *log, pid_t parent) {
 
 static ka_status spawn(struct execution *e, struct ka_bench_run *run) {
   struct ka_ctx *ctx = e->ctx;
-  const char *args[MAX_ARGS] = {"kappa", "train", e->job}, *log;
+  const char *args[MAX_ARGS] = {"kappa", "train", e->how->job}, *log;
   int n = 3;
-  KA_NEVER(ctx, run->n_words + 12 > MAX_ARGS);
+  KA_NEVER(ctx, run->n_words + 14 > MAX_ARGS);
   for (int64_t i = 0; i < run->n_words; i++) args[n++] = run->words[i];
   args[n++] = "--resume";
   args[n++] = "--threads";
   args[n++] = e->threads;
-  if (e->device) args[n++] = "--device";
-  if (e->device) args[n++] = e->device;
+  args[n++] = "--base-measures";
+  args[n++] = e->how->base_measures;
+  if (e->how->device) args[n++] = "--device";
+  if (e->how->device) args[n++] = e->how->device;
   KA_TRY(ka_make_dirs(ctx, run->dir));
   KA_TRY(ka_path_join(&e->arena, &log, run->dir, "log.txt"));
   pid_t self = getpid();
@@ -102,6 +104,7 @@ static ka_status ended(struct execution *e, struct ka_bench_run *run, int how) {
   if (cut_off && e->stopping) return KA_STATUS_OK;
   if (code == ka_exit_code(KA_E_CHECK)) KA_TRY(record_failure(e, run));
   if (code == 0 || code == ka_exit_code(KA_E_CHECK)) {
+    KA_TRY(ka_bench_sweep_run(ctx, run->dir));
     run->done = true;
     e->n_done++;
     return KA_STATUS_OK;
@@ -147,12 +150,12 @@ static void show(struct execution *e, struct ka_progress *bar, const struct ka_b
   ka_progress_update(bar, e->n_done, note);
 }
 
-static ka_status execute(struct execution *e, int64_t n_parallel, struct ka_progress *bar) {
+static ka_status execute(struct execution *e, struct ka_progress *bar) {
   struct ka_ctx *ctx = e->ctx;
   struct ka_bench_run *next = next_of(e);
   while (e->n_running > 0 || (next && !e->stopping)) {
     if (ka_interrupted(ctx) && !e->stopping) stop_all(e, SIGINT);
-    if (next && !e->stopping && e->n_running < n_parallel) {
+    if (next && !e->stopping && e->n_running < e->how->n_parallel) {
       KA_TRY(spawn(e, next));
       e->n_running++;
       show(e, bar, next);
@@ -167,21 +170,21 @@ static ka_status execute(struct execution *e, int64_t n_parallel, struct ka_prog
                  (long long)e->n_done, (long long)e->n);
 }
 
-ka_status ka_bench_execute(struct ka_ctx *ctx, const char *job, struct ka_bench_run *runs,
-                           int64_t n, int64_t n_parallel, int n_threads, const char *device) {
-  struct execution e = {.ctx = ctx, .job = job, .device = device, .runs = runs, .n = n};
+ka_status ka_bench_execute(struct ka_ctx *ctx, const struct ka_bench_execution *how,
+                           struct ka_bench_run *runs, int64_t n) {
+  struct execution e = {.ctx = ctx, .how = how, .runs = runs, .n = n};
   struct ka_progress bar;
-  int how;
+  int status;
   for (int64_t i = 0; i < n; i++) e.n_done += runs[i].done;
   if (e.n_done == n) return KA_STATUS_OK;
-  snprintf(e.threads, sizeof e.threads, "%d", n_threads);
+  snprintf(e.threads, sizeof e.threads, "%d", how->n_threads);
   ka_arena_init(&e.arena, ctx, "benchmark");
   ka_progress_begin(ctx, &bar, "forget", e.n_done, n);
-  ka_status st = execute(&e, n_parallel, &bar);
+  ka_status st = execute(&e, &bar);
   ka_progress_end(&bar);
   if (!ka_ok(st)) stop_all(&e, SIGINT);
   for (int64_t i = 0; i < n; i++)
-    if (runs[i].pid > 0) waitpid(runs[i].pid, &how, 0);
+    if (runs[i].pid > 0) waitpid(runs[i].pid, &status, 0);
   ka_arena_deinit(&e.arena);
   return st;
 }

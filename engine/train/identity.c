@@ -49,6 +49,36 @@ ka_status ka_model_identity(struct ka_ctx *ctx, const struct ka_job *job, const 
   return identity(ctx, job, model, out);
 }
 
+/* Of a part of a fingerprint the keys that the base's measures depend on. */
+static ka_status keep_measures(struct ka_ctx *ctx, json_t *part) {
+  static const char *const kept[] = {"base_model", "held_out",     "forgetting",
+                                     "bf16",       "sequence_len", "micro_batch_size"};
+  const char *key;
+  json_t *value, *others = json_array();
+  size_t i;
+  int failed = others == NULL;
+  json_object_foreach(part, key, value) {
+    bool keep = false;
+    for (size_t k = 0; k < sizeof kept / sizeof *kept; k++) keep |= ka_starts_with(key, kept[k]);
+    if (!keep) failed |= json_array_append_new(others, json_string(key));
+  }
+  json_array_foreach(others, i, value) json_object_del(part, json_string_value(value));
+  json_decref(others);
+  return failed ? ka_fail(ctx, KA_E_MEMORY, "identity of the measures: out of memory")
+                : KA_STATUS_OK;
+}
+
+ka_status ka_measures_identity(struct ka_ctx *ctx, const struct ka_job *job,
+                               char out[KA_IDENTITY_TEXT]) {
+  json_t *all = NULL, *part;
+  const char *name;
+  ka_status st = ka_fingerprint(ctx, job, &all);
+  json_object_foreach(all, name, part) if (ka_ok(st)) st = keep_measures(ctx, part);
+  if (ka_ok(st)) st = ka_identity_of(ctx, all, out);
+  json_decref(all);
+  return st;
+}
+
 ka_status ka_job_record(struct ka_ctx *ctx, const struct ka_job *job, const char *identity,
                         const char *path) {
   json_t *keys = NULL;

@@ -11,7 +11,7 @@
 #include <string.h>
 
 bool ka_train_refresh_due(const struct ka_run *r, int64_t step) {
-  int64_t every = r->job->selection.refresh_steps;
+  int64_t every = r->loop.refresh_steps;
   return every > 0 && step > 0 && step % every == 0 && step < r->loop.schedule.n_steps &&
          r->refreshed_at != step;
 }
@@ -105,14 +105,14 @@ static ka_status write_model(struct ka_run *r, int64_t step, const char **dir) {
   return ka_rename(ctx, tmp, *dir);
 }
 
-static ka_status reopen(struct ka_run *r, const char *dir) {
+static ka_status reopen(struct ka_run *r, const char *dir, int64_t step) {
   struct ka_ctx *ctx = r->ctx;
   enum ka_dtype compute = r->model.compute;
   ka_optim_deinit(&r->optim);
   ka_train_selection_close(&r->selection);
   ka_model_close(&r->model);
   KA_TRY(ka_run_open_model(r, dir, compute));
-  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, NULL));
+  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, NULL, step));
   KA_TRY(ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path));
   KA_TRY(ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units));
   KA_TRY(ka_run_prepare_model(r));
@@ -130,7 +130,7 @@ ka_status ka_train_refresh(struct ka_run *r, struct ka_loop *loop) {
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(write_model(r, loop->step, &dir), out);
   KA_TRY_GOTO(keep_states(&a, &r->optim, &kept), out);
-  KA_TRY_GOTO(reopen(r, dir), out);
+  KA_TRY_GOTO(reopen(r, dir, loop->step), out);
   KA_TRY_GOTO(hand_over(r, &a, kept, n_kept, &n_stay), out);
   ka_info(ctx, "train", "step %lld: selected again: %lld units stay, %lld enter, %lld leave",
           (long long)loop->step, (long long)n_stay, (long long)(r->optim.n - n_stay),

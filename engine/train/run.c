@@ -95,7 +95,7 @@ static ka_status open_selection(struct ka_run *r) {
   const char *file = NULL;
   if (r->checkpoint) KA_TRY(ka_path_join(&r->arena, &file, r->checkpoint, "selection.json"));
   if (ctx->rank > 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra")); /* then they are cached */
-  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, file));
+  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, file, 0));
   if (ctx->rank == 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra"));
   return ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units);
 }
@@ -173,6 +173,10 @@ static ka_status fill_loop_config(struct ka_run *r) {
       job->saves_per_epoch > 0 ? steps_between(r, job->saves_per_epoch) : job->save_steps;
   c->save_total_limit = job->save_total_limit;
   c->refresh_steps = job->selection.refresh_steps;
+  if (job->selection.refresh_epochs > 0)
+    c->refresh_steps =
+        (int64_t)fmax(1, round((double)job->selection.refresh_epochs * (double)r->data.train.n /
+                               (double)job->gradient_accumulation_steps));
   c->out_dir = job->output_dir;
   return ka_path_join(&r->arena, &c->selection_path, job->output_dir, "selection.json");
 }

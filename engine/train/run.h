@@ -14,9 +14,11 @@
 struct ka_run_options {
   const char *device; /* overrides the job's; NULL: the job's */
   bool resume;
-  bool plan;           /* open for looking only: measuring arenas, nothing written */
-  const char *command; /* the line that repeats the run, for its report; may be NULL */
-  const char *json;    /* where the result of the run goes, "-": stdout; NULL: nowhere */
+  bool plan;                 /* open for looking only: measuring arenas, nothing written */
+  const char *command;       /* the line that repeats the run, for its report; may be NULL */
+  const char *json;          /* where the result of the run goes, "-": stdout; NULL: nowhere */
+  const char *base_measures; /* file of what the base scored, which runs of one benchmark share:
+                              * read where it fits, else written; NULL: none */
 };
 
 struct ka_run {

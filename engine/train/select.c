@@ -162,13 +162,15 @@ static ka_status make_parts(struct ka_ctx *ctx, struct ka_train_selection *s) {
 }
 
 ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, struct ka_dev *dev,
-                          const struct ka_job *job, const struct ka_model *model,
-                          const char *file) {
+                          const struct ka_job *job, const struct ka_model *model, const char *file,
+                          int64_t step) {
   struct ka_select_spec spec;
   double start_s = ka_now_s();
   memset(s, 0, sizeof *s);
   ka_arena_init(&s->arena, ctx, "selection");
   KA_TRY(ka_select_spec_of_job(&s->arena, job, &spec));
+  if (strcmp(spec.metric, "random") == 0) /* another draw at another step, the same when resumed */
+    spec.seed += (uint64_t)step * 1000003;
   if (!file) file = job->selection.file;
   if (file) {
     KA_TRY(ka_selection_read(ctx, &s->arena, &s->chosen, file));

@@ -24,7 +24,7 @@ static ka_status check_keys(struct ka_run *r) {
                    "%s: forgetting.keep: best needs a measure of what is learned: validation data, "
                    "held_out texts with role: new, or forgetting.new_tasks",
                    ka_job_place(job, "forgetting.keep"));
-  if (job->selection.refresh_steps > 0)
+  if (job->selection.refresh_steps > 0 || job->selection.refresh_epochs > 0)
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: forgetting.keep: best and selection.refresh_steps exclude each other: the "
                    "best state may have trained other units than the last",
@@ -184,6 +184,61 @@ static void warn_of_unknown(struct ka_run *r, const double *base) {
               r->measures.items[i].name, r->measures.items[i].metric, base[i]);
 }
 
+/* --- the base, measured once for many runs ------------------------------------ */
+
+/* values from the file, where it is of this base and these measures; *found says so. */
+static ka_status recall_base(struct ka_run *r, const char *identity, double *values, bool *found) {
+  struct ka_ctx *ctx = r->ctx;
+  const char *path = r->options.base_measures;
+  json_t *root = NULL;
+  *found = false;
+  if (!ka_path_exists(path)) return KA_STATUS_OK;
+  KA_TRY(ka_json_load(ctx, path, &root));
+  const json_t *list = json_object_get(root, "values"), *items = json_object_get(root, "measures");
+  const char *whose = json_string_value(json_object_get(root, "identity"));
+  int64_t n = r->measures.n;
+  bool same = whose && strcmp(whose, identity) == 0 && (int64_t)json_array_size(list) == n &&
+              (int64_t)json_array_size(items) == n;
+  for (int64_t i = 0; i < n && same; i++) {
+    same = ka_measure_recall(&r->measures.items[i], json_array_get(items, (size_t)i));
+    values[i] = ka_json_number(json_array_get(list, (size_t)i));
+    same = same && !isnan(values[i]);
+  }
+  json_decref(root);
+  *found = same;
+  return KA_STATUS_OK;
+}
+
+static ka_status keep_base(struct ka_run *r, const char *identity, const double *values) {
+  struct ka_ctx *ctx = r->ctx;
+  json_t *list = json_array(), *items = json_array();
+  json_t *root =
+      json_pack("{s:s, s:o, s:o}", "identity", identity, "values", list, "measures", items);
+  int failed = root == NULL;
+  for (int64_t i = 0; i < r->measures.n && !failed; i++) {
+    failed |= json_array_append_new(list, ka_json_real(values[i]));
+    failed |= json_array_append_new(items, ka_measure_json(&r->measures.items[i]));
+  }
+  ka_status st = failed ? ka_fail(ctx, KA_E_MEMORY, "base measures: out of memory")
+                        : ka_json_write(ctx, root, r->options.base_measures);
+  json_decref(root);
+  return st;
+}
+
+/* The validation loss is the loop's, always. */
+static ka_status score(struct ka_run *r, struct ka_loop *l, double *values) {
+  struct ka_ctx *ctx = r->ctx;
+  bool shared = l->step == 0 && r->options.base_measures, found = false;
+  char identity[KA_IDENTITY_TEXT] = "";
+  if (shared) KA_TRY(ka_measures_identity(ctx, r->job, identity));
+  if (shared) KA_TRY(recall_base(r, identity, values, &found));
+  if (found && r->measures.spec.validation) values[0] = l->last_eval_loss;
+  if (found) return KA_STATUS_OK;
+  KA_TRY(ka_measures_score(&r->measures, l->model, r->job->micro_batch_size, r->job->sequence_len,
+                           l->last_eval_loss, values));
+  return shared ? keep_base(r, identity, values) : KA_STATUS_OK;
+}
+
 ka_status ka_watch_look(void *run, struct ka_loop *l) {
   struct ka_run *r = run;
   struct ka_ctx *ctx = r->ctx;
@@ -191,8 +246,7 @@ ka_status ka_watch_look(void *run, struct ka_loop *l) {
   void *mem;
   KA_TRY(ka_alloc_n(ctx, &mem, 2 * ms->n, sizeof(double), "measures"));
   double *values = mem, *base = values + ms->n;
-  ka_status st = ka_measures_score(ms, l->model, r->job->micro_batch_size, r->job->sequence_len,
-                                   l->last_eval_loss, values);
+  ka_status st = score(r, l, values);
   if (st.code == KA_E_CHECK && l->step == 0) /* nothing was trained: it is the base or the data */
     st.code = ctx->error.code = KA_E_INPUT;
   if (l->step == 0)

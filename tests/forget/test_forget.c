@@ -315,6 +315,56 @@ static void every_method_trains(void **state) {
   ka_str_deinit(&list);
 }
 
+/* Runs of one benchmark share what the base scored and the tokenised data, and leave nothing that
+ * only a run that goes on needs; --plan says what is to come and runs nothing. */
+static void runs_share(void **state) {
+  (void)state;
+  const char *words =
+      "--methods full,half,random --seeds 2 --draws 1 save_steps=2 --learning-rates ";
+  const char *all = benchmark("shared", t_str("%s 1e-3,full=1e-3/2e-3", words));
+  struct ka_str err = {0};
+  assert_int_equal(t_kappa(NULL, &err, "%s --plan --verbose", all), 0);
+  if (!strstr(err.data, "8 runs, 0 of them finished") || !strstr(err.data, "for the rest"))
+    fail_msg("%s", err.data);
+  ka_str_deinit(&err);
+  assert_false(ka_path_exists(t_str("%s/shared/runs", dir)));
+  kappa(0, "half", t_str("%s --parallel 1", all));
+  json_t *r = load("shared/report.json"), *base = load("shared/base.json"), *row;
+  size_t i;
+  assert_int_equal(json_array_size(json_object_get(r, "runs")), 8);
+  json_array_foreach(json_object_get(r, "measures"), i, row)
+      assert_true(json_number_value(json_object_get(row, "base")) ==
+                  json_number_value(json_array_get(json_object_get(base, "values"), i)));
+  json_decref(base);
+  json_decref(r);
+  assert_true(ka_path_exists(t_str("%s/shared/prepared", dir)));
+  const char *one = t_str("%s/shared/runs/full/lr-0.001-seed-42", dir);
+  assert_true(ka_path_exists(t_str("%s/report.json", one)));
+  assert_int_equal(system(t_str("test -z \"$(find %s/shared -name 'checkpoint-*')\"", dir)), 0);
+  /* Another base is not taken for this one. */
+  put("shared/base.json", "{\"identity\": \"x\", \"values\": [1, 1], \"measures\": []}");
+  kappa(0, "full", t_str("%s --parallel 1", benchmark("shared", t_str("%s 3e-3", words))));
+  base = load("shared/base.json");
+  assert_true(json_number_value(json_array_get(json_object_get(base, "values"), 0)) != 1);
+  json_decref(base);
+  kappa(2, "is not among --methods", benchmark("x", "--methods full --learning-rates half=1"));
+}
+
+/* HFT: half of the matrices, others at every epoch; the same when it is run again. */
+static void half_is_drawn_anew(void **state) {
+  (void)state;
+  const char *words = "selection.metric=random selection.fraction=0.5 selection.refresh_epochs=2";
+  train(0, "", "plain.yaml", "half-a", words);
+  train(0, "", "plain.yaml", "half-b", words);
+  train(0, "", "plain.yaml", "half-once", "selection.metric=random selection.fraction=0.5");
+  assert_true(same_weights("half-a", "half-b"));
+  json_t *a = load("half-a/selection.json"), *b = load("half-once/selection.json");
+  assert_false(json_equal(json_object_get(a, "units"), json_object_get(b, "units")));
+  json_decref(a);
+  json_decref(b);
+  train(2, "refresh", "plain.yaml", "x", "selection.refresh_epochs=1 forgetting.keep=best");
+}
+
 /* A signal reaches the runs once: each saves a checkpoint and the same command goes on. */
 static void interrupted_and_continued(void **state) {
   (void)state;
@@ -489,6 +539,8 @@ int main(void) {
       cmocka_unit_test(classification_is_learned),
       cmocka_unit_test(compares_methods),
       cmocka_unit_test(every_method_trains),
+      cmocka_unit_test(runs_share),
+      cmocka_unit_test(half_is_drawn_anew),
       cmocka_unit_test(interrupted_and_continued),
       cmocka_unit_test(divergence_is_a_result),
       cmocka_unit_test(models_tuned_elsewhere_join),
