@@ -68,8 +68,8 @@ static ka_status keep_measures(struct ka_ctx *ctx, json_t *part) {
                 : KA_STATUS_OK;
 }
 
-ka_status ka_measures_identity(struct ka_ctx *ctx, const struct ka_job *job,
-                               char out[KA_IDENTITY_TEXT]) {
+ka_status ka_identity_of_measures(struct ka_ctx *ctx, const struct ka_job *job,
+                                  char out[KA_IDENTITY_TEXT]) {
   json_t *all = NULL, *part;
   const char *name;
   ka_status st = ka_fingerprint(ctx, job, &all);

@@ -25,8 +25,8 @@ ka_status ka_job_record(struct ka_ctx *ctx, const struct ka_job *job, const char
 ka_status ka_recorded_identity(struct ka_ctx *ctx, const char *path, char out[KA_IDENTITY_TEXT]);
 
 /* Of what the base scores on the job's measures: equal for all runs of a benchmark. */
-ka_status ka_measures_identity(struct ka_ctx *ctx, const struct ka_job *job,
-                               char out[KA_IDENTITY_TEXT]);
+ka_status ka_identity_of_measures(struct ka_ctx *ctx, const struct ka_job *job,
+                                  char out[KA_IDENTITY_TEXT]);
 
 /* Of a tuned model (a directory or file) that is measured as the job says. */
 ka_status ka_model_identity(struct ka_ctx *ctx, const struct ka_job *job, const char *model,

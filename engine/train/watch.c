@@ -230,7 +230,7 @@ static ka_status score(struct ka_run *r, struct ka_loop *l, double *values) {
   struct ka_ctx *ctx = r->ctx;
   bool shared = l->step == 0 && r->options.base_measures, found = false;
   char identity[KA_IDENTITY_TEXT] = "";
-  if (shared) KA_TRY(ka_measures_identity(ctx, r->job, identity));
+  if (shared) KA_TRY(ka_identity_of_measures(ctx, r->job, identity));
   if (shared) KA_TRY(recall_base(r, identity, values, &found));
   if (found && r->measures.spec.validation) values[0] = l->last_eval_loss;
   if (found) return KA_STATUS_OK;
