@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Which cuBLASLt algorithm a product takes: measured once per key, remembered for the process, on
- * disk per device, its number of SMs and library version, and in checkpoints (ka_dev_choices), because another
- * algorithm may sum in another order. */
+ * disk per device, its number of SMs and library version, and in checkpoints (ka_dev_choices),
+ * because another algorithm may sum in another order. */
 #ifndef KAPPA_KERNELS_CUDA_TUNE_H
 #define KAPPA_KERNELS_CUDA_TUNE_H
 
