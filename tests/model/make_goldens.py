@@ -9,19 +9,34 @@ and transformers):
 """
 import pathlib
 import sys
+import tempfile
 
 import torch
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from safetensors.torch import load_file, save_file
+from transformers import (AutoModelForCausalLM, DeepseekV2Config, DeepseekV3Config, LlamaConfig,
+                          MistralConfig, Qwen2Config, Qwen3Config)
 
 BASE = dict(vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=4,
             num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=256,
             initializer_range=0.1)
 
 
-def yarn(theta):
+def yarn(theta, **keys):
     return {"rope_type": "yarn", "rope_theta": theta, "factor": 4.0,
-            "original_max_position_embeddings": 64}
+            "original_max_position_embeddings": 64, **keys}
+
+
+LATENT = BASE | dict(num_key_value_heads=6, kv_lora_rank=20, qk_nope_head_dim=10, qk_rope_head_dim=6,
+                     v_head_dim=9, moe_intermediate_size=24, n_routed_experts=8,
+                     num_experts_per_tok=3, first_k_dense_replace=1)
+
+
+def deepseek2(**keys):
+    return DeepseekV2Config(**(LATENT | {"q_lora_rank": None} | keys))
+
+
+def deepseek3(**keys):
+    return DeepseekV3Config(**(LATENT | {"q_lora_rank": 22, "n_group": 2, "topk_group": 1} | keys))
 
 
 CASES = {
@@ -40,6 +55,19 @@ CASES = {
     "qwen3-bias": Qwen3Config(**BASE, attention_bias=True, head_dim=16, use_sliding_window=True,
                               sliding_window=9, max_window_layers=1, tie_word_embeddings=True),
     "qwen3-yarn": Qwen3Config(**BASE, rope_parameters=yarn(1e6)),
+    "deepseek2-dense": deepseek2(first_k_dense_replace=4, attention_bias=True, mlp_bias=True,
+                                 q_lora_rank=16, tie_word_embeddings=True, rms_norm_eps=1e-2),
+    "deepseek2-yarn": deepseek2(rope_parameters=yarn(1e4, mscale=0.707, mscale_all_dim=0.8)),
+    "deepseek2-linear": deepseek2(rope_parameters={"rope_type": "linear", "rope_theta": 1e4,
+                                                   "factor": 3.0, "mscale_all_dim": 1.0}),
+    "deepseek2-wide": deepseek2(num_attention_heads=2, num_key_value_heads=2, qk_nope_head_dim=128,
+                                qk_rope_head_dim=64, v_head_dim=128),
+    "deepseek2-groups": deepseek2(topk_method="group_limited_greedy", n_group=4, topk_group=2,
+                                  routed_scaling_factor=2.5, first_k_dense_replace=0),
+    "deepseek3-none": deepseek3(q_lora_rank=None, rope_interleave=False, n_shared_experts=2),
+    "deepseek3-yarn": deepseek3(rope_parameters=yarn(1e4, mscale=1.0, mscale_all_dim=1.0),
+                                attention_bias=True, n_group=4, topk_group=2),
+    "deepseek3-sums": deepseek3(n_group=1, norm_topk_prob=False, routed_scaling_factor=1.7),
 }
 
 
@@ -50,7 +78,20 @@ def make(config):
         for p in model.parameters():
             if p.dim() == 1:
                 p.add_(torch.randn_like(p) * 0.2)
+        for name, b in model.named_buffers():
+            if "correction_bias" in name:
+                b.add_(torch.randn_like(b) * 0.1)
     return model
+
+
+def gradients(model):
+    """By the names of the files, in which experts are apart: saved in place of the weights."""
+    with torch.no_grad(), tempfile.TemporaryDirectory() as place:
+        for p in model.parameters():
+            p.copy_(torch.zeros_like(p) if p.grad is None else p.grad)
+        model.save_pretrained(place)
+        found = load_file(pathlib.Path(place) / "model.safetensors")
+    return {f"grad.{name}": g for name, g in found.items() if "correction_bias" not in name}
 
 
 def golden(model):
@@ -61,7 +102,7 @@ def golden(model):
     out.loss.backward()
     tensors = {"input_ids": ids, "labels": labels, "logits": out.logits, "loss": out.loss.reshape(1)}
     tensors |= {f"hidden.{i}": h for i, h in enumerate(out.hidden_states)}
-    tensors |= {f"grad.{name}": p.grad for name, p in model.named_parameters()}
+    tensors |= gradients(model)
     return {name: t.detach().clone().contiguous() for name, t in tensors.items()}
 
 
@@ -69,9 +110,9 @@ def main(out_dir):
     for name, config in CASES.items():
         model = make(config)
         (out_dir / name).mkdir(parents=True, exist_ok=True)
-        save_file(golden(model), out_dir / f"{name}.safetensors")
         model.save_pretrained(out_dir / name,
                               max_shard_size="60KB" if name.startswith("qwen") else "5GB")
+        save_file(golden(model), out_dir / f"{name}.safetensors")
 
 
 if __name__ == "__main__":
