@@ -160,6 +160,56 @@ static void wrong_models_are_refused(void **state) {
   open_fails(NULL, "/nonexistent", KA_E_INPUT, "/nonexistent");
 }
 
+/* What transformers passes over and the authors' code does not, and what cannot be routed. */
+static void latent_models_are_refused_by_key(void **state) {
+  (void)state;
+  static const struct {
+    const char *const *config;
+    const char *without, *with, *key;
+    int code;
+  } cases[] = {
+      {&tiny_deepseek2, "}", ",\"norm_topk_prob\":true}", "norm_topk_prob", KA_E_UNSUPPORTED},
+      {&tiny_deepseek2, "group_limited_greedy", "noaux_tc", "topk_method", KA_E_UNSUPPORTED},
+      {&tiny_deepseek2, "}", ",\"scoring_func\":\"sigmoid\"}", "scoring_func", KA_E_UNSUPPORTED},
+      {&tiny_deepseek2, "}", ",\"moe_layer_freq\":2}", "moe_layer_freq", KA_E_UNSUPPORTED},
+      {&tiny_deepseek2, "}", ",\"mlp_bias\":true}", "mlp_bias", KA_E_UNSUPPORTED},
+      {&tiny_deepseek2, "}", ",\"num_key_value_heads\":1}", "num_key_value_heads",
+       KA_E_UNSUPPORTED},
+      {&tiny_deepseek2, "rope_head_dim\":4", "rope_head_dim\":3", "qk_rope_head_dim", KA_E_INPUT},
+      {&tiny_deepseek2, "lora_rank\":7", "lora_rank\":0", "kv_lora_rank", KA_E_INPUT},
+      {&tiny_deepseek2, "per_tok\":2", "per_tok\":3", "topk_group", KA_E_INPUT},
+      {&tiny_deepseek3, "}", ",\"topk_method\":\"greedy\"}", "topk_method", KA_E_UNSUPPORTED},
+      {&tiny_deepseek3, "}", ",\"scoring_func\":\"softmax\"}", "scoring_func", KA_E_UNSUPPORTED},
+      {&tiny_deepseek3, "n_group\":2", "n_group\":4", "n_group", KA_E_INPUT}, /* of one expert */
+      {&tiny_deepseek3, "topk_group\":2", "topk_group\":3", "topk_group", KA_E_INPUT},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    const char *base = *cases[i].config, *without = cases[i].without;
+    const char *at = *without == '}' ? strrchr(base, '}') : strstr(base, without);
+    assert_non_null(at);
+    const char *text =
+        t_str("%.*s%s%s", (int)(at - base), base, cases[i].with, at + strlen(without));
+    open_fails(text, tiny_make(ctx, base, KA_F32), cases[i].code,
+               t_str("key \"%s\"", cases[i].key));
+  }
+}
+
+/* The bias that settles choices keeps its digits in bf16. */
+static void a_choice_keeps_its_digits(void **state) {
+  (void)state;
+  struct ka_dev dev;
+  struct ka_model m;
+  T_OK(ka_dev_open(ctx, &dev, t_device()));
+  T_OK(ka_model_open(ctx, &m, &dev, tiny_make(ctx, tiny_deepseek3, KA_F32), KA_BF16));
+  T_OK(ka_model_prepare(&m, 1, 8, false));
+  int64_t bias = ka_model_param(&m, "model.layers.1.mlp.gate.e_score_correction_bias");
+  assert_true(bias >= 0 && m.params[bias].weight.dtype == KA_F32);
+  assert_true(m.params[ka_model_param(&m, "model.layers.1.mlp.gate.weight")].weight.dtype ==
+              KA_BF16);
+  ka_model_close(&m);
+  ka_dev_close(&dev);
+}
+
 /* Through a window of 5 and two layers, token 0 reaches token 8 and no further. */
 static void a_window_limits_what_is_seen(void **state) {
   (void)state;
@@ -190,6 +240,8 @@ int main(void) {
       cmocka_unit_test_setup(rope_as_transformers, fresh),
       cmocka_unit_test_setup(roles_by_name, fresh),
       cmocka_unit_test_setup(wrong_models_are_refused, fresh),
+      cmocka_unit_test_setup(latent_models_are_refused_by_key, fresh),
+      cmocka_unit_test_setup(a_choice_keeps_its_digits, fresh),
       cmocka_unit_test_setup(a_window_limits_what_is_seen, fresh),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
