@@ -191,6 +191,11 @@ static ka_status read_nested(struct ka_ctx *ctx, struct source *s) {
 
 ka_status ka_hf_config_rope(struct ka_ctx *ctx, struct ka_hf_config *c) {
   const char *key = ka_hf_get(c, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+  if (ka_hf_get(c, "rope_parameters") && ka_hf_get(c, "rope_scaling"))
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: rope_parameters and rope_scaling: expected one of them, they are two forms "
+                   "of the same",
+                   c->path);
   struct source s = {c, ka_hf_get(c, key), NULL, true};
   KA_TRY(ka_arena_printf(&c->arena, &s.what, "%s: %s", c->path, key));
   if (s.obj && !json_is_object(s.obj))
@@ -203,6 +208,13 @@ ka_status ka_hf_config_rope(struct ka_ctx *ctx, struct ka_hf_config *c) {
                    "%s: expected objects full_attention and sliding_attention: transformers passes "
                    "over one for all layers in models of this architecture",
                    s.what);
+  if (ka_hf_get(c, local_key) && json_object_get(s.obj, "type") &&
+      !json_object_get(s.obj, "rope_type"))
+    return ka_fail(
+        ctx, KA_E_UNSUPPORTED,
+        "%s: type: expected rope_type: transformers passes over the older name in models "
+        "of this architecture",
+        s.what);
   KA_TRY(read_one(ctx, &s, &c->rope));
   return read_local(ctx, c);
 }

@@ -63,6 +63,7 @@ ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
 ka_status ka_family_recipe(const struct ka_family *family, struct ka_arena *arena,
                            const struct ka_hf_config *config, struct ka_recipe *out) {
   struct ka_ctx *ctx = arena->ctx;
+  KA_TRY(ka_family_check_keys(ctx, family, config));
   KA_TRY(family->recipe(arena, config, out));
   out->without[KA_ROLE_HEAD] = ka_head_tied(&family->map, config);
   return KA_STATUS_OK;

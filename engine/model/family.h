@@ -12,7 +12,9 @@ struct ka_family {
   const char *const *architectures; /* NULL-terminated: "LlamaForCausalLM" */
   const char *const *model_types;   /* NULL-terminated: "llama" */
   struct ka_tensor_map map;
-  const char *defaults; /* ka_hf_defaults_of */
+  const char *defaults;    /* ka_hf_defaults_of */
+  const char *const *keys; /* NULL-terminated: keys of the table in family_keys.c that the family
+                              knows; NULL: none */
   /* Fills the recipe; the arena holds its arrays. Refuses what the family cannot do, by key. */
   ka_status (*recipe)(struct ka_arena *arena, const struct ka_hf_config *config,
                       struct ka_recipe *out);
@@ -22,6 +24,9 @@ struct ka_family {
 ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
                          const struct ka_family **out);
 
+/* Refuses what the family does not know of the keys that change results, by name. */
+ka_status ka_family_check_keys(struct ka_ctx *ctx, const struct ka_family *family,
+                               const struct ka_hf_config *config);
 /* The family's recipe, with or without a head of its own as config.json has it. */
 ka_status ka_family_recipe(const struct ka_family *family, struct ka_arena *arena,
                            const struct ka_hf_config *config, struct ka_recipe *out);

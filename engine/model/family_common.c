@@ -157,14 +157,10 @@ ka_status ka_recipe_windows(struct ka_ctx *ctx, const struct ka_hf_config *c, in
 ka_status ka_recipe_qwen_windows(struct ka_ctx *ctx, const struct ka_hf_config *c,
                                  struct ka_recipe *out) {
   if (!c->use_sliding_window) return KA_STATUS_OK;
-  enum { WINDOW = 4096, FIRST_LAYER = 28 }; /* transformers' defaults */
-  int64_t window = c->sliding_window;
-  if (!json_object_get(c->body, "sliding_window")) window = WINDOW;
-  int64_t first = c->max_window_layers < 0 ? FIRST_LAYER : c->max_window_layers;
   for (int64_t l = 0; l < out->L; l++) {
     bool slides;
-    KA_TRY(ka_recipe_slides(ctx, c, l, l >= first, &slides));
-    out->layers[l].window = slides ? window : 0;
+    KA_TRY(ka_recipe_slides(ctx, c, l, l >= c->max_window_layers, &slides));
+    out->layers[l].window = slides ? c->sliding_window : 0;
   }
   return KA_STATUS_OK;
 }

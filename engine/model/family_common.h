@@ -71,6 +71,7 @@ ka_status ka_recipe_windows(struct ka_ctx *ctx, const struct ka_hf_config *confi
 
 /* Windows as Qwen2 and Qwen3 choose them: none unless use_sliding_window; then by layer_types, or
  * from layer max_window_layers on. */
+#define KA_QWEN_WINDOWS "\"sliding_window\": 4096, \"max_window_layers\": 28"
 ka_status ka_recipe_qwen_windows(struct ka_ctx *ctx, const struct ka_hf_config *config,
                                  struct ka_recipe *out);
 

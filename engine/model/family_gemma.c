@@ -19,6 +19,11 @@ static const struct ka_tensor_row rows_2[] = {TENSORS, {0}};
 static const struct ka_tensor_row rows_3[] = {
     TENSORS, KA_QK_NORMS, {KA_ROLE_HEAD, "language_model.lm_head.weight"}, {0}};
 
+static const char *const keys[] = {"query_pre_attn_scalar",   "attn_logit_softcapping",
+                                   "final_logit_softcapping", "use_bidirectional_attention",
+                                   "hidden_activation",       "rope_local_base_freq",
+                                   "sliding_window_pattern",  NULL};
+
 /* A full layer behind so many sliding ones. */
 enum { PATTERN_2 = 2, PATTERN_3 = 6 };
 
@@ -93,6 +98,7 @@ const struct ka_family ka_family_gemma2 = {
                 " \"hidden_activation\": \"gelu_pytorch_tanh\", \"max_position_embeddings\": 8192,"
                 " \"tie_word_embeddings\": true, \"attn_logit_softcapping\": 50,"
                 " \"final_logit_softcapping\": 30}",
+    .keys = keys,
     .recipe = recipe_2,
 };
 
@@ -108,6 +114,7 @@ const struct ka_family ka_family_gemma3 = {
     .model_types = (const char *const[]){"gemma3_text", NULL},
     .map = {ka_llama_prefixes, rows_3},
     .defaults = DEFAULTS_3,
+    .keys = keys,
     .recipe = recipe_3,
 };
 
@@ -117,5 +124,6 @@ const struct ka_family ka_family_gemma3_vl = {
     .model_types = (const char *const[]){NULL},
     .map = {(const char *const[]){"model.language_model", "language_model.model", NULL}, rows_3},
     .defaults = DEFAULTS_3,
+    .keys = keys,
     .recipe = recipe_3_vl,
 };

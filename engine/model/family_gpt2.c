@@ -27,20 +27,11 @@ static const struct ka_tensor_row rows[] = {
     {0},
 };
 
-static ka_status refuse(struct ka_ctx *ctx, const struct ka_hf_config *c, const char *key) {
-  bool set;
-  KA_TRY(ka_hf_bool_or(ctx, c, key, false, &set));
-  if (!set) return KA_STATUS_OK;
-  return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: %s: got true, expected false", c->path, key);
-}
-
 static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *config,
                         struct ka_recipe *out) {
   struct ka_ctx *ctx = arena->ctx;
   struct ka_hf_config c = *config;
   bool scaled;
-  KA_TRY(refuse(ctx, config, "scale_attn_by_inverse_layer_idx"));
-  KA_TRY(refuse(ctx, config, "add_cross_attention"));
   KA_TRY(ka_hf_bool_or(ctx, config, "scale_attn_weights", true, &scaled));
   if (c.intermediate_size == 0) c.intermediate_size = 4 * c.hidden_size;
   if (!ka_hf_get(config, "layer_norm_epsilon")) c.rms_norm_eps = 1e-5;
@@ -60,5 +51,6 @@ const struct ka_family ka_family_gpt2 = {
     .architectures = (const char *const[]){"GPT2LMHeadModel", NULL},
     .model_types = (const char *const[]){"gpt2", NULL},
     .map = {(const char *const[]){"transformer", "", NULL}, rows, .tied = true},
+    .keys = (const char *const[]){"scale_attn_weights", NULL},
     .recipe = recipe,
 };

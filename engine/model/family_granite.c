@@ -30,5 +30,7 @@ const struct ka_family ka_family_granite = {
     .architectures = (const char *const[]){"GraniteForCausalLM", NULL},
     .model_types = (const char *const[]){"granite", NULL},
     .map = {ka_llama_prefixes, rows},
+    .keys = (const char *const[]){"embedding_multiplier", "attention_multiplier",
+                                  "residual_multiplier", "logits_scaling", NULL},
     .recipe = recipe,
 };

@@ -11,10 +11,7 @@ static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *confi
                         struct ka_recipe *out) {
   struct ka_ctx *ctx = arena->ctx;
   KA_TRY(ka_recipe_llama(arena, config, out));
-  /* transformers' default when the key is missing; null means none. */
-  bool absent = json_object_get(config->body, "sliding_window") == NULL;
-  for (int64_t l = 0; l < out->L; l++)
-    out->layers[l].window = absent ? 4096 : config->sliding_window;
+  for (int64_t l = 0; l < out->L; l++) out->layers[l].window = config->sliding_window;
   return KA_STATUS_OK;
 }
 
@@ -23,5 +20,7 @@ const struct ka_family ka_family_mistral = {
     .architectures = (const char *const[]){"MistralForCausalLM", NULL},
     .model_types = (const char *const[]){"mistral", NULL},
     .map = {ka_llama_prefixes, rows},
+    .defaults = "{\"num_key_value_heads\": 8, \"max_position_embeddings\": 131072,"
+                " \"sliding_window\": 4096}",
     .recipe = recipe,
 };

@@ -27,5 +27,6 @@ const struct ka_family ka_family_olmo2 = {
     .architectures = (const char *const[]){"Olmo2ForCausalLM", NULL},
     .model_types = (const char *const[]){"olmo2", NULL},
     .map = {ka_llama_prefixes, rows},
+    .defaults = "{\"rms_norm_eps\": 1e-5}",
     .recipe = recipe,
 };

@@ -41,5 +41,6 @@ const struct ka_family ka_family_olmo3 = {
     .map = {ka_llama_prefixes, rows},
     .defaults = "{\"rms_norm_eps\": 1e-5, \"sliding_window\": 4096, \"rope_theta\": 500000,"
                 " \"rope_local_base_freq\": 500000}",
+    .keys = (const char *const[]){"rope_local_base_freq", NULL},
     .recipe = recipe,
 };

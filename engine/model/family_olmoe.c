@@ -26,5 +26,6 @@ const struct ka_family ka_family_olmoe = {
     .defaults = "{\"num_experts\":64,\"num_experts_per_tok\":8,\"intermediate_size\":2048,"
                 "\"router_aux_loss_coef\":0.01,\"rms_norm_eps\":1e-5,"
                 "\"max_position_embeddings\":4096}",
+    .keys = (const char *const[]){"clip_qkv", NULL},
     .recipe = recipe,
 };

@@ -20,5 +20,7 @@ const struct ka_family ka_family_qwen2 = {
     .architectures = (const char *const[]){"Qwen2ForCausalLM", NULL},
     .model_types = (const char *const[]){"qwen2", NULL},
     .map = {ka_llama_prefixes, rows},
+    .defaults =
+        "{\"num_key_value_heads\": 32, \"max_position_embeddings\": 32768," KA_QWEN_WINDOWS "}",
     .recipe = recipe,
 };

@@ -56,5 +56,6 @@ const struct ka_family ka_family_qwen2_moe = {
                 "\"router_aux_loss_coef\":0.001,\"num_key_value_heads\":16,"
                 "\"sliding_window\":4096,\"max_window_layers\":28,"
                 "\"max_position_embeddings\":32768}",
+    .keys = (const char *const[]){"qkv_bias", NULL},
     .recipe = recipe,
 };

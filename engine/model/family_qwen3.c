@@ -6,14 +6,10 @@ static const struct ka_tensor_row rows[] = {
     KA_LLAMA_TENSORS, KA_QK_NORMS, KA_QKV_BIASES, KA_O_BIAS, {0},
 };
 
-enum { DEFAULT_HEAD_DIM = 128 }; /* of transformers' Qwen3Config */
-
 static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *config,
                         struct ka_recipe *out) {
   struct ka_ctx *ctx = arena->ctx;
-  struct ka_hf_config c = *config;
-  if (!ka_hf_get(config, "head_dim")) c.head_dim = DEFAULT_HEAD_DIM;
-  KA_TRY(ka_recipe_llama(arena, &c, out));
+  KA_TRY(ka_recipe_llama(arena, config, out));
   ka_recipe_attention_bias(config, out);
   return ka_recipe_qwen_windows(ctx, config, out);
 }
@@ -23,5 +19,7 @@ const struct ka_family ka_family_qwen3 = {
     .architectures = (const char *const[]){"Qwen3ForCausalLM", NULL},
     .model_types = (const char *const[]){"qwen3", NULL},
     .map = {ka_llama_prefixes, rows},
+    .defaults = "{\"num_key_value_heads\": 32, \"max_position_embeddings\": 32768, \"head_dim\": "
+                "128," KA_QWEN_WINDOWS "}",
     .recipe = recipe,
 };

@@ -54,5 +54,6 @@ const struct ka_family ka_family_smollm3 = {
     .map = {ka_llama_prefixes, rows},
     .defaults = "{\"num_key_value_heads\": 4, \"max_position_embeddings\": 32768,"
                 " \"rope_theta\": 2000000, \"tie_word_embeddings\": true}",
+    .keys = (const char *const[]){"no_rope_layers", "no_rope_layer_interval", NULL},
     .recipe = recipe,
 };

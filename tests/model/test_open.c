@@ -154,6 +154,15 @@ static void wrong_models_are_refused(void **state) {
   open_fails(LLAMA_WITH("\"hidden_activation\":\"relu\""), dir, KA_E_UNSUPPORTED, "hidden_act");
   open_fails(LLAMA_WITH("\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2.0}"), dir,
              KA_E_UNSUPPORTED, "dynamic");
+  open_fails(LLAMA_WITH("\"final_logit_softcapping\":30.0"), dir, KA_E_UNSUPPORTED,
+             "final_logit_softcapping: it would change what the model computes, and a llama model");
+  open_fails(LLAMA_WITH("\"quantization_config\":{\"quant_method\":\"gptq\"}"), dir,
+             KA_E_UNSUPPORTED, "quantization_config: the weights are quantised");
+  /* values that change nothing, and a key of tools, go as far as the tensors */
+  open_fails(LLAMA_WITH("\"final_logit_softcapping\":null,\"residual_multiplier\":1.0,"
+                        "\"use_bidirectional_attention\":false,\"auto_map\":{},"
+                        "\"attention_bias\":true"),
+             dir, KA_E_INPUT, "q_proj.bias: missing");
   open_fails("{\"architectures\":[\"BertModel\"],\"vocab_size\":29,\"hidden_size\":12,"
              "\"num_hidden_layers\":2,\"num_attention_heads\":4}",
              dir, KA_E_UNSUPPORTED, "got \"BertModel\", expected one of DeepseekV2ForCausalLM, ");
