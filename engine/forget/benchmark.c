@@ -355,6 +355,18 @@ static const struct ka_bench_run *tried_like(const struct ka_bench *b,
   return NULL;
 }
 
+/* A training run has its report and its runs/ under the same names. */
+static ka_status own_directory(struct ka_bench *b) {
+  struct ka_ctx *ctx = b->ctx;
+  const char *log;
+  KA_TRY(ka_path_join(&b->arena, &log, b->job.output_dir, "train_log.jsonl"));
+  if (!ka_path_exists(log)) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INPUT,
+                 "%s: %s holds a trained model, whose report the comparison's would replace; give "
+                 "it a directory of its own: output_dir=%s-methods",
+                 ka_job_place(&b->job, "output_dir"), b->job.output_dir, b->job.output_dir);
+}
+
 static ka_status look_at_runs(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   const struct ka_bench_run *tried = NULL;
@@ -409,6 +421,7 @@ ka_status ka_benchmark(struct ka_ctx *ctx, const struct ka_benchmark_options *o,
   *report = NULL;
   ka_arena_init(&b.arena, ctx, "benchmark");
   KA_TRY_GOTO(read_options(&b), out);
+  KA_TRY_GOTO(own_directory(&b), out);
   KA_TRY_GOTO(make_grid(&b), out);
   KA_TRY_GOTO(look_at_runs(&b), out);
   KA_TRY_GOTO(execute(&b), out);

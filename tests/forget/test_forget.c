@@ -466,6 +466,7 @@ static void one_run_a_directory(void **state) {
 
 static void wrong_use_of_forget(void **state) {
   (void)state;
+  kappa(2, "holds a trained model", benchmark("watched", "--methods full"));
   kappa(2, "did you mean kappa_lowest?", benchmark("x", "--methods kappa_lowst"));
   kappa(2, "random is there twice", benchmark("x", "--methods random,full,random"));
   kappa(2, "--learning-rates: got \"-1\"", benchmark("x", "--learning-rates -1,2"));
