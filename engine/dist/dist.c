@@ -32,19 +32,33 @@ static ka_status no_transport(struct ka_dist *d, int n_ranks, const char *by) {
                  by, n_ranks, d->mpi->built, d->n);
 }
 
+/* Where n in equal parts begin, the remainder spread; the caller frees them. */
+static ka_status even_starts(struct ka_dist *d, int64_t n, int64_t **out) {
+  struct ka_ctx *ctx = d->ctx;
+  void *memory;
+  KA_TRY(ka_alloc_n(ctx, &memory, d->n + 1, sizeof **out, "ranks"));
+  *out = memory;
+  for (int r = 0; r <= d->n; r++) (*out)[r] = n / d->n * r + n % d->n * r / d->n;
+  return KA_STATUS_OK;
+}
+
+/* all [n, width]: each rank's entry to all of them, at once. */
+static ka_status gather_entries(struct ka_dist *d, const char *what, void *all, int64_t width) {
+  struct ka_ctx *ctx = d->ctx;
+  int64_t *starts = NULL;
+  KA_TRY(even_starts(d, d->n * width, &starts));
+  ka_status st = ka_dist_all_gather(d, what, all, starts);
+  ka_free(starts);
+  return ka_ok(st) ? ka_dist_wait(d) : st;
+}
+
 static ka_status gather_hosts(struct ka_dist *d) {
   struct ka_ctx *ctx = d->ctx;
   void *memory;
-  int64_t *starts;
   KA_TRY(ka_alloc_n(ctx, &memory, d->n, KA_DIST_HOST, "ranks"));
   d->hosts = memory;
   gethostname(d->hosts[d->rank], KA_DIST_HOST - 1);
-  KA_TRY(ka_alloc_n(ctx, &memory, d->n + 1, sizeof *starts, "ranks"));
-  starts = memory;
-  for (int r = 0; r <= d->n; r++) starts[r] = r * KA_DIST_HOST;
-  ka_status st = ka_dist_all_gather(d, "host names", d->hosts, starts);
-  ka_free(starts);
-  return ka_ok(st) ? ka_dist_wait(d) : st;
+  return gather_entries(d, "host names", d->hosts, KA_DIST_HOST);
 }
 
 static ka_status open_ranks(struct ka_dist *d, int n_ranks, const char *by) {
@@ -170,10 +184,8 @@ ka_status ka_dist_all_reduce(struct ka_dist *d, const char *what, void *x, int64
   if (ka_dist_n(d) == 1) return KA_STATUS_OK;
   struct ka_ctx *ctx = d->ctx;
   KA_NEVER(ctx, dtype != KA_F32 && dtype != KA_F64 && dtype != KA_I64);
-  void *memory;
-  KA_TRY(ka_alloc_n(ctx, &memory, d->n + 1, sizeof(int64_t), "ranks"));
-  int64_t *starts = memory;
-  for (int r = 0; r <= d->n; r++) starts[r] = n / d->n * r + n % d->n * r / d->n;
+  int64_t *starts = NULL;
+  KA_TRY(even_starts(d, n, &starts));
   struct ka_dist_call call = {.header = {.n = n, .dtype = (int32_t)dtype}, .x = x};
   ka_status st = start(d, KA_DIST_ALL_REDUCE, what, call, starts, NULL);
   ka_free(starts);
@@ -253,17 +265,12 @@ ka_status ka_dist_agree(struct ka_dist *d, const char *what, const char *text) {
   enum { WIDTH = 256 };
   if (ka_dist_n(d) == 1) return KA_STATUS_OK;
   struct ka_ctx *ctx = d->ctx;
-  void *memory, *places;
+  void *memory;
   KA_TRY(ka_alloc_n(ctx, &memory, d->n, WIDTH, "ranks"));
-  ka_status st = ka_alloc_n(ctx, &places, d->n + 1, sizeof(int64_t), "ranks");
   char *all = memory;
-  int64_t *starts = ka_ok(st) ? places : NULL;
-  for (int r = 0; starts && r <= d->n; r++) starts[r] = (int64_t)r * WIDTH;
   snprintf(all + (size_t)d->rank * WIDTH, WIDTH, "%s", text);
-  if (ka_ok(st)) st = ka_dist_all_gather(d, what, all, starts);
-  if (ka_ok(st)) st = ka_dist_wait(d);
+  ka_status st = gather_entries(d, what, all, WIDTH);
   if (ka_ok(st)) st = compare_texts(d, what, all, WIDTH);
-  ka_free(starts);
   ka_free(all);
   return st;
 }
