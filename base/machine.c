@@ -88,7 +88,7 @@ static double control_groups_free(void) {
   return least;
 }
 
-void ka_machine_look(struct ka_machine *m) {
+void ka_machine_read(struct ka_machine *m) {
   char text[128];
   cpu_set_t set;
   *m = (struct ka_machine){.processor = "unknown"};

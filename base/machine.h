@@ -10,7 +10,7 @@ struct ka_machine {
                                       process's control groups leave; 0: unknown */
 };
 
-void ka_machine_look(struct ka_machine *m);
+void ka_machine_read(struct ka_machine *m);
 
 /* What of this process is in memory now, mapped files with this ending left out; its most so far.
  * 0: unknown. */

@@ -9,14 +9,14 @@
 
 #include <math.h>
 
-/* The factor of the gradients; NaN: health is not finite and nothing may be written. For back ends
+/* The factor of the gradients; NaN: stats is not finite and nothing may be written. For back ends
  * that read host memory. */
 static inline double ka_adamw_clip(const struct ka_adamw_args *args) {
-  const double *health = args->health.data;
-  if (!health) return 1;
-  for (int64_t i = 0; i < args->health.shape[0]; i++)
-    if (!isfinite(health[i])) return (double)NAN;
-  return args->max_norm > 0 ? fmin(1, args->max_norm / (sqrt(health[0]) + 1e-6)) : 1;
+  const double *stats = args->stats.data;
+  if (!stats) return 1;
+  for (int64_t i = 0; i < args->stats.shape[0]; i++)
+    if (!isfinite(stats[i])) return (double)NAN;
+  return args->max_norm > 0 ? fmin(1, args->max_norm / (sqrt(stats[0]) + 1e-6)) : 1;
 }
 
 /* Random words of element i: for w, m and v. */

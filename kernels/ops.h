@@ -442,8 +442,8 @@ struct ka_sumsq_args {
  *   w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
  * then weight = w rounded to its dtype. With w0 the first line also takes lr * pull * (w - w0) from
  * w: a decay towards w0 instead of 0 (L2-SP, Li, Grandvalet and Davoine 2018, decoupled).
- * clip = min(1, max_norm / (sqrt(health[0]) + 1e-6)), the rule of torch.nn.utils.clip_grad_norm_,
- * or 1 when max_norm is 0. When a value of health is not finite, nothing is written. State in bf16
+ * clip = min(1, max_norm / (sqrt(stats[0]) + 1e-6)), the rule of torch.nn.utils.clip_grad_norm_,
+ * or 1 when max_norm is 0. When a value of stats is not finite, nothing is written. State in bf16
  * is rounded stochastically, up with the probability of the part that is cut off; the random bits
  * depend on (seed, t, index of the element) only. */
 struct ka_adamw_args {
@@ -452,7 +452,7 @@ struct ka_adamw_args {
   struct ka_tensor m, v;   /* [r,c] in w's dtype, read and written */
   struct ka_tensor grad;   /* [r,c] f32 */
   struct ka_tensor w0;     /* [r,c] f32 or bf16, any row stride, optional */
-  struct ka_tensor health; /* [h] f64, optional: sum of squares of all gradients; losses */
+  struct ka_tensor stats;  /* [h] f64, optional: sum of squares of all gradients; losses */
   double lr, beta1, beta2, eps, weight_decay, pull, max_norm;
   uint64_t seed; /* of this tensor; read with bf16 state alone */
   int64_t t;     /* step, from 1 */
@@ -481,7 +481,7 @@ size_t ka_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args);
 #undef KA_OP
 
 /* The same as n calls in order (also in bits), in few launches where the back end can. adamw: all
- * of one dtype of state, one step t, one health. */
+ * of one dtype of state, one step t, one stats. */
 ka_status ka_adamw_list(struct ka_dev *dev, const struct ka_adamw_args *args, int64_t n);
 ka_status ka_sumsq_list(struct ka_dev *dev, const struct ka_sumsq_args *args, int64_t n);
 

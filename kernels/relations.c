@@ -176,7 +176,7 @@ static ka_status adamw(struct ka_dev *dev, const struct ka_adamw_args *args) {
   enum ka_dtype state = args->w.dtype;
   REQUIRE(args->t >= 1, "adamw: steps count from 1");
   REQUIRE(args->m.dtype == state && args->v.dtype == state, "adamw: w, m and v differ in dtype");
-  REQUIRE(!args->health.data || args->health.shape[0] > 0, "adamw: health is empty");
+  REQUIRE(!args->stats.data || args->stats.shape[0] > 0, "adamw: stats is empty");
   return KA_STATUS_OK;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The engine of linalg/dense.h over a BLAS in the host's memory. A lane holds one matrix, which
+ * The engine of linalg/dense.h over a BLAS in the host's memory. A worker holds one matrix, which
  * stays where it is stored: a panel of rows at a time is converted, and that twice or thrice is
  * cheaper than keeping it. */
 #include "linalg/dense.h"
@@ -16,45 +16,46 @@
 /* Terms of a product that are summed before they are added to an entry: keeps its chain short. */
 enum { INNER = 64, LANES = 8 };
 
-struct host_lane {
+struct host_worker {
   double *panels;
   int64_t n_panels; /* doubles there */
 };
 
 static double *matrix(double *a, int i, int64_t m) { return a + i * m * m; }
 static const double *matrix_of(const double *a, int i, int64_t m) { return a + i * m * m; }
-static double *vector(struct ka_lane_vectors x, int i) { return x.at + i * x.stride; }
+static double *vector(struct ka_dense_vectors x, int i) { return x.at + i * x.stride; }
 
 static int64_t rows_from(const struct ka_panels *p, int64_t k0) {
   return p->n - k0 < KA_PANEL ? p->n - k0 : KA_PANEL;
 }
 
-/* --- lanes ------------------------------------------------------------------------------------ */
+/* --- workers ------------------------------------------------------------------------------------ */
 
 static int one_unit(int64_t n, int64_t m) {
   (void)n, (void)m;
   return 1;
 }
 
-static int64_t bytes(const struct ka_lane_size *s) {
+static int64_t bytes(const struct ka_dense_size *s) {
   int64_t work = s->units * s->work_doubles, values = s->values ? s->n * s->m + 8 * s->m : 0;
   return (int64_t)sizeof(double) * (2 * KA_PANEL * s->m + (work > values ? work : values));
 }
 
-static ka_status open(struct ka_lane *lane, int64_t n_bytes) {
+static ka_status open(struct ka_dense_worker *worker, int64_t n_bytes) {
   (void)n_bytes; /* memory is taken when it is needed */
-  return ka_alloc(lane->ctx, &lane->state, sizeof(struct host_lane), "spectral lane");
+  return ka_alloc(worker->ctx, &worker->state, sizeof(struct host_worker), "spectral worker");
 }
 
-static void close(struct ka_lane *lane) {
-  struct host_lane *h = lane->state;
+static void close(struct ka_dense_worker *worker) {
+  struct host_worker *h = worker->state;
   if (h) ka_free(h->panels);
   ka_free(h);
-  lane->state = NULL;
+  worker->state = NULL;
 }
 
-static ka_status take(struct ka_lane *lane, const struct ka_lane_size *size, double **out) {
-  struct ka_ctx *ctx = lane->ctx;
+static ka_status take(struct ka_dense_worker *worker, const struct ka_dense_size *size,
+                      double **out) {
+  struct ka_ctx *ctx = worker->ctx;
   void *memory = NULL; /* zero: times_x reads a little across the diagonal */
   *out = NULL;
   KA_TRY(ka_alloc_n(ctx, &memory, size->units * size->work_doubles, sizeof(double),
@@ -63,15 +64,16 @@ static ka_status take(struct ka_lane *lane, const struct ka_lane_size *size, dou
   return KA_STATUS_OK;
 }
 
-static void give(struct ka_lane *lane, double *workspace) {
-  (void)lane;
+static void give(struct ka_dense_worker *worker, double *workspace) {
+  (void)worker;
   ka_free(workspace);
 }
 
 /* Room for n panels of this matrix. */
-static ka_status panels(struct ka_lane *lane, const struct ka_panels *p, int64_t n, double **out) {
-  struct ka_ctx *ctx = lane->ctx;
-  struct host_lane *h = lane->state;
+static ka_status panels(struct ka_dense_worker *worker, const struct ka_panels *p, int64_t n,
+                        double **out) {
+  struct ka_ctx *ctx = worker->ctx;
+  struct host_worker *h = worker->state;
   int64_t need = n * KA_PANEL * p->m;
   if (need > h->n_panels) {
     void *memory = NULL;
@@ -115,40 +117,41 @@ static ka_status rate(struct ka_ctx *ctx, const struct ka_linalg_engine *e, int6
 
 /* --- stored matrices -------------------------------------------------------------------------- */
 
-static ka_status hold(struct ka_lane *lane, int n_units, const struct ka_tensor *views,
+static ka_status hold(struct ka_dense_worker *worker, int n_units, const struct ka_tensor *views,
                       struct ka_panels *p) {
-  (void)lane;
+  (void)worker;
   for (int i = 0; i < n_units; i++) ka_panels_scan(&p[i], views[i]);
   return KA_STATUS_OK;
 }
 
-static ka_status gram(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *all,
-                      double *g) {
-  struct ka_ctx *ctx = lane->ctx;
+static ka_status gram(struct ka_dense_worker *worker, struct ka_dense_set who,
+                      const struct ka_panels *all, double *g) {
+  struct ka_ctx *ctx = worker->ctx;
   for (KA_EACH(i, who)) {
     const struct ka_panels *p = &all[i];
     double *panel = NULL;
-    KA_TRY(panels(lane, p, 1, &panel));
+    KA_TRY(panels(worker, p, 1, &panel));
     for (int64_t k0 = 0; k0 < p->n; k0 += KA_PANEL) {
       int64_t kb = rows_from(p, k0);
       double before = ka_now_s();
       ka_panels_load(p, k0, kb, panel);
-      lane->read_s += ka_now_s() - before;
-      lane->engine.blas->syrk(p->m, kb, p->wide, 1, panel, p->wide ? kb : p->m, k0 > 0,
-                              matrix(g, i, p->m), p->m);
+      worker->read_s += ka_now_s() - before;
+      worker->engine.blas->syrk(p->m, kb, p->wide, 1, panel, p->wide ? kb : p->m, k0 > 0,
+                                matrix(g, i, p->m), p->m);
     }
   }
   return KA_STATUS_OK;
 }
 
-static ka_status norms(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *all,
-                       struct ka_lane_vectors x, double *norms_, double *sizes) {
-  struct ka_ctx *ctx = lane->ctx;
+static ka_status norms(struct ka_dense_worker *worker, struct ka_dense_set who,
+                       const struct ka_panels *all, struct ka_dense_vectors x, double *norms_,
+                       double *sizes) {
+  struct ka_ctx *ctx = worker->ctx;
   for (KA_EACH(i, who)) {
     const struct ka_panels *p = &all[i];
     double *panel = NULL;
-    KA_TRY(panels(lane, p, 1, &panel));
-    ka_panels_norms(p, lane->engine.blas, vector(x, i), 2, panel, norms_ + 2 * i);
+    KA_TRY(panels(worker, p, 1, &panel));
+    ka_panels_norms(p, worker->engine.blas, vector(x, i), 2, panel, norms_ + 2 * i);
     for (int j = 0; j < 2; j++) {
       const double *v = vector(x, i) + j * p->m;
       long double s = 0;
@@ -202,12 +205,13 @@ static void split_rows(int64_t m, double *z, double *z_low, int bits) {
 }
 
 /* h from z, or with z_low from what split_rows made of it; more: a third and fourth panel. */
-static ka_status sum_products(struct ka_lane *lane, const struct ka_panels *p, const double *z,
-                              const double *z_low, int bits, double *more, double *h) {
-  struct ka_ctx *ctx = lane->ctx;
-  const struct ka_blas *blas = lane->engine.blas;
+static ka_status sum_products(struct ka_dense_worker *worker, const struct ka_panels *p,
+                              const double *z, const double *z_low, int bits, double *more,
+                              double *h) {
+  struct ka_ctx *ctx = worker->ctx;
+  const struct ka_blas *blas = worker->engine.blas;
   double *panel = NULL;
-  KA_TRY(panels(lane, p, 2, &panel));
+  KA_TRY(panels(worker, p, 2, &panel));
   double *product = panel + KA_PANEL * p->m, *low = more,
          *leading = more ? more + KA_PANEL * p->m : NULL;
   for (int64_t k0 = 0; k0 < p->n; k0 += KA_PANEL) {
@@ -228,28 +232,28 @@ static ka_status sum_products(struct ka_lane *lane, const struct ka_panels *p, c
   return KA_STATUS_OK;
 }
 
-static ka_status gram_of_product(struct ka_lane *lane, int i, const struct ka_panels *all,
+static ka_status gram_of_product(struct ka_dense_worker *worker, int i, const struct ka_panels *all,
                                  double *z_all, int bits, double *h_all) {
-  struct ka_ctx *ctx = lane->ctx;
+  struct ka_ctx *ctx = worker->ctx;
   const struct ka_panels *p = &all[i];
   int64_t m = p->m;
   double *z = matrix(z_all, i, m), *h = matrix(h_all, i, m);
-  if (bits == 0) return sum_products(lane, p, z, NULL, 0, NULL, h);
+  if (bits == 0) return sum_products(worker, p, z, NULL, 0, NULL, h);
   void *memory = NULL;
   KA_TRY(ka_alloc_n(ctx, &memory, m * m + 2 * KA_PANEL * m, sizeof(double), "split product"));
   double *z_low = memory;
   split_rows(m, z, z_low, bits);
-  ka_status st = sum_products(lane, p, z, z_low, bits, z_low + m * m, h);
+  ka_status st = sum_products(worker, p, z, z_low, bits, z_low + m * m, h);
   for (int64_t j = 0; j < m; j++)
     for (int64_t k = j; k < m; k++) z[k + j * m] += z_low[k + j * m];
   ka_free(memory);
   return st;
 }
 
-static ka_status values(struct ka_lane *lane, struct ka_lane_set who, const struct ka_panels *all,
-                        bool exact, double *s) {
-  struct ka_ctx *ctx = lane->ctx;
-  const struct ka_blas *blas = lane->engine.blas;
+static ka_status values(struct ka_dense_worker *worker, struct ka_dense_set who,
+                        const struct ka_panels *all, bool exact, double *s) {
+  struct ka_ctx *ctx = worker->ctx;
+  const struct ka_blas *blas = worker->engine.blas;
   (void)exact; /* always */
   for (KA_EACH(i, who)) {
     const struct ka_panels *p = &all[i];
@@ -266,9 +270,9 @@ static ka_status values(struct ka_lane *lane, struct ka_lane_set who, const stru
 
 /* --- matrices --------------------------------------------------------------------------------- */
 
-static ka_status shift(struct ka_lane *lane, struct ka_lane_set who, int64_t m, int sign,
+static ka_status shift(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m, int sign,
                        const double *a_all, const double *add, double *out_all) {
-  (void)lane;
+  (void)worker;
   for (KA_EACH(i, who)) {
     const double *a = matrix_of(a_all, i, m);
     double *out = matrix(out_all, i, m);
@@ -308,83 +312,85 @@ static double sum_of(const double *a, int64_t m, enum ka_dense_sum kind) {
   return s;
 }
 
-static ka_status sum(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *a,
-                     enum ka_dense_sum kind, double *out) {
-  (void)lane;
+static ka_status sum(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                     const double *a, enum ka_dense_sum kind, double *out) {
+  (void)worker;
   for (KA_EACH(i, who)) out[i] = sum_of(matrix_of(a, i, m), m, kind);
   return KA_STATUS_OK;
 }
 
-static ka_status potrf(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *a_all,
-                       struct ka_lane_set *done) {
+static ka_status potrf(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                       double *a_all, struct ka_dense_set *done) {
   done->n = 0;
   for (KA_EACH(i, who)) {
     double *a = matrix(a_all, i, m);
-    bool ok = lane->engine.blas->potrf(m, a, m) == 0;
+    bool ok = worker->engine.blas->potrf(m, a, m) == 0;
     for (int64_t j = 0; j < m && ok; j++) /* libraries let NaN pivots pass */
       ok = a[j + j * m] > 0 && isfinite(a[j + j * m]);
-    if (ok) ka_lane_set_add(done, i);
+    if (ok) ka_dense_set_add(done, i);
   }
   return KA_STATUS_OK;
 }
 
-static ka_status ready(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *l) {
-  (void)lane, (void)who, (void)m, (void)l; /* substitution is what `solve` does */
+static ka_status ready(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                       double *l) {
+  (void)worker, (void)who, (void)m, (void)l; /* substitution is what `solve` does */
   return KA_STATUS_OK;
 }
 
-static ka_status invert(struct ka_lane *lane, struct ka_lane_set who, int64_t m, double *l) {
-  struct ka_ctx *ctx = lane->ctx;
+static ka_status invert(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                        double *l) {
+  struct ka_ctx *ctx = worker->ctx;
   for (KA_EACH(i, who)) /* the diagonal of a factor is positive */
-    KA_NEVER(ctx, lane->engine.blas->trtri(m, matrix(l, i, m), m) != 0);
+    KA_NEVER(ctx, worker->engine.blas->trtri(m, matrix(l, i, m), m) != 0);
   return KA_STATUS_OK;
 }
 
-static ka_status trsm(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *l,
-                      double *z_all) {
+static ka_status trsm(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                      const double *l, double *z_all) {
   for (KA_EACH(i, who)) {
     double *z = matrix(z_all, i, m);
-    lane->engine.blas->trsm(m, m, matrix_of(l, i, m), m, z, m);
+    worker->engine.blas->trsm(m, m, matrix_of(l, i, m), m, z, m);
     for (int64_t j = 1; j < m; j++) memset(z + j * m, 0, (size_t)j * sizeof *z);
   }
   return KA_STATUS_OK;
 }
 
-static ka_status lauum(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *w,
-                       double *out) {
+static ka_status lauum(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                       const double *w, double *out) {
   for (KA_EACH(i, who)) {
     const double *from = matrix_of(w, i, m);
     double *to = matrix(out, i, m);
     for (int64_t j = 0; j < m; j++)
       memcpy(to + j + j * m, from + j + j * m, (size_t)(m - j) * sizeof *to);
-    lane->engine.blas->lauum(m, to, m);
+    worker->engine.blas->lauum(m, to, m);
   }
   return KA_STATUS_OK;
 }
 
-static ka_status symv(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *a,
-                      struct ka_lane_vectors x, struct ka_lane_vectors y) {
+static ka_status symv(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                      const double *a, struct ka_dense_vectors x, struct ka_dense_vectors y) {
   for (KA_EACH(i, who))
-    lane->engine.blas->symv(m, matrix_of(a, i, m), m, vector(x, i), vector(y, i));
+    worker->engine.blas->symv(m, matrix_of(a, i, m), m, vector(x, i), vector(y, i));
   return KA_STATUS_OK;
 }
 
-static ka_status solve(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *l,
-                       struct ka_lane_vectors x, struct ka_lane_vectors y) {
+static ka_status solve(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                       const double *l, struct ka_dense_vectors x, struct ka_dense_vectors y) {
   for (KA_EACH(i, who)) {
     memcpy(vector(y, i), vector(x, i), (size_t)m * sizeof(double));
-    lane->engine.blas->trsv(false, m, matrix_of(l, i, m), m, vector(y, i));
-    lane->engine.blas->trsv(true, m, matrix_of(l, i, m), m, vector(y, i));
+    worker->engine.blas->trsv(false, m, matrix_of(l, i, m), m, vector(y, i));
+    worker->engine.blas->trsv(true, m, matrix_of(l, i, m), m, vector(y, i));
   }
   return KA_STATUS_OK;
 }
 
-static ka_status normal(struct ka_lane *lane, struct ka_lane_set who, int64_t m, const double *w,
-                        struct ka_lane_vectors x, struct ka_lane_vectors y) {
+static ka_status normal(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                        const double *w, struct ka_dense_vectors x, struct ka_dense_vectors y) {
   for (KA_EACH(i, who)) {
     memcpy(vector(y, i), vector(x, i), (size_t)m * sizeof(double));
-    lane->engine.blas->trmv(false, m, matrix_of(w, i, m), m, vector(y, i));
-    lane->engine.blas->trmv(true, m, matrix_of(w, i, m), m, vector(y, i));
+    worker->engine.blas->trmv(false, m, matrix_of(w, i, m), m, vector(y, i));
+    worker->engine.blas->trmv(true, m, matrix_of(w, i, m), m, vector(y, i));
   }
   return KA_STATUS_OK;
 }
@@ -410,31 +416,31 @@ static void over(double *y, const double *x, double by, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = x[i] / by;
 }
 
-static ka_status put(struct ka_lane *lane, struct ka_lane_set who, int64_t n, const double *from,
-                     struct ka_lane_vectors x) {
-  (void)lane;
+static ka_status put(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t n,
+                     const double *from, struct ka_dense_vectors x) {
+  (void)worker;
   for (KA_EACH(i, who)) memcpy(vector(x, i), from, (size_t)n * sizeof *from);
   return KA_STATUS_OK;
 }
 
-static ka_status get(struct ka_lane *lane, struct ka_lane_set who, int64_t n,
-                     struct ka_lane_vectors x, double *to) {
-  (void)lane;
+static ka_status get(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t n,
+                     struct ka_dense_vectors x, double *to) {
+  (void)worker;
   for (KA_EACH(i, who)) memcpy(to + i * n, vector(x, i), (size_t)n * sizeof *to);
   return KA_STATUS_OK;
 }
 
-static ka_status divide(struct ka_lane *lane, struct ka_lane_set who, int64_t n,
-                        struct ka_lane_vectors x, const double *by, struct ka_lane_vectors y) {
-  (void)lane;
+static ka_status divide(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t n,
+                        struct ka_dense_vectors x, const double *by, struct ka_dense_vectors y) {
+  (void)worker;
   for (KA_EACH(i, who)) over(vector(y, i), vector(x, i), by[i], n);
   return KA_STATUS_OK;
 }
 
-static ka_status orthogonalise(struct ka_lane *lane, struct ka_lane_set who, int64_t m, int64_t k,
-                               struct ka_lane_vectors basis, int64_t n,
-                               struct ka_lane_vectors coefficients) {
-  (void)lane;
+static ka_status orthogonalise(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                               int64_t k, struct ka_dense_vectors basis, int64_t n,
+                               struct ka_dense_vectors coefficients) {
+  (void)worker;
   for (KA_EACH(i, who)) {
     double *rows = vector(basis, i), *v = rows + k * m, *w = v + m;
     vector(coefficients, i)[k] = dot(v, w, m);
@@ -449,10 +455,10 @@ static ka_status orthogonalise(struct ka_lane *lane, struct ka_lane_set who, int
   return KA_STATUS_OK;
 }
 
-static ka_status combine(struct ka_lane *lane, struct ka_lane_set who, int64_t m,
-                         const int64_t *n_rows, struct ka_lane_vectors basis, const double *coords,
-                         int64_t stride, struct ka_lane_vectors x_all) {
-  (void)lane;
+static ka_status combine(struct ka_dense_worker *worker, struct ka_dense_set who, int64_t m,
+                         const int64_t *n_rows, struct ka_dense_vectors basis, const double *coords,
+                         int64_t stride, struct ka_dense_vectors x_all) {
+  (void)worker;
   for (KA_EACH(i, who)) {
     double *x = vector(x_all, i);
     memset(x, 0, (size_t)m * sizeof *x);
@@ -476,7 +482,7 @@ static int64_t chain_potrf(const struct ka_linalg_engine *e, int64_t m) {
 
 const struct ka_dense ka_dense_host = {
     .name = "host",
-    .look_every = 6,
+    .check_every = 6,
     .units_of = one_unit,
     .bytes = bytes,
     .open = open,

@@ -5,13 +5,13 @@
 cd "$(dirname "$0")/.." || exit 1
 rooms='
 base            alloc arena check code copy ctx ends error exit fail file fmt free fsync grow index interrupted is json list lock log machine make map memory nearest now ok open parse path pattern philox publish read remove rename rng sha256 starts str sweep threads trace utf8 visible write
-linalg          blas dense lane linalg panels worker
+linalg          blas dense linalg panels worker
 python          jinja py
 tokenizer       tok tokenizer utf8
 engine/formats  adapter delta dim head hf hub lora model role safetensors scope st tensor
 engine/job      foreign job key yaml
 engine/dist     dist mpi
-engine/model    any aux batch branch branches decoder expert experts family head health inputs keep kv layer linear mat mla model moe norm outer pairs param pass piece recipe recorded rms rope router routing sample slice stack stat stream train value vector verify weight weights which wide
+engine/model    any aux batch branch branches decoder expert experts family head accum step inputs keep kv layer linear mat mla model moe norm outer pairs param pass piece recipe recorded rms rope router routing sample slice stack stat stream train value vector verify weight weights which
 engine/data     chat codec data document parquet pq thrift unpack
 engine/spectral affinity expert fp8 memory select selected selection spectral spectrum unit units
 engine/report   crc32c jsonl page progress report spectral tb tensorboard

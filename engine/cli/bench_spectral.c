@@ -61,7 +61,7 @@ static json_t *print_run(const char *precision, const struct ka_spectral_phases 
   json_t *phases = json_object();
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     if (rows[i].s <= 0) continue;
-    printf("  %-16s %8.2f s of a %s  %5.1f %%", rows[i].name, rows[i].s, host ? "thread" : "lane",
+    printf("  %-16s %8.2f s of a %s  %5.1f %%", rows[i].name, rows[i].s, host ? "thread" : "worker",
            100 * rows[i].s / (all > 0 ? all : 1));
     if (i == 1 && host)
       printf("   %.1f Gflop/s, %.0f %% of the GEMM rate of a thread",

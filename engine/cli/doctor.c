@@ -70,7 +70,7 @@ static ka_status processor(struct ka_ctx *ctx, json_t *out) {
 #undef HAS
 #endif
   struct ka_machine machine;
-  ka_machine_look(&machine);
+  ka_machine_read(&machine);
   KA_TRY(set_text(ctx, out, "name", machine.processor));
   KA_TRY(set_text(ctx, out, "features", features));
   KA_TRY(ka_json_set(ctx, out, "threads", json_integer(omp_get_max_threads())));

@@ -117,7 +117,7 @@ static void take_beat(struct ka_dist *d, double now) {
       d->mpi->receive(&d->beat_in, sizeof d->beat_in, (d->rank - 1 + d->n) % d->n, TAG_BEAT);
 }
 
-static void look_after(struct ka_dist *d) {
+static void keep_alive(struct ka_dist *d) {
   double now = ka_now_s();
   hear(d);
   take_beat(d, now);
@@ -183,15 +183,15 @@ bool ka_dist_exchange(struct ka_dist *d, int to, const void *out, int64_t n_out,
   int receive = from >= 0 ? d->mpi->receive(in, (int)n_in, from, TAG_DATA) : -1;
   int send = to >= 0 ? d->mpi->send(out, (int)n_out, to, TAG_DATA) : -1;
   bool broken = (from >= 0 && receive < 0) || (to >= 0 && send < 0);
-  double since = ka_now_s(), last_look = since;
+  double since = ka_now_s(), last_check = since;
   for (int64_t n_tries = 0; !broken && (send >= 0 || receive >= 0);) {
     bool moved = progress(d, &receive, &broken);
     moved = progress(d, &send, &broken) || moved;
     double now = ka_now_s();
     if (moved) since = now;
-    if (now - last_look > 0.01) {
-      last_look = now;
-      look_after(d);
+    if (now - last_check > 0.01) {
+      last_check = now;
+      keep_alive(d);
       check_time(d, now - since, send >= 0 ? to : -1, receive >= 0 ? from : -1);
       if (failed(d)) break;
     }
@@ -214,7 +214,7 @@ static void idle(struct ka_dist *d) {
     until = (struct timespec){until.tv_sec + 1, until.tv_nsec - 1000000000};
   pthread_cond_timedwait(&d->changed, &d->lock, &until);
   pthread_mutex_unlock(&d->lock);
-  look_after(d);
+  keep_alive(d);
   pthread_mutex_lock(&d->lock);
 }
 

@@ -25,7 +25,7 @@ struct generator {
   struct ka_decoder decoder;
   int64_t B;
   struct answer *answers; /* [B] */
-  int64_t *look_back;     /* [until.n + 1]: tokens that a text may reach back, the end token last */
+  int64_t *reach;         /* [until.n + 1]: tokens that a text may reach back, the end token last */
   struct ka_str end, tail;
   int32_t *padded, *next; /* [B * longest prompt], [B] */
   float *logits;          /* [B,V] */
@@ -47,7 +47,7 @@ static ka_status measure_until(struct generator *x) {
     const char *text = i < x->g->until->n ? x->g->until->items[i] : x->end.data;
     ka_tok_tokens_clear(&ids);
     if (text) st = ka_tokenizer_encode(ctx, tok, text, strlen(text), false, &ids);
-    x->look_back[i] = ids.n + 2;
+    x->reach[i] = ids.n + 2;
   }
   ka_tok_tokens_deinit(&ids);
   return st;
@@ -73,7 +73,7 @@ static ka_status check_end(struct generator *x, struct answer *a) {
   a->done = a->n == x->g->max_tokens || is_end_token(x, a->ids[a->n - 1]);
   for (int64_t i = 0; i <= x->g->until->n && !a->done; i++) {
     const char *text = end_text(x, i);
-    int64_t back = a->n < x->look_back[i] ? a->n : x->look_back[i];
+    int64_t back = a->n < x->reach[i] ? a->n : x->reach[i];
     if (!text) continue;
     ka_str_clear(&x->tail);
     KA_TRY(ka_tokenizer_decode(ctx, x->g->tokenizer, a->ids + a->n - back, back, false, &x->tail));
@@ -177,7 +177,7 @@ static ka_status allocate(struct generator *x, int64_t longest) {
     x->answers[b].ids = p;
   }
   KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->g->until->n + 1, sizeof(int64_t), "answers"));
-  x->look_back = p;
+  x->reach = p;
   KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B * longest, sizeof(int32_t), "answers"));
   x->padded = p;
   KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B, sizeof(int32_t), "answers"));

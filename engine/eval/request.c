@@ -218,7 +218,7 @@ static ka_status make_item(struct ka_task *t, struct ka_eval_item *item, struct 
 }
 
 /* The first document decides what kind of task it is. */
-static ka_status look_at_first(struct ka_task *t) {
+static ka_status check_first(struct ka_task *t) {
   struct ka_ctx *ctx = t->ctx;
   const json_t *doc = json_array_get(t->docs, 0);
   json_t *text = NULL;
@@ -242,7 +242,7 @@ ka_status ka_task_make_requests(struct ka_task *t, int64_t n) {
   struct prompt p = {0};
   void *items;
   ka_status st = KA_STATUS_OK;
-  KA_TRY(look_at_first(t));
+  KA_TRY(check_first(t));
   ka_arena_init(&p.messages.arena, ctx, "prompt");
   KA_TRY(ka_arena_alloc_n(&t->arena, &items, n, sizeof *t->items, "documents"));
   t->items = items;

@@ -2,7 +2,7 @@
  * See scorer.h. A sequence's inputs are its ids but the last. Sorted as words in a dictionary,
  * beginnings stand before what continues them:
  *
- *   Q a        rides with the next
+ *   Q a        is scored with the next
  *   Q a b      leaf
  *   Q c        leaf; its kept beginning is Q */
 #include "engine/eval/scorer.h"
@@ -62,9 +62,9 @@ static void find_leaves(struct scorer *x) {
   struct leaf *l = NULL;
   for (int64_t i = 0; i < x->n; i++) {
     const struct ka_eval_sequence *s = &x->s[x->order[i]];
-    bool rides =
+    bool begins_next =
         l && common(longest(x, l), s) == l->n_inputs && l->n_pairs + s->n_targets <= x->rows;
-    if (!rides) {
+    if (!begins_next) {
       l = &x->leaves[x->n_leaves++];
       *l = (struct leaf){.first = i, .first_row = s->n};
     }

@@ -249,7 +249,7 @@ static ka_status rates_of(struct ka_bench *b, int64_t m, double *rates, int64_t 
   return KA_STATUS_OK;
 }
 
-/* Seeds outermost: an early look compares all methods on few seeds. */
+/* Seeds outermost: an early reading compares all methods on few seeds. */
 static ka_status make_grid(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   void *mem;
@@ -290,7 +290,7 @@ static ka_status took(struct ka_bench *b, const char *report, double *seconds) {
 }
 
 /* Is it finished, is it another job's? */
-static ka_status look_at_run(struct ka_bench *b, struct ka_bench_run *run) {
+static ka_status check_run(struct ka_bench *b, struct ka_bench_run *run) {
   struct ka_ctx *ctx = b->ctx;
   struct ka_job job;
   const char *report, *record;
@@ -367,12 +367,12 @@ static ka_status own_directory(struct ka_bench *b) {
                  ka_job_place(&b->job, "output_dir"), b->job.output_dir, b->job.output_dir);
 }
 
-static ka_status look_at_runs(struct ka_bench *b) {
+static ka_status check_runs(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   const struct ka_bench_run *tried = NULL;
   int64_t n_done = 0;
   for (int64_t i = 0; i < b->n; i++) {
-    KA_TRY(look_at_run(b, &b->runs[i]));
+    KA_TRY(check_run(b, &b->runs[i]));
     n_done += b->runs[i].done;
   }
   for (int64_t i = 0; i < b->n && n_done < b->n; i++) {
@@ -401,7 +401,7 @@ static ka_status execute(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   struct ka_machine m;
   const struct ka_backend *backend;
-  ka_machine_look(&m);
+  ka_machine_read(&m);
   const char *device = b->o->device ? b->o->device : ka_job_words_device[b->job.device];
   KA_TRY(ka_dev_find(ctx, device, &backend)); /* not opened: the memory is the children's */
   int64_t n = parallel_of(b, &m, backend->separate);
@@ -423,7 +423,7 @@ ka_status ka_benchmark(struct ka_ctx *ctx, const struct ka_benchmark_options *o,
   KA_TRY_GOTO(read_options(&b), out);
   KA_TRY_GOTO(own_directory(&b), out);
   KA_TRY_GOTO(make_grid(&b), out);
-  KA_TRY_GOTO(look_at_runs(&b), out);
+  KA_TRY_GOTO(check_runs(&b), out);
   KA_TRY_GOTO(execute(&b), out);
   if (!o->plan) KA_TRY_GOTO(ka_bench_report(&b, report), out);
 out:

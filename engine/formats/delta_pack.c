@@ -69,46 +69,47 @@ static void join(unsigned char *out, const unsigned char *planes, const unsigned
 }
 
 /* What one thread works with. */
-struct lane {
+struct worker {
   unsigned char planes[KA_DELTA_BLOCK];
   size_t n; /* of packed, or zstd's error */
   unsigned char packed[ZSTD_COMPRESSBOUND(KA_DELTA_BLOCK)];
 };
 
-static ka_status make_lanes(struct ka_ctx *ctx, size_t blocks, struct lane **lanes, size_t *n) {
+static ka_status make_workers(struct ka_ctx *ctx, size_t blocks, struct worker **workers,
+                              size_t *n) {
   void *memory;
   *n = (size_t)omp_get_max_threads() < blocks ? (size_t)omp_get_max_threads() : blocks;
-  KA_TRY(ka_alloc_n(ctx, &memory, (int64_t)*n, sizeof **lanes, "packing"));
-  *lanes = memory;
+  KA_TRY(ka_alloc_n(ctx, &memory, (int64_t)*n, sizeof **workers, "packing"));
+  *workers = memory;
   return KA_STATUS_OK;
 }
 
 ka_status ka_delta_pack(struct ka_ctx *ctx, const unsigned char *x, const unsigned char *base,
                         size_t n, size_t width, int level,
                         ka_status (*write)(void *user, const void *bytes, size_t n), void *user) {
-  struct lane *lanes;
-  size_t blocks = n_blocks(n), n_lanes;
-  KA_TRY(make_lanes(ctx, blocks, &lanes, &n_lanes));
+  struct worker *workers;
+  size_t blocks = n_blocks(n), n_workers;
+  KA_TRY(make_workers(ctx, blocks, &workers, &n_workers));
   ka_status st = KA_STATUS_OK;
-  for (size_t first = 0; first < blocks; first += n_lanes) {
-    size_t now = blocks - first < n_lanes ? blocks - first : n_lanes;
+  for (size_t first = 0; first < blocks; first += n_workers) {
+    size_t now = blocks - first < n_workers ? blocks - first : n_workers;
 #pragma omp parallel for schedule(static, 1)
     for (size_t k = 0; k < now; k++) {
       size_t at = (first + k) * KA_DELTA_BLOCK, len = block_len(n, first + k);
-      struct lane *l = &lanes[k];
+      struct worker *l = &workers[k];
       split(l->planes, x + at, base ? base + at : NULL, len, width);
       l->n = ZSTD_compress(l->packed, sizeof l->packed, l->planes, len, level);
     }
     for (size_t k = 0; k < now; k++) {
-      if (ZSTD_isError(lanes[k].n)) {
-        st = ka_fail(ctx, KA_E_MEMORY, "zstd: %s", ZSTD_getErrorName(lanes[k].n));
+      if (ZSTD_isError(workers[k].n)) {
+        st = ka_fail(ctx, KA_E_MEMORY, "zstd: %s", ZSTD_getErrorName(workers[k].n));
         goto out;
       }
-      KA_TRY_GOTO(write(user, lanes[k].packed, lanes[k].n), out);
+      KA_TRY_GOTO(write(user, workers[k].packed, workers[k].n), out);
     }
   }
 out:
-  ka_free(lanes);
+  ka_free(workers);
   return st;
 }
 
@@ -142,18 +143,18 @@ ka_status ka_delta_unpack_check(struct ka_ctx *ctx, const char *what, size_t n,
 ka_status ka_delta_unpack(struct ka_ctx *ctx, const char *what, unsigned char *out,
                           const unsigned char *base, size_t n, size_t width,
                           const unsigned char *in, size_t n_in) {
-  struct lane *lanes = NULL;
-  size_t blocks = n_blocks(n), n_lanes = 0, bad = blocks;
+  struct worker *workers = NULL;
+  size_t blocks = n_blocks(n), n_workers = 0, bad = blocks;
   void *memory;
   KA_TRY(ka_alloc_n(ctx, &memory, (int64_t)blocks + 1, sizeof(size_t), "blocks"));
   size_t *starts = memory;
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(find_frames(ctx, what, n, in, n_in, starts), out);
-  KA_TRY_GOTO(make_lanes(ctx, blocks, &lanes, &n_lanes), out);
-#pragma omp parallel for schedule(static, 1) num_threads((int)(n_lanes ? n_lanes : 1))
+  KA_TRY_GOTO(make_workers(ctx, blocks, &workers, &n_workers), out);
+#pragma omp parallel for schedule(static, 1) num_threads((int)(n_workers ? n_workers : 1))
   for (size_t i = 0; i < blocks; i++) {
     size_t at = i * KA_DELTA_BLOCK, len = block_len(n, i);
-    struct lane *l = &lanes[omp_get_thread_num()];
+    struct worker *l = &workers[omp_get_thread_num()];
     size_t got = ZSTD_decompress(l->planes, len, in + starts[i], starts[i + 1] - starts[i]);
     if (got == len) {
       join(out + at, l->planes, base ? base + at : NULL, len, width);
@@ -166,7 +167,7 @@ ka_status ka_delta_unpack(struct ka_ctx *ctx, const char *what, unsigned char *o
     st = ka_fail(ctx, KA_E_INPUT, "%s: block %zu of %zu does not unpack; the file is damaged", what,
                  bad, blocks);
 out:
-  ka_free(lanes);
+  ka_free(workers);
   ka_free(memory);
   return st;
 }

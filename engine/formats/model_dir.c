@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What the files of a model directory are, by name, and what is carried over from the base's
+ * What the files of a model directory are, by name, and what is copied from the base's
  * directory into the output: everything but weights and the files that belong to a run. */
 #include "base/log.h"
 #include "engine/formats/config.h"
@@ -91,8 +91,7 @@ ka_status ka_model_dir_carry(struct ka_ctx *ctx, const char *base_dir, const cha
   struct ka_str left = {0};
   ka_arena_init(&a, ctx, "carry over");
   ka_status st = carry_all(ctx, &a, base_dir, out_dir, &left);
-  if (ka_ok(st) && left.len > 0)
-    ka_info(ctx, "formats", "%s: not carried over: %s", base_dir, left.data);
+  if (ka_ok(st) && left.len > 0) ka_info(ctx, "formats", "%s: not copied: %s", base_dir, left.data);
   ka_str_deinit(&left);
   ka_arena_deinit(&a);
   return st;

@@ -19,7 +19,7 @@ struct ka_st_entry {
    * file's offset is not aligned. BOOL is seen as U8. */
   struct ka_tensor t;
   /* NULL, or why kappa cannot read it (a dtype like F8_E4M3, more than 6 dimensions): then t.data
-   * is NULL and t means nothing; such tensors are still carried over by ka_st_rewrite. */
+   * is NULL and t means nothing; such tensors are still copied by ka_st_rewrite. */
   const char *unreadable;
 };
 
@@ -28,7 +28,7 @@ struct ka_st_shard {
   struct ka_map map;        /* empty where the tensors are not in a file (model_source.h) */
   size_t n_bytes;           /* of the whole file */
   size_t data_offset_bytes; /* 8 + header length */
-  int64_t n_metadata;       /* __metadata__ pairs, carried over when written again */
+  int64_t n_metadata;       /* __metadata__ pairs, copied when written again */
   const char **metadata;    /* key, value, key, value, ... */
 };
 

@@ -123,7 +123,7 @@ static ka_status attention_fwd(const struct ka_branch_call *c, const struct acts
                                   .scale = r->attn_scale,
                                   .softcap = r->attn_softcap};
   if (a->lse.data)
-    args.lse = ka_tensor_view(a->lse.data, ka_wide(c->m), 3, (int64_t[]){c->B, r->H, c->T});
+    args.lse = ka_tensor_view(a->lse.data, ka_accum_dtype(c->m), 3, (int64_t[]){c->B, r->H, c->T});
   KA_TRY(ka_attn_fwd(c->m->dev, &args));
   if (!c->w->sinks) return KA_STATUS_OK;
   return ka_attn_sink_fwd(c->m->dev, &(struct ka_attn_sink_fwd_args){
@@ -137,12 +137,13 @@ static ka_status sinks_bwd(const struct ka_branch_call *c, const struct acts *a)
   KA_TRY(ka_vector_grad_begin(m, c->w->sinks, 0, &dsink));
   if (!dsink.data) return KA_STATUS_OK;
   int64_t shape[] = {c->B, c->r->H, c->T};
-  KA_TRY(ka_attn_sink_bwd(m->dev, &(struct ka_attn_sink_bwd_args){
-                                      .dsink = dsink,
-                                      .dout = heads4(c, a->da.data, c->T, c->r->H),
-                                      .out = heads4(c, a->out.data, c->T, c->r->H),
-                                      .lse = ka_tensor_view(a->lse.data, ka_wide(m), 3, shape),
-                                      .sink = c->w->sinks->w}));
+  KA_TRY(
+      ka_attn_sink_bwd(m->dev, &(struct ka_attn_sink_bwd_args){
+                                   .dsink = dsink,
+                                   .dout = heads4(c, a->da.data, c->T, c->r->H),
+                                   .out = heads4(c, a->out.data, c->T, c->r->H),
+                                   .lse = ka_tensor_view(a->lse.data, ka_accum_dtype(m), 3, shape),
+                                   .sink = c->w->sinks->w}));
   return ka_vector_grad_end(m, c->w->sinks, dsink);
 }
 
@@ -179,20 +180,20 @@ static ka_status attention_bwd(const struct ka_branch_call *c, const struct acts
   if (q_norm) KA_TRY(head_prepare(c, a->q.data, a->q_pre, a->q_rstd.data, r->H, q_norm));
   if (k_norm) KA_TRY(head_prepare(c, a->k.data, a->k_pre, a->k_rstd.data, r->K, k_norm));
   KA_TRY(ka_attn_bwd(
-      m->dev, &(struct ka_attn_bwd_args){
-                  .dq = heads4(c, a->dq.data, c->T, r->H),
-                  .dk = heads4(c, a->dk.data, c->T, r->K),
-                  .dv = heads4(c, a->dv.data, c->T, r->K),
-                  .dout = heads4(c, a->da.data, c->T, r->H),
-                  .q = heads4(c, a->q.data, c->T, r->H),
-                  .k = heads4(c, a->k.data, c->T, r->K),
-                  .v = heads4(c, a->v.data, c->T, r->K),
-                  .out = heads4(c, a->out.data, c->T, r->H),
-                  .lse = ka_tensor_view(a->lse.data, ka_wide(m), 3, (int64_t[]){c->B, r->H, c->T}),
-                  .doc_start = m->buffers->doc_start,
-                  .window = c->layer->window,
-                  .scale = r->attn_scale,
-                  .softcap = r->attn_softcap}));
+      m->dev, &(struct ka_attn_bwd_args){.dq = heads4(c, a->dq.data, c->T, r->H),
+                                         .dk = heads4(c, a->dk.data, c->T, r->K),
+                                         .dv = heads4(c, a->dv.data, c->T, r->K),
+                                         .dout = heads4(c, a->da.data, c->T, r->H),
+                                         .q = heads4(c, a->q.data, c->T, r->H),
+                                         .k = heads4(c, a->k.data, c->T, r->K),
+                                         .v = heads4(c, a->v.data, c->T, r->K),
+                                         .out = heads4(c, a->out.data, c->T, r->H),
+                                         .lse = ka_tensor_view(a->lse.data, ka_accum_dtype(m), 3,
+                                                               (int64_t[]){c->B, r->H, c->T}),
+                                         .doc_start = m->buffers->doc_start,
+                                         .window = c->layer->window,
+                                         .scale = r->attn_scale,
+                                         .softcap = r->attn_softcap}));
   KA_TRY(rope(c, a->dq.data, r->H, true));
   KA_TRY(rope(c, a->dk.data, r->K, true));
   KA_TRY(head_norm_bwd(c, a->dq, a->q_pre, a->q_rstd.data, q_norm));

@@ -199,7 +199,8 @@ static ka_status attention_fwd(const struct ka_branch_call *c, const struct acts
                                   .q_offset = past,
                                   .scale = c->r->attn_scale};
   if (a->lse.data)
-    args.lse = ka_tensor_view(a->lse.data, ka_wide(c->m), 3, (int64_t[]){c->B, c->r->H, c->T});
+    args.lse =
+        ka_tensor_view(a->lse.data, ka_accum_dtype(c->m), 3, (int64_t[]){c->B, c->r->H, c->T});
   return ka_attn_fwd(c->m->dev, &args);
 }
 
@@ -229,7 +230,7 @@ static ka_status attention_bwd(const struct ka_branch_call *c, const struct acts
                                          .k = heads4(c, a->k.data, c->T, D),
                                          .v = heads4(c, a->v.data, c->T, Dv),
                                          .out = heads4(c, a->out.data, c->T, Dv),
-                                         .lse = ka_tensor_view(a->lse.data, ka_wide(m), 3,
+                                         .lse = ka_tensor_view(a->lse.data, ka_accum_dtype(m), 3,
                                                                (int64_t[]){c->B, c->r->H, c->T}),
                                          .doc_start = m->buffers->doc_start,
                                          .scale = c->r->attn_scale}));

@@ -66,7 +66,7 @@ void ka_branches_needs(struct ka_model *m, struct ka_stack *s, bool below) {
     if (here && s->lowest == L) s->lowest = l;
     below = here;
     int64_t lowest = s->lowest > 0 ? s->lowest : 0;
-    layer->again = here && l - lowest < m->recompute;
+    layer->recompute = here && l - lowest < m->recompute;
   }
 }
 
@@ -105,7 +105,7 @@ static void keeps_of(const struct ka_model *m, const struct ka_stack *s, int64_t
   const struct ka_layer *layer = &s->layers[l];
   const struct ka_layer_weights *w = &m->weights->layers[KA_TUNED][l];
   const struct ka_branch_needs *needs = backward ? &layer->branch[place].needs : &none;
-  bool start = backward && place == 0 && (layer->again || l == s->base);
+  bool start = backward && place == 0 && (layer->recompute || l == s->base);
   if (t->own)
     own_keeps(s->recipe, w, place, needs, start, keep);
   else
@@ -128,10 +128,10 @@ struct ka_branch *ka_branch_shared(struct ka_stack *s, int64_t layer, int place)
 enum where { NOWHERE, SHARED, FULL, OWN };
 static enum where where_of(const struct table *t, const struct ka_layer *layer, int i,
                            enum ka_keep keep) {
-  bool start = t->own && i == OWN_S && t->set->place == 0; /* a block runs again from there */
+  bool start = t->own && i == OWN_S && t->set->place == 0; /* a block is recomputed from there */
   if (keep == KA_ABSENT) return NOWHERE;
-  if (keep == KA_KEPT) return layer->again && !start ? FULL : OWN;
-  return layer->again && t->full[i] ? FULL : SHARED;
+  if (keep == KA_KEPT) return layer->recompute && !start ? FULL : OWN;
+  return layer->recompute && t->full[i] ? FULL : SHARED;
 }
 
 static void count_uses(struct ka_model *m, struct ka_stack *s, struct table *t) {
@@ -154,7 +154,7 @@ static void count_uses(struct ka_model *m, struct ka_stack *s, struct table *t) 
 static ka_status alloc(struct ka_model *m, const struct ka_recipe *r, const struct table *t,
                        struct ka_branch *b, int i, const char *name) {
   const struct ka_value *a = &t->acts[i];
-  enum ka_dtype dtype = a->is_int ? KA_I32 : a->is_stat ? ka_wide(m) : m->compute;
+  enum ka_dtype dtype = a->is_int ? KA_I32 : a->is_stat ? ka_accum_dtype(m) : m->compute;
   int64_t rows = a->once ? 1 : m->buffers->B * m->buffers->T;
   return ka_tensor_alloc(&m->step, value(t, b, i), name, dtype, 2,
                          (int64_t[]){rows, ka_recipe_dim(r, a->width)});

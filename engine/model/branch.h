@@ -110,7 +110,7 @@ struct ka_branch {
 };
 
 struct ka_layer {
-  bool again; /* keeps its input alone and runs again before its backward pass */
+  bool recompute; /* keeps its input alone and is computed again in its backward pass */
   struct ka_branch branch[KA_BRANCHES];
 };
 

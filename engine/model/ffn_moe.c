@@ -260,12 +260,12 @@ static ka_status product(const struct ka_branch_call *c, const struct acts *a, s
 static ka_status add_gradients(const struct ka_branch_call *c, const struct acts *a,
                                struct ka_tensor left, struct ka_tensor right, void **at) {
   int64_t shape[] = {c->w->n_experts, left.shape[1], right.shape[1]};
-  return ka_expert_grad(
-      c->m->dev, &(struct ka_expert_grad_args){.dw = ka_tensor_view(NULL, ka_wide(c->m), 3, shape),
-                                               .a = left,
-                                               .b = right,
-                                               .offsets = flat(a->offsets),
-                                               .dw_of = at});
+  return ka_expert_grad(c->m->dev, &(struct ka_expert_grad_args){
+                                       .dw = ka_tensor_view(NULL, ka_accum_dtype(c->m), 3, shape),
+                                       .a = left,
+                                       .b = right,
+                                       .offsets = flat(a->offsets),
+                                       .dw_of = at});
 }
 
 /* The columns [at, at + n) of x, side by side. */
@@ -309,7 +309,7 @@ static ka_status bias_gradients(const struct ka_branch_call *c, const struct act
   struct ka_model *m = c->m;
   struct ka_ctx *ctx = m->ctx;
   int64_t n = dy.shape[1];
-  struct ka_tensor all = ka_tensor_2d(a->dbias.data, ka_wide(m), c->w->n_experts, n);
+  struct ka_tensor all = ka_tensor_2d(a->dbias.data, ka_accum_dtype(m), c->w->n_experts, n);
   KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = all}));
   KA_TRY(ka_expert_bias_bwd(m->dev, &(struct ka_expert_bias_bwd_args){
                                         .dout = dy, .dbias = all, .offsets = flat(a->offsets)}));
@@ -462,10 +462,10 @@ static ka_status fwd(const struct ka_branch_call *c, struct ka_tensor y, struct 
 
 /* dact -> dgate and dup in their place; act(gate) up for the weight gradient that reads it. */
 static ka_status glu_bwd(const struct ka_branch_call *c, struct ka_tensor act,
-                         struct ka_tensor gate, struct ka_tensor up, bool again) {
+                         struct ka_tensor gate, struct ka_tensor up, bool with_act) {
   struct ka_glu_bwd_args args = {
       .dgate = gate, .dup = up, .dout = act, .gate = gate, .up = up, .act = c->r->act};
-  if (again) args.out = act;
+  if (with_act) args.out = act;
   return ka_glu_bwd(c->m->dev, &args);
 }
 

@@ -26,7 +26,7 @@ struct ka_routing {
   struct ka_tensor aux; /* [1] f64: the batch's targets times its load-balancing loss */
 };
 ka_status ka_routing_plan(struct ka_model *m);
-/* Before the layers; after them: the loss, also into the health. */
+/* Before the layers; after them: the loss, also into the step statistics. */
 ka_status ka_routing_begin(struct ka_model *m);
 ka_status ka_routing_end(struct ka_model *m);
 /* The load-balancing loss of the last step times its targets; that with its factor is added to

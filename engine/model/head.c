@@ -37,8 +37,8 @@ static ka_status chunk(struct ka_model *m, const struct ka_weight *head,
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t C = m->recipe.C, V = m->recipe.V;
-  enum ka_dtype t = backward ? m->compute : ka_wide(m);
-  size_t wide_bytes = ka_dtype_bytes(ka_wide(m));
+  enum ka_dtype t = backward ? m->compute : ka_accum_dtype(m);
+  size_t wide_bytes = ka_dtype_bytes(ka_accum_dtype(m));
   struct ka_tensor h = ka_mat(m, at_row(m, b->hidden, first, C), n, C);
   struct ka_tensor logits = ka_tensor_2d(b->logits, t, n, V);
   struct ka_xent_args xent = {
@@ -80,9 +80,9 @@ static ka_status pick(struct ka_model *m, void *picked, void *hidden, struct ka_
   return scale(m, h);
 }
 
-/* health += sum of values [R]. */
-static ka_status add_up(struct ka_model *m, double *health, void *values) {
-  return ka_sum(m->dev, &(struct ka_sum_args){.out = ka_tensor_1d(health, KA_F64, 1),
+/* stats += sum of values [R]. */
+static ka_status add_up(struct ka_model *m, double *stats, void *values) {
+  return ka_sum(m->dev, &(struct ka_sum_args){.out = ka_tensor_1d(stats, KA_F64, 1),
                                               .x = ka_stat(m, values, m->buffers->padded_rows)});
 }
 
@@ -107,10 +107,10 @@ ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
                        const struct ka_outer_weights *base, bool backward) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
-  struct ka_health *health = m->health.data;
+  struct ka_step_stats *stats = m->step_stats.data;
   int64_t C = m->recipe.C, N = b->batch_B * b->batch_T, R = b->padded_rows;
   struct ka_tensor picked = ka_mat(m, b->picked, R, C), hidden = ka_mat(m, b->hidden, R, C);
-  int64_t step = rows_that_fit(m, backward ? m->compute : ka_wide(m));
+  int64_t step = rows_that_fit(m, backward ? m->compute : ka_accum_dtype(m));
   for (int64_t first = 0; first < R; first += step)
     KA_TRY(chunk(m, w->head, base ? base->head : NULL, first, R - first < step ? R - first : step,
                  backward));
@@ -123,19 +123,20 @@ ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
                                                .x = hidden,
                                                .index = ka_tensor_1d(b->device.row, KA_I32, R)}));
   }
-  if (base) KA_TRY(add_up(m, &health->kl, b->kl));
-  return add_up(m, &health->loss, b->loss);
+  if (base) KA_TRY(add_up(m, &stats->kl, b->kl));
+  return add_up(m, &stats->loss, b->loss);
 }
 
 ka_status ka_head_read_loss(struct ka_model *m, double *loss_sum, float *loss) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t R = b->n_rows;
-  KA_TRY(ka_dev_download(m->dev, b->loss_host, b->loss, (size_t)R * ka_dtype_bytes(ka_wide(m))));
+  KA_TRY(ka_dev_download(m->dev, b->loss_host, b->loss,
+                         (size_t)R * ka_dtype_bytes(ka_accum_dtype(m))));
   *loss_sum = 0;
   if (loss) memset(loss, 0, (size_t)(b->batch_B * b->batch_T) * sizeof *loss);
   for (int64_t r = 0; r < R; r++) {
-    double value = ka_load(b->loss_host, ka_wide(m), r);
+    double value = ka_load(b->loss_host, ka_accum_dtype(m), r);
     *loss_sum += value;
     if (loss) loss[b->host.row[r] + 1] = (float)value;
   }
@@ -146,9 +147,10 @@ ka_status ka_head_read_pairs(struct ka_model *m, float *loss, int32_t *best) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t R = b->n_rows;
-  KA_TRY(ka_dev_download(m->dev, b->loss_host, b->loss, (size_t)R * ka_dtype_bytes(ka_wide(m))));
+  KA_TRY(ka_dev_download(m->dev, b->loss_host, b->loss,
+                         (size_t)R * ka_dtype_bytes(ka_accum_dtype(m))));
   KA_TRY(ka_dev_download(m->dev, best, b->best, (size_t)R * sizeof *best));
-  for (int64_t r = 0; r < R; r++) loss[r] = (float)ka_load(b->loss_host, ka_wide(m), r);
+  for (int64_t r = 0; r < R; r++) loss[r] = (float)ka_load(b->loss_host, ka_accum_dtype(m), r);
   return KA_STATUS_OK;
 }
 
@@ -156,7 +158,7 @@ ka_status ka_head_logits(struct ka_model *m, const struct ka_outer_weights *w, i
                          int64_t n, float *hidden, float *logits) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
-  int64_t C = m->recipe.C, V = m->recipe.V, step = rows_that_fit(m, ka_wide(m));
+  int64_t C = m->recipe.C, V = m->recipe.V, step = rows_that_fit(m, ka_accum_dtype(m));
   struct ka_tensor x = ka_mat(m, at_row(m, b->final, first, C), n, C);
   struct ka_tensor h = ka_mat(m, b->hidden, n, C);
   KA_TRY(ka_norm_fwd(m, h, (struct ka_norm_stats){0}, x, NULL, final_norm(w)));
@@ -164,7 +166,7 @@ ka_status ka_head_logits(struct ka_model *m, const struct ka_outer_weights *w, i
   KA_TRY(scale(m, h));
   for (int64_t r = 0; logits && r < n; r += step) {
     int64_t rows = n - r < step ? n - r : step;
-    struct ka_tensor z = ka_tensor_2d(b->logits, ka_wide(m), rows, V);
+    struct ka_tensor z = ka_tensor_2d(b->logits, ka_accum_dtype(m), rows, V);
     KA_TRY(ka_linear_fwd(m, z, ka_mat(m, at_row(m, b->hidden, r, C), rows, C), w->head, NULL));
     KA_TRY(ka_dev_get(m->dev, ka_tensor_2d(logits + r * V, KA_F32, rows, V), z));
   }

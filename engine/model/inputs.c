@@ -87,7 +87,7 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, doubl
   b->batch_T = T;
   for (int i = 0; i < m->n_stacks; i++) ka_branches_begin(m, &m->stacks[i]);
   KA_TRY(list_rows(m, batch, &documents));
-  ka_data_store(b->host.scale, ka_wide(m), 0, grad_scale);
+  ka_data_store(b->host.scale, ka_accum_dtype(m), 0, grad_scale);
   ka_routing_batch(m, batch, grad_scale);
   const int32_t *ids = batch->input_ids, *pos = batch->position, *doc_start = batch->doc_start;
   if (m->dev->backend->separate) {

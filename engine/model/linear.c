@@ -4,14 +4,16 @@
  * roles of the two and of the operand that is transposed; nothing is copied. */
 #include "engine/model/plan.h"
 
-enum ka_dtype ka_wide(const struct ka_model *m) { return m->compute == KA_F64 ? KA_F64 : KA_F32; }
+enum ka_dtype ka_accum_dtype(const struct ka_model *m) {
+  return m->compute == KA_F64 ? KA_F64 : KA_F32;
+}
 
 struct ka_tensor ka_mat(const struct ka_model *m, void *data, int64_t rows, int64_t cols) {
   return ka_tensor_2d(data, m->compute, rows, cols);
 }
 
 struct ka_tensor ka_stat(const struct ka_model *m, void *data, int64_t n) {
-  return ka_tensor_1d(data, ka_wide(m), n);
+  return ka_tensor_1d(data, ka_accum_dtype(m), n);
 }
 
 /* The product with a weight, by what args say besides the weight. */

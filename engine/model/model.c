@@ -385,8 +385,8 @@ ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double
   return ka_routing_read(m, &aux, loss_sum);
 }
 
-ka_status ka_model_health(struct ka_model *m, struct ka_health *out) {
-  return ka_dev_download(m->dev, out, m->health.data, sizeof *out);
+ka_status ka_model_step_stats(struct ka_model *m, struct ka_step_stats *out) {
+  return ka_dev_download(m->dev, out, m->step_stats.data, sizeof *out);
 }
 
 ka_status ka_model_forward(struct ka_model *m, const struct ka_batch *batch, float *logits,

@@ -72,7 +72,7 @@ struct ka_model {
   int64_t lowest_done;              /* layer_done's own: the last layer it was told; L: none yet */
   struct ka_safetensors base_files; /* of ka_model_set_base */
   struct ka_arena run, step;        /* in the device's memory */
-  struct ka_tensor health;          /* struct ka_health, as f64 */
+  struct ka_tensor step_stats;      /* struct ka_step_stats, as f64 */
   struct ka_weights *weights;       /* the passes' view of params: weights.h */
   struct ka_model_buffers *buffers; /* of a step: plan.h */
   int n_stacks;
@@ -81,7 +81,7 @@ struct ka_model {
 
 /* Sums over all micro-batches since zero_grad that stay on the device, where the optimizer's step
  * looks at them. */
-struct ka_health {
+struct ka_step_stats {
   double grad_sumsq; /* squares of all gradients; the optimizer adds them, engine/train/optim.h */
   double loss, kl;   /* over the targets; kl is 0 without kl_weight */
 };
@@ -135,18 +135,18 @@ ka_status ka_model_score(struct ka_model *m, const struct ka_batch *batch, float
                          int32_t *best);
 
 /* Forward and backward of one microbatch: adds d(grad_scale * (loss_sum + kl_weight * kl_sum))/dw
- * to every slice's grad, and the sums to the health. grad_scale is 1 / (targets of the whole
+ * to every slice's grad, and the sums to the step statistics. grad_scale is 1 / (targets of the whole
  * optimizer step). kl_sum: KL(base || model) of the next token, summed over the same targets; the
  * base's pass shares every frozen weight and all layers below the first trained one. loss_sum may
  * be NULL: then nothing waits for the device. */
 ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double grad_scale,
                         double *loss_sum);
 
-/* Sets all gradients and the health to zero. */
+/* Sets all gradients and the step statistics to zero. */
 ka_status ka_model_zero_grad(struct ka_model *m);
 
 /* Waits for the device. */
-ka_status ka_model_health(struct ka_model *m, struct ka_health *out);
+ka_status ka_model_step_stats(struct ka_model *m, struct ka_step_stats *out);
 
 /* To be called after the trained weights were changed (repacks them). */
 ka_status ka_model_weights_changed(struct ka_model *m);

@@ -108,8 +108,8 @@ static ka_status layers_bwd(struct ka_model *m, struct ka_stack *s, int64_t from
   struct ka_ctx *ctx = m->ctx;
   for (int64_t l = to - 1; l >= from; l--) {
     struct ka_layer_weights w;
-    bool above = l + 1 < s->recipe->L && s->layers[l + 1].again;
-    if (s->layers[l].again && above) { /* the topmost one's values are still there */
+    bool above = l + 1 < s->recipe->L && s->layers[l + 1].recompute;
+    if (s->layers[l].recompute && above) { /* the topmost one's values are still there */
       struct ka_stream x = {s->layers[l].branch[0].own.s.data, false};
       KA_TRY(layers_fwd(m, s, l, l + 1, KA_TUNED, NULL, &x));
     }

@@ -28,7 +28,7 @@ static void plan_needs(struct ka_model *m) {
 
 static ka_status values(struct ka_model *m, void **out, int64_t rows, int64_t cols, bool is_stat,
                         const char *name) {
-  size_t size = ka_dtype_bytes(is_stat ? ka_wide(m) : m->compute);
+  size_t size = ka_dtype_bytes(is_stat ? ka_accum_dtype(m) : m->compute);
   return ka_arena_alloc_n(&m->step, out, rows * cols, size, name);
 }
 
@@ -74,7 +74,7 @@ static ka_status plan_head(struct ka_model *m) {
   KA_TRY(ka_arena_alloc_n(&m->step, &best, N, sizeof(int32_t), "head"));
   b->best = best;
   /* at least one row of the wide type */
-  size_t wide = ka_dtype_bytes(ka_wide(m)),
+  size_t wide = ka_dtype_bytes(ka_accum_dtype(m)),
          bytes = (size_t)(b->chunk_rows * V) * ka_dtype_bytes(m->compute);
   if (bytes < (size_t)V * wide) bytes = (size_t)V * wide;
   KA_TRY(ka_arena_alloc(&m->step, &b->logits, bytes, "logits of a chunk"));
@@ -112,8 +112,8 @@ static ka_status plan_rope(struct ka_model *m, int which) {
 static ka_status plan_all(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_weights_plan(m));
-  const int64_t n_health = sizeof(struct ka_health) / sizeof(double);
-  KA_TRY(ka_tensor_alloc(&m->run, &m->health, "health", KA_F64, 1, &n_health));
+  const int64_t n_stats = sizeof(struct ka_step_stats) / sizeof(double);
+  KA_TRY(ka_tensor_alloc(&m->run, &m->step_stats, "step statistics", KA_F64, 1, &n_stats));
   for (int i = 0; i < m->recipe.n_ropes; i++) KA_TRY(plan_rope(m, i));
   for (int i = 0; i < m->n_stacks; i++) KA_TRY(ka_branches_plan(m, &m->stacks[i]));
   KA_TRY(plan_scratch(m));

@@ -17,7 +17,7 @@ struct ka_branch_set {
   const struct ka_branch_kind *kind;
   int place;
   struct ka_branch shared; /* scratch: what the base model's pass works in */
-  struct ka_branch full;   /* what the block at work keeps, when blocks run again */
+  struct ka_branch full;   /* what the block at work keeps, when blocks are recomputed */
 };
 enum { KA_BRANCH_SETS = 8 };
 
@@ -114,7 +114,7 @@ ka_status ka_head_pick(struct ka_model *m, const struct ka_outer_weights *w);
 /* The same of the base model, from its b->final; after ka_head_pick. */
 ka_status ka_head_pick_base(struct ka_model *m, const struct ka_outer_weights *w);
 /* Their losses, into b->loss. With backward also the divergence from the base (NULL: none), the
- * gradients (of the head's slices, the final norm, and b->dx), and the sums into the health. */
+ * gradients (of the head's slices, the final norm, and b->dx), and the sums into the step statistics. */
 ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
                        const struct ka_outer_weights *base, bool backward);
 /* Waits for the device. loss [B*T] as in ka_model_eval, may be NULL. */

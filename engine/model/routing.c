@@ -41,7 +41,7 @@ static double load_factor(const struct ka_model *m) {
 ka_status ka_routing_end(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_routing *x = &m->buffers->routing;
-  struct ka_health *health = m->health.data;
+  struct ka_step_stats *stats = m->step_stats.data;
   if (!x->counting) return KA_STATUS_OK;
   x->counting = false;
   struct ka_router_loss_args args = {.count = x->count,
@@ -51,7 +51,7 @@ ka_status ka_routing_end(struct ka_model *m) {
                                      .load_factor = (double)m->recipe.moe->E};
   KA_TRY(ka_router_loss(m->dev, &args));
   args.load_factor = load_factor(m);
-  args.loss = ka_tensor_1d(&health->loss, KA_F64, 1);
+  args.loss = ka_tensor_1d(&stats->loss, KA_F64, 1);
   return ka_router_loss(m->dev, &args);
 }
 

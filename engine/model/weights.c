@@ -113,7 +113,7 @@ static ka_status pack(struct ka_model *m, const struct ka_weight *w) {
 
 /* The dtype that the passes read: a bias that settles close choices keeps its digits. */
 static enum ka_dtype read_as(const struct ka_model *m, const struct ka_param *p) {
-  return p->role == KA_ROLE_ROUTER_CHOICE ? ka_wide(m) : m->compute;
+  return p->role == KA_ROLE_ROUTER_CHOICE ? ka_accum_dtype(m) : m->compute;
 }
 
 static bool in_place(const struct ka_model *m, const struct ka_param *p) {
@@ -172,7 +172,7 @@ static ka_status plan_slices(struct ka_model *m) {
     struct ka_slice *s = &m->slices[i];
     struct ka_tensor w = ka_tensor_as_matrix(m->params[s->param].weight);
     s->weight = ka_tensor_slice(w, s->row, s->n_rows, s->col, s->n_cols);
-    KA_TRY(ka_tensor_alloc(&m->run, &s->grad, "gradients", ka_wide(m), 2,
+    KA_TRY(ka_tensor_alloc(&m->run, &s->grad, "gradients", ka_accum_dtype(m), 2,
                            (int64_t[]){s->n_rows, s->n_cols}));
   }
   for (int64_t i = 0; i < m->weights->n; i++) {
@@ -250,5 +250,5 @@ ka_status ka_model_zero_grad(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   for (int64_t i = 0; i < m->n_slices; i++)
     KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = m->slices[i].grad}));
-  return ka_fill(m->dev, &(struct ka_fill_args){.x = m->health});
+  return ka_fill(m->dev, &(struct ka_fill_args){.x = m->step_stats});
 }

@@ -108,7 +108,7 @@ const struct ka_outer_weights *ka_weights_outer(const struct ka_model *m, enum k
 struct ka_tensor ka_mat(const struct ka_model *m, void *data, int64_t rows, int64_t cols);
 struct ka_tensor ka_stat(const struct ka_model *m, void *data, int64_t n);
 /* f32, or f64 with f64. */
-enum ka_dtype ka_wide(const struct ka_model *m);
+enum ka_dtype ka_accum_dtype(const struct ka_model *m);
 
 /* The weight in the back end's layout for a product with `rows` rows: kept, or made now in scratch
  * that the next one overwrites; data NULL when packing does not pay. */

@@ -104,15 +104,15 @@ static void take_min(struct ka_spectrum *r, double s, int64_t n) {
   if (err < s) r->sigma_min_rel_bound = err / s;
 }
 
-static ka_status all_values(struct ka_spectral_analysis *a, struct ka_lane *lane,
-                            struct ka_lane_set who, const struct ka_panels *p,
+static ka_status all_values(struct ka_spectral_analysis *a, struct ka_dense_worker *worker,
+                            struct ka_dense_set who, const struct ka_panels *p,
                             struct ka_spectrum *const *results) {
   struct ka_ctx *ctx = a->ctx;
   if (who.n == 0) return KA_STATUS_OK;
   int64_t m = p[who.at[0]].m;
   void *memory = NULL;
   KA_TRY(ka_alloc_n(ctx, &memory, (who.at[who.n - 1] + 1) * m, sizeof(double), "singular values"));
-  ka_status st = lane->engine.dense->values(lane, who, p, false, memory);
+  ka_status st = worker->engine.dense->values(worker, who, p, false, memory);
   for (KA_EACH(i, who)) {
     struct ka_spectrum *r = results[i];
     const double *s = (const double *)memory + i * m;
@@ -161,7 +161,7 @@ static ka_status fill_line(struct ka_spectral_analysis *a, struct ka_spectrum *r
 
 /* Those of n that the ladder is for; the others get their results here. */
 static ka_status sort_out(struct ka_spectral_analysis *a, struct ka_spectrum *const *results, int n,
-                          const struct ka_panels *p, struct ka_lane_set *who) {
+                          const struct ka_panels *p, struct ka_dense_set *who) {
   struct ka_ctx *ctx = a->ctx;
   for (int i = 0; i < n; i++) {
     if (p[i].bad_index >= 0)
@@ -171,18 +171,18 @@ static ka_status sort_out(struct ka_spectral_analysis *a, struct ka_spectrum *co
     else if (p[i].m == 1)
       KA_TRY(fill_line(a, results[i], &p[i]));
     else
-      ka_lane_set_add(who, i);
+      ka_dense_set_add(who, i);
   }
   return KA_STATUS_OK;
 }
 
-static ka_status compute(struct ka_spectral_analysis *a, struct ka_lane *lane,
+static ka_status compute(struct ka_spectral_analysis *a, struct ka_dense_worker *worker,
                          struct ka_spectrum *const *results, int n) {
   struct ka_ctx *ctx = a->ctx;
   struct ka_tensor views[KA_BATCH];
   struct ka_panels p[KA_BATCH];
   struct ka_spectral_ends ends[KA_BATCH];
-  struct ka_lane_set who = {0};
+  struct ka_dense_set who = {0};
   struct ka_spectral_phases phases = {.n_computed = n};
   struct ka_spectral_ends_goal goal = {.rtol = a->options->rtol,
                                        .precision = a->options->precision};
@@ -191,13 +191,13 @@ static ka_status compute(struct ka_spectral_analysis *a, struct ka_lane *lane,
   if (views[0].shape[0] == 1 || views[0].shape[1] == 1)
     for (int i = 0; i < n; i++) ka_panels_scan(&p[i], views[i]);
   else
-    KA_TRY(lane->engine.dense->hold(lane, n, views, p));
+    KA_TRY(worker->engine.dense->hold(worker, n, views, p));
   phases.read_s += ka_now_s() - start;
   KA_TRY(sort_out(a, results, n, p, &who));
-  KA_TRY(ka_spectral_ends_of(lane, who, p, goal, &phases, ends));
+  KA_TRY(ka_spectral_ends_of(worker, who, p, goal, &phases, ends));
   for (KA_EACH(i, who)) fill(results[i], &p[i], &ends[i]);
   double before = ka_now_s();
-  if (a->options->full) KA_TRY(all_values(a, lane, who, p, results));
+  if (a->options->full) KA_TRY(all_values(a, worker, who, p, results));
   phases.svd_s += ka_now_s() - before;
 #pragma omp critical(ka_spectral_phases)
   ka_spectral_phases_add(a->phases, &phases);
@@ -205,8 +205,8 @@ static ka_status compute(struct ka_spectral_analysis *a, struct ka_lane *lane,
   return KA_STATUS_OK;
 }
 
-struct ka_lane_size ka_spectral_batch_size(const struct ka_spectral_analysis *a,
-                                           const struct ka_dense *d, const struct ka_unit *u) {
+struct ka_dense_size ka_spectral_batch_size(const struct ka_spectral_analysis *a,
+                                            const struct ka_dense *d, const struct ka_unit *u) {
   int64_t m = ka_unit_short_side(u), n = u->view.shape[0] + u->view.shape[1] - m;
   int64_t elem_bytes = u->fp8 ? (int64_t)sizeof(float) : (int64_t)ka_dtype_bytes(u->view.dtype);
   return ka_spectral_ends_size(d, n, m, elem_bytes, a->options->full);
@@ -225,7 +225,7 @@ static ka_status look_up(struct ka_spectral_analysis *a, struct ka_spectrum *r, 
     snprintf(text, sizeof text, "skipped: a side above max_dim %lld", (long long)o->max_dim);
     return set_error(a, r, text);
   }
-  struct ka_lane_size size = ka_spectral_batch_size(a, &ka_dense_host, u);
+  struct ka_dense_size size = ka_spectral_batch_size(a, &ka_dense_host, u);
   int64_t bytes = ka_dense_host.bytes(&size);
   if (o->max_bytes > 0 && bytes > o->max_bytes) {
     char need[32], have[32];
@@ -237,7 +237,7 @@ static ka_status look_up(struct ka_spectral_analysis *a, struct ka_spectrum *r, 
   return KA_STATUS_OK;
 }
 
-static ka_status run_loaded(struct ka_spectral_analysis *a, struct ka_lane *lane,
+static ka_status run_loaded(struct ka_spectral_analysis *a, struct ka_dense_worker *worker,
                             const int64_t *units, int n) {
   struct ka_ctx *ctx = a->ctx;
   struct ka_spectrum *results[KA_BATCH];
@@ -249,7 +249,7 @@ static ka_status run_loaded(struct ka_spectral_analysis *a, struct ka_lane *lane
     n_wanted += wanted;
   }
   if (n_wanted == 0) return KA_STATUS_OK;
-  KA_TRY(compute(a, lane, results, n_wanted));
+  KA_TRY(compute(a, worker, results, n_wanted));
   for (int i = 0; i < n_wanted; i++) {
     const struct ka_unit *u = results[i]->unit;
     if (u->map) ka_map_forget(u->map, u->map_offset, u->map_bytes);
@@ -258,7 +258,7 @@ static ka_status run_loaded(struct ka_spectral_analysis *a, struct ka_lane *lane
   return KA_STATUS_OK;
 }
 
-ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_lane *lane,
+ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_dense_worker *worker,
                                 const int64_t *units, int n) {
   struct ka_ctx *ctx = a->ctx;
   struct ka_unit loaded[KA_BATCH];
@@ -273,7 +273,7 @@ ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_lane *
     ka_fp8_load(&loaded[i], memory[i]);
     a->results[units[i]].unit = &loaded[i];
   }
-  if (ka_ok(st)) st = run_loaded(a, lane, units, n);
+  if (ka_ok(st)) st = run_loaded(a, worker, units, n);
   for (int i = 0; i < n; i++) {
     a->results[units[i]].unit = &a->units[units[i]];
     ka_free(memory[i]);

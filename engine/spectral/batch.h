@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A batch: units of one shape that a lane takes at once, from stored matrices to results; inside
+ * A batch: units of one shape that a worker takes at once, from stored matrices to results; inside
  * this room. */
 #ifndef KAPPA_ENGINE_SPECTRAL_BATCH_H
 #define KAPPA_ENGINE_SPECTRAL_BATCH_H
@@ -27,14 +27,14 @@ struct ka_spectral_analysis {
 
 int64_t ka_unit_short_side(const struct ka_unit *unit);
 
-/* What a lane of such an engine holds of units like this one. */
-struct ka_lane_size ka_spectral_batch_size(const struct ka_spectral_analysis *a,
-                                           const struct ka_dense *d, const struct ka_unit *unit);
+/* What a worker of such an engine holds of units like this one. */
+struct ka_dense_size ka_spectral_batch_size(const struct ka_spectral_analysis *a,
+                                            const struct ka_dense *d, const struct ka_unit *unit);
 
 /* The results of units[0..n-1], n at most the batch of their common shape: from the cache, from the
- * lane, or why there is none. Lanes may do so side by side. KA_E_MEMORY when the lane has no room.
+ * worker, or why there is none. Workers may do so side by side. KA_E_MEMORY when the worker has no room.
  */
-ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_lane *lane,
+ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_dense_worker *worker,
                                 const int64_t *units, int n);
 
 #endif

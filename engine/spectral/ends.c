@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The order of the rungs, and the first:
+ * The order of the routes, and the first:
  *
  * gram:    G = A^T A in float64; ||error|| <= g(chain) ||A||_F^2. Lanczos on G and on its inverse
  *          through the Cholesky factor estimates both ends. A Cholesky factorisation of a shifted G
@@ -23,86 +23,86 @@ double ladder_gamma(int64_t chain) {
   return SAFE * k / (1 - k);
 }
 
-struct ka_lane_set ladder_minus(struct ka_lane_set a, struct ka_lane_set b) {
-  struct ka_lane_set left = {0};
+struct ka_dense_set ladder_minus(struct ka_dense_set a, struct ka_dense_set b) {
+  struct ka_dense_set left = {0};
   bool in_b[KA_BATCH] = {false};
   for (KA_EACH(i, b)) in_b[i] = true;
   for (KA_EACH(i, a))
-    if (!in_b[i]) ka_lane_set_add(&left, i);
+    if (!in_b[i]) ka_dense_set_add(&left, i);
   return left;
 }
 
-static struct ka_lane_set members(struct ka_lane_set a, const bool *are) {
-  struct ka_lane_set set = {0};
+static struct ka_dense_set members(struct ka_dense_set a, const bool *are) {
+  struct ka_dense_set set = {0};
   for (KA_EACH(i, a))
-    if (are[i]) ka_lane_set_add(&set, i);
+    if (are[i]) ka_dense_set_add(&set, i);
   return set;
 }
 
 /* --- operators for Lanczos -------------------------------------------------------------------- */
 
-static ka_status op_gram(void *user, struct ka_lane_set who, struct ka_lane_vectors x,
-                         struct ka_lane_vectors y) {
+static ka_status op_gram(void *user, struct ka_dense_set who, struct ka_dense_vectors x,
+                         struct ka_dense_vectors y) {
   struct ladder *w = user;
-  return w->d->symv(w->lane, who, w->m, w->gram, x, y);
+  return w->d->symv(w->worker, who, w->m, w->gram, x, y);
 }
 
 /* y = (L L^T)^-1 x, L ready in factor */
-static ka_status op_inverse(void *user, struct ka_lane_set who, struct ka_lane_vectors x,
-                            struct ka_lane_vectors y) {
+static ka_status op_inverse(void *user, struct ka_dense_set who, struct ka_dense_vectors x,
+                            struct ka_dense_vectors y) {
   struct ladder *w = user;
-  return w->d->solve(w->lane, who, w->m, w->factor, x, y);
+  return w->d->solve(w->worker, who, w->m, w->factor, x, y);
 }
 
 /* The same with the factor that the last proof left in scratch */
-static ka_status op_shifted(void *user, struct ka_lane_set who, struct ka_lane_vectors x,
-                            struct ka_lane_vectors y) {
+static ka_status op_shifted(void *user, struct ka_dense_set who, struct ka_dense_vectors x,
+                            struct ka_dense_vectors y) {
   struct ladder *w = user;
-  return w->d->solve(w->lane, who, w->m, w->scratch, x, y);
+  return w->d->solve(w->worker, who, w->m, w->scratch, x, y);
 }
 
-ka_status ladder_lanczos(struct ladder *w, struct ka_lane_set who, ka_operator op,
-                         const double *rtol, struct ka_lane_vectors vector, double *value,
+ka_status ladder_lanczos(struct ladder *w, struct ka_dense_set who, ka_operator op,
+                         const double *rtol, struct ka_dense_vectors vector, double *value,
                          double *err) {
   struct ka_ctx *ctx = w->ctx;
   double start = ka_now_s();
   if (who.n == 0) return KA_STATUS_OK;
   KA_TRY(ka_spectral_lanczos_top(&w->lanczos, who, op, w, rtol, vector, value, err));
   KA_TRY(op(w, who, vector, w->tmp));
-  KA_TRY(w->d->divide(w->lane, who, w->m, w->tmp, value, vector));
+  KA_TRY(w->d->divide(w->worker, who, w->m, w->tmp, value, vector));
   w->phases->lanczos_s += ka_now_s() - start;
   return KA_STATUS_OK;
 }
 
 /* --- proofs by Cholesky factorisations -------------------------------------------------------- */
 
-ka_status ladder_factorise(struct ladder *w, struct ka_lane_set who, double *a,
-                           struct ka_lane_set *done) {
+ka_status ladder_factorise(struct ladder *w, struct ka_dense_set who, double *a,
+                           struct ka_dense_set *done) {
   struct ka_ctx *ctx = w->ctx;
   double start = ka_now_s();
-  KA_TRY(w->d->potrf(w->lane, who, w->m, a, done));
+  KA_TRY(w->d->potrf(w->worker, who, w->m, a, done));
   w->phases->cholesky_s += ka_now_s() - start;
   return KA_STATUS_OK;
 }
 
 double ladder_cholesky_err(const struct ladder *w, double trace) {
-  double g = ladder_gamma(w->d->chain_potrf(&w->lane->engine, w->m));
+  double g = ladder_gamma(w->d->chain_potrf(&w->worker->engine, w->m));
   return (g / (1 - g) + 2 * SAFE * U) * trace + 1e-280;
 }
 
 /* scratch = sign * s + by[i] I factorised: those that ran to completion, and its traces. */
-static ka_status factorise_shifted(struct ladder *w, struct ka_lane_set who, int sign,
+static ka_status factorise_shifted(struct ladder *w, struct ka_dense_set who, int sign,
                                    const double *s, const double *by, double *trace,
-                                   struct ka_lane_set *done) {
+                                   struct ka_dense_set *done) {
   struct ka_ctx *ctx = w->ctx;
-  KA_TRY(w->d->shift(w->lane, who, w->m, sign, s, by, w->scratch));
-  KA_TRY(w->d->sum(w->lane, who, w->m, w->scratch, KA_SUM_TRACE, trace));
+  KA_TRY(w->d->shift(w->worker, who, w->m, sign, s, by, w->scratch));
+  KA_TRY(w->d->sum(w->worker, who, w->m, w->scratch, KA_SUM_TRACE, trace));
   return ladder_factorise(w, who, w->scratch, done);
 }
 
 /* Proves lambda_max(s) <= bound[i], bound[i] slightly above theta[i]; s is kept. */
-static ka_status prove_below(struct ladder *w, struct ka_lane_set who, const double *s,
-                             const double *theta, double *bound, struct ka_lane_set *proven) {
+static ka_status prove_below(struct ladder *w, struct ka_dense_set who, const double *s,
+                             const double *theta, double *bound, struct ka_dense_set *proven) {
   struct ka_ctx *ctx = w->ctx;
   double trace[KA_BATCH];
   KA_TRY(factorise_shifted(w, who, -1, s, theta, trace, proven));
@@ -110,8 +110,8 @@ static ka_status prove_below(struct ladder *w, struct ka_lane_set who, const dou
   return KA_STATUS_OK;
 }
 
-ka_status ladder_prove_above(struct ladder *w, struct ka_lane_set who, const double *s,
-                             const double *mu, double *bound, struct ka_lane_set *proven) {
+ka_status ladder_prove_above(struct ladder *w, struct ka_dense_set who, const double *s,
+                             const double *mu, double *bound, struct ka_dense_set *proven) {
   struct ka_ctx *ctx = w->ctx;
   double trace[KA_BATCH], by[KA_BATCH] = {0};
   for (KA_EACH(i, who)) by[i] = -mu[i];
@@ -121,53 +121,53 @@ ka_status ladder_prove_above(struct ladder *w, struct ka_lane_set who, const dou
 }
 
 /* prove_below with the least of the slacks slack, 8 slack, ... below 1 that works: used[i]. */
-static ka_status prove_with_slack(struct ladder *w, struct ka_lane_set who, const double *s,
+static ka_status prove_with_slack(struct ladder *w, struct ka_dense_set who, const double *s,
                                   const double *theta, const double *slack, double *used,
-                                  double *upper, struct ka_lane_set *proven) {
+                                  double *upper, struct ka_dense_set *proven) {
   struct ka_ctx *ctx = w->ctx;
   bool is_proven[KA_BATCH] = {false};
-  struct ka_lane_set todo = {0}, done;
+  struct ka_dense_set todo = {0}, done;
   for (KA_EACH(i, who)) used[i] = slack[i];
   for (KA_EACH(i, who))
-    if (used[i] < 1) ka_lane_set_add(&todo, i);
+    if (used[i] < 1) ka_dense_set_add(&todo, i);
   while (todo.n > 0) {
     double at[KA_BATCH] = {0};
-    struct ka_lane_set left = {0};
+    struct ka_dense_set left = {0};
     for (KA_EACH(i, todo)) at[i] = theta[i] * (1 + used[i]);
     KA_TRY(prove_below(w, todo, s, at, upper, &done));
     for (KA_EACH(i, done)) is_proven[i] = true;
     todo = ladder_minus(todo, done);
     for (KA_EACH(i, todo))
-      if ((used[i] *= 8) < 1) ka_lane_set_add(&left, i);
+      if ((used[i] *= 8) < 1) ka_dense_set_add(&left, i);
     todo = left;
   }
   *proven = members(who, is_proven);
   return KA_STATUS_OK;
 }
 
-ka_status ladder_tighten_above(struct ladder *w, struct ka_lane_set who, const double *s,
-                               const double *slack, double *theta, struct ka_lane_vectors vector,
-                               double *bound, struct ka_lane_set *proven) {
+ka_status ladder_tighten_above(struct ladder *w, struct ka_dense_set who, const double *s,
+                               const double *slack, double *theta, struct ka_dense_vectors vector,
+                               double *bound, struct ka_dense_set *proven) {
   struct ka_ctx *ctx = w->ctx;
   bool is_proven[KA_BATCH] = {false};
-  struct ka_lane_set todo = who;
+  struct ka_dense_set todo = who;
   for (int attempt = 0; attempt < 3 && todo.n > 0; attempt++) {
     double used[KA_BATCH], upper[KA_BATCH], rtol[KA_BATCH] = {0}, value[KA_BATCH], err[KA_BATCH];
-    struct ka_lane_set done, wide = {0}, better = {0};
+    struct ka_dense_set done, wide = {0}, better = {0};
     KA_TRY(prove_with_slack(w, todo, s, theta, slack, used, upper, &done));
     for (KA_EACH(i, done)) {
       if (!is_proven[i] || upper[i] < bound[i]) bound[i] = upper[i];
       is_proven[i] = true;
-      if (used[i] > slack[i]) ka_lane_set_add(&wide, i);
+      if (used[i] > slack[i]) ka_dense_set_add(&wide, i);
       rtol[i] = slack[i] / used[i] / 8;
     }
-    KA_TRY(w->d->ready(w->lane, wide, w->m, w->scratch));
+    KA_TRY(w->d->ready(w->worker, wide, w->m, w->scratch));
     KA_TRY(ladder_lanczos(w, wide, op_shifted, rtol, vector, value, err));
     for (KA_EACH(i, wide)) {
       double found = theta[i] * (1 + used[i]) - 1 / value[i];
       if (!(found > theta[i])) continue;
       theta[i] = found;
-      ka_lane_set_add(&better, i);
+      ka_dense_set_add(&better, i);
     }
     todo = better;
   }
@@ -177,11 +177,11 @@ ka_status ladder_tighten_above(struct ladder *w, struct ka_lane_set who, const d
 
 /* --- gram ------------------------------------------------------------------------------------- */
 
-static ka_status make_gram(struct ladder *w, struct ka_lane_set who) {
+static ka_status make_gram(struct ladder *w, struct ka_dense_set who) {
   struct ka_ctx *ctx = w->ctx;
   double start = ka_now_s(), trace[KA_BATCH];
-  KA_TRY(w->d->gram(w->lane, who, w->p, w->gram));
-  KA_TRY(w->d->sum(w->lane, who, w->m, w->gram, KA_SUM_TRACE, trace));
+  KA_TRY(w->d->gram(w->worker, who, w->p, w->gram));
+  KA_TRY(w->d->sum(w->worker, who, w->m, w->gram, KA_SUM_TRACE, trace));
   w->phases->gram_s += ka_now_s() - start;
   w->phases->gram_flops += who.n * (double)w->n * (double)w->m * (double)w->m;
   for (KA_EACH(i, who)) {
@@ -210,22 +210,22 @@ static double lanczos_rtol(const struct ladder *w) {
 }
 
 /* Factor of G + shift I in `factor`, the smallest shift that works, for the members of done. */
-static ka_status factor_gram(struct ladder *w, struct ka_lane_set who, double *shift,
-                             struct ka_lane_set *done) {
+static ka_status factor_gram(struct ladder *w, struct ka_dense_set who, double *shift,
+                             struct ka_dense_set *done) {
   struct ka_ctx *ctx = w->ctx;
   bool has[KA_BATCH] = {false};
-  struct ka_lane_set todo = who, now;
+  struct ka_dense_set todo = who, now;
   for (KA_EACH(i, who)) shift[i] = 0;
   while (todo.n > 0) {
-    struct ka_lane_set left = {0};
-    KA_TRY(w->d->shift(w->lane, todo, w->m, 1, w->gram, shift, w->factor));
+    struct ka_dense_set left = {0};
+    KA_TRY(w->d->shift(w->worker, todo, w->m, 1, w->gram, shift, w->factor));
     KA_TRY(ladder_factorise(w, todo, w->factor, &now));
     for (KA_EACH(i, now)) has[i] = true;
     todo = ladder_minus(todo, now);
     for (KA_EACH(i, todo)) {
       double unit = 4 * U * w->out[i].frobenius2;
       shift[i] = shift[i] > 0 ? 16 * shift[i] : unit;
-      if (shift[i] <= 0x1p40 * unit) ka_lane_set_add(&left, i);
+      if (shift[i] <= 0x1p40 * unit) ka_dense_set_add(&left, i);
     }
     todo = left;
   }
@@ -233,10 +233,10 @@ static ka_status factor_gram(struct ladder *w, struct ka_lane_set who, double *s
   return KA_STATUS_OK;
 }
 
-ka_status ladder_measure(struct ladder *w, struct ka_lane_set who) {
+ka_status ladder_measure(struct ladder *w, struct ka_dense_set who) {
   struct ka_ctx *ctx = w->ctx;
   double norms[2 * KA_BATCH], sizes[2 * KA_BATCH];
-  KA_TRY(w->d->norms(w->lane, who, w->p, w->vectors, norms, sizes));
+  KA_TRY(w->d->norms(w->worker, who, w->p, w->vectors, norms, sizes));
   for (KA_EACH(i, who)) {
     struct ka_spectral_ends *o = &w->out[i];
     double err = ladder_gamma(w->d->chain_norm(w->m)) * SAFE * sqrt(o->frobenius2) + 1e-280;
@@ -249,10 +249,10 @@ ka_status ladder_measure(struct ladder *w, struct ka_lane_set who) {
   return KA_STATUS_OK;
 }
 
-static ka_status prove_max(struct ladder *w, struct ka_lane_set who) {
+static ka_status prove_max(struct ladder *w, struct ka_dense_set who) {
   struct ka_ctx *ctx = w->ctx;
   double theta[KA_BATCH] = {0}, slack[KA_BATCH] = {0}, bound[KA_BATCH] = {0};
-  struct ka_lane_set proven, moved = {0};
+  struct ka_dense_set proven, moved = {0};
   for (KA_EACH(i, who)) {
     theta[i] = w->lambda_max[i];
     slack[i] = fmax(fmax(4 * w->max_err[i] / theta[i], w->target[i] / 16), 1e-13);
@@ -261,7 +261,7 @@ static ka_status prove_max(struct ladder *w, struct ka_lane_set who) {
   KA_TRY(ladder_tighten_above(w, who, w->gram, slack, theta, ladder_end(w, 0), bound, &proven));
   for (KA_EACH(i, who)) {
     w->out[i].max_high = sqrt(bound[i] + w->gram_err[i]) * (1 + 4 * U);
-    if (theta[i] > w->lambda_max[i]) ka_lane_set_add(&moved, i);
+    if (theta[i] > w->lambda_max[i]) ka_dense_set_add(&moved, i);
     w->lambda_max[i] = theta[i];
   }
   return moved.n > 0 ? ladder_measure(w, moved) : KA_STATUS_OK;
@@ -274,20 +274,20 @@ static double known_slack(const struct ladder *w, int i) {
 }
 
 /* Tries to reach the target for sigma_min from the Gram matrix alone; settled: those that did. */
-static ka_status try_min_gram(struct ladder *w, struct ka_lane_set who,
-                              struct ka_lane_set *settled) {
+static ka_status try_min_gram(struct ladder *w, struct ka_dense_set who,
+                              struct ka_dense_set *settled) {
   struct ka_ctx *ctx = w->ctx;
   double slack[KA_BATCH] = {0}, mu[KA_BATCH] = {0}, bound[KA_BATCH] = {0};
   bool is_settled[KA_BATCH] = {false};
-  struct ka_lane_set todo = {0}, proven;
+  struct ka_dense_set todo = {0}, proven;
   for (KA_EACH(i, who)) {
     double known = known_slack(w, i), budget = 1.6 * w->target[i];
     slack[i] = fmin(known, 0.9 * (budget - known));
     slack[i] = fmax(slack[i], fmax(2 * w->min_err[i] / w->lambda_min[i], 1e-14));
-    if (known + slack[i] <= budget) ka_lane_set_add(&todo, i);
+    if (known + slack[i] <= budget) ka_dense_set_add(&todo, i);
   }
   while (todo.n > 0) {
-    struct ka_lane_set left = {0};
+    struct ka_dense_set left = {0};
     for (KA_EACH(i, todo)) mu[i] = w->lambda_min[i] * (1 - slack[i]);
     KA_TRY(ladder_prove_above(w, todo, w->gram, mu, bound, &proven));
     for (KA_EACH(i, proven)) {
@@ -300,7 +300,7 @@ static ka_status try_min_gram(struct ladder *w, struct ka_lane_set who,
     todo = ladder_minus(todo, proven);
     for (KA_EACH(i, todo)) {
       slack[i] *= 8;
-      if (known_slack(w, i) + slack[i] <= 1.6 * w->target[i]) ka_lane_set_add(&left, i);
+      if (known_slack(w, i) + slack[i] <= 1.6 * w->target[i]) ka_dense_set_add(&left, i);
     }
     todo = left;
   }
@@ -315,7 +315,7 @@ static ka_status prove_by_svd(struct ladder *w, int i) {
   void *memory = NULL;
   double start = ka_now_s();
   KA_TRY(ka_alloc_n(ctx, &memory, (i + 1) * w->m, sizeof(double), "singular values"));
-  ka_status st = w->d->values(w->lane, ladder_one(i), w->p, true, memory);
+  ka_status st = w->d->values(w->worker, ladder_one(i), w->p, true, memory);
   w->phases->svd_s += ka_now_s() - start;
   const double *s = (const double *)memory + i * w->m;
   double err = 8 * (double)w->n * U * sqrt(w->out[i].frobenius2) * SAFE;
@@ -367,7 +367,7 @@ static ka_status escalate(struct ladder *w, int i) {
 }
 
 /* Not even G + shift I has a Cholesky factor: nothing is known of sigma_min. */
-static ka_status without_factor(struct ladder *w, struct ka_lane_set who) {
+static ka_status without_factor(struct ladder *w, struct ka_dense_set who) {
   struct ka_ctx *ctx = w->ctx;
   double one[KA_BATCH] = {0};
   for (KA_EACH(i, who)) {
@@ -375,7 +375,7 @@ static ka_status without_factor(struct ladder *w, struct ka_lane_set who) {
     one[i] = 1;
   }
   KA_TRY(prove_max(w, who));
-  KA_TRY(w->d->divide(w->lane, who, w->m, ladder_end(w, 0), one, ladder_end(w, 1)));
+  KA_TRY(w->d->divide(w->worker, who, w->m, ladder_end(w, 0), one, ladder_end(w, 1)));
   KA_TRY(ladder_measure(w, who));
   for (KA_EACH(i, who)) {
     KA_TRY(prove_by_svd(w, i));
@@ -385,10 +385,10 @@ static ka_status without_factor(struct ladder *w, struct ka_lane_set who) {
 }
 
 /* Estimates of sigma_min from the factor; then both ends are measured. */
-static ka_status estimate_min(struct ladder *w, struct ka_lane_set who, const double *rtol) {
+static ka_status estimate_min(struct ladder *w, struct ka_dense_set who, const double *rtol) {
   struct ka_ctx *ctx = w->ctx;
   double inverse[KA_BATCH];
-  KA_TRY(w->d->ready(w->lane, who, w->m, w->factor));
+  KA_TRY(w->d->ready(w->worker, who, w->m, w->factor));
   KA_TRY(ladder_lanczos(w, who, op_inverse, rtol, ladder_end(w, 1), inverse, w->min_err));
   for (KA_EACH(i, who)) {
     w->lambda_min[i] = 1 / inverse[i];
@@ -397,10 +397,10 @@ static ka_status estimate_min(struct ladder *w, struct ka_lane_set who, const do
   return ladder_measure(w, who);
 }
 
-static ka_status climb(struct ladder *w, struct ka_lane_set who) {
+static ka_status climb(struct ladder *w, struct ka_dense_set who) {
   struct ka_ctx *ctx = w->ctx;
   double rtol[KA_BATCH] = {0}, shift[KA_BATCH], log_volume[KA_BATCH];
-  struct ka_lane_set factored, singular = {0}, exact = {0}, settled;
+  struct ka_dense_set factored, singular = {0}, exact = {0}, settled;
   for (KA_EACH(i, who)) {
     w->out[i] =
         (struct ka_spectral_ends){.max_high = INFINITY, .min = INFINITY, .min_high = INFINITY};
@@ -410,18 +410,18 @@ static ka_status climb(struct ladder *w, struct ka_lane_set who) {
   KA_TRY(ladder_lanczos(w, who, op_gram, rtol, ladder_end(w, 0), w->lambda_max, w->max_err));
   KA_TRY(factor_gram(w, who, shift, &factored));
   KA_TRY(without_factor(w, ladder_minus(who, factored)));
-  KA_TRY(w->d->sum(w->lane, factored, w->m, w->factor, KA_SUM_LOG_DIAGONAL, log_volume));
+  KA_TRY(w->d->sum(w->worker, factored, w->m, w->factor, KA_SUM_LOG_DIAGONAL, log_volume));
   KA_TRY(estimate_min(w, factored, rtol));
   for (KA_EACH(i, factored)) {
     bool found = settle_singular(&w->out[i]);
     w->target[i] = found ? 1e-8 : choose_target(w, i);
-    if (found) ka_lane_set_add(&singular, i);
-    if (!found && shift[i] == 0) ka_lane_set_add(&exact, i);
+    if (found) ka_dense_set_add(&singular, i);
+    if (!found && shift[i] == 0) ka_dense_set_add(&exact, i);
   }
   KA_TRY(prove_max(w, factored));
   for (KA_EACH(i, exact)) w->out[i].log_volume = log_volume[i];
   KA_TRY(try_min_gram(w, exact, &settled));
-  struct ka_lane_set left = ladder_minus(ladder_minus(factored, singular), settled);
+  struct ka_dense_set left = ladder_minus(ladder_minus(factored, singular), settled);
   for (KA_EACH(i, left)) KA_TRY(escalate(w, i));
   return KA_STATUS_OK;
 }
@@ -430,10 +430,10 @@ static ka_status climb(struct ladder *w, struct ka_lane_set who) {
 
 static int64_t max_steps(int64_t m) { return m < MAX_STEPS ? m : MAX_STEPS; }
 
-struct ka_lane_size ka_spectral_ends_size(const struct ka_dense *d, int64_t n, int64_t m,
-                                          int64_t elem_bytes, bool full) {
+struct ka_dense_size ka_spectral_ends_size(const struct ka_dense *d, int64_t n, int64_t m,
+                                           int64_t elem_bytes, bool full) {
   int64_t k = max_steps(m), doubles = 3 * m * m + 3 * m + (k + 1) * m + 2 * k;
-  return (struct ka_lane_size){n, m, d->units_of(n, m), elem_bytes, doubles, full};
+  return (struct ka_dense_size){n, m, d->units_of(n, m), elem_bytes, doubles, full};
 }
 
 double ka_spectral_ends_flops(int64_t n, int64_t m, bool full) {
@@ -447,29 +447,30 @@ static void lay_out(struct ladder *w, double *at, int64_t units) {
   w->gram = at;
   w->factor = w->gram + units * m * m;
   w->scratch = w->factor + units * m * m;
-  w->vectors = (struct ka_lane_vectors){w->scratch + units * m * m, 2 * m};
-  w->tmp = (struct ka_lane_vectors){w->vectors.at + units * 2 * m, m};
-  w->lanczos = (struct ka_spectral_lanczos){.lane = w->lane, .m = m, .max_steps = k};
-  w->lanczos.basis = (struct ka_lane_vectors){w->tmp.at + units * m, (k + 1) * m};
+  w->vectors = (struct ka_dense_vectors){w->scratch + units * m * m, 2 * m};
+  w->tmp = (struct ka_dense_vectors){w->vectors.at + units * 2 * m, m};
+  w->lanczos = (struct ka_spectral_lanczos){.worker = w->worker, .m = m, .max_steps = k};
+  w->lanczos.basis = (struct ka_dense_vectors){w->tmp.at + units * m, (k + 1) * m};
   w->lanczos.coefficients =
-      (struct ka_lane_vectors){w->lanczos.basis.at + units * (k + 1) * m, 2 * k};
+      (struct ka_dense_vectors){w->lanczos.basis.at + units * (k + 1) * m, 2 * k};
 }
 
-ka_status ka_spectral_ends_of(struct ka_lane *lane, struct ka_lane_set who,
+ka_status ka_spectral_ends_of(struct ka_dense_worker *worker, struct ka_dense_set who,
                               const struct ka_panels *p, struct ka_spectral_ends_goal goal,
                               struct ka_spectral_phases *phases, struct ka_spectral_ends *out) {
-  struct ka_ctx *ctx = lane->ctx;
+  struct ka_ctx *ctx = worker->ctx;
   if (who.n == 0) return KA_STATUS_OK;
-  struct ladder w = {.ctx = ctx, .lane = lane, .p = p, .goal = goal, .phases = phases, .out = out};
-  double *memory = NULL, read_s = lane->read_s;
-  w.d = lane->engine.dense;
+  struct ladder w = {
+      .ctx = ctx, .worker = worker, .p = p, .goal = goal, .phases = phases, .out = out};
+  double *memory = NULL, read_s = worker->read_s;
+  w.d = worker->engine.dense;
   w.n = p[who.at[0]].n;
   w.m = p[who.at[0]].m;
-  struct ka_lane_size size = ka_spectral_ends_size(w.d, w.n, w.m, 0, false);
-  KA_TRY(w.d->take(lane, &size, &memory));
+  struct ka_dense_size size = ka_spectral_ends_size(w.d, w.n, w.m, 0, false);
+  KA_TRY(w.d->take(worker, &size, &memory));
   lay_out(&w, memory, size.units);
   ka_status st = climb(&w, who);
-  w.d->give(lane, memory);
-  phases->read_s += lane->read_s - read_s;
+  w.d->give(worker, memory);
+  phases->read_s += worker->read_s - read_s;
   return st;
 }

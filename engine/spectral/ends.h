@@ -22,16 +22,16 @@ struct ka_spectral_ends_goal {
   enum ka_spectral_precision precision;
 };
 
-/* Of those units that the lane holds; p and out by unit. Finite, not zero, of one shape with more
+/* Of those units that the worker holds; p and out by unit. Finite, not zero, of one shape with more
  * than one row and column. Time spent is added to phases (not NULL). */
-ka_status ka_spectral_ends_of(struct ka_lane *lane, struct ka_lane_set who,
+ka_status ka_spectral_ends_of(struct ka_dense_worker *worker, struct ka_dense_set who,
                               const struct ka_panels *p, struct ka_spectral_ends_goal goal,
                               struct ka_spectral_phases *phases, struct ka_spectral_ends *out);
 
-/* What a lane needs for ka_spectral_ends_of with a batch of this shape, and with `full` for all singular
+/* What a worker needs for ka_spectral_ends_of with a batch of this shape, and with `full` for all singular
  * values. */
-struct ka_lane_size ka_spectral_ends_size(const struct ka_dense *d, int64_t n, int64_t m,
-                                          int64_t elem_bytes, bool full);
+struct ka_dense_size ka_spectral_ends_size(const struct ka_dense *d, int64_t n, int64_t m,
+                                           int64_t elem_bytes, bool full);
 /* Float64 operations of the Gram route (for progress). */
 double ka_spectral_ends_flops(int64_t n, int64_t m, bool full);
 

@@ -41,7 +41,7 @@ static ka_status sum_of(struct ladder *w, int i, const double *a, enum ka_dense_
                         double *out) {
   struct ka_ctx *ctx = w->ctx;
   double sums[KA_BATCH];
-  KA_TRY(w->d->sum(w->lane, ladder_one(i), w->m, a, kind, sums));
+  KA_TRY(w->d->sum(w->worker, ladder_one(i), w->m, a, kind, sums));
   *out = sums[i];
   return KA_STATUS_OK;
 }
@@ -64,7 +64,7 @@ static ka_status inverse_norm2(struct ladder *w, int i, double off_identity, dou
   }
   double mu[KA_BATCH] = {0}, bound[KA_BATCH] = {0};
   for (mu[i] = 0.5; mu[i] > 64 * err; mu[i] /= 4) {
-    struct ka_lane_set proven;
+    struct ka_dense_set proven;
     KA_TRY(ladder_prove_above(w, ladder_one(i), w->gram, mu, bound, &proven));
     if (proven.n == 0 || !(bound[i] > err)) continue;
     *norm2 = 1 / (bound[i] - err) * SAFE;
@@ -74,28 +74,28 @@ static ka_status inverse_norm2(struct ladder *w, int i, double off_identity, dou
 }
 
 /* y = W^T W x, W in factor */
-static ka_status op_normal(void *user, struct ka_lane_set who, struct ka_lane_vectors x,
-                           struct ka_lane_vectors y) {
+static ka_status op_normal(void *user, struct ka_dense_set who, struct ka_dense_vectors x,
+                           struct ka_dense_vectors y) {
   struct ladder *w = user;
-  return w->d->normal(w->lane, who, w->m, w->factor, x, y);
+  return w->d->normal(w->worker, who, w->m, w->factor, x, y);
 }
 
 /* *tau >= ||W||, W in factor; 0: not proven. estimate2: of ||W||^2. gram becomes W^T W. */
 static ka_status prove_norm(struct ladder *w, int i, double estimate2, double err2, double *tau) {
   struct ka_ctx *ctx = w->ctx;
-  struct ka_lane_set one = ladder_one(i), proven;
-  struct ka_lane_vectors vector = ladder_end(w, 1);
+  struct ka_dense_set one = ladder_one(i), proven;
+  struct ka_dense_vectors vector = ladder_end(w, 1);
   double norm2 = 0, bound[KA_BATCH] = {0}, theta[KA_BATCH] = {0}, slack[KA_BATCH] = {0};
   KA_TRY(norm_of(w, i, w->factor, &norm2));
   norm2 *= norm2 * SAFE;
-  KA_TRY(w->d->lauum(w->lane, one, w->m, w->factor, w->gram));
+  KA_TRY(w->d->lauum(w->worker, one, w->m, w->factor, w->gram));
   double product_err = ladder_gamma(w->m + 2) * norm2;
   theta[i] = estimate2;
   slack[i] = fmax(fmax(4 * err2 / estimate2, w->target[i] / 16), 1e-13);
   KA_TRY(ladder_tighten_above(w, one, w->gram, slack, theta, vector, bound, &proven));
   if (theta[i] > estimate2) { /* clear the new vector of other directions, as ladder_lanczos does */
-    KA_TRY(w->d->symv(w->lane, one, w->m, w->gram, vector, w->tmp));
-    KA_TRY(w->d->divide(w->lane, one, w->m, w->tmp, theta, vector));
+    KA_TRY(w->d->symv(w->worker, one, w->m, w->gram, vector, w->tmp));
+    KA_TRY(w->d->divide(w->worker, one, w->m, w->tmp, theta, vector));
     KA_TRY(ladder_measure(w, one));
   }
   *tau = proven.n ? sqrt(bound[i] + product_err) * (1 + 4 * U) : 0;
@@ -113,14 +113,14 @@ struct preconditioned {
 static ka_status divide_by_factor(struct ladder *w, int i, double b2, double h_err, double off,
                                   struct preconditioned *c) {
   struct ka_ctx *ctx = w->ctx;
-  struct ka_lane_set one = ladder_one(i), done;
+  struct ka_dense_set one = ladder_one(i), done;
   double zero[KA_BATCH] = {0}, log_l2 = 0, norm_w = 0, err = ladder_cholesky_err(w, b2);
-  KA_TRY(w->d->shift(w->lane, one, w->m, 1, w->gram, zero, w->scratch));
+  KA_TRY(w->d->shift(w->worker, one, w->m, 1, w->gram, zero, w->scratch));
   KA_TRY(ladder_factorise(w, one, w->scratch, &done));
   c->rho2 = 0;
   if (done.n == 0) return KA_STATUS_OK;
   KA_TRY(sum_of(w, i, w->scratch, KA_SUM_LOG_DIAGONAL, &log_l2));
-  KA_TRY(w->d->trsm(w->lane, one, w->m, w->scratch, w->factor));
+  KA_TRY(w->d->trsm(w->worker, one, w->m, w->scratch, w->factor));
   KA_TRY(norm_of(w, i, w->factor, &norm_w));
   KA_TRY(inverse_norm2(w, i, off, err, &c->rho2));
   c->log_volume += log_l2;
@@ -136,7 +136,7 @@ static ka_status precondition(struct ladder *w, int i, struct preconditioned *c)
   KA_TRY(norm_of(w, i, w->factor, &norm_z));
   struct product_err e = product_error(w, i, norm_z);
   bool split = e.plain > goal && e.with_split < e.plain;
-  KA_TRY(w->d->gram_of_product(w->lane, i, w->p, w->factor, split ? e.bits : 0, w->gram));
+  KA_TRY(w->d->gram_of_product(w->worker, i, w->p, w->factor, split ? e.bits : 0, w->gram));
   KA_TRY(sum_of(w, i, w->gram, KA_SUM_TRACE, &trace));
   KA_TRY(sum_of(w, i, w->factor, KA_SUM_LOG_DIAGONAL, &log_z));
   KA_TRY(sum_of(w, i, w->gram, KA_SUM_OFF_IDENTITY, &off));
@@ -154,10 +154,10 @@ static ka_status precondition(struct ladder *w, int i, struct preconditioned *c)
 
 ka_status ladder_prove_min_inverse(struct ladder *w, int i) {
   struct ka_ctx *ctx = w->ctx;
-  struct ka_lane_set one = ladder_one(i);
+  struct ka_dense_set one = ladder_one(i);
   struct preconditioned c = {0};
   double start = ka_now_s(), tau = 0, rtol[KA_BATCH] = {0}, value[KA_BATCH], err[KA_BATCH];
-  KA_TRY(w->d->invert(w->lane, one, w->m, w->factor)); /* z = X^T */
+  KA_TRY(w->d->invert(w->worker, one, w->m, w->factor)); /* z = X^T */
   KA_TRY(precondition(w, i, &c));
   w->phases->inverse_s += ka_now_s() - start;
   if (c.rho2 == 0) return KA_STATUS_OK;

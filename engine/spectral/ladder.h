@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the rungs of the certified ladder share (ends.c: Gram route and order; inverse.c). A is the
+ * What the routes of the certified ladder share (ends.c: Gram route and order; inverse.c). A is the
  * scaled tall matrix, n x m, u = 2^-53, g(k) = k u / (1 - k u).
  *
  * The ladder climbs with a set of equal-shaped units at once, each at its own pace: a function does
@@ -18,15 +18,15 @@
 
 struct ladder {
   struct ka_ctx *ctx;
-  struct ka_lane *lane;
+  struct ka_dense_worker *worker;
   const struct ka_dense *d;
   const struct ka_panels *p; /* by unit, as the next two */
   struct ka_spectral_ends *out;
   struct ka_spectral_ends_goal goal;
   struct ka_spectral_phases *phases;
   int64_t n, m;
-  double *gram, *factor, *scratch;     /* matrices */
-  struct ka_lane_vectors vectors, tmp; /* [2,m]: right singular vectors of the two ends; [m] */
+  double *gram, *factor, *scratch;      /* matrices */
+  struct ka_dense_vectors vectors, tmp; /* [2,m]: right singular vectors of the two ends; [m] */
   struct ka_spectral_lanczos lanczos;
   double gram_err[KA_BATCH];                         /* ||G computed - A^T A|| */
   double lambda_max[KA_BATCH], lambda_min[KA_BATCH]; /* estimates of sigma^2 */
@@ -35,26 +35,28 @@ struct ladder {
 };
 
 /* The vectors of sigma_max (0) and sigma_min (1). */
-static inline struct ka_lane_vectors ladder_end(const struct ladder *w, int end) {
-  return (struct ka_lane_vectors){w->vectors.at + end * w->m, w->vectors.stride};
+static inline struct ka_dense_vectors ladder_end(const struct ladder *w, int end) {
+  return (struct ka_dense_vectors){w->vectors.at + end * w->m, w->vectors.stride};
 }
 
-static inline struct ka_lane_set ladder_one(int i) { return (struct ka_lane_set){1, {(uint8_t)i}}; }
+static inline struct ka_dense_set ladder_one(int i) {
+  return (struct ka_dense_set){1, {(uint8_t)i}};
+}
 
 double ladder_gamma(int64_t chain);
 
 /* Members of a that are not in b. */
-struct ka_lane_set ladder_minus(struct ka_lane_set a, struct ka_lane_set b);
+struct ka_dense_set ladder_minus(struct ka_dense_set a, struct ka_dense_set b);
 
 /* ka_spectral_lanczos_top, and once more through the operator: what is left of other directions in the
  * vector of sigma_min would count kappa^2 times in ||A v||. */
-ka_status ladder_lanczos(struct ladder *w, struct ka_lane_set who, ka_operator op,
-                         const double *rtol, struct ka_lane_vectors vector, double *value,
+ka_status ladder_lanczos(struct ladder *w, struct ka_dense_set who, ka_operator op,
+                         const double *rtol, struct ka_dense_vectors vector, double *value,
                          double *err);
 
 /* A Cholesky factorisation; done: those that ran to completion. */
-ka_status ladder_factorise(struct ladder *w, struct ka_lane_set who, double *a,
-                           struct ka_lane_set *done);
+ka_status ladder_factorise(struct ladder *w, struct ka_dense_set who, double *a,
+                           struct ka_dense_set *done);
 
 /* Backward error of a completed Cholesky factorisation of a matrix with this trace, with the
  * rounding of a shifted diagonal. */
@@ -62,18 +64,18 @@ double ladder_cholesky_err(const struct ladder *w, double trace);
 
 /* Proves lambda_min(s) >= bound[i], bound[i] slightly below mu[i], for the members in proven; s is
  * kept, scratch spoilt. */
-ka_status ladder_prove_above(struct ladder *w, struct ka_lane_set who, const double *s,
-                             const double *mu, double *bound, struct ka_lane_set *proven);
+ka_status ladder_prove_above(struct ladder *w, struct ka_dense_set who, const double *s,
+                             const double *mu, double *bound, struct ka_dense_set *proven);
 
 /* Proves lambda_max(s) <= bound[i] for the estimate theta[i] with the least slack >= slack[i]
  * (relative). Lanczos may have missed a value that lies beside the one it found; then the factor
  * that succeeded, of a matrix shifted next to the edge, finds it: vector follows theta. */
-ka_status ladder_tighten_above(struct ladder *w, struct ka_lane_set who, const double *s,
-                               const double *slack, double *theta, struct ka_lane_vectors vector,
-                               double *bound, struct ka_lane_set *proven);
+ka_status ladder_tighten_above(struct ladder *w, struct ka_dense_set who, const double *s,
+                               const double *slack, double *theta, struct ka_dense_vectors vector,
+                               double *bound, struct ka_dense_set *proven);
 
 /* Rigorous inner bounds (max_low, min_high) from the two vectors. */
-ka_status ladder_measure(struct ladder *w, struct ka_lane_set who);
+ka_status ladder_measure(struct ladder *w, struct ka_dense_set who);
 
 /* inverse.c: min_low of unit i by the inverse of what factorised G + shift I, a ready factor that
  * stands in `factor`. Spoils all three matrices. */

@@ -79,13 +79,13 @@ bool ka_spectral_tridiagonal_eigen(int64_t k, double *d, double *e, double *z, i
 
 struct run {
   const struct ka_spectral_lanczos *l;
-  struct ka_lane *lane;
+  struct ka_dense_worker *worker;
   const struct ka_dense *d;
-  double *seen;   /* [unit][2 max_steps] coefficients as last looked at: diagonal, off-diagonal */
+  double *seen;   /* [unit][2 max_steps] coefficients as last read: diagonal, off-diagonal */
   double *coords; /* [unit][max_steps] of the vectors found */
   double *small_d, *small_e, *small_z; /* of the small problem */
   int64_t k;
-  int64_t steps[KA_BATCH]; /* that made the vector; 0: still looking */
+  int64_t steps[KA_BATCH]; /* that made the vector; 0: not yet */
 };
 
 static const double *off_diagonal(const struct run *r, int i) {
@@ -94,7 +94,7 @@ static const double *off_diagonal(const struct run *r, int i) {
 
 /* The eigenvalues of the first k steps of a member, and the last n_rows rows of eigenvectors. */
 static ka_status solve_small(struct run *r, int i, int64_t k, int64_t n_rows) {
-  struct ka_ctx *ctx = r->lane->ctx;
+  struct ka_ctx *ctx = r->worker->ctx;
   memcpy(r->small_d, r->seen + 2 * i * r->l->max_steps, (size_t)k * sizeof(double));
   memcpy(r->small_e, off_diagonal(r, i), (size_t)k * sizeof(double));
   if (ka_spectral_tridiagonal_eigen(k, r->small_d, r->small_e, r->small_z, n_rows))
@@ -103,8 +103,8 @@ static ka_status solve_small(struct run *r, int i, int64_t k, int64_t n_rows) {
 }
 
 /* Value and error estimate of the top Ritz pair of a member; its coordinates when it is done. */
-static ka_status look(struct run *r, int i, double rtol, double *value, double *err) {
-  struct ka_ctx *ctx = r->lane->ctx;
+static ka_status estimate(struct run *r, int i, double rtol, double *value, double *err) {
+  struct ka_ctx *ctx = r->worker->ctx;
   const double *beta = off_diagonal(r, i), *d = r->small_d;
   int64_t k = 1;
   while (k < r->k && beta[k - 1] > 0) k++;
@@ -122,8 +122,8 @@ static ka_status look(struct run *r, int i, double rtol, double *value, double *
 }
 
 /* Every member starts with the same unit vector; `vector` is scratch. */
-static ka_status begin(struct run *r, struct ka_lane_set who, struct ka_lane_vectors vector) {
-  struct ka_ctx *ctx = r->lane->ctx;
+static ka_status begin(struct run *r, struct ka_dense_set who, struct ka_dense_vectors vector) {
+  struct ka_ctx *ctx = r->worker->ctx;
   int64_t one_row[KA_BATCH];
   double one[KA_BATCH];
   void *memory = NULL;
@@ -131,49 +131,50 @@ static ka_status begin(struct run *r, struct ka_lane_set who, struct ka_lane_vec
   double *x = memory;
   for (int i = 0; i < KA_BATCH; i++) one[i] = (double)(one_row[i] = 1);
   for (int64_t i = 0; i < r->l->m; i++) x[i] = ka_rng_normal(7, 0x1a2c, (uint64_t)i);
-  ka_status st = r->d->put(r->lane, who, r->l->m, x, vector);
+  ka_status st = r->d->put(r->worker, who, r->l->m, x, vector);
   ka_free(memory);
   KA_TRY(st);
-  KA_TRY(r->d->combine(r->lane, who, r->l->m, one_row, vector, one, 1, r->l->basis));
-  return r->d->put(r->lane, who, 2 * r->l->max_steps, r->seen, r->l->coefficients);
+  KA_TRY(r->d->combine(r->worker, who, r->l->m, one_row, vector, one, 1, r->l->basis));
+  return r->d->put(r->worker, who, 2 * r->l->max_steps, r->seen, r->l->coefficients);
 }
 
 /* Where memory is the host's, the end of the space is seen at once. */
-static bool ended(const struct run *r, struct ka_lane_set who) {
-  const struct ka_lane_vectors *c = &r->l->coefficients;
+static bool ended(const struct run *r, struct ka_dense_set who) {
+  const struct ka_dense_vectors *c = &r->l->coefficients;
   for (KA_EACH(i, who))
-    if (r->lane->engine.blas && !(c->at[i * c->stride + r->l->max_steps + r->k - 1] > 0))
+    if (r->worker->engine.blas && !(c->at[i * c->stride + r->l->max_steps + r->k - 1] > 0))
       return true;
   return false;
 }
 
-static ka_status iterate(struct run *r, struct ka_lane_set who, ka_operator op, void *user,
+static ka_status iterate(struct run *r, struct ka_dense_set who, ka_operator op, void *user,
                          const double *rtol, double *value, double *err) {
-  struct ka_ctx *ctx = r->lane->ctx;
+  struct ka_ctx *ctx = r->worker->ctx;
   const struct ka_spectral_lanczos *l = r->l;
   while (who.n > 0 && r->k < l->max_steps) {
-    struct ka_lane_vectors row = {l->basis.at + r->k * l->m, l->basis.stride};
-    struct ka_lane_vectors next = {row.at + l->m, row.stride};
+    struct ka_dense_vectors row = {l->basis.at + r->k * l->m, l->basis.stride};
+    struct ka_dense_vectors next = {row.at + l->m, row.stride};
     KA_TRY(op(user, who, row, next));
-    KA_TRY(r->d->orthogonalise(r->lane, who, l->m, r->k, l->basis, l->max_steps, l->coefficients));
+    KA_TRY(
+        r->d->orthogonalise(r->worker, who, l->m, r->k, l->basis, l->max_steps, l->coefficients));
     r->k++;
-    if (r->k < l->max_steps && r->k % r->d->look_every != 0 && !ended(r, who)) continue;
-    struct ka_lane_set left = {0};
-    KA_TRY(r->d->get(r->lane, who, 2 * l->max_steps, l->coefficients, r->seen));
+    if (r->k < l->max_steps && r->k % r->d->check_every != 0 && !ended(r, who)) continue;
+    struct ka_dense_set left = {0};
+    KA_TRY(r->d->get(r->worker, who, 2 * l->max_steps, l->coefficients, r->seen));
     for (KA_EACH(i, who)) {
-      KA_TRY(look(r, i, rtol[i], &value[i], &err[i]));
-      if (r->steps[i] == 0) ka_lane_set_add(&left, i);
+      KA_TRY(estimate(r, i, rtol[i], &value[i], &err[i]));
+      if (r->steps[i] == 0) ka_dense_set_add(&left, i);
     }
     who = left;
   }
   return KA_STATUS_OK;
 }
 
-ka_status ka_spectral_lanczos_top(const struct ka_spectral_lanczos *l, struct ka_lane_set who,
+ka_status ka_spectral_lanczos_top(const struct ka_spectral_lanczos *l, struct ka_dense_set who,
                                   ka_operator op, void *user, const double *rtol,
-                                  struct ka_lane_vectors vector, double *value, double *err) {
-  struct ka_ctx *ctx = l->lane->ctx;
-  struct run r = {.l = l, .lane = l->lane, .d = l->lane->engine.dense};
+                                  struct ka_dense_vectors vector, double *value, double *err) {
+  struct ka_ctx *ctx = l->worker->ctx;
+  struct run r = {.l = l, .worker = l->worker, .d = l->worker->engine.dense};
   int64_t k = l->max_steps, n_units = who.at[who.n - 1] + 1;
   void *memory = NULL;
   KA_TRY(
@@ -185,7 +186,7 @@ ka_status ka_spectral_lanczos_top(const struct ka_spectral_lanczos *l, struct ka
   r.small_z = r.small_e + k + 1;
   ka_status st = begin(&r, who, vector);
   if (ka_ok(st)) st = iterate(&r, who, op, user, rtol, value, err);
-  if (ka_ok(st)) st = r.d->combine(r.lane, who, l->m, r.steps, l->basis, r.coords, k, vector);
+  if (ka_ok(st)) st = r.d->combine(r.worker, who, l->m, r.steps, l->basis, r.coords, k, vector);
   ka_free(memory);
   return st;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Many units: in batches of one shape over the lanes of an engine, side by side (on the host, large
+ * Many units: in batches of one shape over the workers of an engine, side by side (on the host, large
  * ones one after another with the library's own threads); order, memory, progress. */
 #include "engine/spectral/batch.h"
 
@@ -96,11 +96,11 @@ static int by_flops(const void *x, const void *y, void *user) {
   return i < j ? -1 : i > j;
 }
 
-/* Units order[0..n-1] by the lanes of one engine. */
-struct crew {
+/* Units order[0..n-1] by the workers of one engine. */
+struct pool {
   struct ka_linalg_engine engine;
-  struct ka_lane *lanes;
-  int n_lanes;
+  struct ka_dense_worker *workers;
+  int n_workers;
   const int64_t *order;
   int64_t *starts; /* [n_batches + 1] into order */
   int64_t n_batches;
@@ -112,7 +112,7 @@ static bool alike(const struct ka_unit *x, const struct ka_unit *y) {
   return a->dtype == b->dtype && a->shape[0] == b->shape[0] && a->shape[1] == b->shape[1];
 }
 
-static ka_status form_batches(struct ka_spectral_analysis *a, struct crew *c, struct ka_arena *tmp,
+static ka_status form_batches(struct ka_spectral_analysis *a, struct pool *c, struct ka_arena *tmp,
                               int64_t n) {
   struct ka_ctx *ctx = a->ctx;
   void *memory = NULL;
@@ -128,15 +128,15 @@ static ka_status form_batches(struct ka_spectral_analysis *a, struct crew *c, st
   return KA_STATUS_OK;
 }
 
-static ka_status take_batch(struct ka_spectral_analysis *a, struct crew *c, struct ka_lane *lane,
-                            int64_t k) {
+static ka_status take_batch(struct ka_spectral_analysis *a, struct pool *c,
+                            struct ka_dense_worker *worker, int64_t k) {
   struct ka_ctx *ctx = a->ctx;
   const int64_t *order = c->order + c->starts[k];
   int n = (int)(c->starts[k + 1] - c->starts[k]);
-  ka_status st = ka_spectral_batch_run(a, lane, order, n);
+  ka_status st = ka_spectral_batch_run(a, worker, order, n);
   if (st.code == KA_E_MEMORY && c->left) {
 #pragma omp critical(ka_spectral_error)
-    if (ctx->error.code == KA_E_MEMORY) ka_error_clear(ctx); /* else another lane's */
+    if (ctx->error.code == KA_E_MEMORY) ka_error_clear(ctx); /* else another worker's */
     for (int i = 0; i < n; i++) c->left[order[i]] = true;
     return KA_STATUS_OK;
   }
@@ -146,47 +146,47 @@ static ka_status take_batch(struct ka_spectral_analysis *a, struct crew *c, stru
 }
 
 /* Batches from `first` on, side by side. */
-static ka_status run_lanes(struct ka_spectral_analysis *a, struct crew *c, int64_t first) {
+static ka_status run_workers(struct ka_spectral_analysis *a, struct pool *c, int64_t first) {
   struct ka_ctx *ctx = a->ctx;
   int failed = KA_OK;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(c->n_lanes)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(c->n_workers)
   for (int64_t k = first; k < c->n_batches; k++) {
     int stop;
 #pragma omp atomic read
     stop = failed;
     if (stop || ka_interrupted(ctx)) continue;
-    ka_status st = take_batch(a, c, &c->lanes[omp_get_thread_num()], k);
+    ka_status st = take_batch(a, c, &c->workers[omp_get_thread_num()], k);
     if (st.code != KA_OK) {
 #pragma omp atomic write
       failed = st.code;
     }
   }
   if (failed != KA_OK && ctx->error.code == KA_OK) /* cleared with another's */
-    return ka_fail(ctx, failed, "spectra: a lane failed while another was out of memory");
+    return ka_fail(ctx, failed, "spectra: a worker failed while another was out of memory");
   return (ka_status){failed};
 }
 
-static void close_lanes(struct crew *c) {
-  for (int i = 0; i < c->n_lanes; i++) c->engine.dense->close(&c->lanes[i]);
-  c->n_lanes = 0;
+static void close_workers(struct pool *c) {
+  for (int i = 0; i < c->n_workers; i++) c->engine.dense->close(&c->workers[i]);
+  c->n_workers = 0;
 }
 
-/* Up to n lanes for n_bytes each; fewer when memory for more is not there and `left` is. */
-static ka_status open_lanes(struct ka_spectral_analysis *a, struct crew *c, struct ka_arena *tmp,
-                            int n, int64_t n_bytes) {
+/* Up to n workers for n_bytes each; fewer when memory for more is not there and `left` is. */
+static ka_status open_workers(struct ka_spectral_analysis *a, struct pool *c, struct ka_arena *tmp,
+                              int n, int64_t n_bytes) {
   struct ka_ctx *ctx = a->ctx;
   void *memory = NULL;
-  KA_TRY(ka_arena_alloc_n(tmp, &memory, n, sizeof *c->lanes, "lanes"));
-  c->lanes = memory;
-  while (c->n_lanes < n) {
-    struct ka_lane *lane = &c->lanes[c->n_lanes];
-    *lane = (struct ka_lane){.ctx = ctx, .engine = c->engine};
-    ka_status st = c->engine.dense->open(lane, n_bytes);
+  KA_TRY(ka_arena_alloc_n(tmp, &memory, n, sizeof *c->workers, "workers"));
+  c->workers = memory;
+  while (c->n_workers < n) {
+    struct ka_dense_worker *worker = &c->workers[c->n_workers];
+    *worker = (struct ka_dense_worker){.ctx = ctx, .engine = c->engine};
+    ka_status st = c->engine.dense->open(worker, n_bytes);
     if (ka_ok(st)) {
-      c->n_lanes++;
+      c->n_workers++;
       continue;
     }
-    c->engine.dense->close(lane);
+    c->engine.dense->close(worker);
     if (st.code != KA_E_MEMORY || !c->left) return st;
     ka_error_clear(ctx);
     break;
@@ -200,7 +200,7 @@ static ka_status open_lanes(struct ka_spectral_analysis *a, struct crew *c, stru
 static int side_by_side(const struct ka_spectral_analysis *a, const int64_t *order, int64_t first,
                         int64_t n, int n_threads) {
   if (a->options->max_bytes <= 0 || first >= n) return n_threads;
-  struct ka_lane_size size = ka_spectral_batch_size(a, &ka_dense_host, &a->units[order[first]]);
+  struct ka_dense_size size = ka_spectral_batch_size(a, &ka_dense_host, &a->units[order[first]]);
   int64_t fit = a->options->max_bytes / ka_dense_host.bytes(&size);
   return fit < 1 ? 1 : fit < n_threads ? (int)fit : n_threads;
 }
@@ -210,50 +210,50 @@ static int side_by_side(const struct ka_spectral_analysis *a, const int64_t *ord
 static ka_status run_host(struct ka_spectral_analysis *a, struct ka_linalg_engine engine,
                           const int64_t *order, int64_t n, struct ka_arena *tmp) {
   struct ka_ctx *ctx = a->ctx;
-  struct crew c = {.engine = engine, .order = order};
+  struct pool c = {.engine = engine, .order = order};
   int n_threads = a->options->n_threads > 0 ? a->options->n_threads : omp_get_max_threads();
   int64_t first = 0;
   ka_status st = KA_STATUS_OK;
   KA_TRY(form_batches(a, &c, tmp, n));
   while (first < n && ka_unit_short_side(&a->units[order[first]]) >= BIG) first++;
-  KA_TRY_GOTO(open_lanes(a, &c, tmp, side_by_side(a, order, first, n, n_threads), 0), out);
+  KA_TRY_GOTO(open_workers(a, &c, tmp, side_by_side(a, order, first, n, n_threads), 0), out);
   engine.blas->threads(n_threads);
   for (int64_t k = 0; k < first && !ka_interrupted(ctx); k++)
-    KA_TRY_GOTO(take_batch(a, &c, &c.lanes[0], k), out);
+    KA_TRY_GOTO(take_batch(a, &c, &c.workers[0], k), out);
   engine.blas->threads(1);
-  KA_TRY_GOTO(run_lanes(a, &c, first), out);
+  KA_TRY_GOTO(run_workers(a, &c, first), out);
 out:
-  close_lanes(&c);
+  close_workers(&c);
   return st;
 }
 
 /* What does not fit there is left. */
 static ka_status run_device(struct ka_spectral_analysis *a, bool *left, struct ka_arena *tmp) {
   struct ka_ctx *ctx = a->ctx;
-  struct crew c = {.engine = a->engine, .order = a->order, .left = left};
+  struct pool c = {.engine = a->engine, .order = a->order, .left = left};
   const struct ka_dense *d = a->engine.dense;
   int64_t room = 0, most = 0;
-  int n_lanes = 0;
+  int n_workers = 0;
   ka_status st = KA_STATUS_OK;
-  KA_TRY(d->room(ctx, &a->engine, &room, &n_lanes));
+  KA_TRY(d->room(ctx, &a->engine, &room, &n_workers));
   if (a->options->max_bytes > 0 && a->options->max_bytes < room) room = a->options->max_bytes;
   if (a->options->full) room /= 2; /* what computes all values takes its own */
   KA_TRY(form_batches(a, &c, tmp, a->n));
   for (int64_t k = 0; k < c.n_batches; k++) {
-    struct ka_lane_size size = ka_spectral_batch_size(a, d, &a->units[a->order[c.starts[k]]]);
+    struct ka_dense_size size = ka_spectral_batch_size(a, d, &a->units[a->order[c.starts[k]]]);
     int64_t bytes = d->bytes(&size);
     if (bytes <= room && bytes > most) most = bytes;
   }
-  if (most > 0 && room / most < n_lanes) n_lanes = (int)(room / most);
-  if (c.n_batches < n_lanes) n_lanes = (int)c.n_batches;
-  KA_TRY_GOTO(open_lanes(a, &c, tmp, n_lanes, most), out);
-  if (c.n_lanes > 0) {
-    KA_TRY_GOTO(run_lanes(a, &c, 0), out);
+  if (most > 0 && room / most < n_workers) n_workers = (int)(room / most);
+  if (c.n_batches < n_workers) n_workers = (int)c.n_batches;
+  KA_TRY_GOTO(open_workers(a, &c, tmp, n_workers, most), out);
+  if (c.n_workers > 0) {
+    KA_TRY_GOTO(run_workers(a, &c, 0), out);
   } else {
     for (int64_t i = 0; i < a->n; i++) left[i] = true;
   }
 out:
-  close_lanes(&c);
+  close_workers(&c);
   return st;
 }
 

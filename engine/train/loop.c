@@ -91,17 +91,17 @@ static ka_status check_finite(struct ka_loop *l, const struct ka_loop_step *s, d
   return KA_STATUS_OK;
 }
 
-/* The device works while the next step's data is looked at. */
+/* The device works while the next step's data is read. */
 static ka_status update(struct ka_loop *l, double lr, struct ka_loop_step *out) {
   struct ka_ctx *ctx = l->ctx;
-  struct ka_health health;
+  struct ka_step_stats stats;
   int64_t next = 0;
   KA_TRY(ka_optim_step(l->optim, lr));
   if (l->step + 1 < l->config.schedule.n_steps) KA_TRY(count_targets(l, l->step + 1, &next));
-  KA_TRY(ka_model_health(l->model, &health));
-  out->loss = health.loss;
-  out->kl = health.kl;
-  out->norm = sqrt(health.grad_sumsq);
+  KA_TRY(ka_model_step_stats(l->model, &stats));
+  out->loss = stats.loss;
+  out->kl = stats.kl;
+  out->norm = sqrt(stats.grad_sumsq);
   return KA_STATUS_OK;
 }
 
@@ -271,7 +271,7 @@ static ka_status fill_state(struct ka_loop *l, json_t *state) {
     KA_TRY(ka_json_append(ctx, t, json_integer(l->optim->slices[i].t)));
   KA_TRY(device_choices(l, &choices));
   KA_TRY(ka_json_set(ctx, state, "device_choices", choices));
-  return ka_json_set(ctx, state, "run", json_incref(l->carried));
+  return ka_json_set(ctx, state, "run", json_incref(l->extra_state));
 }
 
 ka_status ka_loop_save(struct ka_loop *l) {
@@ -348,13 +348,13 @@ static ka_status save_and_leave(struct ka_loop *l) {
                  (long long)l->step);
 }
 
-static bool look_due(const struct ka_loop *l) {
+static bool watch_due(const struct ka_loop *l) {
   return l->watch && l->watched_step != l->step &&
          (l->step == 0 || due(l->step, l->config.watch_steps, l->config.schedule.n_steps));
 }
 
 /* One that is interrupted is made up for when the run is resumed. */
-static ka_status look(struct ka_loop *l) {
+static ka_status run_watch(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   double before = ka_now_s();
   ka_status st = l->watch(l->watch_user, l);
@@ -370,11 +370,11 @@ static ka_status after_step(struct ka_loop *l, double norm) {
   const struct ka_loop_config *c = &l->config;
   int64_t n_steps = c->schedule.n_steps;
   bool row = due(l->step, c->logging_steps, n_steps);
-  bool watch = look_due(l);
+  bool watch = watch_due(l);
   if (row) KA_TRY(log_step(l, norm));
   if (l->validation.n > 0 && (watch || due(l->step, c->eval_steps, n_steps)))
     KA_TRY(log_validation(l));
-  if (watch) KA_TRY(look(l));
+  if (watch) KA_TRY(run_watch(l));
   if (l->stopped && !row) KA_TRY(log_step(l, norm));
   bool stop;
   KA_TRY(ka_train_ranks_signalled(ctx, interrupted(l), &stop));
@@ -390,7 +390,7 @@ ka_status ka_loop_run(struct ka_loop *l) {
   ka_progress_begin(ctx, &l->progress, "train", l->step, l->config.schedule.n_steps);
   if (l->step == 0 && l->validation.n > 0 && isnan(l->last_eval_loss))
     KA_TRY_GOTO(log_validation(l), out);
-  if (look_due(l)) KA_TRY_GOTO(look(l), out);
+  if (watch_due(l)) KA_TRY_GOTO(run_watch(l), out);
   while (!ka_loop_done(l)) {
     struct ka_loop_step s;
     KA_TRY_GOTO(ka_loop_step(l, &s), out);

@@ -47,9 +47,9 @@ struct ka_loop {
   struct ka_train_batch_source train, validation; /* validation.n 0: none */
   struct ka_jsonl *log;
   struct ka_tensorboard *tensorboard;
-  json_t *carried; /* kept in every checkpoint as "run"; borrowed */
-  /* Looks at the model between two steps, the validation of which is done; may set `stopped`, which
-   * makes this step the last one. What it must remember goes into `carried`. NULL: nobody looks. */
+  json_t *extra_state; /* kept in every checkpoint as "run"; borrowed */
+  /* Evaluates the model between two steps, the validation of which is done; may set `stopped`, which
+   * makes this step the last one. What it must remember goes into `extra_state`. NULL: nobody does. */
   ka_status (*watch)(void *user, struct ka_loop *l);
   void *watch_user;
   volatile int *signal; /* ctx->interrupted; apart from it because ranks stop together */
@@ -62,21 +62,21 @@ struct ka_loop {
   double row_loss, row_kl; /* since the last log row: sums over its targets */
   int64_t row_targets;
   double last_eval_loss; /* NaN: none yet */
-  int64_t watched_step;  /* of the last look; -1: none yet */
+  int64_t watched_step;  /* of the last evaluation by `watch`; -1: none yet */
   bool stopped;
 
   /* Of this session. */
   struct ka_progress progress;
   int64_t counted_step, counted_targets; /* targets of the step before counted_step, 0: none */
   double start_s, row_start_s;
-  double aside_s; /* went into validation and looks */
+  double aside_s; /* went into validation and `watch` */
   int64_t row_start_tok, first_tok;
   char note[96];
 };
 
 /* Starts or, with a checkpoint directory (NULL: none) and its state, continues: loads weights,
  * moments, counters.
- * The fields up to `carried` are set by the caller. */
+ * The fields up to `extra_state` are set by the caller. */
 ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir, const json_t *state);
 
 /* Writes the checkpoint of the step at hand. */

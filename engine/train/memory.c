@@ -109,7 +109,7 @@ ka_status ka_run_choose_recompute(struct ka_run *r) {
   int64_t L = r->model.recipe.L, low = 0, high = L;
   struct ka_run_memory need;
   struct ka_machine machine;
-  ka_machine_look(&machine);
+  ka_machine_read(&machine);
   double budget = separate ? (double)r->dev.free_bytes : 0.8 * machine.free_bytes;
   r->model.recompute = mode == KA_RECOMPUTE_BLOCK ? L : 0;
   KA_TRY(ka_run_measure(r, &need));

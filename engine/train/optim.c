@@ -116,7 +116,7 @@ ka_status ka_optim_step(struct ka_optim *o, double lr) {
   struct ka_model *m = o->model;
   for (int64_t i = 0; i < o->n; i++) {
     struct ka_optim_slice *s = &o->slices[i];
-    struct ka_tensor first = m->health;
+    struct ka_tensor first = m->step_stats;
     double rate = lr * s->part.lr_scale;
     first.shape[0] = 1;
     o->norms[i] = (struct ka_sumsq_args){.out = first, .x = m->slices[i].grad};
@@ -126,7 +126,7 @@ ka_status ka_optim_step(struct ka_optim *o, double lr) {
                                          .v = s->v,
                                          .grad = m->slices[i].grad,
                                          .w0 = s->w0,
-                                         .health = m->health,
+                                         .stats = m->step_stats,
                                          .lr = rate,
                                          .beta1 = c->beta1,
                                          .beta2 = c->beta2,

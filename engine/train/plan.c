@@ -230,7 +230,7 @@ static void print_recompute(const struct ka_run *r) {
   int64_t L = r->model.recipe.L, lowest = r->model.lowest_trained_layer, n = r->model.recompute;
   int64_t reached = L - (lowest > 0 ? lowest : 0);
   if (n > 0)
-    printf("    %lld blocks run again in the backward pass\n",
+    printf("    %lld blocks are recomputed in the backward pass\n",
            (long long)(n < reached ? n : reached));
 }
 
@@ -301,7 +301,7 @@ static void print_time(const struct ka_plan_figures *f) {
          f->flops, f->rate);
   print_phase("training", f->train_s, "", 0);
   print_phase("validation", f->validation_s, ", %lld times", f->n_validations);
-  print_phase("what is watched", f->watch_s, ", %lld times", f->n_looks);
+  print_phase("what is watched", f->watch_s, ", %lld times", f->n_watch);
   print_phase("spectra of the trained", f->spectra_s, "", 0);
   print_phase("saving", f->save_s, "", 0);
   print_phase("in all", f->all_s, "", 0);

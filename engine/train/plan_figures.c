@@ -24,7 +24,7 @@ static double model_files(const struct ka_run *r) {
 
 /* The base that stands beside the model when the report measures the divergence of old texts: its
  * arenas, its files mapped once more, and the logits of both. */
-static ka_status look_at_base(struct ka_run *r, double *bytes) {
+static ka_status base_figure(struct ka_run *r, double *bytes) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_model base;
   int64_t n_old = 0;
@@ -72,16 +72,16 @@ static ka_status attend_once(struct ka_run *r) {
   return st;
 }
 
-static ka_status look_at_memory(struct ka_run *r, struct ka_plan_figures *f) {
+static ka_status memory_figures(struct ka_run *r, struct ka_plan_figures *f) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_machine machine;
   bool separate = r->dev.backend->separate, offload = separate && r->job->offload_optimizer;
-  ka_machine_look(&machine);
+  ka_machine_read(&machine);
   if (!separate) KA_TRY(attend_once(r));
   f->process_bytes = ka_machine_resident(".safetensors") + touched_bytes;
   if (!separate) f->arenas_bytes = (double)(r->model.run.used_bytes + r->model.step.used_bytes);
   if (!separate || offload) f->arenas_bytes += (double)r->optim.arena.used_bytes;
-  if (!separate) KA_TRY(look_at_base(r, &f->base_bytes));
+  if (!separate) KA_TRY(base_figure(r, &f->base_bytes));
   f->memory_bytes =
       fmax(f->analysis_bytes, f->process_bytes + f->files_bytes + f->arenas_bytes + f->base_bytes);
   f->memory_free_bytes =
@@ -91,7 +91,7 @@ static ka_status look_at_memory(struct ka_run *r, struct ka_plan_figures *f) {
   return KA_STATUS_OK;
 }
 
-static void look_at_disk(struct ka_run *r, struct ka_plan_figures *f) {
+static void disk_figures(struct ka_run *r, struct ka_plan_figures *f) {
   double state = r->job->optimizer_dtype == KA_STATE_BF16 ? 2 : 4;
   f->checkpoint_bytes = 3 * state * (double)ka_model_n_trained(&r->model);
   f->n_checkpoints = r->loop.save_steps > 0 ? (double)r->loop.save_total_limit : 1;
@@ -128,7 +128,7 @@ static double spectral_flops(const struct ka_run *r) {
 /* 2 flops a weight and token forward; the same for the input gradients above the lowest trained
  * layer, for the base's own pass there, and for the weight gradients of what is trained. Attention
  * is left out. */
-static ka_status look_at_time(struct ka_run *r, struct ka_plan_figures *f) {
+static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
   struct ka_ctx *ctx = r->ctx;
   double all = (double)ka_model_n_elems(&r->model), L = (double)r->model.recipe.L;
   double lowest = fmax(0, fmin(L, (double)r->model.lowest_trained_layer));
@@ -139,14 +139,14 @@ static ka_status look_at_time(struct ka_run *r, struct ka_plan_figures *f) {
   f->flops = tokens * 2 * (all + above * passes + (double)ka_model_n_trained(&r->model));
   f->timed = !r->dev.imagined;
   f->n_validations = r->data.validation.n > 0 ? 1 + times(n_steps, r->loop.eval_steps) : 0;
-  f->n_looks = r->measures.n > 0 ? 1 + times(n_steps, r->loop.watch_steps) : 0;
+  f->n_watch = r->measures.n > 0 ? 1 + times(n_steps, r->loop.watch_steps) : 0;
   if (!f->timed) return KA_STATUS_OK;
   KA_TRY(ka_dev_matmul_rate(&r->dev, r->model.compute, 0, &f->rate));
   double half = 0.5 * f->rate;
   f->train_s = f->flops / half;
   f->validation_s =
       (double)f->n_validations * (double)r->data.validation.n * row_tokens * 2 * all / half;
-  f->watch_s = (double)f->n_looks * measured_tokens(r) * 2 * all / half;
+  f->watch_s = (double)f->n_watch * measured_tokens(r) * 2 * all / half;
   f->spectra_s = 2 * spectral_flops(r) / (0.25 * f->rate); /* before and after */
   int64_t n_saves = r->loop.save_steps > 0 ? times(n_steps, r->loop.save_steps) : 0;
   f->save_s = ((double)n_saves * f->checkpoint_bytes + f->model_bytes) / stream_bytes_per_s;
@@ -159,7 +159,7 @@ ka_status ka_plan_figures_of(struct ka_run *r, struct ka_plan_figures *f) {
   *f = (struct ka_plan_figures){.analysis_bytes = ka_machine_peak()};
   /* Time first: its product brings into memory what the first step would of the libraries. */
   f->files_bytes = model_files(r);
-  look_at_disk(r, f);
-  KA_TRY(look_at_time(r, f));
-  return look_at_memory(r, f);
+  disk_figures(r, f);
+  KA_TRY(time_figures(r, f));
+  return memory_figures(r, f);
 }

@@ -20,7 +20,7 @@ struct ka_plan_figures {
   bool timed; /* false: only the device itself can say */
   double flops, rate;
   double train_s, validation_s, watch_s, spectra_s, save_s, all_s;
-  int64_t n_validations, n_looks;
+  int64_t n_validations, n_watch;
 };
 
 /* Of an open run; measures the device's rate, a second's work, unless the device is imagined. */

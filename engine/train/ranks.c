@@ -85,7 +85,7 @@ ka_status ka_train_ranks_sum_gradients(struct ka_model *m) {
   int64_t above = m->layer_done ? m->lowest_done : m->recipe.L;
   m->layer_done = NULL;
   for (int64_t layer = above - 1; layer >= -1; layer--) KA_TRY(start_layer(m, layer));
-  KA_TRY(sum(m, "the loss", m->health));
+  KA_TRY(sum(m, "the loss", m->step_stats));
   return ka_dist_wait(ctx->dist);
 }
 

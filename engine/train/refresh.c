@@ -136,11 +136,11 @@ ka_status ka_train_refresh(struct ka_run *r, struct ka_loop *loop) {
           (long long)loop->step, (long long)n_stay, (long long)(r->optim.n - n_stay),
           (long long)(n_kept - n_stay));
   r->refreshed_at = loop->step;
-  KA_TRY_GOTO(ka_train_refresh_kappa(r, false, json_object_get(loop->carried, "kappa_before")),
+  KA_TRY_GOTO(ka_train_refresh_kappa(r, false, json_object_get(loop->extra_state, "kappa_before")),
               out);
   r->weights_from = ka_path_base(dir);
-  json_object_set_new(loop->carried, "weights_from", json_string(r->weights_from));
-  json_object_set_new(loop->carried, "refreshed_at", json_integer((json_int_t)loop->step));
+  json_object_set_new(loop->extra_state, "weights_from", json_string(r->weights_from));
+  json_object_set_new(loop->extra_state, "refreshed_at", json_integer((json_int_t)loop->step));
 out:
   ka_arena_deinit(&a);
   return st;

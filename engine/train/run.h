@@ -14,7 +14,7 @@
 struct ka_run_options {
   const char *device; /* overrides the job's; NULL: the job's */
   bool resume;
-  bool plan;                 /* open for looking only: measuring arenas, nothing written */
+  bool plan;                 /* only to describe it: measuring arenas, nothing written */
   const char *command;       /* the line that repeats the run, for its report; may be NULL */
   const char *json;          /* where the result of the run goes, "-": stdout; NULL: nowhere */
   const char *base_measures; /* file of what the base scored, which runs of one benchmark share:
@@ -39,7 +39,7 @@ struct ka_run {
   const char *checkpoint; /* to resume from; NULL: from the start */
   int64_t checkpoint_step;
   json_t *state;            /* of that checkpoint */
-  json_t *fingerprint;      /* of the job and what it names; NULL while it only looks */
+  json_t *fingerprint;      /* of the job and what it names; NULL in a plan */
   const char *weights_from; /* directory below output_dir, see refresh.h; NULL: the base model */
   char identity[KA_IDENTITY_TEXT]; /* of the job and its inputs when training began */
   int64_t refreshed_at;            /* step of the last new selection; 0: none */

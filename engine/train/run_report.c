@@ -33,7 +33,7 @@ ka_status ka_report_fact(struct ka_ctx *ctx, json_t *list, const char *name, con
 ka_status ka_report_machine(struct ka_ctx *ctx, struct ka_dev *dev, json_t **out) {
   struct ka_machine m;
   char memory[32], text[256] = "";
-  ka_machine_look(&m);
+  ka_machine_read(&m);
   *out = json_array();
   if (!*out) return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
   KA_TRY(ka_report_fact(ctx, *out, "processor", "%s", m.processor));
@@ -93,10 +93,10 @@ static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *
                         (long long)loop->step, ka_fmt_count((double)loop->n_tok, a),
                         (long long)job->micro_batch_size, (long long)job->sequence_len,
                         loop->stopped ? "; ended by forgetting.stop_when" : ""));
-  if (json_object_get(loop->carried, "kept_step"))
-    KA_TRY(
-        ka_report_fact(ctx, list, "kept", "the state of step %lld, the best by score",
-                       (long long)json_integer_value(json_object_get(loop->carried, "kept_step"))));
+  if (json_object_get(loop->extra_state, "kept_step"))
+    KA_TRY(ka_report_fact(
+        ctx, list, "kept", "the state of step %lld, the best by score",
+        (long long)json_integer_value(json_object_get(loop->extra_state, "kept_step"))));
   KA_TRY(ka_report_fact(ctx, list, "AdamW",
                         "learning rate %g (%s), betas %g and %g, weight decay %g, clipped at %g",
                         job->learning_rate, ka_job_words_lr_scheduler[job->lr_scheduler],
@@ -168,12 +168,12 @@ static ka_status divergence(struct ka_run *r, double *kl) {
 
 static ka_status measures(struct ka_run *r, const struct ka_loop *loop, json_t *root) {
   struct ka_ctx *ctx = r->ctx;
-  int64_t n = r->measures.n, n_stages = ka_watch_kept(loop->carried) + 1;
+  int64_t n = r->measures.n, n_stages = ka_watch_kept(loop->extra_state) + 1;
   void *mem;
   if (n == 0 || n_stages < 1) return KA_STATUS_OK;
   KA_TRY(ka_arena_alloc_n(&r->arena, &mem, (n_stages + 1) * n, sizeof(double), "measures"));
   double *stages = mem, *kl = stages + n_stages * n;
-  for (int64_t i = 0; i < n_stages; i++) ka_watch_values(loop->carried, i, stages + i * n, n);
+  for (int64_t i = 0; i < n_stages; i++) ka_watch_values(loop->extra_state, i, stages + i * n, n);
   KA_TRY(divergence(r, kl));
   KA_TRY(ka_measures_report(&r->measures, stages, n_stages, kl, r->job->forgetting.weight, root));
   ka_measures_print(&r->measures, stages, stages + (n_stages - 1) * n);
@@ -215,7 +215,7 @@ static ka_status fill(struct ka_run *r, const struct ka_loop *loop, const json_t
   KA_TRY(settings(r, loop, facts));
   KA_TRY(measures(r, loop, root));
   KA_TRY(curves(r, loop, root));
-  KA_TRY(ka_run_units(r, json_object_get(loop->carried, "kappa_before"), kappa, &units));
+  KA_TRY(ka_run_units(r, json_object_get(loop->extra_state, "kappa_before"), kappa, &units));
   KA_TRY(ka_json_set(ctx, root, "units", units));
   KA_TRY(ka_report_machine(ctx, &r->dev, &machine));
   KA_TRY(ka_json_set(ctx, root, "machine", machine));

@@ -6,7 +6,7 @@
 #include "engine/train/run.h"
 
 /* After the last step, of the state that the output gets; kappa: of its slices, {slice: kappa}.
- * What was before is in loop->carried. docs/forgetting.md says what report.json holds. */
+ * What was before is in loop->extra_state. docs/forgetting.md says what report.json holds. */
 ka_status ka_run_report(struct ka_run *r, const struct ka_loop *loop, const json_t *kappa);
 
 /* [["processor", "..."], ...]: where a report's figures come from; a new reference. dev may be

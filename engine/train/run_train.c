@@ -24,26 +24,26 @@ static ka_status kappa_json(struct ka_run *r, bool after, json_t **out) {
 }
 
 /* "run" of a fresh run: what the untrained model is. */
-static ka_status begin_carried(struct ka_run *r, json_t **carried) {
+static ka_status begin_extra_state(struct ka_run *r, json_t **extra_state) {
   struct ka_ctx *ctx = r->ctx;
   json_t *kappa = NULL;
   ka_status st = kappa_json(r, false, &kappa);
   if (ka_ok(st)) {
-    *carried = json_pack("{s:O, s:O}", "job", r->fingerprint, "kappa_before", kappa);
-    if (!*carried) st = ka_fail(ctx, KA_E_MEMORY, "run: out of memory");
+    *extra_state = json_pack("{s:O, s:O}", "job", r->fingerprint, "kappa_before", kappa);
+    if (!*extra_state) st = ka_fail(ctx, KA_E_MEMORY, "run: out of memory");
   }
   json_decref(kappa);
   return st;
 }
 
-static ka_status carried_of(struct ka_run *r, json_t **carried) {
+static ka_status extra_state_of(struct ka_run *r, json_t **extra_state) {
   struct ka_ctx *ctx = r->ctx;
-  if (!r->checkpoint) return begin_carried(r, carried);
+  if (!r->checkpoint) return begin_extra_state(r, extra_state);
   json_t *saved = json_object_get(r->state, "run");
   if (!json_is_object(saved))
     return ka_fail(ctx, KA_E_INPUT, "%s/state.json: \"run\" is missing", r->checkpoint);
-  *carried = json_deep_copy(saved);
-  return ka_json_set(ctx, *carried, "job", json_incref(r->fingerprint));
+  *extra_state = json_deep_copy(saved);
+  return ka_json_set(ctx, *extra_state, "job", json_incref(r->fingerprint));
 }
 
 static ka_status prepare_output(struct ka_run *r) {
@@ -170,16 +170,16 @@ ka_status ka_run_train(struct ka_run *r) {
                          .validation = r->data.validation,
                          .log = &log,
                          .tensorboard = &tb,
-                         .watch = r->measures.n > 0 ? ka_watch_look : NULL,
+                         .watch = r->measures.n > 0 ? ka_watch_eval : NULL,
                          .watch_user = r,
                          .signal = ctx->interrupted};
-  json_t *carried = NULL;
+  json_t *extra_state = NULL;
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(prepare_output(r), out);
   say_start(r);
-  KA_TRY_GOTO(carried_of(r, &carried), out);
-  KA_TRY_GOTO(ka_watch_start(r, carried), out);
-  loop.carried = carried;
+  KA_TRY_GOTO(extra_state_of(r, &extra_state), out);
+  KA_TRY_GOTO(ka_watch_start(r, extra_state), out);
+  loop.extra_state = extra_state;
   KA_TRY_GOTO(open_logs(r, &log, &tb), out);
   KA_TRY_GOTO(ka_loop_start(&loop, r->checkpoint, r->state), out);
   KA_TRY_GOTO(run_together(r, &loop), out);
@@ -187,6 +187,6 @@ ka_status ka_run_train(struct ka_run *r) {
 out:
   ka_jsonl_close(&log);
   ka_tb_close(&tb);
-  json_decref(carried);
+  json_decref(extra_state);
   return st;
 }

@@ -27,7 +27,7 @@ static json_t *history_row(const json_t *row, bool *failed) {
     known |= strcmp(names[i].ours, "loss") == 0 || strcmp(names[i].ours, "eval_loss") == 0;
   }
   if (known) return out;
-  json_decref(out); /* a look at what is forgotten has no name there */
+  json_decref(out); /* an evaluation of what is forgotten has no name there */
   return NULL;
 }
 

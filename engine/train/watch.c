@@ -47,46 +47,46 @@ ka_status ka_watch_open(struct ka_run *r) {
   return check_keys(r);
 }
 
-/* --- looks in "run" ---------------------------------------------------------- */
+/* --- evaluations in "run" ---------------------------------------------------------- */
 
-static json_t *look_at(const json_t *carried, int64_t i) {
-  return json_array_get(json_object_get(carried, "watch"), (size_t)i);
+static json_t *evaluation(const json_t *extra_state, int64_t i) {
+  return json_array_get(json_object_get(extra_state, "watch"), (size_t)i);
 }
 
-int64_t ka_watch_n_looks(const json_t *carried) {
-  return (int64_t)json_array_size(json_object_get(carried, "watch"));
+int64_t ka_watch_n_evals(const json_t *extra_state) {
+  return (int64_t)json_array_size(json_object_get(extra_state, "watch"));
 }
 
-int64_t ka_watch_step(const json_t *carried, int64_t i) {
-  return json_integer_value(json_object_get(look_at(carried, i), "step"));
+int64_t ka_watch_step(const json_t *extra_state, int64_t i) {
+  return json_integer_value(json_object_get(evaluation(extra_state, i), "step"));
 }
 
-void ka_watch_values(const json_t *carried, int64_t i, double *out, int64_t n) {
-  const json_t *values = json_object_get(look_at(carried, i), "values");
+void ka_watch_values(const json_t *extra_state, int64_t i, double *out, int64_t n) {
+  const json_t *values = json_object_get(evaluation(extra_state, i), "values");
   for (int64_t k = 0; k < n; k++) out[k] = json_number_value(json_array_get(values, (size_t)k));
 }
 
-int64_t ka_watch_kept(const json_t *carried) {
-  const json_t *kept = json_object_get(carried, "kept_step");
-  int64_t n = ka_watch_n_looks(carried);
+int64_t ka_watch_kept(const json_t *extra_state) {
+  const json_t *kept = json_object_get(extra_state, "kept_step");
+  int64_t n = ka_watch_n_evals(extra_state);
   for (int64_t i = 0; i < n && json_is_integer(kept); i++)
-    if (ka_watch_step(carried, i) == json_integer_value(kept)) return i;
+    if (ka_watch_step(extra_state, i) == json_integer_value(kept)) return i;
   return n - 1;
 }
 
 /* What the measures are, for whoever reads the state, and how much they were measured on. */
-static ka_status remember_measures(struct ka_run *r, json_t *carried) {
+static ka_status remember_measures(struct ka_run *r, json_t *extra_state) {
   json_t *list = json_array();
   int failed = 0;
   for (int64_t i = 0; i < r->measures.n; i++)
     failed |= json_array_append_new(list, ka_measure_json(&r->measures.items[i]));
-  failed |= json_object_set_new(carried, "measures", list);
+  failed |= json_object_set_new(extra_state, "measures", list);
   return failed ? ka_fail(r->ctx, KA_E_MEMORY, "measures: out of memory") : KA_STATUS_OK;
 }
 
-ka_status ka_watch_start(struct ka_run *r, json_t *carried) {
+ka_status ka_watch_start(struct ka_run *r, json_t *extra_state) {
   struct ka_ctx *ctx = r->ctx;
-  const json_t *saved = json_object_get(carried, "measures");
+  const json_t *saved = json_object_get(extra_state, "measures");
   bool same = saved ? (int64_t)json_array_size(saved) == r->measures.n
                     : r->measures.n == 0 || r->checkpoint_step == 0;
   for (int64_t i = 0; i < r->measures.n && same && saved; i++)
@@ -95,11 +95,11 @@ ka_status ka_watch_start(struct ka_run *r, json_t *carried) {
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: the job does not continue this run: it measures other texts and tasks",
                    r->checkpoint);
-  if (json_object_get(carried, "watch")) return KA_STATUS_OK;
-  return ka_json_set(ctx, carried, "watch", json_array());
+  if (json_object_get(extra_state, "watch")) return KA_STATUS_OK;
+  return ka_json_set(ctx, extra_state, "watch", json_array());
 }
 
-/* --- a look ------------------------------------------------------------------ */
+/* --- one evaluation ------------------------------------------------------------------ */
 
 /* The row without what the log's rows start with. */
 static json_t *scores_json(const struct ka_eval_scores *s) {
@@ -109,18 +109,18 @@ static json_t *scores_json(const struct ka_eval_scores *s) {
 
 static ka_status remember(struct ka_run *r, struct ka_loop *l, const double *values,
                           const struct ka_eval_scores *s) {
-  json_t *look = scores_json(s), *list = json_array();
+  json_t *eval = scores_json(s), *list = json_array();
   int failed = 0;
   for (int64_t i = 0; i < r->measures.n; i++)
     failed |= json_array_append_new(list, ka_json_real(values[i]));
-  failed |= json_object_set_new(look, "step", json_integer((json_int_t)l->step));
-  failed |= json_object_set_new(look, "values", list);
-  failed |= json_array_append_new(json_object_get(l->carried, "watch"), look);
-  return failed ? ka_fail(r->ctx, KA_E_MEMORY, "looks of the run: out of memory") : KA_STATUS_OK;
+  failed |= json_object_set_new(eval, "step", json_integer((json_int_t)l->step));
+  failed |= json_object_set_new(eval, "values", list);
+  failed |= json_array_append_new(json_object_get(l->extra_state, "watch"), eval);
+  return failed ? ka_fail(r->ctx, KA_E_MEMORY, "measures of the run: out of memory") : KA_STATUS_OK;
 }
 
-static ka_status log_look(struct ka_run *r, struct ka_loop *l, const double *values,
-                          const struct ka_eval_scores *s) {
+static ka_status log_evaluation(struct ka_run *r, struct ka_loop *l, const double *values,
+                                const struct ka_eval_scores *s) {
   struct ka_ctx *ctx = r->ctx;
   json_t *row = ka_loop_row(l), *scores = scores_json(s), *measures = json_object();
   const char *tag;
@@ -157,14 +157,14 @@ static ka_status keep(struct ka_run *r, struct ka_loop *l, const struct ka_eval_
   struct ka_ctx *ctx = r->ctx;
   const char *name;
   double bound = r->job->forgetting.stop_when;
-  const json_t *best = json_object_get(l->carried, "best_score");
+  const json_t *best = json_object_get(l->extra_state, "best_score");
   if (!keeps_best(r->job) || l->step == 0 || (bound > 0 && s->forgot > bound)) return KA_STATUS_OK;
   if (json_is_number(best) && !(s->score > json_number_value(best))) return KA_STATUS_OK;
   KA_TRY(ka_arena_printf(&r->arena, &name, "best-%lld", (long long)l->step));
   KA_TRY(ka_ckpt_write_slices(ctx, r->job->output_dir, name, l->optim));
-  int failed = json_object_set_new(l->carried, "best", json_string(name));
-  failed |= json_object_set_new(l->carried, "best_step", json_integer((json_int_t)l->step));
-  failed |= json_object_set_new(l->carried, "best_score", ka_json_real(s->score));
+  int failed = json_object_set_new(l->extra_state, "best", json_string(name));
+  failed |= json_object_set_new(l->extra_state, "best_step", json_integer((json_int_t)l->step));
+  failed |= json_object_set_new(l->extra_state, "best_score", ka_json_real(s->score));
   if (failed) return ka_fail(ctx, KA_E_MEMORY, "best state: out of memory");
   return ka_ckpt_sweep_named(ctx, r->job->output_dir, "best-", "best", name);
 }
@@ -239,7 +239,7 @@ static ka_status score(struct ka_run *r, struct ka_loop *l, double *values) {
   return shared ? keep_base(r, identity, values) : KA_STATUS_OK;
 }
 
-ka_status ka_watch_look(void *run, struct ka_loop *l) {
+ka_status ka_watch_eval(void *run, struct ka_loop *l) {
   struct ka_run *r = run;
   struct ka_ctx *ctx = r->ctx;
   struct ka_measures *ms = &r->measures;
@@ -252,13 +252,13 @@ ka_status ka_watch_look(void *run, struct ka_loop *l) {
   if (l->step == 0)
     memcpy(base, values, (size_t)ms->n * sizeof *base);
   else
-    ka_watch_values(l->carried, 0, base, ms->n);
+    ka_watch_values(l->extra_state, 0, base, ms->n);
   struct ka_eval_scores s = {0};
   if (ka_ok(st)) s = ka_eval_scores_of(ms->items, ms->n, base, values, r->job->forgetting.weight);
   if (ka_ok(st) && l->step == 0) warn_of_unknown(r, base);
-  if (ka_ok(st) && l->step == 0) st = remember_measures(r, l->carried);
+  if (ka_ok(st) && l->step == 0) st = remember_measures(r, l->extra_state);
   if (ka_ok(st)) st = remember(r, l, values, &s);
-  if (ka_ok(st)) st = log_look(r, l, values, &s);
+  if (ka_ok(st)) st = log_evaluation(r, l, values, &s);
   if (ka_ok(st)) st = keep(r, l, &s);
   if (ka_ok(st)) say(r, l, &s);
   if (ka_ok(st)) stop(r, l, &s);
@@ -270,8 +270,8 @@ ka_status ka_watch_look(void *run, struct ka_loop *l) {
 
 ka_status ka_watch_finish(struct ka_run *r, struct ka_loop *l) {
   struct ka_ctx *ctx = r->ctx;
-  const char *best = json_string_value(json_object_get(l->carried, "best")), *dir;
-  const json_t *step = json_object_get(l->carried, "best_step");
+  const char *best = json_string_value(json_object_get(l->extra_state, "best")), *dir;
+  const json_t *step = json_object_get(l->extra_state, "best_step");
   if (!keeps_best(r->job)) return KA_STATUS_OK;
   if (!best) {
     ka_warn(ctx, "train",
@@ -280,12 +280,12 @@ ka_status ka_watch_finish(struct ka_run *r, struct ka_loop *l) {
             r->job->forgetting.stop_when, (long long)l->step);
     return KA_STATUS_OK;
   }
-  if (json_number_value(json_object_get(l->carried, "best_score")) < 0)
+  if (json_number_value(json_object_get(l->extra_state, "best_score")) < 0)
     ka_warn(ctx, "train", "keep: best: the best score is %.4f: by it the base itself is better",
-            json_number_value(json_object_get(l->carried, "best_score")));
+            json_number_value(json_object_get(l->extra_state, "best_score")));
   ka_info(ctx, "train", "keep: best: the output is the state of step %lld",
           (long long)json_integer_value(step));
-  if (json_object_set(l->carried, "kept_step", (json_t *)(uintptr_t)step) != 0)
+  if (json_object_set(l->extra_state, "kept_step", (json_t *)(uintptr_t)step) != 0)
     return ka_fail(ctx, KA_E_MEMORY, "best state: out of memory");
   if (json_integer_value(step) == l->step) return KA_STATUS_OK;
   KA_TRY(ka_path_join(&r->arena, &dir, r->job->output_dir, best));

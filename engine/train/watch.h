@@ -3,7 +3,7 @@
  * Watching a run: its measures before the first step, on the schedule of `forgetting:`, and after
  * the last; the learn and forget curves; the end by stop_when; the best state.
  *
- * All looks travel in the checkpoints, as run.watch = [{step, learned, forgot, score, values}],
+ * All evaluations travel in the checkpoints, as run.watch = [{step, learned, forgot, score, values}],
  * with run.best_step and run.best, the directory of the best state so far: so a resumed run takes
  * the same turns. A best state lies in OUT/best-STEP as long as the run or a checkpoint needs it.
  */
@@ -17,19 +17,19 @@
 ka_status ka_watch_open(struct ka_run *r);
 
 /* ka_loop's watch; user is the run. */
-ka_status ka_watch_look(void *run, struct ka_loop *l);
+ka_status ka_watch_eval(void *run, struct ka_loop *l);
 
 /* Checks that a resumed run measures what the interrupted one did; a fresh one starts its list. */
-ka_status ka_watch_start(struct ka_run *r, json_t *carried);
+ka_status ka_watch_start(struct ka_run *r, json_t *extra_state);
 
 /* After the last step: with keep: best, the optimizer and model hold the best state again. */
 ka_status ka_watch_finish(struct ka_run *r, struct ka_loop *l);
 
-/* Looks of a run: how many; the step of one; its values into out [measures.n]. The kept one is that
+/* Evaluations of a run: how many; the step of one; its values into out [measures.n]. The kept one is that
  * of the state that the output gets. */
-int64_t ka_watch_n_looks(const json_t *carried);
-int64_t ka_watch_step(const json_t *carried, int64_t i);
-void ka_watch_values(const json_t *carried, int64_t i, double *out, int64_t n);
-int64_t ka_watch_kept(const json_t *carried);
+int64_t ka_watch_n_evals(const json_t *extra_state);
+int64_t ka_watch_step(const json_t *extra_state, int64_t i);
+void ka_watch_values(const json_t *extra_state, int64_t i, double *out, int64_t n);
+int64_t ka_watch_kept(const json_t *extra_state);
 
 #endif

@@ -23,8 +23,8 @@ struct slice {
 
 struct step {
   slice slices[LIST];
-  const double *health;
-  int64_t n_health;
+  const double *stats;
+  int64_t n_stats;
   double max_norm;
   float mix1, beta2, mix2, correction, eps;
   unsigned long long t;
@@ -32,10 +32,10 @@ struct step {
 
 /* ka_adamw_clip, on the device. */
 __device__ float clip_of(const step &s) {
-  if (!s.health) return 1;
-  for (int64_t i = 0; i < s.n_health; i++)
-    if (!isfinite(s.health[i])) return NAN;
-  return s.max_norm > 0 ? (float)fmin(1.0, s.max_norm / (sqrt(s.health[0]) + 1e-6)) : 1;
+  if (!s.stats) return 1;
+  for (int64_t i = 0; i < s.n_stats; i++)
+    if (!isfinite(s.stats[i])) return NAN;
+  return s.max_norm > 0 ? (float)fmin(1.0, s.max_norm / (sqrt(s.stats[0]) + 1e-6)) : 1;
 }
 
 /* Philox 4x32-10 as base/rng.c: the words of (seed, t, index). */
@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(BLOCK) k_adamw(step s) {
 }
 
 void fill_step(step *s, const struct ka_adamw_args *a) {
-  s->health = (const double *)a->health.data;
-  s->n_health = s->health ? a->health.shape[0] : 0;
+  s->stats = (const double *)a->stats.data;
+  s->n_stats = s->stats ? a->stats.shape[0] : 0;
   s->max_norm = a->max_norm;
   s->mix1 = (float)(1 - a->beta1);
   s->beta2 = (float)a->beta2;
@@ -138,10 +138,10 @@ slice slice_of(const struct ka_adamw_args *a) {
           a->w0.dtype == KA_BF16};
 }
 
-/* In one launch: same dtypes, one step, one health. */
+/* In one launch: same dtypes, one step, one stats. */
 bool together(const struct ka_adamw_args *a, const struct ka_adamw_args *b) {
   return a->w.dtype == b->w.dtype && a->weight.dtype == b->weight.dtype && a->t == b->t &&
-         a->health.data == b->health.data;
+         a->stats.data == b->stats.data;
 }
 
 } // namespace

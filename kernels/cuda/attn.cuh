@@ -167,7 +167,7 @@ template <typename T> __device__ __forceinline__ float score(const attention &a,
 
 /* The element at which pack c of row r begins. */
 template <typename T, int D> __device__ __forceinline__ int place(int r, int c) {
-  const int N = wide<T>::N, PACKS = D / N;
+  const int N = vec16<T>::N, PACKS = D / N;
   static_assert(PACKS % 4 == 0, "rows are multiples of 64 bytes");
   /* when a row is an odd number of half lines, two rows make a whole number */
   const int LINE = PACKS % 8 == 0 ? 8 : 4, turn = LINE == 8 ? r & 7 : r >> 1 & 3;
@@ -178,7 +178,7 @@ template <typename T, int D> __device__ __forceinline__ int place(int r, int c) 
  * would take the registers that sums need. */
 template <typename T, int THREADS, int ROWS, int D, typename F>
 __device__ __forceinline__ void each_pack(F f) {
-  const int PACKS = D / wide<T>::N, STEP = THREADS / PACKS;
+  const int PACKS = D / vec16<T>::N, STEP = THREADS / PACKS;
   int me = (int)threadIdx.x;
   if (STEP * PACKS == THREADS) {
 #pragma unroll 1
@@ -192,7 +192,7 @@ __device__ __forceinline__ void each_pack(F f) {
 /* Starts to copy rows [first, first + ROWS); what is past the last row or the width becomes 0. */
 template <int THREADS, int ROWS, int D, typename T, typename R>
 __device__ __forceinline__ void load_tile(T *tile, const R &rows, int first, bool packs) {
-  const int N = wide<T>::N;
+  const int N = vec16<T>::N;
   each_pack<T, THREADS, ROWS, D>([&](int r, int c) {
     T *to = tile + place<T, D>(r, c);
     bool there = first + r < rows.n && c * N < rows.width;
@@ -211,7 +211,7 @@ __device__ __forceinline__ void load_tile(T *tile, const R &rows, int first, boo
 /* Is there a NaN or an infinity in what this thread has copied? */
 template <int THREADS, int ROWS, int D, typename T>
 __device__ __forceinline__ bool poisoned(const T *tile) {
-  const int N = wide<T>::N;
+  const int N = vec16<T>::N;
   bool bad = false;
   each_pack<T, THREADS, ROWS, D>([&](int r, int c) {
     float x[N];
@@ -225,7 +225,7 @@ __device__ __forceinline__ bool poisoned(const T *tile) {
 /* A whole tile to rows [first, first + ROWS), as far as they exist. */
 template <int THREADS, int ROWS, int D, typename T, typename R>
 __device__ __forceinline__ void store_tile(const R &rows, int first, const T *tile, bool packs) {
-  const int N = wide<T>::N;
+  const int N = vec16<T>::N;
   each_pack<T, THREADS, ROWS, D>([&](int r, int c) {
     const T *from = tile + place<T, D>(r, c);
     if (first + r >= rows.n || c * N >= rows.width) return;

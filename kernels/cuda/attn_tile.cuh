@@ -166,7 +166,7 @@ __device__ __forceinline__ void put_rows(T *tile, const fragment<M, D / 8> &o) {
     for (int n = 0; n < D / 8; n++) {
       float v[2] = {o.at[i / 2][n][i % 2 * 2], o.at[i / 2][n][i % 2 * 2 + 1]};
       int c = sum_column<T>(n), r = row_of(i / 2, i % 2 * 2);
-      store<2>(tile + place<T, D>(r, c / wide<T>::N) + c % wide<T>::N, v);
+      store<2>(tile + place<T, D>(r, c / vec16<T>::N) + c % vec16<T>::N, v);
     }
 }
 

@@ -128,7 +128,7 @@ cudaError_t cuda_probe(cudaStream_t stream);
 ka_status adamw_list_cuda(struct ka_dev *dev, const struct ka_adamw_args *args, int64_t n);
 ka_status sumsq_list_cuda(struct ka_dev *dev, const struct ka_sumsq_args *args, int64_t n);
 
-/* The engine of spectra (linalg/cuda/lane_dense.c); what it is, linalg/dense.h says. */
+/* The engine of spectra (linalg/cuda/worker_dense.c); what it is, linalg/dense.h says. */
 extern const struct ka_dense cuda_dense;
 
 #ifdef __cplusplus

@@ -26,7 +26,7 @@ template <typename T> __device__ __forceinline__ float round_to(float x) {
 
 /* N numbers moved at once; 16 bytes when N = WIDE. */
 template <typename T, int N> struct alignas(sizeof(T) * N) pack { T v[N]; };
-template <typename T> struct wide { static const int N = 16 / (int)sizeof(T); };
+template <typename T> struct vec16 { static const int N = 16 / (int)sizeof(T); };
 
 template <int N, typename T> __device__ __forceinline__ void load(float (&to)[N], const T *from) {
   pack<T, N> p = *reinterpret_cast<const pack<T, N> *>(from);

@@ -173,7 +173,7 @@ ka_status expert_combine_fwd_cuda(struct ka_dev *dev,
                                   const struct ka_expert_combine_fwd_args *args) {
   struct cuda_state *s = cuda_of(dev);
   KA_BY_TYPE(dev, "expert_combine_fwd", args->x.dtype, {
-    const int N = wide<T>::N;
+    const int N = vec16<T>::N;
     combine<T> a = {(T *)args->out.data,
                     (const T *)args->x.data,
                     (const int32_t *)args->place.data,
@@ -192,7 +192,7 @@ ka_status expert_combine_bwd_cuda(struct ka_dev *dev,
                                   const struct ka_expert_combine_bwd_args *args) {
   struct cuda_state *s = cuda_of(dev);
   KA_BY_TYPE(dev, "expert_combine_bwd", args->dx.dtype, {
-    const int N = wide<T>::N;
+    const int N = vec16<T>::N;
     combine_back<T> a = {(T *)args->dx.data,
                          (float *)args->dweight.data,
                          (const T *)args->dout.data,

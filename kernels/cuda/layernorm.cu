@@ -117,7 +117,7 @@ template <typename T> struct db_at {
 ka_status layernorm_fwd_cuda(struct ka_dev *dev, const struct ka_layernorm_fwd_args *args) {
   struct cuda_state *s = cuda_of(dev);
   KA_BY_TYPE(dev, "layernorm_fwd", args->x.dtype, {
-    const int N = wide<T>::N;
+    const int N = vec16<T>::N;
     fwd<T> a = {(T *)args->y.data,        (T *)args->sum.data,     (float *)args->mean.data,
                 (float *)args->rstd.data, (const T *)args->x.data, (const T *)args->delta.data,
                 (const T *)args->w.data,  (const T *)args->b.data, args->x.shape[0],
@@ -134,7 +134,7 @@ ka_status layernorm_bwd_cuda(struct ka_dev *dev, const struct ka_layernorm_bwd_a
   struct ka_ctx *ctx = dev->ctx;
   struct cuda_state *s = cuda_of(dev);
   KA_BY_TYPE(dev, "layernorm_bwd", args->s.dtype, {
-    const int N = wide<T>::N;
+    const int N = vec16<T>::N;
     bwd<T> a = {(T *)args->dx.data,
                 (const T *)args->dy.data,
                 (const T *)args->s.data,

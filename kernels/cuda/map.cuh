@@ -20,7 +20,7 @@ template <int N, typename F> __global__ void __launch_bounds__(256) k_map(int64_
 
 template <typename T, typename F>
 static ka_status map(struct ka_dev *dev, const char *op, int64_t n, bool packs, F f) {
-  const int N = wide<T>::N;
+  const int N = vec16<T>::N;
   struct cuda_state *s = cuda_of(dev);
   if (n == 0) return KA_STATUS_OK;
   int64_t blocks = least(div_up(n, 256 * (packs ? N : 1)), 16 * s->n_sm);

@@ -145,7 +145,7 @@ ka_status move_rows(struct ka_dev *dev, const char *op, const struct ka_tensor &
   struct cuda_state *s = cuda_of(dev);
   int64_t width = in.shape[1];
   KA_BY_TYPE(dev, op, out.dtype, {
-    const int N = wide<T>::N;
+    const int N = vec16<T>::N;
     if (n_rows == 0 || width == 0) return KA_STATUS_OK;
     bool packs = width % N == 0 && in_packs(in, N) && in_packs(out, N);
     unsigned grid = (unsigned)least(n_rows, 1 << 20);

@@ -105,7 +105,7 @@ template <typename T> struct dw_at {
 ka_status rmsnorm_fwd_cuda(struct ka_dev *dev, const struct ka_rmsnorm_fwd_args *args) {
   struct cuda_state *s = cuda_of(dev);
   KA_BY_TYPE(dev, "rmsnorm_fwd", args->x.dtype, {
-    const int N = wide<T>::N;
+    const int N = vec16<T>::N;
     fwd<T> a = {(T *)args->y.data,
                 (T *)args->sum.data,
                 (float *)args->rstd.data,
@@ -128,7 +128,7 @@ ka_status rmsnorm_bwd_cuda(struct ka_dev *dev, const struct ka_rmsnorm_bwd_args 
   struct ka_ctx *ctx = dev->ctx;
   struct cuda_state *s = cuda_of(dev);
   KA_BY_TYPE(dev, "rmsnorm_bwd", args->s.dtype, {
-    const int N = wide<T>::N;
+    const int N = vec16<T>::N;
     bwd<T> a = {(T *)args->dx.data,
                 (const T *)args->dy.data,
                 (const T *)args->s.data,

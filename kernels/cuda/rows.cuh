@@ -18,9 +18,9 @@ template <int THREADS> __device__ __forceinline__ float row_sum(float x) {
 /* One of four kernels: packs or not, short rows or long. */
 #define BY_ROW(kernel, T, packs, a)                                                                \
   ((a).width <= SHORT_ROW                                                                          \
-       ? ((packs) ? ROW_LAUNCH((kernel<T, wide<T>::N, 32>), 32, a)                                 \
+       ? ((packs) ? ROW_LAUNCH((kernel<T, vec16<T>::N, 32>), 32, a)                                \
                   : ROW_LAUNCH((kernel<T, 1, 32>), 32, a))                                         \
-       : ((packs) ? ROW_LAUNCH((kernel<T, wide<T>::N, ROW_BLOCK>), ROW_BLOCK, a)                   \
+       : ((packs) ? ROW_LAUNCH((kernel<T, vec16<T>::N, ROW_BLOCK>), ROW_BLOCK, a)                  \
                   : ROW_LAUNCH((kernel<T, 1, ROW_BLOCK>), ROW_BLOCK, a)))
 #define ROW_LAUNCH(kernel, threads, a)                                                             \
   KA_LAUNCH(kernel, (unsigned)div_up((a).n_rows, ROW_BLOCK / threads), ROW_BLOCK, 0, s->stream, a)

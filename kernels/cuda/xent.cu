@@ -153,7 +153,7 @@ ka_status xent_cuda(struct ka_dev *dev, const struct ka_xent_args *args) {
   struct cuda_state *s = cuda_of(dev);
   int64_t n_rows = args->logits.shape[0];
   KA_BY_TYPE(dev, "xent", args->logits.dtype, {
-    const int N = wide<T>::N;
+    const int N = vec16<T>::N;
     rows_of_logits<T> a = {(T *)args->logits.data,
                            (const T *)args->base.data,
                            (const int32_t *)args->targets.data,

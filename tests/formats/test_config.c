@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * engine/formats/config.h: both forms of config.json, what is refused, what is carried over. */
+ * engine/formats/config.h: both forms of config.json, what is refused, what is copied. */
 #include "engine/formats/config.h"
 #include "tests/support/test.h"
 

@@ -293,7 +293,7 @@ static void test_lists(void **state) {
       start(&runs[way][i], &dev, &kinds[i % 3], KA_BF16, 0);
       T_OK(ka_op_mirror_open(&dev, m, &runs[way][i].call, (struct ka_op_layout){0, GUARD}, false));
       steps[i] = m->call.args.adamw;
-      steps[i].health = mirrors[way][0].call.args.adamw.health;
+      steps[i].stats = mirrors[way][0].call.args.adamw.stats;
       steps[i].lr *= 1 + i % 5;
       norms[i] = (struct ka_sumsq_args){.out = sums[way], .x = steps[i].grad};
       if (way == 0) T_OK(ka_sumsq(&dev, &norms[i]));

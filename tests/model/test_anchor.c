@@ -42,16 +42,16 @@ static void move_trained(struct ka_model *m, double h) {
 }
 
 /* Sums over the batch; the gradient is left in the slices. */
-static struct ka_health health(struct bed *t) {
-  struct ka_health h;
+static struct ka_step_stats stats_of(struct bed *t) {
+  struct ka_step_stats h;
   double loss = gradient(t);
-  T_OK(ka_model_health(&t->m, &h));
+  T_OK(ka_model_step_stats(&t->m, &h));
   assert_true(fabs(h.loss - loss) <= 1e-12 * loss);
   return h;
 }
 
 static double objective(struct bed *t) {
-  struct ka_health h = health(t);
+  struct ka_step_stats h = stats_of(t);
   return (h.loss + weight * h.kl) / (double)t->batch.batch.n_targets;
 }
 
@@ -93,7 +93,7 @@ static void finite_differences(void **state) {
       train_some(&t.m, some[i]);
       T_OK(ka_model_prepare(&t.m, B, T, false));
       move_trained(&t.m, 0.1);
-      assert_true(health(&t).kl > 1e-4);
+      assert_true(stats_of(&t).kl > 1e-4);
       for (int64_t s = 0; s < t.m.n_slices; s++) slope_is_gradient(&t, s, some[i]);
       bed_close(&t);
     }
@@ -138,7 +138,7 @@ static void value_is_of_two_models(void **state) {
       logits_of(&t, base);
       move_trained(&t.m, 0.1);
       logits_of(&t, tuned);
-      double want = divergence(&t.batch, base, tuned), got = health(&t).kl;
+      double want = divergence(&t.batch, base, tuned), got = stats_of(&t).kl;
       if (!(want > 1e-3 && fabs(got - want) < 2e-5 * (1 + want)))
         fail_msg("%s of config %d: %.9g, expected %.9g", some[i], c, got, want);
       bed_close(&t);
@@ -159,7 +159,7 @@ static void nothing_at_the_start(void **state) {
       train_all(&anchored.m);
       T_OK(ka_model_prepare(&plain.m, B, T, false));
       T_OK(ka_model_prepare(&anchored.m, B, T, false));
-      struct ka_health a = health(&plain), b = health(&anchored);
+      struct ka_step_stats a = stats_of(&plain), b = stats_of(&anchored);
       assert_true(a.loss == b.loss && a.kl == 0 && b.kl == 0);
       all_bits_equal(&plain.m, &anchored.m);
       bed_close(&plain);
@@ -184,7 +184,7 @@ static void alone_as_together(const char *device, enum ka_dtype compute) {
       T_OK(ka_model_prepare(&one.m, B, T, false));
       move(&all.m, p, 0.1);
       move(&one.m, p, 0.1);
-      struct ka_health a = health(&all), b = health(&one);
+      struct ka_step_stats a = stats_of(&all), b = stats_of(&one);
       assert_true(a.loss == b.loss && a.kl == b.kl && a.kl > 0);
       same_elements(&all, &one, "alone");
       assert_true(one.m.step.used_bytes <= all.m.step.used_bytes);
@@ -217,7 +217,7 @@ static void checkpointing_changes_no_bit(void **state) {
       T_OK(ka_model_prepare(&redo.m, B, T, false));
       move_trained(&plain.m, 0.05);
       move_trained(&redo.m, 0.05);
-      struct ka_health a = health(&plain), b = health(&redo);
+      struct ka_step_stats a = stats_of(&plain), b = stats_of(&redo);
       assert_true(a.loss == b.loss && a.kl == b.kl && a.kl > 0);
       all_bits_equal(&plain.m, &redo.m);
       bed_close(&plain);
@@ -244,7 +244,7 @@ static void batches_do_not_matter(void **state) {
     T_OK(ka_model_prepare(&packed.m, 1, N, false));
     T_OK(ka_model_prepare(&halves.m, 1, T, false));
     for (int i = 0; i < 3; i++) move_trained(&all[i]->m, 0.1);
-    struct ka_health a = health(&rows), b = health(&packed), h;
+    struct ka_step_stats a = stats_of(&rows), b = stats_of(&packed), h;
     T_OK(ka_model_zero_grad(&halves.m));
     for (int r = 0; r < B; r++) {
       struct ka_batch half = rows.batch.batch;
@@ -255,7 +255,7 @@ static void batches_do_not_matter(void **state) {
       half.doc_start += r * T;
       T_OK(ka_model_grad(&halves.m, &half, 1.0 / (double)rows.batch.batch.n_targets, NULL));
     }
-    T_OK(ka_model_health(&halves.m, &h));
+    T_OK(ka_model_step_stats(&halves.m, &h));
     assert_true(a.kl > 1e-3 && fabs(a.kl - b.kl) < 1e-10 && fabs(a.kl - h.kl) < 1e-10);
     assert_true(fabs(a.loss - b.loss) < 1e-10);
     assert_true(grad_distance(&rows.m, &packed.m) < 1e-12);
@@ -289,7 +289,7 @@ static void slices_as_whole_tensors(void **state) {
     move(&all.m, p, 0.1);
     move(&some.m, p, 0.1);
   }
-  assert_true(health(&all).kl == health(&some).kl);
+  assert_true(stats_of(&all).kl == stats_of(&some).kl);
   same_elements(&all, &some, "slice");
   bed_close(&some);
   bed_close(&all);
@@ -333,7 +333,7 @@ static void another_base(void **state) {
       T_OK(ka_model_prepare(&now.m, B, T, false));
       move_trained(&now.m, 0.1);
       logits_of(&now, tuned);
-      double want = divergence(&now.batch, base, tuned), got = health(&now).kl;
+      double want = divergence(&now.batch, base, tuned), got = stats_of(&now).kl;
       if (!(want > 1e-3 && fabs(got - want) < 1e-5 * (1 + want)))
         fail_msg("%s of config %d: %.9g, expected %.9g", once[i], c, got, want);
       slope_is_gradient(&now, 0, once[i]);
@@ -357,9 +357,9 @@ static void steps_allocate_what_was_planned_and_no_more(void **state) {
   T_OK(ka_model_prepare(&t.m, B, T, false));
   assert_true(t.m.run.used_bytes == run_bytes && t.m.run.capacity_bytes == run_bytes);
   assert_true(t.m.step.used_bytes == step_bytes && t.m.step.capacity_bytes == step_bytes);
-  double kl = health(&t).kl;
+  double kl = stats_of(&t).kl;
   ctx->fail_alloc_at = 1; /* any allocation fails from here */
-  for (int i = 0; i < 3; i++) assert_true(health(&t).kl == kl);
+  for (int i = 0; i < 3; i++) assert_true(stats_of(&t).kl == kl);
   ctx->fail_alloc_at = 0;
   bed_close(&t);
 }

@@ -158,7 +158,7 @@ static void short_memory_goes_to_the_host(void **state) {
   make_zoo(&z);
   ka_arena_init(&arena, ctx, "test");
   T_OK(analyse(&arena, ka_linalg_engine_cpu(), false, z.units, N, cpu));
-  host.set("memory", "280m"); /* less than the spare and one lane */
+  host.set("memory", "280m"); /* less than the spare and one worker */
   T_OK(analyse(&arena, t_engine(ctx), false, z.units, N, device));
   for (int i = 0; i < N; i++) assert_same(&device[i], &cpu[i]);
   host.count(&c);
@@ -279,7 +279,7 @@ static void emulated_float64_is_refused(void **state) {
   ka_arena_deinit(&arena);
 }
 
-/* A kernel that goes wrong shows at the lane's next wait and is named. Last: the device is gone. */
+/* A kernel that goes wrong shows at the worker's next wait and is named. Last: the device is gone. */
 static void a_faulting_kernel_is_reported(void **state) {
   (void)state;
   static struct zoo z;
@@ -290,7 +290,7 @@ static void a_faulting_kernel_is_reported(void **state) {
   host.set("on_fault", "sticky");
   host.set("fail_kernel", "7:IllegalAddress");
   T_FAILS(analyse(&arena, t_engine(ctx), false, z.units, 3, results), KA_E_DEVICE,
-          "the newest work of this lane was");
+          "the newest work of this worker was");
   ka_arena_deinit(&arena);
 }
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Blocked triangular work on a lane's matrices: Cholesky factors, their inverses, solutions and
+ * Blocked triangular work on a worker's matrices: Cholesky factors, their inverses, solutions and
  * products, in float64 by the textbook: no library, because what a proof rests on must be known.
  *
  *   potrf   A = L L^T, block column after block column: the block on the diagonal by one thread
  *           block, what is below it by substitution, then A22 -= L21 L21^T. An entry gets one sum
- *           of LANE_BLOCK products a block column, so its chain is that of the host's.
+ *           of WORKER_BLOCK products a block column, so its chain is that of the host's.
  *   trsm    Z = L^-1 Z, block row after block row, the same way.
  *   trtri   Z = L^-1: blocks on the diagonal, then pairs of neighbours, doubling:
  *           Z21 = -Z22 (L21 Z11), with the product in brackets kept above the diagonal.
@@ -12,11 +12,11 @@
  *
  * All but the blocks on the diagonal is k_tiles. The last dimension of a grid is the member. */
 #include "kernels/cuda/device.cuh"
-#include "linalg/cuda/lane.h"
+#include "linalg/cuda/worker.h"
 
 namespace {
 
-enum { BLOCK = LANE_BLOCK, TILE = 64, DEPTH = 16, SIDE = 16, THREADS = SIDE * SIDE };
+enum { BLOCK = WORKER_BLOCK, TILE = 64, DEPTH = 16, SIDE = 16, THREADS = SIDE * SIDE };
 
 /* --- products of tiles ------------------------------------------------------------------------ */
 
@@ -59,7 +59,7 @@ __device__ __forceinline__ void stage(double (*to)[TILE + 1], const operand &o, 
 
 /* A block a tile of c, a thread 4 x 4 elements, SIDE apart. */
 __global__ void __launch_bounds__(THREADS)
-    k_tiles(const __grid_constant__ ka_lane_set who, const __grid_constant__ product p,
+    k_tiles(const __grid_constant__ ka_dense_set who, const __grid_constant__ product p,
             int64_t tiles_j) {
   KA_SHARED(double[TILE + 1], a, DEPTH);
   KA_SHARED(double[TILE + 1], b, DEPTH);
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-cudaError_t multiply(cudaStream_t s, const struct ka_lane_set &who, const product &p,
+cudaError_t multiply(cudaStream_t s, const struct ka_dense_set &who, const product &p,
                      int64_t pairs) {
   int64_t tiles_i = div_up(p.m, TILE), tiles_j = div_up(p.n, TILE);
   return KA_LAUNCH(k_tiles, dim3((unsigned)(tiles_i * tiles_j), (unsigned)pairs, (unsigned)who.n),
@@ -108,7 +108,7 @@ cudaError_t multiply(cudaStream_t s, const struct ka_lane_set &who, const produc
 /* The Cholesky factor of the block at (j, j). failed[unit]: its first pivot that is not positive
  * and finite, from 1; then nothing more is done for that member. */
 __global__ void __launch_bounds__(THREADS)
-    k_potrf_block(const __grid_constant__ ka_lane_set who, int64_t m, double *a, int64_t j,
+    k_potrf_block(const __grid_constant__ ka_dense_set who, int64_t m, double *a, int64_t j,
                   int *failed) {
   KA_SHARED(double[BLOCK + 1], l, BLOCK); /* [column][row] */
   int unit = who.at[blockIdx.x], n = (int)min((int64_t)BLOCK, m - j);
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(THREADS)
  * Otherwise rows below the block, columns j.., z = z l^-T. */
 template <bool LEFT>
 __global__ void __launch_bounds__(BLOCK)
-    k_substitute(const __grid_constant__ ka_lane_set who, int64_t m, const double *l, double *z,
+    k_substitute(const __grid_constant__ ka_dense_set who, int64_t m, const double *l, double *z,
                  int64_t j, const int *failed) {
   KA_SHARED(double[BLOCK], block, BLOCK); /* [column][row] */
   KA_SHARED(double, inverse, BLOCK);
@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(BLOCK)
 
 /* Every block on the diagonal becomes its inverse; a thread a column. */
 __global__ void __launch_bounds__(BLOCK)
-    k_invert_block(const __grid_constant__ ka_lane_set who, int64_t m, double *l) {
+    k_invert_block(const __grid_constant__ ka_dense_set who, int64_t m, double *l) {
   KA_SHARED(double[BLOCK], block, BLOCK); /* [column][row] */
   int64_t j = (int64_t)blockIdx.x * BLOCK;
   int unit = who.at[blockIdx.y], n = (int)min((int64_t)BLOCK, m - j), t = threadIdx.x;
@@ -219,7 +219,8 @@ product to_image(double *c, int64_t m, int64_t r0, int64_t c0) {
 
 } // namespace
 
-cudaError_t lane_potrf(cudaStream_t s, struct ka_lane_set who, int64_t m, double *a, int *failed) {
+cudaError_t worker_potrf(cudaStream_t s, struct ka_dense_set who, int64_t m, double *a,
+                         int *failed) {
   cudaError_t e = cudaMemsetAsync(failed, 0, KA_BATCH * sizeof *failed, s);
   for (int64_t j = 0; j < m && e == cudaSuccess; j += BLOCK) {
     int64_t next = j + BLOCK, below = m - next;
@@ -239,8 +240,8 @@ cudaError_t lane_potrf(cudaStream_t s, struct ka_lane_set who, int64_t m, double
   return e;
 }
 
-cudaError_t lane_trsm(cudaStream_t s, struct ka_lane_set who, int64_t m, const double *l,
-                      double *z) {
+cudaError_t worker_trsm(cudaStream_t s, struct ka_dense_set who, int64_t m, const double *l,
+                        double *z) {
   cudaError_t e = cudaSuccess;
   for (int64_t j = 0; j < m && e == cudaSuccess; j += BLOCK) {
     int64_t next = j + BLOCK, columns = least(next, m);
@@ -260,7 +261,7 @@ cudaError_t lane_trsm(cudaStream_t s, struct ka_lane_set who, int64_t m, const d
   return e;
 }
 
-cudaError_t lane_trtri(cudaStream_t s, struct ka_lane_set who, int64_t m, double *l) {
+cudaError_t worker_trtri(cudaStream_t s, struct ka_dense_set who, int64_t m, double *l) {
   cudaError_t e = KA_LAUNCH(k_invert_block, dim3((unsigned)div_up(m, BLOCK), (unsigned)who.n),
                             BLOCK, 0, s, who, m, l);
   for (int64_t half = BLOCK; half < m && e == cudaSuccess; half *= 2) {
@@ -286,8 +287,8 @@ cudaError_t lane_trtri(cudaStream_t s, struct ka_lane_set who, int64_t m, double
   return e;
 }
 
-cudaError_t lane_lauum(cudaStream_t s, struct ka_lane_set who, int64_t m, const double *w,
-                       double *out) {
+cudaError_t worker_lauum(cudaStream_t s, struct ka_dense_set who, int64_t m, const double *w,
+                         double *out) {
   product p = to_block(out, m, 0, 0);
   p.a = p.b = columns_of(w, m, 0, 0, K_FROM);
   p.m = p.n = p.depth = p.rows = m;

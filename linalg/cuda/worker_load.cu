@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Stored matrices of a lane: scanned, converted exactly to float64 a panel at a time, multiplied
+ * Stored matrices of a worker: scanned, converted exactly to float64 a panel at a time, multiplied
  * with vectors, cut into leading parts and rests. blockIdx.y is the member of the set. All are
  * bound by memory: they read the stored elements once. */
 #include "kernels/cuda/device.cuh"
-#include "linalg/cuda/lane.h"
+#include "linalg/cuda/worker.h"
 
 #include <cuda_fp16.h>
 #include <math.h>
@@ -12,7 +12,7 @@ namespace {
 
 enum { THREADS = 256, MOST_BLOCKS = 1024, GROUPS = 16 };
 
-__device__ __forceinline__ double element(const lane_raw &raw, int64_t i) {
+__device__ __forceinline__ double element(const worker_raw &raw, int64_t i) {
   switch (raw.type) {
   case KA_BF16:
     return (double)to_float(((const bf16 *)raw.at)[i]);
@@ -25,14 +25,14 @@ __device__ __forceinline__ double element(const lane_raw &raw, int64_t i) {
   }
 }
 
-__device__ __forceinline__ double scaled(const lane_raw &raw, int64_t i) {
+__device__ __forceinline__ double scaled(const worker_raw &raw, int64_t i) {
   return element(raw, i) * raw.scale[0] * raw.scale[1];
 }
 
 /* Doubles that are not negative compare as their bits do. */
 __global__ void __launch_bounds__(THREADS)
-    k_scan(const __grid_constant__ lane_raws raws, unsigned long long *scan) {
-  const lane_raw &raw = raws.of[blockIdx.y];
+    k_scan(const __grid_constant__ worker_raws raws, unsigned long long *scan) {
+  const worker_raw &raw = raws.of[blockIdx.y];
   unsigned long long most = 0, bad = ~0ull;
   for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < raws.n * raws.m;
        i += (int64_t)gridDim.x * THREADS) {
@@ -42,9 +42,9 @@ __global__ void __launch_bounds__(THREADS)
     else
       bad = min(bad, (unsigned long long)i);
   }
-  for (int lane = 16; lane > 0; lane /= 2) {
-    most = max(most, __shfl_xor_sync(0xffffffffu, most, lane));
-    bad = min(bad, __shfl_xor_sync(0xffffffffu, bad, lane));
+  for (int worker = 16; worker > 0; worker /= 2) {
+    most = max(most, __shfl_xor_sync(0xffffffffu, most, worker));
+    bad = min(bad, __shfl_xor_sync(0xffffffffu, bad, worker));
   }
   if (threadIdx.x % 32) return;
   atomicMax(&scan[2 * blockIdx.y], most);
@@ -53,10 +53,10 @@ __global__ void __launch_bounds__(THREADS)
 
 /* Both layouts of a panel are runs of the stored one: all of it, or kb of each of m rows. */
 __global__ void __launch_bounds__(THREADS)
-    k_load(const __grid_constant__ ka_lane_set who, const __grid_constant__ lane_raws raws,
+    k_load(const __grid_constant__ ka_dense_set who, const __grid_constant__ worker_raws raws,
            int64_t k0, int64_t kb, double *out, int64_t stride) {
   int unit = who.at[blockIdx.y];
-  const lane_raw &raw = raws.of[unit];
+  const worker_raw &raw = raws.of[unit];
   out += unit * stride;
   for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < kb * raws.m;
        i += (int64_t)gridDim.x * THREADS) {
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(THREADS)
 
 /* Neighbours write side by side; where they read apart, that is the price of a transposition. */
 __global__ void __launch_bounds__(THREADS)
-    k_load_tall(const __grid_constant__ ka_lane_set who, const __grid_constant__ lane_raws raws,
+    k_load_tall(const __grid_constant__ ka_dense_set who, const __grid_constant__ worker_raws raws,
                 double *out, int64_t stride) {
   int unit = who.at[blockIdx.y];
   int64_t n = raws.n, m = raws.m;
@@ -80,15 +80,15 @@ __global__ void __launch_bounds__(THREADS)
 
 /* Rows lie side by side: a warp a row; the chain is m / 32 and five sums of pairs. */
 __global__ void __launch_bounds__(THREADS)
-    k_images_tall(const __grid_constant__ ka_lane_set who, const __grid_constant__ lane_raws raws,
-                  ka_lane_vectors x, double *images) {
-  int unit = who.at[blockIdx.y], lane = threadIdx.x % 32;
+    k_images_tall(const __grid_constant__ ka_dense_set who,
+                  const __grid_constant__ worker_raws raws, ka_dense_vectors x, double *images) {
+  int unit = who.at[blockIdx.y], worker = threadIdx.x % 32;
   int64_t k = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, m = raws.m;
-  const lane_raw &raw = raws.of[unit];
+  const worker_raw &raw = raws.of[unit];
   const double *v = x.at + unit * x.stride;
   if (k >= raws.n) return;
   double sum[2] = {0, 0};
-  for (int64_t c = lane; c < m; c += 32) {
+  for (int64_t c = worker; c < m; c += 32) {
     double a = scaled(raw, k * m + c);
     sum[0] = fma(a, v[c], sum[0]);
     sum[1] = fma(a, v[m + c], sum[1]);
@@ -96,18 +96,18 @@ __global__ void __launch_bounds__(THREADS)
   sum[0] = warp_sum(sum[0]);
   sum[1] = warp_sum(sum[1]);
   double *image = images + 2 * unit * raws.n;
-  if (lane < 2) image[lane * raws.n + k] = lane == 0 ? sum[0] : sum[1];
+  if (worker < 2) image[worker * raws.n + k] = worker == 0 ? sum[0] : sum[1];
 }
 
 /* Stored as the transpose: 32 columns a block, GROUPS warps share the sum of each; the chain is
  * m / GROUPS and four sums of pairs. */
 __global__ void __launch_bounds__(32 * GROUPS)
-    k_images_wide(const __grid_constant__ ka_lane_set who, const __grid_constant__ lane_raws raws,
-                  ka_lane_vectors x, double *images) {
+    k_images_wide(const __grid_constant__ ka_dense_set who,
+                  const __grid_constant__ worker_raws raws, ka_dense_vectors x, double *images) {
   KA_SHARED(double[GROUPS][33], part, 2);
-  int unit = who.at[blockIdx.y], lane = threadIdx.x % 32, group = threadIdx.x / 32;
-  int64_t k = (int64_t)blockIdx.x * 32 + lane, m = raws.m;
-  const lane_raw &raw = raws.of[unit];
+  int unit = who.at[blockIdx.y], worker = threadIdx.x % 32, group = threadIdx.x / 32;
+  int64_t k = (int64_t)blockIdx.x * 32 + worker, m = raws.m;
+  const worker_raw &raw = raws.of[unit];
   const double *v = x.at + unit * x.stride;
   double sum[2] = {0, 0};
   for (int64_t r = group; r < m && k < raws.n; r += GROUPS) {
@@ -115,13 +115,14 @@ __global__ void __launch_bounds__(32 * GROUPS)
     sum[0] = fma(a, v[r], sum[0]);
     sum[1] = fma(a, v[m + r], sum[1]);
   }
-  part[0][group][lane] = sum[0];
-  part[1][group][lane] = sum[1];
+  part[0][group][worker] = sum[0];
+  part[1][group][worker] = sum[1];
   __syncthreads();
   if (group > 1 || k >= raws.n) return;
   for (int step = 1; step < GROUPS; step *= 2)
-    for (int g = 0; g < GROUPS; g += 2 * step) part[group][g][lane] += part[group][g + step][lane];
-  images[(2 * unit + group) * raws.n + k] = part[group][0][lane];
+    for (int g = 0; g < GROUPS; g += 2 * step)
+      part[group][g][worker] += part[group][g + step][worker];
+  images[(2 * unit + group) * raws.n + k] = part[group][0][worker];
 }
 
 /* An unevaluated sum of two doubles; sums and squares are exact to about 2^-100 of the total. */
@@ -142,7 +143,7 @@ __device__ __forceinline__ twice square(double x) {
 
 /* blockIdx.x: the two images, then the two vectors. */
 __global__ void __launch_bounds__(THREADS)
-    k_squares(const __grid_constant__ ka_lane_set who, int64_t n, int64_t m, ka_lane_vectors x,
+    k_squares(const __grid_constant__ ka_dense_set who, int64_t n, int64_t m, ka_dense_vectors x,
               const double *images, double *back) {
   KA_SHARED(twice, part, THREADS);
   int unit = who.at[blockIdx.y], j = blockIdx.x;
@@ -198,26 +199,26 @@ unsigned blocks_of(int64_t n) { return (unsigned)least(div_up(n, THREADS), MOST_
 
 } // namespace
 
-cudaError_t lane_scan(cudaStream_t s, int n_units, const struct lane_raws *raws,
-                      unsigned long long *scan) {
+cudaError_t worker_scan(cudaStream_t s, int n_units, const struct worker_raws *raws,
+                        unsigned long long *scan) {
   return KA_LAUNCH(k_scan, dim3(blocks_of(raws->n * raws->m), (unsigned)n_units), THREADS, 0, s,
                    *raws, scan);
 }
 
-cudaError_t lane_load(cudaStream_t s, struct ka_lane_set who, const struct lane_raws *raws,
-                      int64_t k0, int64_t kb, double *out, int64_t stride) {
+cudaError_t worker_load(cudaStream_t s, struct ka_dense_set who, const struct worker_raws *raws,
+                        int64_t k0, int64_t kb, double *out, int64_t stride) {
   return KA_LAUNCH(k_load, dim3(blocks_of(kb * raws->m), (unsigned)who.n), THREADS, 0, s, who,
                    *raws, k0, kb, out, stride);
 }
 
-cudaError_t lane_load_tall(cudaStream_t s, struct ka_lane_set who, const struct lane_raws *raws,
-                           double *out, int64_t stride) {
+cudaError_t worker_load_tall(cudaStream_t s, struct ka_dense_set who,
+                             const struct worker_raws *raws, double *out, int64_t stride) {
   return KA_LAUNCH(k_load_tall, dim3(blocks_of(raws->n * raws->m), (unsigned)who.n), THREADS, 0, s,
                    who, *raws, out, stride);
 }
 
-cudaError_t lane_norms(cudaStream_t s, struct ka_lane_set who, const struct lane_raws *raws,
-                       struct ka_lane_vectors x, double *images, double *back) {
+cudaError_t worker_norms(cudaStream_t s, struct ka_dense_set who, const struct worker_raws *raws,
+                         struct ka_dense_vectors x, double *images, double *back) {
   int64_t per_block = raws->wide ? 32 : THREADS / 32;
   dim3 grid((unsigned)div_up(raws->n, per_block), (unsigned)who.n);
   cudaError_t e = raws->wide
@@ -228,16 +229,16 @@ cudaError_t lane_norms(cudaStream_t s, struct ka_lane_set who, const struct lane
                    (const double *)images, back);
 }
 
-int64_t lane_chain_norm(int64_t m) { return div_up(m, GROUPS) + 6; }
+int64_t worker_chain_norm(int64_t m) { return div_up(m, GROUPS) + 6; }
 
-cudaError_t lane_split(cudaStream_t s, double *x, double *low, int64_t n, double quantum) {
+cudaError_t worker_split(cudaStream_t s, double *x, double *low, int64_t n, double quantum) {
   return KA_LAUNCH(k_split, (unsigned)div_up(n, THREADS), THREADS, 0, s, x, low, n, quantum);
 }
 
-cudaError_t lane_split_rows(cudaStream_t s, double *z, double *low, int64_t m, int bits) {
+cudaError_t worker_split_rows(cudaStream_t s, double *z, double *low, int64_t m, int bits) {
   return KA_LAUNCH(k_split_rows, (unsigned)div_up(m, 32), 32, 0, s, z, low, m, bits);
 }
 
-cudaError_t lane_add(cudaStream_t s, double *y, const double *x, int64_t n) {
+cudaError_t worker_add(cudaStream_t s, double *y, const double *x, int64_t n) {
   return KA_LAUNCH(k_add, (unsigned)div_up(n, THREADS), THREADS, 0, s, y, x, n);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * One pass over the lower triangles of a lane's matrices. blockIdx.y (mirror: z) is the member of
+ * One pass over the lower triangles of a worker's matrices. blockIdx.y (mirror: z) is the member of
  * the set. */
 #include "kernels/cuda/device.cuh"
-#include "linalg/cuda/lane.h"
+#include "linalg/cuda/worker.h"
 
 namespace {
 
@@ -10,8 +10,8 @@ enum { THREADS = 256, TILE = 32 };
 
 /* A block a column. */
 __global__ void __launch_bounds__(THREADS)
-    k_shift(const __grid_constant__ ka_lane_set who, int64_t m, int sign, const double *a,
-            const __grid_constant__ lane_numbers add, double *out) {
+    k_shift(const __grid_constant__ ka_dense_set who, int64_t m, int sign, const double *a,
+            const __grid_constant__ worker_numbers add, double *out) {
   int unit = who.at[blockIdx.y];
   int64_t j = blockIdx.x, at = unit * m * m + j * m;
   for (int64_t i = j + threadIdx.x; i < m; i += THREADS) {
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(THREADS)
 /* Columns j, j + blocks, ... of the triangle, or of the diagonal THREADS of them at once. */
 template <ka_dense_sum KIND>
 __global__ void __launch_bounds__(THREADS)
-    k_sum(const __grid_constant__ ka_lane_set who, int64_t m, const double *a, double *parts) {
+    k_sum(const __grid_constant__ ka_dense_set who, int64_t m, const double *a, double *parts) {
   int unit = who.at[blockIdx.y];
   bool diagonal = KIND == KA_SUM_TRACE || KIND == KA_SUM_LOG_DIAGONAL;
   double sum = 0;
@@ -42,14 +42,14 @@ __global__ void __launch_bounds__(THREADS)
         sum += KIND == KA_SUM_OFF_IDENTITY && i > j ? 2 * x * x : x * x;
       }
   sum = block_sum<THREADS>(sum);
-  if (threadIdx.x == 0) parts[unit * LANE_PARTS + blockIdx.x] = sum;
+  if (threadIdx.x == 0) parts[unit * WORKER_PARTS + blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(32) k_sum_parts(const __grid_constant__ ka_lane_set who,
+__global__ void __launch_bounds__(32) k_sum_parts(const __grid_constant__ ka_dense_set who,
                                                   int n_parts, const double *parts, double *back) {
   int unit = who.at[blockIdx.y];
   double sum = 0;
-  for (int i = threadIdx.x; i < n_parts; i += 32) sum += parts[unit * LANE_PARTS + i];
+  for (int i = threadIdx.x; i < n_parts; i += 32) sum += parts[unit * WORKER_PARTS + i];
   sum = warp_sum(sum);
   if (threadIdx.x == 0) back[unit] = sum;
 }
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(32) k_sum_parts(const __grid_constant__ ka_lan
 /* Tiles on and below the diagonal: (blockIdx.y, blockIdx.x). */
 template <bool ZERO>
 __global__ void __launch_bounds__(TILE * 8)
-    k_above(const __grid_constant__ ka_lane_set who, int64_t m, double *a) {
+    k_above(const __grid_constant__ ka_dense_set who, int64_t m, double *a) {
   KA_SHARED(double[TILE + 1], tile, TILE);
   int x = threadIdx.x % TILE, y = threadIdx.x / TILE;
   int64_t i0 = (int64_t)blockIdx.x * TILE, j0 = (int64_t)blockIdx.y * TILE;
@@ -78,23 +78,23 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <bool ZERO>
-cudaError_t above(cudaStream_t s, const struct ka_lane_set &who, int64_t m, double *a) {
+cudaError_t above(cudaStream_t s, const struct ka_dense_set &who, int64_t m, double *a) {
   unsigned n = (unsigned)div_up(m, TILE);
   return KA_LAUNCH((k_above<ZERO>), dim3(n, n, (unsigned)who.n), TILE * 8, 0, s, who, m, a);
 }
 
 } // namespace
 
-cudaError_t lane_shift(cudaStream_t s, struct ka_lane_set who, int64_t m, int sign, const double *a,
-                       const struct lane_numbers *add, double *out) {
+cudaError_t worker_shift(cudaStream_t s, struct ka_dense_set who, int64_t m, int sign,
+                         const double *a, const struct worker_numbers *add, double *out) {
   return KA_LAUNCH(k_shift, dim3((unsigned)m, (unsigned)who.n), THREADS, 0, s, who, m, sign, a,
                    *add, out);
 }
 
-cudaError_t lane_sum(cudaStream_t s, struct ka_lane_set who, int64_t m, const double *a,
-                     enum ka_dense_sum kind, double *parts, double *back) {
+cudaError_t worker_sum(cudaStream_t s, struct ka_dense_set who, int64_t m, const double *a,
+                       enum ka_dense_sum kind, double *parts, double *back) {
   bool diagonal = kind == KA_SUM_TRACE || kind == KA_SUM_LOG_DIAGONAL;
-  int n_parts = (int)least(diagonal ? div_up(m, THREADS) : m, LANE_PARTS);
+  int n_parts = (int)least(diagonal ? div_up(m, THREADS) : m, WORKER_PARTS);
   dim3 grid((unsigned)n_parts, (unsigned)who.n);
   cudaError_t e = cudaErrorInvalidValue;
   switch (kind) {
@@ -116,13 +116,13 @@ cudaError_t lane_sum(cudaStream_t s, struct ka_lane_set who, int64_t m, const do
                    (const double *)parts, back);
 }
 
-cudaError_t lane_mirror(cudaStream_t s, struct ka_lane_set who, int64_t m, double *a) {
+cudaError_t worker_mirror(cudaStream_t s, struct ka_dense_set who, int64_t m, double *a) {
   return above<false>(s, who, m, a);
 }
-cudaError_t lane_zero_above(cudaStream_t s, struct ka_lane_set who, int64_t m, double *a) {
+cudaError_t worker_zero_above(cudaStream_t s, struct ka_dense_set who, int64_t m, double *a) {
   return above<true>(s, who, m, a);
 }
 
-cudaError_t lane_upper(cudaStream_t s, int64_t n, int64_t m, const double *a, double *r) {
+cudaError_t worker_upper(cudaStream_t s, int64_t n, int64_t m, const double *a, double *r) {
   return KA_LAUNCH(k_upper, (unsigned)m, THREADS, 0, s, n, m, a, r);
 }
