@@ -9,6 +9,7 @@ linalg          blas dense linalg panels worker
 python          jinja py
 tokenizer       tok tokenizer utf8
 engine/formats  adapter delta dim head hf hub lora model role safetensors scope st tensor
+engine/audio    audio
 engine/job      foreign job key yaml
 engine/dist     dist mpi
 engine/model    any aux batch branch branches decoder expert experts family head accum step inputs keep kv layer linear mat mla model moe norm outer pairs param pass piece recipe recorded rms rope router routing sample slice stack stat stream train value vector verify weight weights which

@@ -25,6 +25,10 @@
 #ifdef KAPPA_HAVE_OPENBLAS
 #include <cblas.h>
 #endif
+#ifdef KAPPA_HAVE_AUDIO
+#include <sndfile.h>
+#include <soxr.h>
+#endif
 
 static ka_status set_text(struct ka_ctx *ctx, json_t *object, const char *key, const char *text) {
   return ka_json_set(ctx, object, key, json_string(text));
@@ -51,6 +55,10 @@ static ka_status libraries(struct ka_ctx *ctx, json_t *out) {
 #ifdef KAPPA_HAVE_OPENBLAS
   snprintf(text, sizeof text, "%s, kernels for %s", openblas_get_config(), openblas_get_corename());
   KA_TRY(set_text(ctx, out, "OpenBLAS", text));
+#endif
+#ifdef KAPPA_HAVE_AUDIO
+  KA_TRY(set_text(ctx, out, "libsndfile", sf_version_string()));
+  KA_TRY(set_text(ctx, out, "libsoxr", soxr_version()));
 #endif
   return KA_STATUS_OK;
 }
@@ -155,6 +163,10 @@ static ka_status advice(struct ka_ctx *ctx, json_t *list, json_t *devices, const
 #endif
 #ifndef KAPPA_HAVE_ZSTD
   lines[n++] = "zstd is missing: no packed deltas (apt install libzstd-dev, build again)";
+#endif
+#ifndef KAPPA_HAVE_AUDIO
+  lines[n++] = "libsndfile, libsoxr or KissFFT is missing: no audio (apt install libsndfile1-dev "
+               "libsoxr-dev libkissfft-dev, build again)";
 #endif
   if (slow) lines[n++] = slow;
   if (!json_is_true(json_object_get(json_object_get(devices, "cpu"), "fast_bf16")))

@@ -268,6 +268,9 @@ ka_status ka_cli_version(struct ka_ctx *ctx, struct ka_str *out) {
 #ifdef KAPPA_HAVE_ZSTD
       "zstd",
 #endif
+#ifdef KAPPA_HAVE_AUDIO
+      "audio",
+#endif
       "OpenMP"};
   KA_TRY(ka_str_puts(ctx, out, "kappa " KAPPA_VERSION " (with"));
   for (size_t i = 0; i < sizeof built_in / sizeof *built_in; i++)
