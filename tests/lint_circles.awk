@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Circles among the files of each room by their includes; x.c, x.h and x.cu are one file here. Files
-# that all reach each other are one circle: awk -v ROOMS='engine/data python' -v MOST=2
-# -f lint_circles.awk FILE... (names relative to the root). Says those of a room with more than MOST.
+# that all reach each other are one circle: awk -v ROOMS='engine/data python' -v MOST=2 -v SIZE=3
+# -f lint_circles.awk FILE... (names relative to the root). Says those of a room with more than MOST,
+# and every one of more than SIZE files.
 function room_of(path,   k) {
   for (k = 1; k <= n_rooms; k++)
     if (index(path, rooms[k] "/") == 1) return rooms[k]
@@ -35,11 +36,14 @@ END {
     if (!((names[i], names[i]) in reaches) || (names[i] in told)) continue
     room = room_of(names[i])
     line = ""
+    size = 0
     for (j = i; j <= n_names; j++)
       if ((names[i], names[j]) in reaches && (names[j], names[i]) in reaches) {
         told[names[j]] = 1
+        size++
         line = line " " substr(names[j], length(room) + 2)
       }
+    if (size > SIZE) print room ": a circle of " size " files, the limit is " SIZE ":" line
     circles[room] = circles[room] "\n  circle of includes:" line
     count[room]++
   }

@@ -5,9 +5,9 @@
 
 #include "base/log.h"
 #include "base/rng.h"
-#include "engine/data/cache.h"
 #include "engine/data/dataset_parts.h"
 #include "engine/data/reader.h"
+#include "engine/data/token_cache.h"
 #include "engine/formats/config.h"
 
 #include <math.h>

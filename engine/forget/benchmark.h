@@ -5,7 +5,7 @@
  * same base, same data, for one seed in the same order. A run whose report.json is there is not
  * repeated, an interrupted one is resumed.
  *
- * benchmark.c has the grid, benchmark_runs.c the processes, benchmark_report.c the report. */
+ * benchmark.c has the grid, benchmark_runs.c the processes, benchmark_json.c the report. */
 #ifndef KAPPA_ENGINE_FORGET_BENCHMARK_H
 #define KAPPA_ENGINE_FORGET_BENCHMARK_H
 

@@ -45,7 +45,7 @@ struct ka_bench {
   const char *prepared;    /* where the runs share tokenised data */
 };
 
-/* benchmark_plan.c. About how long an open run (for looking only) will take. */
+/* benchmark_plan.c. About how long an open run (of a plan) will take. */
 ka_status ka_bench_estimate(struct ka_bench *b, struct ka_run *r, double *seconds);
 /* Runs that are not done take what finished ones of the method took; then how long all will take
  * and what disk they need is said. n_parallel at once. */
@@ -62,7 +62,7 @@ struct ka_bench_execution {
 ka_status ka_bench_execute(struct ka_ctx *ctx, const struct ka_bench_execution *how,
                            struct ka_bench_run *runs, int64_t n);
 
-/* benchmark_report.c. Everything that came out, compared; written to OUT; a new reference. */
+/* benchmark_json.c. Everything that came out, compared; written to OUT; a new reference. */
 ka_status ka_bench_report(struct ka_bench *b, json_t **report);
 
 #endif

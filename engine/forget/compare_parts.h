@@ -4,7 +4,7 @@
 #define KAPPA_ENGINE_FORGET_COMPARE_PARTS_H
 
 #include "base/arena.h"
-#include "engine/eval/stats.h"
+#include "engine/eval/statistics.h"
 #include "engine/forget/compare.h"
 #include "engine/forget/front.h"
 

@@ -88,7 +88,7 @@ ka_status ka_hf_config_parse(struct ka_ctx *ctx, struct ka_hf_config *c, const c
 void ka_hf_config_close(struct ka_hf_config *c);
 
 /* What a family's config.json means where it lacks a key: a JSON object as text, NULL: nothing but
- * the defaults above. Names may be NULL. The table of families answers (engine/model/family.c), so
+ * the defaults above. Names may be NULL. The table of families answers (engine/model/families.c), so
  * that rooms below it need not be told. */
 const char *ka_hf_defaults_of(const char *architecture, const char *model_type);
 

@@ -160,7 +160,7 @@ void ka_tensor_map_name(const struct ka_tensor_map *map, const struct ka_tensor_
                         int expert, char name[KA_TENSOR_NAME_MAX]);
 
 /* The map of the family that config.json names, NULL: none knows it. The table of families answers
- * (engine/model/family.c), so that rooms below it need not be told. */
+ * (engine/model/families.c), so that rooms below it need not be told. */
 const struct ka_tensor_map *ka_tensor_map_of(const struct ka_hf_config *config);
 /* What names mean in models that no family knows, and in bare files: by their ends. */
 extern const struct ka_tensor_map ka_tensor_map_any;

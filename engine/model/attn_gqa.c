@@ -5,7 +5,7 @@
  *   h -Wq,Wk,Wv-> q,k,v -(norm of q and k)-RoPE-attention-> out -Wo-> y
  *
  * Kept: q, k (before their norm, where there is one), v, out and the log-sums. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 struct acts {
   struct ka_tensor q_pre, k_pre;   /* [N,H*D], [N,K*D]: before the norm of q and k */

@@ -7,7 +7,7 @@
  *
  * Kept: the latents before their norm, q, k, v, out and the log-sums. Normed latents are made again.
  * Decoding caches k and v of every head. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 struct acts {
   struct ka_tensor q_pre, q_rstd; /* [N,QR], [N]: the query's latent before its norm */

@@ -5,7 +5,7 @@
  *   s = in + delta (of the branch before);  h = pre_norm(s);  y = kind(h);
  *   delta = residual_scale post_norm(y)
  *
- * branch.c owns what all share: the sums, the norms before and after (either, both or none, as the
+ * branches.c owns what all share: the sums, the norms before and after (either, both or none, as the
  * tensor map has them), memory for activations, how far down the gradient goes. A kind is one file
  * (attn_gqa.c, ffn_glu.c, ...) with one const struct ka_branch_kind; families name it in the
  * recipe, nothing else knows it. */
@@ -95,7 +95,7 @@ struct ka_kv {
   int64_t past, capacity;
 };
 
-/* What branch.c itself keeps of a branch. */
+/* What branches.c itself keeps of a branch. */
 struct ka_branch_acts {
   struct ka_tensor s;          /* [N,C]: what is normalised, or h itself */
   struct ka_tensor mean, rstd; /* [N] of the norm before */

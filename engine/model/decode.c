@@ -3,7 +3,7 @@
 #include "engine/model/decode.h"
 
 #include "base/rng.h"
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 #include <math.h>
 #include <string.h>

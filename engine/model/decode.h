@@ -7,7 +7,7 @@
 
 #include "engine/model/model.h"
 
-struct ka_kv; /* plan.h */
+struct ka_kv; /* buffers.h */
 
 struct ka_decoder {
   struct ka_model *m;

@@ -6,7 +6,7 @@
 #define KAPPA_ENGINE_MODEL_FAMILY_MOE_H
 
 #include "engine/model/family_common.h"
-#include "engine/model/ffn_moe.h"
+#include "engine/model/moe.h"
 
 #define KA_MOE_STACKED                                                                             \
   {KA_ROLE_EXPERT_GATE, ".layers.{layer}.mlp.experts.gate_up_proj", .stacked = true},              \

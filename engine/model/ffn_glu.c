@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The gated feed-forward (Shazeer 2020): h -Wgate,Wup-> gate,up; act(gate) up -Wdown-> y. Kept are
  * gate and up; act(gate) up is made again on the way back, and their gradients take their place. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 struct acts {
   struct ka_tensor gate, up; /* [N,F]; in the backward pass their gradients */

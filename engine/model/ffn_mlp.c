@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The plain feed-forward: h -Wup-> pre; gelu(pre) -Wdown-> y, the tanh form of gelu. Kept are pre,
  * for gelu's derivative, and gelu(pre) where Wdown is trained; its gradient takes its place. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 struct acts {
   struct ka_tensor pre; /* [N,F] */

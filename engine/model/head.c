@@ -3,7 +3,7 @@
  * of one chunk (and the base model's, with a kl_weight) are all that ever exists. In bf16 the
  * logits of a training pass are rounded to bf16 (their gradient takes their place), those of an
  * evaluation stay f32. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 #include <math.h>
 #include <string.h>

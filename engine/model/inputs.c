@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A batch on its way to the device: checked, the rows that predict a target listed, everything in
  * one block of memory and one copy. Where the device is the host, the batch's own arrays serve. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
  * Linear layers and vector parameters against the trained pieces: the weight gradient of a piece is
  * a product of a column slice of dy and a column slice of x. A weight stored [in, out] swaps the
  * roles of the two and of the operand that is transposed; nothing is copied. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 enum ka_dtype ka_accum_dtype(const struct ka_model *m) {
   return m->compute == KA_F64 ? KA_F64 : KA_F32;

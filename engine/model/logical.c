@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Logical weights from stored tensors by the family's map; which of them a stored slice trains;
  * which the base model has to itself. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 #include <string.h>
 

@@ -74,9 +74,9 @@ struct ka_model {
   struct ka_arena run, step;        /* in the device's memory */
   struct ka_tensor step_stats;      /* struct ka_step_stats, as f64 */
   struct ka_weights *weights;       /* the passes' view of params: weights.h */
-  struct ka_model_buffers *buffers; /* of a step: plan.h */
+  struct ka_model_buffers *buffers; /* of a step: buffers.h */
   int n_stacks;
-  struct ka_stack *stacks; /* [n_stacks] runs of layers; the last one is the decoder: plan.h */
+  struct ka_stack *stacks; /* [n_stacks] runs of layers; the last one is the decoder: buffers.h */
 };
 
 /* Sums over all micro-batches since zero_grad that stay on the device, where the optimizer's step

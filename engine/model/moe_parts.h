@@ -6,7 +6,7 @@
 #ifndef KAPPA_ENGINE_MODEL_MOE_PARTS_H
 #define KAPPA_ENGINE_MODEL_MOE_PARTS_H
 
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 struct ka_moe_acts {
   struct ka_tensor logits, scores; /* [N,E]; logits in the backward pass: their gradient */

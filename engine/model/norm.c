@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The norms of branches and of the head, by the recipe; those of q and k are root mean square norms
  * in every family. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 static struct ka_tensor stat(const struct ka_model *m, void *data, struct ka_tensor x) {
   return data ? ka_stat(m, data, x.shape[0]) : (struct ka_tensor){0};

@@ -2,7 +2,7 @@
  * The order of things. A step is ka_pass_step; everything else here is one of its parts. Layers are
  * run from a to b by one function each way: for the model, for the base model in scratch, and again
  * for a block that kept only its input. The only file that borrows a layer's weights. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 #include <string.h>
 

@@ -11,7 +11,7 @@
 #include "kernels/device.h"
 
 struct ka_branch_kind; /* branch.h */
-struct ka_moe;         /* ffn_moe.h */
+struct ka_moe;         /* moe.h */
 
 enum { KA_BRANCHES = 2 }; /* of a layer: attention, feed-forward */
 enum { KA_ROPES = 2 };    /* sets of RoPE parameters in one model */

@@ -2,8 +2,8 @@
  * The load-balancing loss of a batch: counts of all layers on the way up, the loss behind them, its
  * gradient in each router's on the way down. As transformers adds it to the loss of a batch, and we
  * sum over targets, its factor is the batch's share of the step's targets. */
-#include "engine/model/ffn_moe.h"
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
+#include "engine/model/moe.h"
 
 static bool balanced(const struct ka_model *m) {
   return m->recipe.moe && m->recipe.moe->aux_factor != 0;

@@ -3,7 +3,7 @@
 #include "engine/model/verify.h"
 
 #include "base/str.h"
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 #include <math.h>
 #include <stdlib.h>

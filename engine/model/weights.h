@@ -3,7 +3,7 @@
  * Weights as the passes see them. A logical weight (q, gate, one expert's down) is a view of a
  * stored tensor or of a part of it; how it lies there is settled here, from the tensor map. A pass
  * gets a layer's weights by ka_weights_acquire and gives them back; where their bytes are (the
- * file's map, memory of their own in the compute dtype, packed for the product) is weights.c's
+ * file's map, memory of their own in the compute dtype, packed for the product) is storage.c's
  * affair, and later sources' (quantised, sharded, offloaded) too. Nobody outside the room includes
  * this. */
 #ifndef KAPPA_ENGINE_MODEL_WEIGHTS_H

@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What ranks do together in training: the same job, sums of gradients, one mind about signals. All
+ * What ranks do together in training: sums of gradients, one mind about signals. All
  * of it is a no-op in a process that is alone. */
 #ifndef KAPPA_ENGINE_TRAIN_RANKS_H
 #define KAPPA_ENGINE_TRAIN_RANKS_H
 
-#include "engine/train/run.h"
-
-/* All ranks have the same program, job, inputs, selection, micro-batches and kind of device;
- * KA_E_INPUT says what differs. */
-ka_status ka_train_ranks_agree(struct ka_run *r);
+#include "engine/model/model.h"
 
 /* Of a step's micro-batches, numbered over all ranks, this rank takes those with i mod n = r. */
 bool ka_train_ranks_mine(const struct ka_ctx *ctx, int64_t i);

@@ -61,6 +61,10 @@ ka_status ka_run_anchor_text(struct ka_run *r, const char **out);
  * memory.h. */
 ka_status ka_run_prepare_model(struct ka_run *r);
 
+/* All ranks have the same program, job, inputs, selection, micro-batches and kind of device;
+ * KA_E_INPUT says what differs. */
+ka_status ka_run_agree(struct ka_run *r);
+
 /* Trains to the end and writes the output directory. */
 ka_status ka_run_train(struct ka_run *r);
 

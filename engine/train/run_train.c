@@ -9,7 +9,7 @@
 #include "engine/train/output.h"
 #include "engine/train/ranks.h"
 #include "engine/train/refresh.h"
-#include "engine/train/run_report.h"
+#include "engine/train/run_json.h"
 #include "engine/train/trainer_state.h"
 #include "engine/train/watch.h"
 
@@ -48,7 +48,7 @@ static ka_status extra_state_of(struct ka_run *r, json_t **extra_state) {
 
 static ka_status prepare_output(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
-  KA_TRY(ka_train_ranks_agree(r));
+  KA_TRY(ka_run_agree(r));
   if (ctx->rank > 0) return KA_STATUS_OK;
   KA_TRY(ka_make_dirs(ctx, r->job->output_dir));
   if (r->lock < 0) KA_TRY(ka_lock_dir(ctx, r->job->output_dir, &r->lock));

@@ -3,7 +3,7 @@
  * what a comparison says of runs that are made up. */
 #include "engine/eval/divergence.h"
 #include "engine/eval/forgetting.h"
-#include "engine/eval/stats.h"
+#include "engine/eval/statistics.h"
 #include "engine/forget/compare.h"
 #include "engine/forget/front.h"
 #include "tests/support/test.h"

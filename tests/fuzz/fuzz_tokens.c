@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Any bytes as a prepared token cache, with the key and the checksum that make it believable: what
  * is taken for a hit must give documents inside the vocabulary. */
-#include "engine/data/cache.h"
+#include "engine/data/token_cache.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * What a step on a device of its own may not do, and what happens when the device fails: asked of
  * the stand-in's counters and planted failures. Skipped on a real device. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 #include "engine/train/loop.h"
 #include "tests/model/tiny.h"
 #include "tests/support/host.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *   | header | ends [n_entries] i64 | documents [n_docs] struct ka_data_stored | tokens i32 |
  * Little-endian and of this build's layout: the version in the key changes with either. */
-#include "engine/data/cache.h"
+#include "engine/data/token_cache.h"
 
 #include "base/log.h"
 #include "engine/data/chat.h"

@@ -4,7 +4,7 @@
 
 #include "engine/formats/tied_head.h"
 #include "engine/model/branch.h"
-#include "engine/model/ffn_moe.h"
+#include "engine/model/moe.h"
 
 #include <string.h>
 

@@ -6,7 +6,7 @@
 #include "engine/forget/compare.h"
 #include "engine/report/jsonl.h"
 #include "engine/report/report.h"
-#include "engine/train/run_report.h"
+#include "engine/train/run_json.h"
 
 #include <math.h>
 #include <stdio.h>

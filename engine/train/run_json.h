@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The end of a run in words and numbers: the table on stdout, report.json and its two views. */
-#ifndef KAPPA_ENGINE_TRAIN_RUN_REPORT_H
-#define KAPPA_ENGINE_TRAIN_RUN_REPORT_H
+#ifndef KAPPA_ENGINE_TRAIN_RUN_JSON_H
+#define KAPPA_ENGINE_TRAIN_RUN_JSON_H
 
 #include "engine/train/run.h"
 

@@ -2,8 +2,8 @@
  *
  * What a mixture of experts is, as data: the options of the branch kind ka_ffn_moe, and what all
  * layers count together. Which biases and shared experts there are, the tensor map says. */
-#ifndef KAPPA_ENGINE_MODEL_FFN_MOE_H
-#define KAPPA_ENGINE_MODEL_FFN_MOE_H
+#ifndef KAPPA_ENGINE_MODEL_MOE_H
+#define KAPPA_ENGINE_MODEL_MOE_H
 
 #include "engine/model/branch.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Choosing: candidates by pattern, size and layer; an order by a metric or a control; a budget. */
+#include "engine/spectral/selection.h"
 #include "base/pattern.h"
 #include "base/rng.h"
 #include "base/str.h"
-#include "engine/spectral/selection.h"
 #include "engine/spectral/units.h"
 
 #include <math.h>

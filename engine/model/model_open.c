@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/formats/tied_head.h"
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 #include <stdlib.h>
 #include <string.h>

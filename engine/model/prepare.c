@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * What a step needs: how far down the gradient goes, and the memory for all of it, from the run
  * arena (lives with the model) and the step arena (one pass). The same code measures and allocates.
- * What a branch keeps, branch.c and its kind say. */
-#include "engine/model/plan.h"
+ * What a branch keeps, branches.c and its kind say. */
+#include "engine/model/buffers.h"
 
 #include "engine/model/rope.h"
 

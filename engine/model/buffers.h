@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Inside the model room: the buffers of a step (plan.c), the order of a pass (pass.c), the head
+ * Inside the model room: the buffers of a step (prepare.c), the order of a pass (pass.c), the head
  * (head.c), a batch on its way in (inputs.c). Nobody else includes this.
  *
  * Buffers are sized for the largest batch and hold bare memory; the passes make views of the actual
  * batch's shape. */
-#ifndef KAPPA_ENGINE_MODEL_PLAN_H
-#define KAPPA_ENGINE_MODEL_PLAN_H
+#ifndef KAPPA_ENGINE_MODEL_BUFFERS_H
+#define KAPPA_ENGINE_MODEL_BUFFERS_H
 
 #include "engine/model/branch.h"
-#include "engine/model/ffn_moe.h"
 #include "engine/model/model.h"
+#include "engine/model/moe.h"
 
 /* The branches of one kind at one place of a stack's layers share what no gradient reads. */
 struct ka_branch_set {
@@ -87,7 +87,7 @@ struct ka_model_buffers {
   struct ka_recorded_pass recorded[KA_RECORDED_PASSES];
 };
 
-/* --- plan.c --- */
+/* --- prepare.c --- */
 /* Gives back what ka_model_prepare took. */
 void ka_model_unprepare(struct ka_model *m);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * See run_report.h. */
-#include "engine/train/run_report.h"
+#include "engine/train/run_json.h"
 
 #include "base/log.h"
 #include "base/machine.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * See stats.h. */
-#include "engine/eval/stats.h"
+#include "engine/eval/statistics.h"
 
 #include <math.h>
 

@@ -2,7 +2,7 @@
  * Where a layer's weights come from, see weights.h: the model's own or the base's; a frozen weight
  * that needs neither conversion nor packing is the file's map, others lie in the compute dtype,
  * packed for matmul where the back end gains by it. Trained slices have a gradient. */
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 #include <string.h>
 

@@ -2,8 +2,8 @@
  * Inside data: tokenised documents kept between runs in dataset_prepared_path, one file a job's
  * data: KEY.tokens. The key covers the content of every data file, the tokenizer, the template and
  * every option that documents depend on, so that a hit is what reading would give. */
-#ifndef KAPPA_ENGINE_DATA_CACHE_H
-#define KAPPA_ENGINE_DATA_CACHE_H
+#ifndef KAPPA_ENGINE_DATA_TOKEN_CACHE_H
+#define KAPPA_ENGINE_DATA_TOKEN_CACHE_H
 
 #include "engine/data/reader.h"
 

@@ -3,7 +3,7 @@
  * what there is; who keeps what is decided once, by the same code that measures. */
 #include "engine/model/branch.h"
 
-#include "engine/model/plan.h"
+#include "engine/model/buffers.h"
 
 #include <string.h>
 

@@ -2,8 +2,8 @@
  *
  * The statistics of a comparison: means with standard errors, Student's t, differences between runs
  * that share their seeds, Holm's correction. Plain functions of numbers; NaN is "no value". */
-#ifndef KAPPA_ENGINE_EVAL_STATS_H
-#define KAPPA_ENGINE_EVAL_STATS_H
+#ifndef KAPPA_ENGINE_EVAL_STATISTICS_H
+#define KAPPA_ENGINE_EVAL_STATISTICS_H
 
 #include "base/status.h"
 
