@@ -58,6 +58,20 @@ struct ka_scale_args {
   double value;
 };
 
+/* out = x, at most limit, at least -limit (above 0, a value of x's dtype). out may be x. */
+struct ka_clamp_fwd_args {
+  struct ka_tensor out; /* [n] x = */
+  struct ka_tensor x;
+  double limit;
+};
+
+/* dx = dout where |x| <= limit, else 0. dx may be dout. */
+struct ka_clamp_bwd_args {
+  struct ka_tensor dx; /* [n] x = */
+  struct ka_tensor dout, x;
+  double limit;
+};
+
 /* out[i,:] = scale * table[ids[i],:]. ids in [0,V), checked by whoever made the batch. */
 struct ka_embed_fwd_args {
   struct ka_tensor out;   /* [N,C] x = */

@@ -2,13 +2,14 @@
  * Attention with grouped heads (Ainslie et al. 2023; as many key heads as query heads is plain
  * attention):
  *
- *   h -Wq,Wk,Wv-> q,k,v -(norm of q and k)-RoPE-attention-> out -Wo-> y
+ *   h -Wq,Wk,Wv-> q,k,v -(norm of q and k)-(clamp)-RoPE-attention-> out -Wo-> y
  *
- * Kept: q, k (before their norm, where there is one), v, out and the log-sums. */
+ * Kept: q, k, v (before norm and clamp, where there are some), out and the log-sums. */
 #include "engine/model/buffers.h"
 
 struct acts {
-  struct ka_tensor q_pre, k_pre;   /* [N,H*D], [N,K*D]: before the norm of q and k */
+  struct ka_tensor q_pre, k_pre;   /* [N,H*D], [N,K*D]: before norm and clamp */
+  struct ka_tensor v_pre;          /* [N,K*D]: before the clamp */
   struct ka_tensor q_rstd, k_rstd; /* [N,H], [N,K]: of that norm */
   struct ka_tensor q, k, v;        /* [N,H*D], [N,K*D], [N,K*D]: what attention reads */
   struct ka_tensor out;            /* [N,H*D] */
@@ -16,10 +17,11 @@ struct acts {
   struct ka_tensor da, dq, dk, dv; /* gradients of out, q, k, v */
 };
 
-enum { Q_PRE, K_PRE, Q_RSTD, K_RSTD, Q, K, V, OUT, LSE, DA, DQ, DK, DV };
+enum { Q_PRE, K_PRE, V_PRE, Q_RSTD, K_RSTD, Q, K, V, OUT, LSE, DA, DQ, DK, DV };
 static const struct ka_value acts[] = {
     [Q_PRE] = KA_VALUE(acts, q_pre, HD),
     [K_PRE] = KA_VALUE(acts, k_pre, KD),
+    [V_PRE] = KA_VALUE(acts, v_pre, KD),
     [Q_RSTD] = KA_VALUE_STAT(acts, q_rstd, H),
     [K_RSTD] = KA_VALUE_STAT(acts, k_rstd, K),
     [Q] = KA_VALUE(acts, q, HD),
@@ -46,14 +48,15 @@ static void needs(const struct ka_layer_weights *w, struct ka_branch_needs *n) {
   n->grad = n->inner || KA_TRAINED(w->o, w->o_bias);
 }
 
-static void keeps(const struct ka_layer_weights *w, const struct ka_branch_needs *n,
-                  enum ka_keep *keep) {
+static void keeps(const struct ka_recipe *r, const struct ka_layer_weights *w,
+                  const struct ka_branch_needs *n, enum ka_keep *keep) {
   enum ka_keep kept = n->inner ? KA_KEPT : KA_SHARED, work = n->inner ? KA_SHARED : KA_ABSENT;
-  bool norm = w->q_norm != NULL;
-  keep[Q_PRE] = keep[K_PRE] = norm ? kept : KA_ABSENT;
+  bool norm = w->q_norm != NULL, clip = r->clip_qkv > 0;
+  keep[Q_PRE] = keep[K_PRE] = norm || clip ? kept : KA_ABSENT;
+  keep[V_PRE] = clip ? kept : KA_ABSENT;
   keep[Q_RSTD] = keep[K_RSTD] = norm ? KA_SHARED : KA_ABSENT;
-  keep[Q] = keep[K] = norm ? KA_SHARED : kept; /* made again from q_pre */
-  keep[V] = kept;
+  keep[Q] = keep[K] = norm || clip ? KA_SHARED : kept; /* made again from q_pre */
+  keep[V] = clip ? KA_SHARED : kept;
   keep[OUT] = n->inner || (n->grad && KA_TRAINED(w->o)) ? KA_KEPT : KA_SHARED;
   keep[LSE] = n->inner ? KA_KEPT : w->sinks ? KA_SHARED : KA_ABSENT;
   keep[DA] = keep[DQ] = keep[DK] = keep[DV] = work;
@@ -93,15 +96,36 @@ static struct ka_tensor spans(const struct ka_branch_call *c, struct ka_tensor x
   return ka_mat(c->m, x.data, x.shape[0] * x.shape[1] / width, width);
 }
 
-/* From the projections to what attention reads: the norm (from pre) and RoPE, in place without. */
-static ka_status head_prepare(const struct ka_branch_call *c, void *out, struct ka_tensor pre,
-                              void *rstd, int64_t heads, const struct ka_weight *norm) {
+/* The limit of the clamp, 0: none, in the compute dtype. */
+static double limit_of(const struct ka_branch_call *c) {
+  double limit = 0;
+  ka_data_store(&limit, c->m->compute, 0, c->r->clip_qkv);
+  return ka_load(&limit, c->m->compute, 0);
+}
+
+static ka_status clamp_fwd(const struct ka_branch_call *c, struct ka_tensor out,
+                           struct ka_tensor x) {
+  double limit = limit_of(c);
+  if (limit == 0) return KA_STATUS_OK;
+  return ka_clamp_fwd(c->m->dev, &(struct ka_clamp_fwd_args){.out = out, .x = x, .limit = limit});
+}
+
+/* The norm of a projection's output; the output itself where there is none. */
+static ka_status head_norm(const struct ka_branch_call *c, struct ka_tensor out,
+                           struct ka_tensor pre, void *rstd, const struct ka_weight *norm) {
+  if (!norm) return KA_STATUS_OK;
+  struct ka_tensor x = spans(c, pre, norm), y = ka_mat(c->m, out.data, x.shape[0], x.shape[1]);
+  return ka_rms_fwd(c->m, y, rstd, x, norm, c->r->norm_eps);
+}
+
+/* From the projections (pre) to what attention reads: norm, clamp and RoPE, in place without. */
+static ka_status head_prepare(const struct ka_branch_call *c, struct ka_tensor out,
+                              struct ka_tensor pre, void *rstd, int64_t heads,
+                              const struct ka_weight *norm) {
   struct ka_ctx *ctx = c->m->ctx;
-  if (norm) {
-    struct ka_tensor x = spans(c, pre, norm), y = ka_mat(c->m, out, x.shape[0], x.shape[1]);
-    KA_TRY(ka_rms_fwd(c->m, y, rstd, x, norm, c->r->norm_eps));
-  }
-  return rope(c, out, heads, false);
+  KA_TRY(head_norm(c, out, pre, rstd, norm));
+  KA_TRY(clamp_fwd(c, out, norm ? out : pre));
+  return rope(c, out.data, heads, false);
 }
 
 static ka_status attention_fwd(const struct ka_branch_call *c, const struct acts *a) {
@@ -153,19 +177,32 @@ static ka_status fwd(const struct ka_branch_call *c, struct ka_tensor y, struct 
   const struct ka_layer_weights *w = c->w;
   struct acts a = *KA_BRANCH_ACTS(acts, c);
   if (c->kv && c->B == 1) ka_kv_behind(c, &a.k, &a.v);
-  struct ka_tensor q = w->q_norm ? a.q_pre : a.q, k = w->k_norm ? a.k_pre : a.k;
+  struct ka_tensor q = a.q_pre.data ? a.q_pre : a.q, k = a.k_pre.data ? a.k_pre : a.k;
+  struct ka_tensor v = a.v_pre.data ? a.v_pre : a.v;
   KA_TRY(ka_linear_fwd(m, q, h, w->q, w->q_bias));
   KA_TRY(ka_linear_fwd(m, k, h, w->k, w->k_bias));
-  KA_TRY(ka_linear_fwd(m, a.v, h, w->v, w->v_bias));
-  KA_TRY(head_prepare(c, a.q.data, q, a.q_rstd.data, c->r->H, w->q_norm));
-  KA_TRY(head_prepare(c, a.k.data, k, a.k_rstd.data, c->r->K, w->k_norm));
+  KA_TRY(ka_linear_fwd(m, v, h, w->v, w->v_bias));
+  KA_TRY(head_prepare(c, a.q, q, a.q_rstd.data, c->r->H, w->q_norm));
+  KA_TRY(head_prepare(c, a.k, k, a.k_rstd.data, c->r->K, w->k_norm));
+  KA_TRY(clamp_fwd(c, a.v, v));
   KA_TRY(attention_fwd(c, &a));
   return ka_linear_fwd(m, y, a.out, w->o, w->o_bias);
 }
 
-/* The norm's weight gradient, and dx in place of dy. */
-static ka_status head_norm_bwd(const struct ka_branch_call *c, struct ka_tensor dy,
-                               struct ka_tensor pre, void *rstd, const struct ka_weight *norm) {
+/* In place: no gradient where the clamp holds. */
+static ka_status clamp_bwd(const struct ka_branch_call *c, struct ka_tensor d, struct ka_tensor x) {
+  double limit = limit_of(c);
+  if (limit == 0) return KA_STATUS_OK;
+  struct ka_clamp_bwd_args args = {.dx = d, .dout = d, .x = x, .limit = limit};
+  return ka_clamp_bwd(c->m->dev, &args);
+}
+
+/* Back through clamp and norm: the norm's weight gradient, and dx in place of dy. out: scratch. */
+static ka_status head_bwd(const struct ka_branch_call *c, struct ka_tensor dy, struct ka_tensor out,
+                          struct ka_tensor pre, void *rstd, const struct ka_weight *norm) {
+  struct ka_ctx *ctx = c->m->ctx;
+  if (limit_of(c) > 0) KA_TRY(head_norm(c, out, pre, rstd, norm));
+  KA_TRY(clamp_bwd(c, dy, norm ? out : pre));
   if (!norm) return KA_STATUS_OK;
   struct ka_tensor d = spans(c, dy, norm);
   return ka_rms_bwd(c->m, d, d, spans(c, pre, norm), rstd, norm);
@@ -177,8 +214,9 @@ static ka_status attention_bwd(const struct ka_branch_call *c, const struct acts
   struct ka_ctx *ctx = m->ctx;
   const struct ka_recipe *r = c->r;
   const struct ka_weight *q_norm = c->w->q_norm, *k_norm = c->w->k_norm;
-  if (q_norm) KA_TRY(head_prepare(c, a->q.data, a->q_pre, a->q_rstd.data, r->H, q_norm));
-  if (k_norm) KA_TRY(head_prepare(c, a->k.data, a->k_pre, a->k_rstd.data, r->K, k_norm));
+  if (a->q_pre.data) KA_TRY(head_prepare(c, a->q, a->q_pre, a->q_rstd.data, r->H, q_norm));
+  if (a->k_pre.data) KA_TRY(head_prepare(c, a->k, a->k_pre, a->k_rstd.data, r->K, k_norm));
+  KA_TRY(clamp_fwd(c, a->v, a->v_pre));
   KA_TRY(ka_attn_bwd(
       m->dev, &(struct ka_attn_bwd_args){.dq = heads4(c, a->dq.data, c->T, r->H),
                                          .dk = heads4(c, a->dk.data, c->T, r->K),
@@ -196,8 +234,9 @@ static ka_status attention_bwd(const struct ka_branch_call *c, const struct acts
                                          .softcap = r->attn_softcap}));
   KA_TRY(rope(c, a->dq.data, r->H, true));
   KA_TRY(rope(c, a->dk.data, r->K, true));
-  KA_TRY(head_norm_bwd(c, a->dq, a->q_pre, a->q_rstd.data, q_norm));
-  return head_norm_bwd(c, a->dk, a->k_pre, a->k_rstd.data, k_norm);
+  KA_TRY(head_bwd(c, a->dq, a->q, a->q_pre, a->q_rstd.data, q_norm));
+  KA_TRY(head_bwd(c, a->dk, a->k, a->k_pre, a->k_rstd.data, k_norm));
+  return clamp_bwd(c, a->dv, a->v_pre);
 }
 
 static ka_status bwd(const struct ka_branch_call *c, struct ka_tensor dh, struct ka_tensor dy) {

@@ -82,8 +82,9 @@ static void needs(const struct ka_layer_weights *w, struct ka_branch_needs *n) {
   n->grad = n->inner || KA_TRAINED(w->o, w->o_bias);
 }
 
-static void keeps(const struct ka_layer_weights *w, const struct ka_branch_needs *n,
-                  enum ka_keep *keep) {
+static void keeps(const struct ka_recipe *r, const struct ka_layer_weights *w,
+                  const struct ka_branch_needs *n, enum ka_keep *keep) {
+  (void)r;
   enum ka_keep kept = n->inner ? KA_KEPT : KA_SHARED, work = n->inner ? KA_SHARED : KA_ABSENT;
   keep[Q_PRE] = w->q_a ? kept : KA_ABSENT;
   keep[Q_RSTD] = keep[Q_LATENT] = w->q_a ? KA_SHARED : KA_ABSENT;

@@ -71,8 +71,8 @@ struct ka_branch_kind {
    * is trained), and implies inner, which implies grad. */
   void (*needs)(const struct ka_layer_weights *w, struct ka_branch_needs *needs);
   /* keep[i] of acts[i]; needs of zeros: a pass without a backward. */
-  void (*keeps)(const struct ka_layer_weights *w, const struct ka_branch_needs *needs,
-                enum ka_keep *keep);
+  void (*keeps)(const struct ka_recipe *r, const struct ka_layer_weights *w,
+                const struct ka_branch_needs *needs, enum ka_keep *keep);
   /* y [N,C] = kind(h [N,C]). */
   ka_status (*fwd)(const struct ka_branch_call *c, struct ka_tensor y, struct ka_tensor h);
   /* From dy [N,C] the gradients of the trained weights and, with needs.input, dh [N,C] =. h is to be

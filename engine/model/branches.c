@@ -109,7 +109,7 @@ static void keeps_of(const struct ka_model *m, const struct ka_stack *s, int64_t
   if (t->own)
     own_keeps(s->recipe, w, place, needs, start, keep);
   else
-    t->set->kind->keeps(w, needs, keep);
+    t->set->kind->keeps(s->recipe, w, needs, keep);
 }
 
 static struct ka_branch_set *set_of(struct ka_stack *s, int64_t l, int place) {

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
- * OLMoE: Llama with experts in every layer and a norm over all of q and of k. */
+ * OLMoE: Llama with experts in every layer and a norm over all of q and of k; clip_qkv clamps q, k and
+ * v. */
 #include "engine/model/family_moe.h"
+
+#include <math.h>
 
 static const struct ka_tensor_row rows[] = {
     KA_LLAMA_TENSORS, KA_QK_NORMS, KA_QKV_BIASES, KA_O_BIAS, KA_MOE_TENSORS, {0},
@@ -12,9 +15,10 @@ static ka_status recipe(struct ka_arena *arena, const struct ka_hf_config *confi
   KA_TRY(ka_recipe_llama(arena, config, out));
   ka_recipe_attention_bias(config, out);
   out->qk_norm_whole = true;
-  if (ka_hf_get(config, "clip_qkv"))
-    return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: key \"clip_qkv\": got a value, expected null",
-                   config->path);
+  KA_TRY(ka_hf_f64_or(ctx, config, "clip_qkv", 0, &out->clip_qkv));
+  if (ka_hf_get(config, "clip_qkv") && !(out->clip_qkv > 0 && isfinite(out->clip_qkv)))
+    return ka_fail(ctx, KA_E_INPUT, "%s: key \"clip_qkv\": got %g, expected null or above 0",
+                   config->path, out->clip_qkv);
   return ka_recipe_experts(arena, config, "intermediate_size", NULL, out);
 }
 

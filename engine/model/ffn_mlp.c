@@ -24,8 +24,9 @@ static void needs(const struct ka_layer_weights *w, struct ka_branch_needs *n) {
   n->grad = n->inner || KA_TRAINED(w->down, w->down_bias);
 }
 
-static void keeps(const struct ka_layer_weights *w, const struct ka_branch_needs *n,
-                  enum ka_keep *keep) {
+static void keeps(const struct ka_recipe *r, const struct ka_layer_weights *w,
+                  const struct ka_branch_needs *n, enum ka_keep *keep) {
+  (void)r;
   keep[PRE] = n->inner ? KA_KEPT : KA_ABSENT;
   keep[ACT] = n->grad && KA_TRAINED(w->down) ? KA_KEPT : KA_SHARED;
 }

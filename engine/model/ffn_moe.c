@@ -124,8 +124,9 @@ static void needs(const struct ka_layer_weights *w, struct ka_branch_needs *n) {
   n->grad = n->inner || s.down || s.down_bias || s.shared;
 }
 
-static void keeps(const struct ka_layer_weights *w, const struct ka_branch_needs *n,
-                  enum ka_keep *keep) {
+static void keeps(const struct ka_recipe *r, const struct ka_layer_weights *w,
+                  const struct ka_branch_needs *n, enum ka_keep *keep) {
+  (void)r;
   struct ka_moe_wants s = n->grad ? wants_of(w, n->input) : (struct ka_moe_wants){0};
   bool experts = s.inner || s.down || s.down_bias || s.choice, turns = w->experts[0].expert_gate_up;
   bool by_switch = w->shared_switch, shared = w->shared_down;

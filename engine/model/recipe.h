@@ -37,6 +37,7 @@ struct ka_recipe {
   double attn_scale;   /* 1/sqrt(D) for most */
   double attn_softcap; /* c: scores become c tanh(score / c); 0: they stay */
   double head_softcap; /* the same of the logits */
+  double clip_qkv;     /* q (behind its norm), k and v are held within it; 0: they stay */
 
   /* factors; ka_recipe_common sets 1 */
   double embed_scale, residual_scale, head_scale; /* of the embedding, of what a branch adds to the

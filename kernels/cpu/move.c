@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Ops that move values: fill, copy, add, scale, embeddings and picked rows. */
+ * Ops that move values: fill, copy, add, scale, clamp, embeddings and picked rows. */
 #include "kernels/cpu/vec.h"
 
+#include <math.h>
 #include <string.h>
 
 #ifdef __F16C__
@@ -135,6 +136,39 @@ ka_status scale_cpu(struct ka_dev *dev, const struct ka_scale_args *args) {
 #pragma omp simd
     for (int64_t k = 0; k < len; k++) out[k] = x[k] * value;
     store_block(&args->x, i, len, out);
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status clamp_fwd_cpu(struct ka_dev *dev, const struct ka_clamp_fwd_args *args) {
+  if (args->x.dtype == KA_F64) return clamp_fwd_ref(dev, args);
+  int64_t n = ka_tensor_elems(&args->x);
+#pragma omp parallel for if (n > CPU_PARALLEL)
+  for (int64_t i = 0; i < n; i += CPU_BLOCK) {
+    float buf[CPU_BLOCK], buf_out[CPU_BLOCK], limit = (float)args->limit;
+    int64_t len = min64(CPU_BLOCK, n - i);
+    const float *x = load_block(&args->x, i, len, buf);
+    float *out = open_block(&args->out, i, buf_out);
+#pragma omp simd
+    for (int64_t k = 0; k < len; k++) out[k] = x[k] > limit ? limit : x[k] < -limit ? -limit : x[k];
+    store_block(&args->out, i, len, out);
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status clamp_bwd_cpu(struct ka_dev *dev, const struct ka_clamp_bwd_args *args) {
+  if (args->x.dtype == KA_F64) return clamp_bwd_ref(dev, args);
+  int64_t n = ka_tensor_elems(&args->x);
+#pragma omp parallel for if (n > CPU_PARALLEL)
+  for (int64_t i = 0; i < n; i += CPU_BLOCK) {
+    float buf_x[CPU_BLOCK], buf_d[CPU_BLOCK], buf_out[CPU_BLOCK], limit = (float)args->limit;
+    int64_t len = min64(CPU_BLOCK, n - i);
+    const float *x = load_block(&args->x, i, len, buf_x);
+    const float *d = load_block(&args->dout, i, len, buf_d);
+    float *out = open_block(&args->dx, i, buf_out);
+#pragma omp simd
+    for (int64_t k = 0; k < len; k++) out[k] = fabsf(x[k]) > limit ? 0.0f : d[k];
+    store_block(&args->dx, i, len, out);
   }
   return KA_STATUS_OK;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * add, scale, glu_fwd, glu_bwd: elementwise, bound by memory (two to six streams). */
+ * add, scale, clamp_fwd, clamp_bwd, glu_fwd, glu_bwd: elementwise, bound by memory (two to six streams). */
 #include "kernels/cuda/map.cuh"
 
 namespace {
@@ -26,6 +26,33 @@ template <typename T> struct scale_elems {
 #pragma unroll
     for (int k = 0; k < N; k++) v[k] *= value;
     store<N>(x + i, v);
+  }
+};
+
+template <typename T> struct clamp_fwd_elems {
+  T *out;
+  const T *x;
+  float limit;
+  template <int N> __device__ void run(int64_t i) const {
+    float v[N];
+    load<N>(v, x + i);
+#pragma unroll
+    for (int k = 0; k < N; k++) v[k] = v[k] > limit ? limit : v[k] < -limit ? -limit : v[k];
+    store<N>(out + i, v);
+  }
+};
+
+template <typename T> struct clamp_bwd_elems {
+  T *dx;
+  const T *dout, *x;
+  float limit;
+  template <int N> __device__ void run(int64_t i) const {
+    float d[N], v[N];
+    load<N>(d, dout + i);
+    load<N>(v, x + i);
+#pragma unroll
+    for (int k = 0; k < N; k++) d[k] = fabsf(v[k]) > limit ? 0.0f : d[k];
+    store<N>(dx + i, d);
   }
 };
 
@@ -114,6 +141,23 @@ ka_status scale_cuda(struct ka_dev *dev, const struct ka_scale_args *args) {
   KA_BY_TYPE(dev, "scale", args->x.dtype, {
     scale_elems<T> f = {(T *)args->x.data, (float)args->value};
     return map<T>(dev, "scale", ka_tensor_elems(&args->x), packs(args->x), f);
+  });
+}
+
+ka_status clamp_fwd_cuda(struct ka_dev *dev, const struct ka_clamp_fwd_args *args) {
+  bool p = packs(args->out) && packs(args->x);
+  KA_BY_TYPE(dev, "clamp_fwd", args->x.dtype, {
+    clamp_fwd_elems<T> f = {(T *)args->out.data, (const T *)args->x.data, (float)args->limit};
+    return map<T>(dev, "clamp_fwd", ka_tensor_elems(&args->x), p, f);
+  });
+}
+
+ka_status clamp_bwd_cuda(struct ka_dev *dev, const struct ka_clamp_bwd_args *args) {
+  bool p = packs(args->dx) && packs(args->dout) && packs(args->x);
+  KA_BY_TYPE(dev, "clamp_bwd", args->x.dtype, {
+    clamp_bwd_elems<T> f = {(T *)args->dx.data, (const T *)args->dout.data, (const T *)args->x.data,
+                            (float)args->limit};
+    return map<T>(dev, "clamp_bwd", ka_tensor_elems(&args->x), p, f);
   });
 }
 

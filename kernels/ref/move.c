@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Ops that move values: fill, copy, add, scale, embeddings and picked rows. */
+ * Ops that move values: fill, copy, add, scale, clamp, embeddings and picked rows. */
 #include "kernels/ref/ref.h"
+
+#include <math.h>
 
 ka_status fill_ref(struct ka_dev *dev, const struct ka_fill_args *args) {
   (void)dev;
@@ -33,6 +35,25 @@ ka_status scale_ref(struct ka_dev *dev, const struct ka_scale_args *args) {
   int64_t n = ka_tensor_elems(&args->x);
 #pragma omp parallel for
   for (int64_t i = 0; i < n; i++) put(&args->x, i, get(&args->x, i) * args->value);
+  return KA_STATUS_OK;
+}
+
+static double clamp(double x, double limit) { return x > limit ? limit : x < -limit ? -limit : x; }
+
+ka_status clamp_fwd_ref(struct ka_dev *dev, const struct ka_clamp_fwd_args *args) {
+  (void)dev;
+  int64_t n = ka_tensor_elems(&args->x);
+#pragma omp parallel for
+  for (int64_t i = 0; i < n; i++) put(&args->out, i, clamp(get(&args->x, i), args->limit));
+  return KA_STATUS_OK;
+}
+
+ka_status clamp_bwd_ref(struct ka_dev *dev, const struct ka_clamp_bwd_args *args) {
+  (void)dev;
+  int64_t n = ka_tensor_elems(&args->x);
+#pragma omp parallel for
+  for (int64_t i = 0; i < n; i++)
+    put(&args->dx, i, fabs(get(&args->x, i)) > args->limit ? 0 : get(&args->dout, i));
   return KA_STATUS_OK;
 }
 

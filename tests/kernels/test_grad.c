@@ -127,6 +127,7 @@ static void test_pairs(void **state) {
   PAIR(glu, "N3 F7", 0, 0, .act = KA_ACT_GELU);
   PAIR(glu, "N3 F7", 0, 0, .act = KA_ACT_GELU_TANH);
   PAIR(glu, "N3 F7", 0, 0, .act = KA_ACT_SILU_CLAMPED);
+  PAIR(clamp, "N3 C7", 0, 0, .limit = 0.5);
   PAIR(router, "N5 E8 k2", 0, KA_CASE_OPT, .factor = 1, .normalise = true);
   PAIR(router, "N5 E8 k3", 0, KA_CASE_OPT, .factor = 16);
   PAIR(router, "N5 E8 k3", KA_CASE_OPT, KA_CASE_OPT, .factor = 2.5, .kind = KA_ROUTER_SIGMOID,

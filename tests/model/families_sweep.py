@@ -10,6 +10,7 @@ transformers):
 Prints one line a configuration: match, refused and why, or WRONG; exits 1 when one is wrong. A dash
 is before what transformers itself refuses."""
 import argparse
+import collections
 import json
 import pathlib
 import re
@@ -18,8 +19,9 @@ import sys
 import tempfile
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.utils import logging
 
 BASE = dict(vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=4,
             num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=256,
@@ -88,6 +90,37 @@ TWO_ROPES = {"both": two(DEFAULT | {"rope_theta": 7e5}, DEFAULT | {"rope_theta":
              "both-untruncated": two(yarn(rope_theta=5e5, truncate=False),
                                      DEFAULT | {"rope_theta": 5e5})}
 
+EXPERTS = {"top-1": {"num_experts_per_tok": 1}, "top-all": {"num_experts_per_tok": 6},
+           "balance": {"output_router_logits": True, "router_aux_loss_coef": 0.3},
+           "balance-default": {"output_router_logits": True},
+           "balance-top-1": {"output_router_logits": True, "router_aux_loss_coef": 1.0,
+                             "num_experts_per_tok": 1},
+           "no-balance": {"output_router_logits": False, "router_aux_loss_coef": 0.3}}
+NORMS = {"sums": {"norm_topk_prob": True}, "sums-top-1": {"norm_topk_prob": True,
+                                                          "num_experts_per_tok": 1}}
+SPARSE = {"dense": {"mlp_only_layers": [0, 2]}, "step": {"decoder_sparse_step": 2},
+          "step-dense": {"decoder_sparse_step": 2, "mlp_only_layers": [1]},
+          "all-dense": {"mlp_only_layers": [0, 1, 2, 3]}}
+LATENT = {"num_key_value_heads": 6, "kv_lora_rank": 20, "qk_nope_head_dim": 10,
+          "qk_rope_head_dim": 6, "v_head_dim": 9, "moe_intermediate_size": 24,
+          "n_routed_experts": 8, "num_experts_per_tok": 3, "first_k_dense_replace": 1}
+LATENTS = {"q-lora": {"q_lora_rank": 14}, "no-q-lora": {"q_lora_rank": None},
+           "rank-1": {"kv_lora_rank": 1}, "wide-v": {"v_head_dim": 21}, "as-k": {"v_head_dim": 16},
+           "heads": {"num_attention_heads": 3, "num_key_value_heads": 3},
+           "gqa": {"num_key_value_heads": 2}, "head-dim": {"head_dim": 6},
+           "other-head-dim": {"head_dim": 20},
+           "odd-rope": {"qk_rope_head_dim": 5}, "no-dense": {"first_k_dense_replace": 0},
+           "dense": {"first_k_dense_replace": 4}, "freq": {"moe_layer_freq": 2},
+           "shared-0": {"n_shared_experts": 0}, "shared-3": {"n_shared_experts": 3},
+           "no-shared": {"n_shared_experts": None}, "top-1": {"num_experts_per_tok": 1},
+           "factor": {"routed_scaling_factor": 3.5}, "sums": {"norm_topk_prob": True},
+           "no-sums": {"norm_topk_prob": False}, "bias-q-lora": {"attention_bias": True,
+                                                                 "q_lora_rank": 14},
+           "bias-no-q": {"attention_bias": True, "q_lora_rank": None}, "seq-aux": {
+               "seq_aux": True, "aux_loss_alpha": 0.01, "output_router_logits": True},
+           "yarn-mscale-1": {"rope_scaling": yarn(mscale=1.0, mscale_all_dim=1.0)},
+           "linear-mscale": {"rope_scaling": LINEAR | {"mscale_all_dim": 0.7}}}
+
 # family: architecture, model_type, what all of its configurations have, its configurations
 FAMILIES = {
     "llama": ("LlamaForCausalLM", "llama", {}, HEADS | ROPES | BIASES),
@@ -147,6 +180,62 @@ FAMILIES = {
         "gelu": {"activation_function": "gelu"}, "unscaled": {"scale_attn_weights": False},
         "by-layer": {"scale_attn_by_inverse_layer_idx": True},
         "upcast": {"reorder_and_upcast_attn": True}, "untied": {"tie_word_embeddings": False}}),
+    "olmoe": ("OlmoeForCausalLM", "olmoe", {"num_experts": 6, "num_experts_per_tok": 2,
+                                            "intermediate_size": 28},
+              HEADS | ROPES | BIASES | EXPERTS | NORMS | {
+                  "clip": {"clip_qkv": 0.7}, "clip-none": {"clip_qkv": None},
+                  "clip-far": {"clip_qkv": 50.0}, "clip-zero": {"clip_qkv": 0.0},
+                  "clip-bias": {"clip_qkv": 1.1, "attention_bias": True},
+                  "clip-mqa": {"clip_qkv": 0.9, "num_key_value_heads": 1}}),
+    "mixtral": ("MixtralForCausalLM", "mixtral", {"num_local_experts": 6, "num_experts_per_tok": 2,
+                                                  "intermediate_size": 28},
+                HEADS | ROPES | BIASES | EXPERTS | {"jitter": {"router_jitter_noise": 0.1},
+                                                    "clip": {"clip_qkv": 1.0}}),
+    "qwen2_moe": ("Qwen2MoeForCausalLM", "qwen2_moe", {
+        "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20,
+        "shared_expert_intermediate_size": 36}, HEADS | ROPES | BIASES | EXPERTS | NORMS | SPARSE | {
+            "no-qkv-bias": {"qkv_bias": False}, "window-off": {"sliding_window": 5},
+            "max-window": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 3},
+            "used-types": {"use_sliding_window": True, "sliding_window": 5,
+                           "layer_types": layers("fssf")},
+            "types-unused": {"sliding_window": 5, "layer_types": layers("fssf")}}),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", "qwen3_moe", {
+        "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "head_dim": 16},
+        HEADS | ROPES | BIASES | EXPERTS | NORMS | SPARSE | {
+            "window-on": {"use_sliding_window": True, "sliding_window": 5},
+            "window-max": {"use_sliding_window": True, "sliding_window": 5,
+                           "max_window_layers": 2}}),
+    "gpt_oss": ("GptOssForCausalLM", "gpt_oss", {
+        "num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 28, "head_dim": 8,
+        "sliding_window": 6, "rope_scaling": yarn(truncate=False), "rope_theta": 1e4},
+        HEADS | ROPES | TYPES | EXPERTS | {
+            "no-bias": {"attention_bias": False}, "limit": {"swiglu_limit": 5.0},
+            "alpha": {"swiglu_alpha": 1.5}, "act": {"hidden_act": "gelu"},
+            "no-rope": {"rope_scaling": ABSENT}}),
+    "deepseek_v2": ("DeepseekV2ForCausalLM", "deepseek_v2", LATENT | {"q_lora_rank": None},
+                    HEADS | ROPES | BIASES | LATENTS | {
+                        "groups": {"topk_method": "group_limited_greedy", "n_group": 4,
+                                   "topk_group": 2},
+                        "one-group": {"topk_method": "group_limited_greedy", "n_group": 8,
+                                      "topk_group": 3},
+                        "few": {"topk_method": "group_limited_greedy", "n_group": 4,
+                                "topk_group": 1},
+                        "greedy-groups": {"n_group": 4, "topk_group": 2},
+                        "noaux": {"topk_method": "noaux_tc"},
+                        "sigmoid": {"scoring_func": "sigmoid"},
+                        "bias-mlp-dense": {"mlp_bias": True, "first_k_dense_replace": 4},
+                        "bias-mlp-alone": {"mlp_bias": True, "n_shared_experts": 0}}),
+    "deepseek_v3": ("DeepseekV3ForCausalLM", "deepseek_v3", LATENT | {
+        "q_lora_rank": 22, "n_group": 2, "topk_group": 1}, HEADS | ROPES | BIASES | LATENTS | {
+            "groups": {"n_group": 4, "topk_group": 2}, "all-groups": {"n_group": 4,
+                                                                      "topk_group": 4},
+            "one-group": {"n_group": 1, "topk_group": 1}, "no-groups": {"n_group": None,
+                                                                        "topk_group": None},
+            "groups-of-one": {"n_group": 8, "topk_group": 4},
+            "halves": {"rope_interleave": False}, "softmax": {"scoring_func": "softmax"},
+            "greedy": {"topk_method": "greedy"}, "mtp": {"num_nextn_predict_layers": 1},
+            "yarn-halves": {"rope_interleave": False, "rope_scaling": yarn(mscale=1.0,
+                                                                           mscale_all_dim=1.0)}}),
 }
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
           "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "model_type":
@@ -168,7 +257,8 @@ def config_of(family, change):
 
 
 def make(where):
-    """The model that transformers makes of config.json, with norms and biases off 0 and 1."""
+    """The model that transformers makes of config.json, with norms and biases off 0 and 1, and
+    routers that tell experts apart."""
     config = AutoConfig.from_pretrained(where)
     torch.manual_seed(1)
     auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
@@ -177,7 +267,16 @@ def make(where):
         for p in model.parameters():
             if p.dim() == 1:
                 p.add_(torch.randn_like(p) * 0.2)
+        for name, b in model.named_buffers():
+            if "correction_bias" in name:
+                b.add_(torch.randn_like(b) * 0.1)
     return model.eval()  # without dropout
+
+
+def saved(model, where):
+    """The tensors by the names of the files, in which experts are apart."""
+    model.save_pretrained(where)
+    return load_file(where / "model.safetensors")
 
 
 def golden(model):
@@ -189,8 +288,11 @@ def golden(model):
     out.loss.backward()
     tensors = {"input_ids": ids, "labels": labels, "logits": out.logits, "loss": out.loss.reshape(1)}
     tensors |= {f"hidden.{i}": h for i, h in enumerate(out.hidden_states)}
-    tensors |= {f"grad.{name}": p.grad for name, p in model.named_parameters()
-                if p.grad is not None and p.grad.abs().max() > 0}
+    with torch.no_grad(), tempfile.TemporaryDirectory() as place:
+        for p in model.parameters():
+            p.copy_(torch.zeros_like(p) if p.grad is None else p.grad)
+        tensors |= {f"grad.{name}": g for name, g in saved(model, pathlib.Path(place)).items()
+                    if g.abs().max() > 0 and "correction_bias" not in name}
     return {name: t.detach().clone().contiguous() for name, t in tensors.items()}
 
 
@@ -205,10 +307,11 @@ def try_one(args, family, name, where):
     (where / "config.json").write_text(json.dumps(config_of(family, FAMILIES[family][3][name])))
     try:
         model = make(where)
+        with tempfile.TemporaryDirectory() as place:
+            weights = saved(model, pathlib.Path(place))
         want = golden(model)
     except Exception as e:  # what transformers itself refuses is nothing to compare with
         return "-", f"transformers: {type(e).__name__}: {str(e).splitlines()[0][:90]}"
-    weights = {n: p.detach().clone() for n, p in model.named_parameters()}
     if family == "gemma3-nested" and name in ("hub", "mha"):
         weights = hub_names(weights)
         want = hub_names({n.replace("grad.model.language_model.", "grad.language_model.model."): t
@@ -236,8 +339,9 @@ def main():
     p.add_argument("--device", default="cpu")
     p.add_argument("--keep", type=pathlib.Path)
     args = p.parse_args()
+    logging.disable_progress_bar()
     root = args.keep or pathlib.Path(tempfile.mkdtemp())
-    wrong = 0
+    counts = collections.Counter()
     for family, (_, _, _, cases) in FAMILIES.items():
         cases["plain"] = {}
         for name in cases:
@@ -245,9 +349,10 @@ def main():
             if args.patterns and not any(re.search(x, full) for x in args.patterns):
                 continue
             verdict, why = try_one(args, family, name, root / family / name)
-            wrong += verdict == "WRONG"
+            counts[verdict] += 1
             print(f"{verdict:8} {full:28} {why}", flush=True)
-    sys.exit(wrong > 0)
+    print(", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items())))
+    sys.exit(counts["WRONG"] > 0)
 
 
 if __name__ == "__main__":

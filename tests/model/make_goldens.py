@@ -6,6 +6,8 @@ and transformers):
 
   tests/model/make_goldens.py /tmp/goldens
   for d in /tmp/goldens/*/; do build/kappa verify $d --against ${d%/}.safetensors; done
+
+With --small it writes those that are in the tree, which test_golden.c compares: tests/model/goldens.
 """
 import pathlib
 import sys
@@ -14,7 +16,7 @@ import tempfile
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (AutoModelForCausalLM, DeepseekV2Config, DeepseekV3Config, LlamaConfig,
-                          MistralConfig, Qwen2Config, Qwen3Config)
+                          MistralConfig, OlmoeConfig, Qwen2Config, Qwen3Config)
 
 BASE = dict(vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=4,
             num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=256,
@@ -38,6 +40,14 @@ def deepseek2(**keys):
 def deepseek3(**keys):
     return DeepseekV3Config(**(LATENT | {"q_lora_rank": 22, "n_group": 2, "topk_group": 1} | keys))
 
+
+TINY = dict(vocab_size=40, hidden_size=16, intermediate_size=12, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+            initializer_range=0.1, pad_token_id=None)
+SMALL = {
+    "olmoe-clip": OlmoeConfig(**TINY, num_experts=4, num_experts_per_tok=2, clip_qkv=0.75,
+                              attention_bias=True, norm_topk_prob=True),
+}
 
 CASES = {
     "llama-yarn": LlamaConfig(**BASE, rope_parameters=yarn(1e4)),
@@ -95,7 +105,7 @@ def gradients(model):
 
 
 def golden(model):
-    ids = torch.randint(0, BASE["vocab_size"], (2, 40))
+    ids = torch.randint(0, model.config.vocab_size, (2, min(40, model.config.vocab_size // 3)))
     labels = ids.clone()
     labels[0, :5] = -100
     out = model(input_ids=ids, labels=labels, output_hidden_states=True)
@@ -107,7 +117,8 @@ def golden(model):
 
 
 def main(out_dir):
-    for name, config in CASES.items():
+    small = sys.argv[2:] == ["--small"]
+    for name, config in (SMALL if small else CASES).items():
         model = make(config)
         (out_dir / name).mkdir(parents=True, exist_ok=True)
         model.save_pretrained(out_dir / name,

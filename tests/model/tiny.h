@@ -72,7 +72,7 @@ static const char *const tiny_gemma3 =
   ",\"num_experts_per_tok\":2,\"output_router_logits\":true,\"router_aux_loss_coef\":0.5"
 static const char *const tiny_olmoe =
     "{\"architectures\":[\"OlmoeForCausalLM\"],\"model_type\":\"olmoe\"," TINY_COMMON TINY_EXPERTS
-    ",\"num_experts\":5,\"attention_bias\":true,\"tie_word_embeddings\":false}";
+    ",\"num_experts\":5,\"clip_qkv\":1.5,\"attention_bias\":true,\"tie_word_embeddings\":false}";
 static const char *const tiny_mixtral =
     "{\"architectures\":[\"MixtralForCausalLM\"],\"model_type\":\"mixtral\"," TINY_COMMON
         TINY_EXPERTS ",\"num_local_experts\":3,\"sliding_window\":5,\"tie_word_embeddings\":true}";
