@@ -232,12 +232,3 @@ void ka_arena_reset(struct ka_arena *a) {
   a->n_names = 0;
   memset(a->uses, 0, sizeof a->uses);
 }
-
-struct ka_arena_mark ka_arena_push(struct ka_arena *a) {
-  return (struct ka_arena_mark){a->used_bytes};
-}
-
-void ka_arena_pop(struct ka_arena *a, struct ka_arena_mark mark) {
-  if (a->head && a->capacity_bytes) a->head->used_bytes = mark.used_bytes;
-  a->used_bytes = mark.used_bytes;
-}

@@ -81,11 +81,4 @@ ka_status ka_arena_printf(struct ka_arena *a, const char **out, const char *fmt,
 /* Frees all but the first block and starts over. Fixed arenas keep their block. */
 void ka_arena_reset(struct ka_arena *a);
 
-/* LIFO frames on fixed and measuring arenas (scratch). */
-struct ka_arena_mark {
-  size_t used_bytes;
-};
-struct ka_arena_mark ka_arena_push(struct ka_arena *a);
-void ka_arena_pop(struct ka_arena *a, struct ka_arena_mark mark);
-
 #endif

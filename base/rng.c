@@ -19,14 +19,14 @@ void ka_philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4]) 
   for (int i = 0; i < 4; i++) out[i] = c[i];
 }
 
-uint64_t ka_rng_u64(uint64_t seed, uint64_t stream, uint64_t index) {
+static uint64_t random_u64(uint64_t seed, uint64_t stream, uint64_t index) {
   uint32_t w[4];
   ka_philox(seed, stream, index, w);
   return (uint64_t)w[1] << 32 | w[0];
 }
 
 double ka_rng_uniform(uint64_t seed, uint64_t stream, uint64_t index) {
-  return (double)(ka_rng_u64(seed, stream, index) >> 11) * 0x1p-53;
+  return (double)(random_u64(seed, stream, index) >> 11) * 0x1p-53;
 }
 
 double ka_rng_normal(uint64_t seed, uint64_t stream, uint64_t index) {
@@ -38,7 +38,7 @@ double ka_rng_normal(uint64_t seed, uint64_t stream, uint64_t index) {
 }
 
 uint64_t ka_rng_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t n) {
-  return (uint64_t)((unsigned __int128)ka_rng_u64(seed, stream, index) * n >> 64);
+  return (uint64_t)((unsigned __int128)random_u64(seed, stream, index) * n >> 64);
 }
 
 uint64_t ka_rng_stream(const char *name) {

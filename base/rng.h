@@ -11,7 +11,6 @@
 /* Four 32-bit words for one counter. */
 void ka_philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4]);
 
-uint64_t ka_rng_u64(uint64_t seed, uint64_t stream, uint64_t index);
 double ka_rng_uniform(uint64_t seed, uint64_t stream, uint64_t index); /* [0, 1) */
 double ka_rng_normal(uint64_t seed, uint64_t stream, uint64_t index);  /* N(0, 1), Box-Muller */
 /* Uniform in [0, n), n > 0, without modulo bias beyond 2^-64. */

@@ -71,7 +71,8 @@ static int cgroup_limit(int most) {
                                 "/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
 }
 
-int ka_threads_available(void) { return cgroup_limit(omp_get_num_procs()); }
+/* Processors that this process may use. */
+static int available(void) { return cgroup_limit(omp_get_num_procs()); }
 
 /* How many threads a parallel region has now. */
 static int count_team(void) {
@@ -83,7 +84,7 @@ static int count_team(void) {
 
 ka_status ka_threads_set(struct ka_ctx *ctx, int64_t n) {
   bool chosen = n > 0 || getenv("OMP_NUM_THREADS");
-  int64_t want = n > 0 ? n : chosen ? omp_get_max_threads() : ka_threads_available();
+  int64_t want = n > 0 ? n : chosen ? omp_get_max_threads() : available();
   int size = (int)(want < KA_THREADS_MOST ? want : KA_THREADS_MOST);
   size = smaller(size, omp_get_thread_limit());
   omp_set_dynamic(0);

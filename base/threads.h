@@ -24,7 +24,4 @@ void ka_threads_environment(char **argv);
  * asked for. KA_E_DEVICE: no team of any size holds. */
 ka_status ka_threads_set(struct ka_ctx *ctx, int64_t n);
 
-/* Processors that this process may use. */
-int ka_threads_available(void);
-
 #endif

@@ -132,7 +132,6 @@ ka_status ka_replay_run(struct ka_dev *dev, struct ka_replay *r, ka_status (*ops
 void ka_replay_free(struct ka_dev *dev, struct ka_replay *r);
 
 /* True when the back end has a slot; and its own (not ref's). */
-bool ka_op_has(const struct ka_backend *backend, enum ka_op op);
 bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op);
 
 extern const struct ka_backend ka_backend_ref, ka_backend_cpu;

@@ -7,30 +7,16 @@
 #include <string.h>
 
 static const struct {
-  const char *name, *summary;
+  const char *name;
   enum ka_op_class class;
 } ops[KA_N_OPS] = {
-#define KA_OP(name, class, flops, summary, ...) [KA_OP_##name] = {#name, summary, KA_CLASS_##class},
+#define KA_OP(name, class, flops, summary, ...) [KA_OP_##name] = {#name, KA_CLASS_##class},
 #include "kernels/ops.def"
 #undef KA_OP
 };
 
 const char *ka_op_name(enum ka_op op) { return ops[op].name; }
-const char *ka_op_summary(enum ka_op op) { return ops[op].summary; }
 enum ka_op_class ka_op_class_of(enum ka_op op) { return ops[op].class; }
-
-bool ka_op_has(const struct ka_backend *backend, enum ka_op op) {
-  switch (op) {
-#define KA_OP(name, ...)                                                                           \
-  case KA_OP_##name:                                                                               \
-    return backend->ops.name != NULL;
-#include "kernels/ops.def"
-#undef KA_OP
-  case KA_N_OPS:
-    break;
-  }
-  return false;
-}
 
 bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op) {
   switch (op) {

@@ -483,7 +483,6 @@ struct ka_op_table {
 };
 
 const char *ka_op_name(enum ka_op op);
-const char *ka_op_summary(enum ka_op op);
 enum ka_op_class ka_op_class_of(enum ka_op op);
 size_t ka_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args);
 

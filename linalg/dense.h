@@ -53,9 +53,8 @@ struct ka_linalg_engine {
   struct ka_dev *dev;           /* NULL: the host */
 };
 
-/* The processor's best BLAS, and plain C. */
+/* The processor's best BLAS. */
 struct ka_linalg_engine ka_linalg_engine_cpu(void);
-struct ka_linalg_engine ka_linalg_engine_ref(void);
 
 /* A device's engine, the host's where it has none or dev is NULL. choose: the one of the two that
  * computes float64 products faster, measured once a device and said in the log; the host's for so

@@ -519,6 +519,3 @@ const struct ka_dense ka_dense_host = {
 struct ka_linalg_engine ka_linalg_engine_cpu(void) {
   return (struct ka_linalg_engine){&ka_dense_host, ka_blas_cpu(), NULL};
 }
-struct ka_linalg_engine ka_linalg_engine_ref(void) {
-  return (struct ka_linalg_engine){&ka_dense_host, &ka_blas_ref, NULL};
-}

@@ -66,7 +66,8 @@ int64_t ka_py_mt_choice_index(struct ka_py_mt *mt, double n) {
 }
 
 /* As many bits as n has, until they are below n. */
-int64_t ka_py_mt_below(struct ka_py_mt *mt, int64_t n) {
+/* _randbelow(n), 1 <= n < 2^32 */
+static int64_t below(struct ka_py_mt *mt, int64_t n) {
   int bits = 64 - __builtin_clzll((unsigned long long)n);
   int64_t r;
   do r = word(mt) >> (32 - bits);
@@ -88,13 +89,13 @@ ka_status ka_py_mt_sample(struct ka_ctx *ctx, struct ka_py_mt *mt, int64_t n, in
   for (int64_t i = 0; list && i < n; i++) pool[i] = i;
   for (int64_t i = 0; i < k; i++) {
     if (list) {
-      int64_t j = ka_py_mt_below(mt, n - i);
+      int64_t j = below(mt, n - i);
       out[i] = pool[j];
       pool[j] = pool[n - i - 1];
       continue;
     }
     for (bool fresh = false; !fresh;) {
-      out[i] = ka_py_mt_below(mt, n);
+      out[i] = below(mt, n);
       fresh = true;
       for (int64_t j = 0; j < i; j++) fresh = fresh && out[j] != out[i];
     }

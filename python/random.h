@@ -14,7 +14,6 @@ struct ka_py_mt {
 
 void ka_py_mt_seed(struct ka_py_mt *mt, uint64_t seed); /* Random(seed) */
 double ka_py_mt_random(struct ka_py_mt *mt);            /* random(), [0, 1) */
-int64_t ka_py_mt_below(struct ka_py_mt *mt, int64_t n); /* _randbelow(n), 1 <= n < 2^32 */
 int64_t ka_py_mt_choice_index(struct ka_py_mt *mt,
                               double n); /* of choices(): floor(random() * n) */
 

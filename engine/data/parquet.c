@@ -24,7 +24,6 @@ bool ka_parquet_is(const struct ka_map *m) {
   return m->len >= 8 && memcmp(m->data, "PAR1", 4) == 0;
 }
 
-int64_t ka_parquet_rows(const struct ka_parquet *p) { return p->x.n_rows; }
 const char *ka_parquet_unread(const struct ka_parquet *p) { return p->unread; }
 
 void ka_parquet_close(struct ka_parquet *p) {

@@ -22,7 +22,6 @@ bool ka_parquet_is(const struct ka_map *m);
 ka_status ka_parquet_open(struct ka_ctx *ctx, struct ka_parquet **out, const char *path,
                           const struct ka_map *m);
 void ka_parquet_close(struct ka_parquet *p); /* NULL is fine */
-int64_t ka_parquet_rows(const struct ka_parquet *p);
 /* Appends the next row and a line end to out; *end when there was none. KA_E_INPUT names the file
  * and the row. */
 ka_status ka_parquet_next(struct ka_ctx *ctx, struct ka_parquet *p, struct ka_str *out, bool *end);

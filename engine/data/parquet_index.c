@@ -123,7 +123,7 @@ bool ka_thrift_bool(struct ka_thrift *t, const struct ka_thrift_field *f) {
   return f->type == KA_THRIFT_TRUE;
 }
 
-const char *ka_thrift_binary(struct ka_thrift *t, const struct ka_thrift_field *f, size_t *n) {
+static const char *binary(struct ka_thrift *t, const struct ka_thrift_field *f, size_t *n) {
   uint64_t len = f->type == KA_THRIFT_BINARY ? ka_thrift_varint(t) : UINT64_MAX;
   const char *s = (const char *)t->p;
   skip_bytes(t, len);
@@ -136,7 +136,7 @@ bool ka_thrift_struct(struct ka_thrift *t, const struct ka_thrift_field *f) {
   return !t->bad;
 }
 
-int64_t ka_thrift_list(struct ka_thrift *t, const struct ka_thrift_field *f) {
+static int64_t list(struct ka_thrift *t, const struct ka_thrift_field *f) {
   int type = KA_THRIFT_STRUCT;
   int64_t n = f->type == KA_THRIFT_LIST ? list_head(t, &type) : 0;
   if (f->type != KA_THRIFT_LIST || (n > 0 && type != KA_THRIFT_STRUCT)) bad(t);
@@ -249,7 +249,7 @@ static ka_status read_element(struct ka_pq_index *x, struct ka_thrift *t, struct
       e.repetition = ka_thrift_int(t, &f);
       break;
     case 4:
-      name = ka_thrift_binary(t, &f, &len);
+      name = binary(t, &f, &len);
       break;
     case 5:
       e.n_children = ka_thrift_int(t, &f);
@@ -320,7 +320,7 @@ static ka_status settle(struct ka_pq_index *x, int *at, int depth, int def, int 
 static ka_status read_schema(struct ka_pq_index *x, struct ka_thrift *t,
                              const struct ka_thrift_field *f) {
   struct ka_ctx *ctx = x->arena.ctx;
-  int64_t n = ka_thrift_list(t, f);
+  int64_t n = list(t, f);
   void *p;
   int at = 0;
   if (n > 1 << 20) return ka_fail(ctx, KA_E_INPUT, "%s: more than 2^20 columns", x->path);
@@ -393,7 +393,7 @@ static ka_status read_group(struct ka_pq_index *x, struct ka_thrift *t, int64_t 
     if (f.id == 3) {
       x->group_rows[g] = ka_thrift_int(t, &f);
     } else if (f.id == 1) {
-      n = ka_thrift_list(t, &f);
+      n = list(t, &f);
       if (n != x->n_leaves) break;
       for (int64_t i = 0; i < n; i++) KA_TRY(read_chunk(x, t, &x->chunks[g * n + i]));
     } else {
@@ -412,7 +412,7 @@ static ka_status read_groups(struct ka_pq_index *x, struct ka_thrift *t,
                              const struct ka_thrift_field *f) {
   struct ka_ctx *ctx = x->arena.ctx;
   void *p;
-  x->n_groups = ka_thrift_list(t, f);
+  x->n_groups = list(t, f);
   if (x->n_leaves == 0 || x->n_groups > (t->end - t->p) / x->n_leaves)
     return ka_fail(ctx, KA_E_INPUT, "%s: broken Parquet file: its row groups", x->path);
   KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->n_groups * x->n_leaves, sizeof *x->chunks, "columns"));

@@ -33,10 +33,8 @@ void ka_thrift_skip(struct ka_thrift *t, const struct ka_thrift_field *f);
 /* The value of a field of that type; another type is bad. */
 int64_t ka_thrift_int(struct ka_thrift *t, const struct ka_thrift_field *f);
 bool ka_thrift_bool(struct ka_thrift *t, const struct ka_thrift_field *f);
-const char *ka_thrift_binary(struct ka_thrift *t, const struct ka_thrift_field *f, size_t *n);
 bool ka_thrift_struct(struct ka_thrift *t, const struct ka_thrift_field *f);
 /* Elements of a list of structs; no more than there are bytes. */
-int64_t ka_thrift_list(struct ka_thrift *t, const struct ka_thrift_field *f);
 
 /* --- the index --------------------------------------------------------------- */
 
@@ -136,10 +134,7 @@ struct ka_pq_delta { /* DELTA_BINARY_PACKED */
   uint64_t min, last;
   bool first;
 };
-bool ka_pq_delta_init(struct ka_pq_delta *d, const unsigned char *p, const unsigned char *end);
-bool ka_pq_delta_next(struct ka_pq_delta *d, int64_t *out);
 /* Behind the last value's block; NULL when broken. */
-const unsigned char *ka_pq_delta_end(struct ka_pq_delta d, int64_t most);
 
 struct ka_pq_values { /* the values of one page, in order */
   int encoding, type;

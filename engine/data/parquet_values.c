@@ -71,7 +71,7 @@ bool ka_pq_rle_next(struct ka_pq_rle *r, uint32_t *out) {
 
 /* --- deltas ------------------------------------------------------------------ */
 
-bool ka_pq_delta_init(struct ka_pq_delta *d, const unsigned char *p, const unsigned char *end) {
+static bool delta_init(struct ka_pq_delta *d, const unsigned char *p, const unsigned char *end) {
   *d = (struct ka_pq_delta){.in = {p, end, false}, .first = true};
   uint64_t block = ka_thrift_varint(&d->in), n_minis = ka_thrift_varint(&d->in);
   uint64_t total = ka_thrift_varint(&d->in);
@@ -104,7 +104,7 @@ static bool next_mini(struct ka_pq_delta *d) {
   return true;
 }
 
-bool ka_pq_delta_next(struct ka_pq_delta *d, int64_t *out) {
+static bool delta_next(struct ka_pq_delta *d, int64_t *out) {
   uint64_t step = 0;
   if (d->total <= 0) return false;
   if (!d->first) {
@@ -121,7 +121,7 @@ bool ka_pq_delta_next(struct ka_pq_delta *d, int64_t *out) {
   return true;
 }
 
-const unsigned char *ka_pq_delta_end(struct ka_pq_delta d, int64_t most) {
+static const unsigned char *delta_end(struct ka_pq_delta d, int64_t most) {
   if (d.total > most) return NULL;
   int64_t rest = d.total - 1;
   for (; rest > 0; rest -= d.per_mini)
@@ -132,15 +132,15 @@ const unsigned char *ka_pq_delta_end(struct ka_pq_delta d, int64_t most) {
 /* --- values ------------------------------------------------------------------ */
 
 static bool start_prefixes(struct ka_pq_values *v, int64_t n) {
-  if (!ka_pq_delta_init(&v->prefixes, v->p, v->end)) return false;
-  v->p = ka_pq_delta_end(v->prefixes, n);
+  if (!delta_init(&v->prefixes, v->p, v->end)) return false;
+  v->p = delta_end(v->prefixes, n);
   ka_str_clear(&v->text);
   return v->p != NULL;
 }
 
 static bool start_lengths(struct ka_pq_values *v, int64_t n) {
-  if (!ka_pq_delta_init(&v->lengths, v->p, v->end)) return false;
-  v->p = ka_pq_delta_end(v->lengths, n);
+  if (!delta_init(&v->lengths, v->p, v->end)) return false;
+  v->p = delta_end(v->lengths, n);
   return v->p != NULL;
 }
 
@@ -170,7 +170,7 @@ bool ka_pq_values_start(struct ka_pq_values *v, int encoding, const struct ka_pq
     ka_pq_rle_init(&v->rle, end - p < 4 ? end : p + 4, end, 1);
     return leaf->type == KA_PQ_BOOLEAN;
   case DELTA_BINARY_PACKED:
-    return whole && (p == end || ka_pq_delta_init(&v->lengths, p, end));
+    return whole && (p == end || delta_init(&v->lengths, p, end));
   case DELTA_LENGTH_BYTE_ARRAY:
     return bytes && (p == end || start_lengths(v, n));
   case DELTA_BYTE_ARRAY:
@@ -237,8 +237,8 @@ static ka_status next_delta_text(struct ka_ctx *ctx, struct ka_pq_values *v,
                                  struct ka_pq_value *out, bool *good) {
   int64_t prefix = 0, n = 0;
   const unsigned char *p;
-  *good = ka_pq_delta_next(&v->prefixes, &prefix) && ka_pq_delta_next(&v->lengths, &n) &&
-          prefix >= 0 && (uint64_t)prefix <= v->text.len && n >= 0 && take(v, (size_t)n, &p);
+  *good = delta_next(&v->prefixes, &prefix) && delta_next(&v->lengths, &n) && prefix >= 0 &&
+          (uint64_t)prefix <= v->text.len && n >= 0 && take(v, (size_t)n, &p);
   if (!*good) return KA_STATUS_OK;
   v->text.len = (size_t)prefix;
   KA_TRY(ka_str_append(ctx, &v->text, (const char *)p, (size_t)n));
@@ -275,12 +275,11 @@ ka_status ka_pq_values_next(struct ka_ctx *ctx, struct ka_pq_values *v, struct k
     out->i = u;
     break;
   case DELTA_BINARY_PACKED:
-    good = v->p < v->end && ka_pq_delta_next(&v->lengths, &n);
+    good = v->p < v->end && delta_next(&v->lengths, &n);
     out->i = v->type == KA_PQ_INT32 ? (int32_t)(uint32_t)(uint64_t)n : n;
     break;
   case DELTA_LENGTH_BYTE_ARRAY:
-    good = v->lengths.total > 0 && ka_pq_delta_next(&v->lengths, &n) && n >= 0 &&
-           take(v, (size_t)n, &p);
+    good = v->lengths.total > 0 && delta_next(&v->lengths, &n) && n >= 0 && take(v, (size_t)n, &p);
     if (good) *out = (struct ka_pq_value){.s = (const char *)p, .n = (size_t)n};
     break;
   case DELTA_BYTE_ARRAY:

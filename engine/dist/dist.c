@@ -16,7 +16,7 @@ void ka_dist_set_timeout(struct ka_dist *d, double timeout_s) {
 
 int ka_dist_rank(const struct ka_dist *d) { return d ? d->rank : 0; }
 int ka_dist_n(const struct ka_dist *d) { return d ? d->n : 1; }
-const char *ka_dist_host(const struct ka_dist *d, int rank) {
+static const char *host_of(const struct ka_dist *d, int rank) {
   return d && d->hosts ? d->hosts[rank] : "this machine";
 }
 struct ka_dist_stats ka_dist_stats(const struct ka_dist *d) {
@@ -99,6 +99,11 @@ ka_status ka_dist_open(struct ka_ctx *ctx, struct ka_dist **out, double timeout_
 static ka_status start(struct ka_dist *d, enum ka_dist_kind kind, const char *what,
                        struct ka_dist_call call, const int64_t *starts, const int64_t *in_starts);
 
+/* A failure that rank 0 has been told, or that came from another rank: this rank need not print. */
+static bool silent(const struct ka_dist *d) {
+  return d && d->rank > 0 && d->failure.code != KA_OK && !d->tell;
+}
+
 ka_status ka_dist_close(struct ka_dist *d, ka_status st) {
   if (!d) return KA_STATUS_OK;
   struct ka_ctx *ctx = d->ctx;
@@ -115,7 +120,7 @@ ka_status ka_dist_close(struct ka_dist *d, ka_status st) {
   /* Now: once the first rank has left, the launcher ends the others. */
   if (speaks) ka_log_error(ctx);
   if (d->has_thread) ka_dist_worker_end(d);
-  ctx->error.elsewhere = speaks || ka_dist_silent(d);
+  ctx->error.elsewhere = speaks || silent(d);
   if (d->has_thread) return own; /* it still holds d, and ends with the process */
   ka_free(d->piece);
   ka_free(d->hosts);
@@ -124,10 +129,6 @@ ka_status ka_dist_close(struct ka_dist *d, ka_status st) {
   pthread_mutex_destroy(&d->lock);
   ka_free(d);
   return own;
-}
-
-bool ka_dist_silent(const struct ka_dist *d) {
-  return d && d->rank > 0 && d->failure.code != KA_OK && !d->tell;
 }
 
 /* --- collectives -------------------------------------------------------------------------------- */
@@ -244,7 +245,7 @@ ka_status ka_dist_wait(struct ka_dist *d) {
   d->stats.waited_s += ka_now_s() - since;
   pthread_mutex_unlock(&d->lock);
   if (f.code == KA_OK) return KA_STATUS_OK;
-  return ka_fail(d->ctx, f.code, "rank %d on %s: %s", f.rank, ka_dist_host(d, f.rank), f.text);
+  return ka_fail(d->ctx, f.code, "rank %d on %s: %s", f.rank, host_of(d, f.rank), f.text);
 }
 
 ka_status ka_dist_sum(struct ka_dist *d, const char *what, double *x, int64_t n) {
@@ -257,7 +258,7 @@ static ka_status compare_texts(struct ka_dist *d, const char *what, const char *
     if (memcmp(all, all + (size_t)r * width, width) != 0)
       return ka_fail(d->ctx, KA_E_INPUT,
                      "%s differs between ranks: rank 0 on %s has %s, rank %d on %s has %s", what,
-                     ka_dist_host(d, 0), all, r, ka_dist_host(d, r), all + (size_t)r * width);
+                     host_of(d, 0), all, r, host_of(d, r), all + (size_t)r * width);
   return KA_STATUS_OK;
 }
 

@@ -39,10 +39,7 @@ void ka_dist_set_timeout(struct ka_dist *d, double timeout_s);
 
 int ka_dist_rank(const struct ka_dist *d); /* d may be NULL: 0 */
 int ka_dist_n(const struct ka_dist *d);    /* d may be NULL: 1 */
-const char *ka_dist_host(const struct ka_dist *d, int rank);
 struct ka_dist_stats ka_dist_stats(const struct ka_dist *d);
-/* A failure that rank 0 has been told, or that came from another rank: this rank need not print. */
-bool ka_dist_silent(const struct ka_dist *d);
 
 /* All of these only start; `what` (copied, for errors) names the data: "gradients of layer 3". The
  * buffers belong to the exchange until ka_dist_wait. starts [n_ranks + 1]: rank r's part is

@@ -138,7 +138,8 @@ static ka_status type_rows(struct ka_arena *a, json_t *rows) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_eval_docs_type(struct ka_ctx *ctx, json_t *rows) {
+/* The typing of docs_read, on rows from elsewhere; in place. */
+static ka_status type_json(struct ka_ctx *ctx, json_t *rows) {
   struct ka_arena a;
   ka_arena_init(&a, ctx, "columns");
   ka_status st = type_rows(&a, rows);
@@ -274,7 +275,7 @@ ka_status ka_eval_docs_read(struct ka_ctx *ctx, const struct ka_key_texts *files
   if (ka_ok(st)) st = read_rows(&rows, *out);
   ka_data_records_deinit(&rows);
   ka_arena_deinit(&arena);
-  if (ka_ok(st)) st = csv ? type_csv(ctx, *out) : ka_eval_docs_type(ctx, *out);
+  if (ka_ok(st)) st = csv ? type_csv(ctx, *out) : type_json(ctx, *out);
   if (!ka_ok(st)) {
     json_decref(*out);
     *out = NULL;

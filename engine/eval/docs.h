@@ -15,7 +15,4 @@
 ka_status ka_eval_docs_read(struct ka_ctx *ctx, const struct ka_key_texts *files, bool csv,
                             json_t **out);
 
-/* The typing of docs_read, on rows from elsewhere; in place. */
-ka_status ka_eval_docs_type(struct ka_ctx *ctx, json_t *rows);
-
 #endif

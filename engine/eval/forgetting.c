@@ -45,7 +45,9 @@ double ka_eval_gain(const struct ka_measure *m, double base, double now) {
   return b > 0 ? change / b : NAN;
 }
 
-double ka_eval_gone_beyond_chance(const struct ka_measure *m, double base, double now) {
+/* The part of what the base knew beyond guessing that is gone: (base - now) / (base - chance). NaN
+ * without a chance, and for a base that only guesses. */
+static double gone_beyond_chance(const struct ka_measure *m, double base, double now) {
   double beyond = turned(m, base - m->chance);
   return beyond > 0 ? turned(m, base - now) / beyond : NAN;
 }
@@ -56,7 +58,7 @@ struct ka_eval_scores ka_eval_scores_of(const struct ka_measure *m, int64_t n, c
   int64_t n_new = 0, n_old = 0, n_beyond = 0;
   for (int64_t i = 0; i < n; i++) {
     double gain = ka_eval_gain(&m[i], base[i], now[i]);
-    double gone = m[i].is_new ? NAN : ka_eval_gone_beyond_chance(&m[i], base[i], now[i]);
+    double gone = m[i].is_new ? NAN : gone_beyond_chance(&m[i], base[i], now[i]);
     if (!isnan(gain)) *(m[i].is_new ? &learned : &lost) += m[i].is_new ? gain : -gain;
     if (!isnan(gain)) ++*(m[i].is_new ? &n_new : &n_old);
     if (!isnan(gone)) beyond += gone;

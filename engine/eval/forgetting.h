@@ -29,15 +29,11 @@ bool ka_measure_recall(struct ka_measure *m, const json_t *saved);
  * nothing to divide by. */
 double ka_eval_gain(const struct ka_measure *m, double base, double now);
 
-/* The part of what the base knew beyond guessing that is gone: (base - now) / (base - chance). NaN
- * without a chance, and for a base that only guesses. */
-double ka_eval_gone_beyond_chance(const struct ka_measure *m, double base, double now);
-
 struct ka_eval_scores {
   double learned; /* mean gain of the new measures; NaN without any */
   double forgot;  /* minus the mean gain of the old ones (FG of Luo et al. 2023); NaN likewise */
   double score;   /* learned - weight * forgot; one that is missing counts as 0 */
-  double beyond_chance; /* mean of ka_eval_gone_beyond_chance over the old ones that have it */
+  double beyond_chance; /* mean part of what old ones knew beyond guessing that is gone */
 };
 struct ka_eval_scores ka_eval_scores_of(const struct ka_measure *m, int64_t n, const double *base,
                                         const double *now, double weight);

@@ -425,7 +425,8 @@ static ka_status add_top(struct finder *f, const char *name) {
   return n > 0 ? KA_STATUS_OK : no_such_task(f, name, no_file, NULL);
 }
 
-ka_status ka_task_set_fill(struct ka_tasks *t, const char *const *names, int64_t n) {
+/* Fills tasks and groups from the names; see ka_tasks_load. */
+static ka_status fill(struct ka_tasks *t, const char *const *names, int64_t n) {
   struct finder f = {.ctx = t->ctx, .t = t};
   ka_status st = KA_STATUS_OK;
   for (int64_t i = 0; i < n && ka_ok(st); i++) st = add_top(&f, names[i]);
@@ -454,7 +455,7 @@ ka_status ka_tasks_load(struct ka_ctx *ctx, struct ka_tasks **out, const char *c
   ka_arena_init(&t->arena, ctx, "tasks");
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(ka_py_open(ctx, &t->py), out);
-  KA_TRY_GOTO(ka_task_set_fill(t, names, n), out);
+  KA_TRY_GOTO(fill(t, names, n), out);
   *out = t;
 out:
   if (!ka_ok(st)) ka_tasks_close(t);

@@ -31,9 +31,6 @@ struct ka_tasks {
   int32_t prefix_token;
 };
 
-/* Fills tasks and groups from the names; see ka_tasks_load. */
-ka_status ka_task_set_fill(struct ka_tasks *t, const char *const *names, int64_t n);
-
 /* The tasks of a group and of the groups inside it, in order, one as often as it is named; out
  * [n_tasks]. */
 void ka_eval_group_tasks(const struct ka_tasks *t, const struct ka_eval_group *g, int64_t **out);

@@ -11,7 +11,7 @@
 
 enum { CURVE_STEPS = 8 };
 
-const char *const ka_figure_names[KA_N_FIGURES] = {
+static const char *const figure_names[KA_N_FIGURES] = {
     [KA_FIGURE_LEARNED] = "learned",
     [KA_FIGURE_FORGOT] = "forgot",
     [KA_FIGURE_SCORE] = "score",
@@ -141,7 +141,7 @@ static ka_status fill(struct ka_forget_comparison *c, const json_t *runs) {
 
 double ka_run_figure(const json_t *run, enum ka_forget_figure f) {
   if (json_is_true(json_object_get(run, "failed"))) return NAN;
-  return number_of(json_object_get(run, "scores"), ka_figure_names[f]);
+  return number_of(json_object_get(run, "scores"), figure_names[f]);
 }
 
 /* get(run, which) of all runs of a cell: their mean, and its uncertainty over seeds and draws. */
@@ -246,7 +246,7 @@ static json_t *cell_json(struct ka_forget_comparison *c, const struct ka_forget_
   json_object_set_new(out, "runs", json_integer((json_int_t)(s->n_draws * s->n_seeds)));
   json_object_set_new(out, "failed", json_integer((json_int_t)cell->n_failed));
   for (int f = 0; f < KA_N_FIGURES; f++)
-    json_object_set_new(out, ka_figure_names[f], mean_json(cell->figures[f]));
+    json_object_set_new(out, figure_names[f], mean_json(cell->figures[f]));
   for (size_t i = 0; i < n; i++)
     json_array_append_new(values, mean_json(mean_of(c, s, cell, value, (int64_t)i)));
   json_object_set_new(out, "values", values);

@@ -19,7 +19,6 @@ enum ka_forget_figure {
   KA_FIGURE_BEYOND,
   KA_N_FIGURES
 };
-extern const char *const ka_figure_names[KA_N_FIGURES];
 
 /* Differences between two series: of forgetting at equal learning, which is what the verdict is
  * about, and what goes with it. */

@@ -23,7 +23,8 @@ double ladder_gamma(int64_t chain) {
   return SAFE * k / (1 - k);
 }
 
-struct ka_dense_set ladder_minus(struct ka_dense_set a, struct ka_dense_set b) {
+/* Members of a that are not in b. */
+static struct ka_dense_set minus(struct ka_dense_set a, struct ka_dense_set b) {
   struct ka_dense_set left = {0};
   bool in_b[KA_BATCH] = {false};
   for (KA_EACH(i, b)) in_b[i] = true;
@@ -136,7 +137,7 @@ static ka_status prove_with_slack(struct ladder *w, struct ka_dense_set who, con
     for (KA_EACH(i, todo)) at[i] = theta[i] * (1 + used[i]);
     KA_TRY(prove_below(w, todo, s, at, upper, &done));
     for (KA_EACH(i, done)) is_proven[i] = true;
-    todo = ladder_minus(todo, done);
+    todo = minus(todo, done);
     for (KA_EACH(i, todo))
       if ((used[i] *= 8) < 1) ka_dense_set_add(&left, i);
     todo = left;
@@ -221,7 +222,7 @@ static ka_status factor_gram(struct ladder *w, struct ka_dense_set who, double *
     KA_TRY(w->d->shift(w->worker, todo, w->m, 1, w->gram, shift, w->factor));
     KA_TRY(ladder_factorise(w, todo, w->factor, &now));
     for (KA_EACH(i, now)) has[i] = true;
-    todo = ladder_minus(todo, now);
+    todo = minus(todo, now);
     for (KA_EACH(i, todo)) {
       double unit = 4 * U * w->out[i].frobenius2;
       shift[i] = shift[i] > 0 ? 16 * shift[i] : unit;
@@ -297,7 +298,7 @@ static ka_status try_min_gram(struct ladder *w, struct ka_dense_set who,
       w->out[i].method = KA_SPECTRAL_GRAM;
       is_settled[i] = true;
     }
-    todo = ladder_minus(todo, proven);
+    todo = minus(todo, proven);
     for (KA_EACH(i, todo)) {
       slack[i] *= 8;
       if (known_slack(w, i) + slack[i] <= 1.6 * w->target[i]) ka_dense_set_add(&left, i);
@@ -409,7 +410,7 @@ static ka_status climb(struct ladder *w, struct ka_dense_set who) {
   KA_TRY(make_gram(w, who));
   KA_TRY(ladder_lanczos(w, who, op_gram, rtol, ladder_end(w, 0), w->lambda_max, w->max_err));
   KA_TRY(factor_gram(w, who, shift, &factored));
-  KA_TRY(without_factor(w, ladder_minus(who, factored)));
+  KA_TRY(without_factor(w, minus(who, factored)));
   KA_TRY(w->d->sum(w->worker, factored, w->m, w->factor, KA_SUM_LOG_DIAGONAL, log_volume));
   KA_TRY(estimate_min(w, factored, rtol));
   for (KA_EACH(i, factored)) {
@@ -421,7 +422,7 @@ static ka_status climb(struct ladder *w, struct ka_dense_set who) {
   KA_TRY(prove_max(w, factored));
   for (KA_EACH(i, exact)) w->out[i].log_volume = log_volume[i];
   KA_TRY(try_min_gram(w, exact, &settled));
-  struct ka_dense_set left = ladder_minus(ladder_minus(factored, singular), settled);
+  struct ka_dense_set left = minus(minus(factored, singular), settled);
   for (KA_EACH(i, left)) KA_TRY(escalate(w, i));
   return KA_STATUS_OK;
 }

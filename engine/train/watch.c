@@ -53,11 +53,11 @@ static json_t *evaluation(const json_t *extra_state, int64_t i) {
   return json_array_get(json_object_get(extra_state, "watch"), (size_t)i);
 }
 
-int64_t ka_watch_n_evals(const json_t *extra_state) {
+static int64_t n_evaluations(const json_t *extra_state) {
   return (int64_t)json_array_size(json_object_get(extra_state, "watch"));
 }
 
-int64_t ka_watch_step(const json_t *extra_state, int64_t i) {
+static int64_t step_of(const json_t *extra_state, int64_t i) {
   return json_integer_value(json_object_get(evaluation(extra_state, i), "step"));
 }
 
@@ -68,9 +68,9 @@ void ka_watch_values(const json_t *extra_state, int64_t i, double *out, int64_t 
 
 int64_t ka_watch_kept(const json_t *extra_state) {
   const json_t *kept = json_object_get(extra_state, "kept_step");
-  int64_t n = ka_watch_n_evals(extra_state);
+  int64_t n = n_evaluations(extra_state);
   for (int64_t i = 0; i < n && json_is_integer(kept); i++)
-    if (ka_watch_step(extra_state, i) == json_integer_value(kept)) return i;
+    if (step_of(extra_state, i) == json_integer_value(kept)) return i;
   return n - 1;
 }
 

@@ -25,10 +25,8 @@ ka_status ka_watch_start(struct ka_run *r, json_t *extra_state);
 /* After the last step: with keep: best, the optimizer and model hold the best state again. */
 ka_status ka_watch_finish(struct ka_run *r, struct ka_loop *l);
 
-/* Evaluations of a run: how many; the step of one; its values into out [measures.n]. The kept one is that
+/* The values of an evaluation of the run into out [measures.n]; which one is that
  * of the state that the output gets. */
-int64_t ka_watch_n_evals(const json_t *extra_state);
-int64_t ka_watch_step(const json_t *extra_state, int64_t i);
 void ka_watch_values(const json_t *extra_state, int64_t i, double *out, int64_t n);
 int64_t ka_watch_kept(const json_t *extra_state);
 

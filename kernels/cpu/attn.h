@@ -39,8 +39,6 @@ struct attn_mask {
   float scale, softcap;
 };
 
-/* First visible key of query i, whose last is q_offset + i. */
-int64_t attn_first_key(const struct attn_mask *mask, int64_t i);
 /* First key that any query of the tile from `first` on sees. */
 int64_t attn_first_key_of_tile(const struct attn_mask *mask, int64_t first);
 

@@ -254,7 +254,8 @@ ka_status j_args(struct jrun *J, const struct jnode *list, struct jscope *sc, st
   return KA_STATUS_OK;
 }
 
-ka_status j_bind(struct jrun *J, const struct jfunc *f, const struct jargs *args, struct jv *a) {
+static ka_status bind(struct jrun *J, const struct jfunc *f, const struct jargs *args,
+                      struct jv *a) {
   const char *p = f->params;
   bool positional_only = *p == '/';
   if (positional_only) p++;
@@ -289,7 +290,7 @@ ka_status j_call_func(struct jrun *J, const struct jfunc *f, struct jv self,
                       const struct jargs *args, struct jv *out) {
   struct jv a[J_MAX_PARAMS];
   *out = jv_none();
-  if (f->params) J_TRY(j_bind(J, f, args, a));
+  if (f->params) J_TRY(bind(J, f, args, a));
   J_TRY(j_enter(J));
   J_TRY(f->fn(J, out, self, f->params ? a : NULL, args));
   j_leave(J);

@@ -291,7 +291,6 @@ static inline void j_leave(struct jrun *J) { J->depth--; }
 ka_status j_fail(struct jrun *J, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 ka_status j_fail_code(struct jrun *J, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-void j_place(const struct ka_jinja *t, uint32_t at, int *line, int *column);
 /* An error unless n more bytes may stand in a text: for what is put together in many small steps. */
 ka_status j_fits(struct jrun *J, int64_t n);
 ka_status jb_put(struct jrun *J, struct jbuf *b, const char *p, size_t n);
@@ -357,8 +356,6 @@ static inline struct jv jv_none(void) { return (struct jv){.t = JV_NONE}; }
 static inline struct jv jv_bool(bool b) { return (struct jv){.t = JV_BOOL, .b = b}; }
 static inline struct jv jv_int(int64_t i) { return (struct jv){.t = JV_INT, .i = i}; }
 static inline struct jv jv_float(double f) { return (struct jv){.t = JV_FLOAT, .f = f}; }
-/* The undefined value of an inline if without an else, which no dialect minds. */
-extern const char j_no_else[];
 static inline struct jv jv_undef(const char *what) {
   return (struct jv){.t = JV_UNDEF, .undef = what};
 }
@@ -431,7 +428,6 @@ ka_status j_eval(struct jrun *J, const struct jnode *n, struct jscope *sc, struc
 /* TASK: undefined, and not by an inline if without an else. */
 bool j_forbidden(const struct jrun *J, struct jv v);
 ka_status j_args(struct jrun *J, const struct jnode *list, struct jscope *sc, struct jargs *out);
-ka_status j_bind(struct jrun *J, const struct jfunc *f, const struct jargs *args, struct jv *a);
 ka_status j_call(struct jrun *J, struct jv callee, const struct jargs *args, struct jv *out);
 ka_status j_call_func(struct jrun *J, const struct jfunc *f, struct jv self,
                       const struct jargs *args, struct jv *out);
@@ -445,7 +441,6 @@ ka_status j_scope_set(struct jrun *J, struct jscope *sc, int id, struct jv v);
 ka_status j_macro_call(struct jrun *J, struct jmacro *m, const struct jargs *args, struct jv *out);
 ka_status j_loop_attr(struct jrun *J, struct jloop *l, const char *name, struct jv *out);
 ka_status j_loop_call(struct jrun *J, struct jloop *l, struct jv iterable, struct jv *out);
-ka_status j_exec_body(struct jrun *J, const struct jnode *body, struct jscope *sc);
 
 /* --- tables ----------------------------------------------------------------------------------- */
 

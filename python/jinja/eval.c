@@ -2,6 +2,9 @@
  * Expressions: tree to value. */
 #include "python/jinja/core.h"
 
+/* The undefined value of an inline if without an else, which no dialect minds. */
+static const char no_else[] = "the inline if without an else";
+
 static ka_status eval_name(struct jrun *J, int id, struct jscope *sc, struct jv *out) {
   for (; sc; sc = sc->parent) {
     for (int64_t i = 0; i < sc->n; i++) {
@@ -162,7 +165,7 @@ static ka_status eval_choice(struct jrun *J, const struct jnode *n, struct jscop
     return KA_STATUS_OK;
   default: /* JN_COND */
     if (yes) return j_eval(J, n->b, sc, out);
-    *out = jv_undef(j_no_else);
+    *out = jv_undef(no_else);
     return n->c ? j_eval(J, n->c, sc, out) : KA_STATUS_OK;
   }
 }
@@ -219,10 +222,8 @@ static ka_status eval_node(struct jrun *J, const struct jnode *n, struct jscope 
   }
 }
 
-const char j_no_else[] = "the inline if without an else";
-
 bool j_forbidden(const struct jrun *J, struct jv v) {
-  return v.t == JV_UNDEF && v.undef != j_no_else && J->t && J->t->dialect == KA_JINJA_TASK;
+  return v.t == JV_UNDEF && v.undef != no_else && J->t && J->t->dialect == KA_JINJA_TASK;
 }
 
 ka_status j_eval(struct jrun *J, const struct jnode *n, struct jscope *sc, struct jv *out) {

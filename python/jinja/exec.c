@@ -11,7 +11,7 @@ enum flow { FLOW_ON, FLOW_BREAK, FLOW_CONTINUE };
 static ka_status exec_list(struct jrun *J, const struct jnode *body, struct jscope *sc,
                            enum flow *flow);
 
-ka_status j_exec_body(struct jrun *J, const struct jnode *body, struct jscope *sc) {
+static ka_status exec_body(struct jrun *J, const struct jnode *body, struct jscope *sc) {
   enum flow flow = FLOW_ON;
   return exec_list(J, body, sc, &flow);
 }
@@ -24,7 +24,7 @@ static ka_status capture(struct jrun *J, const struct jnode *body, struct jscope
   J_TRY(j_scope(J, parent, &sc));
   J->out = &text;
   J->n_captures++;
-  J_TRY(j_exec_body(J, body, sc));
+  J_TRY(exec_body(J, body, sc));
   J->n_captures--;
   J->out = outer;
   return j_str_buf(J, out, &text);
@@ -235,7 +235,7 @@ static ka_status run_loop(struct jrun *J, const struct jnode *n, struct jscope *
   if (finished || !n->d) return KA_STATUS_OK;
   struct jscope *inner = NULL;
   J_TRY(j_scope(J, sc, &inner));
-  return j_exec_body(J, n->d, inner);
+  return exec_body(J, n->d, inner);
 }
 
 ka_status j_loop_call(struct jrun *J, struct jloop *l, struct jv iterable, struct jv *out) {
@@ -356,7 +356,7 @@ static ka_status exec_generation(struct jrun *J, const struct jnode *n, struct j
                        "a generation block inside a macro or captured block has no known place");
   J_TRY(j_scope(J, sc, &inner));
   J->n_generating++;
-  J_TRY(j_exec_body(J, n->list, inner));
+  J_TRY(exec_body(J, n->list, inner));
   J->n_generating--;
   if (!J->spans || J->n_generating > 0) return KA_STATUS_OK;
   void *at = J->spans->at;
@@ -469,7 +469,7 @@ static ka_status render(struct jrun *J, const json_t *vars, struct ka_str *out) 
   J->out = &text;
   J_TRY(load_globals(J, vars));
   J_TRY(j_scope(J, NULL, &top));
-  J_TRY(j_exec_body(J, J->t->body, top));
+  J_TRY(exec_body(J, J->t->body, top));
   return ka_str_append(J->ctx, out, text.p, text.n);
 }
 

@@ -60,7 +60,7 @@ ka_status j_enter(struct jrun *J) {
   return j_steps(J, 0);
 }
 
-void j_place(const struct ka_jinja *t, uint32_t at, int *line, int *column) {
+static void place(const struct ka_jinja *t, uint32_t at, int *line, int *column) {
   *line = 1;
   *column = 1;
   for (size_t i = 0; i < at && i < t->n_src; i++) {
@@ -78,7 +78,7 @@ static ka_status fail_at(struct ka_ctx *ctx, const struct ka_jinja *t, uint32_t 
   char message[1024];
   vsnprintf(message, sizeof message, fmt, args);
   int line, column;
-  j_place(t, at, &line, &column);
+  place(t, at, &line, &column);
   return ka_fail(ctx, code, "%s:%d:%d: %s", t->name, line, column, message);
 }
 

@@ -111,7 +111,7 @@ static void test_table_covers_the_args(void **state) {
     size_t tensors = 0;
     for (int i = 0; ka_op_operands(op)[i].name; i++) tensors += sizeof(struct ka_tensor);
     assert_string_equal(ops[op].name, ka_op_name((enum ka_op)op));
-    assert_true(tensors > 0 && *ka_op_summary((enum ka_op)op));
+    assert_true(tensors > 0);
     size_t scalars = op == KA_OP_adamw ? 9 * 8 : sizeof(struct ka_tensor) - 1;
     if (ops[op].bytes - tensors > scalars) fail_msg("%s", ops[op].name);
   }
