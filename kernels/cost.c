@@ -70,11 +70,14 @@ static void expert_matmul(const struct ka_expert_matmul_args *args, double *flop
            (args->accumulate ? 2 : 1) * (double)ka_tensor_bytes(&args->out);
 }
 
-/* As if all experts were trained. */
+/* Of the experts with a gradient, as if all had as many rows. */
 static void expert_grad(const struct ka_expert_grad_args *args, double *flops, double *bytes) {
-  *flops = 2 * (double)args->b.shape[1] * (double)ka_tensor_elems(&args->a);
-  *bytes = (double)ka_tensor_bytes(&args->a) + (double)ka_tensor_bytes(&args->b) +
-           2 * (double)ka_tensor_bytes(&args->dw);
+  int64_t n_experts = args->dw.shape[0], n = 0;
+  for (int64_t e = 0; e < n_experts; e++) n += !args->dw_of || args->dw_of[e];
+  double share = n_experts ? (double)n / (double)n_experts : 0;
+  *flops = share * 2 * (double)args->b.shape[1] * (double)ka_tensor_elems(&args->a);
+  *bytes = share * ((double)ka_tensor_bytes(&args->a) + (double)ka_tensor_bytes(&args->b) +
+                    2 * (double)ka_tensor_bytes(&args->dw));
 }
 
 void ka_op_cost(enum ka_op op, const void *args, double *flops, double *bytes) {
