@@ -21,7 +21,7 @@ static inline double ka_adamw_clip(const struct ka_adamw_args *args) {
 
 /* Random words of element i: for w, m and v. */
 static inline void ka_adamw_random(const struct ka_adamw_args *args, int64_t i, uint32_t out[4]) {
-  ka_philox(args->seed, (uint64_t)args->t, (uint64_t)i, out);
+  ka_philox(args->seed, (uint64_t)args->t, (uint64_t)(args->first + i), out);
 }
 
 #endif

@@ -469,6 +469,7 @@ struct ka_adamw_args {
   struct ka_tensor stats;  /* [h] f64, optional: sum of squares of all gradients; losses */
   double lr, beta1, beta2, eps, weight_decay, pull, max_norm;
   uint64_t seed; /* of this tensor; read with bf16 state alone */
+  int64_t first; /* index in it of the first element here, for the random bits: a rank has a part */
   int64_t t;     /* step, from 1 */
 };
 

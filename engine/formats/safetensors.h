@@ -76,6 +76,9 @@ struct ka_st_out {
   const char *name;
   struct ka_tensor t; /* any row_stride; stored contiguous in t.dtype */
   struct ka_dev *dev; /* where t lies; NULL: in host memory */
+  /* Asked for elements [first, first + n) instead of t.data, in t.dtype; NULL: t has them. */
+  ka_status (*read)(void *user, int64_t first, int64_t n, void *to);
+  void *user;
 };
 /* Writes one file, published by rename. metadata: n pairs, may be NULL. The header lists the
  * tensors in the order given; the data is laid out wide dtypes first (stable), from an 8-aligned

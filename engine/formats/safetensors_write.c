@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_ELEMS = 1 << 18, COPY_BYTES = 4 << 20 };
+enum { CHUNK_ELEMS = 1 << 18, BUF_BYTES = 16 * CHUNK_ELEMS, COPY_BYTES = 4 << 20 };
 
 /* n elements from `data` on, in dtype `to`, through `buf` where they are not there already. */
 static ka_status write_elems(struct ka_ctx *ctx, struct ka_publish *p, const struct ka_st_out *out,
@@ -31,10 +31,24 @@ static ka_status write_elems(struct ka_ctx *ctx, struct ka_publish *p, const str
   return KA_STATUS_OK;
 }
 
-/* Elements of a tensor in row-major order, converted to `to`, through `buf` (CHUNK_ELEMS * 8
- * bytes). */
+/* The same of one that is asked for in pieces: they come into the second half of `buf`. */
+static ka_status write_asked(struct ka_ctx *ctx, struct ka_publish *p, const struct ka_st_out *out,
+                             enum ka_dtype to, void *buf) {
+  int64_t n = ka_tensor_elems(&out->t);
+  void *piece = (char *)buf + BUF_BYTES / 2;
+  for (int64_t c = 0; c < n; c += CHUNK_ELEMS) {
+    int64_t m = n - c < CHUNK_ELEMS ? n - c : CHUNK_ELEMS;
+    KA_TRY(out->read(out->user, c, m, piece));
+    ka_convert(buf, to, piece, out->t.dtype, m);
+    KA_TRY(ka_publish_write(ctx, p, buf, (size_t)m * ka_dtype_bytes(to)));
+  }
+  return KA_STATUS_OK;
+}
+
+/* Elements of a tensor in row-major order, converted to `to`, through `buf` (BUF_BYTES). */
 static ka_status write_tensor(struct ka_ctx *ctx, struct ka_publish *p, const struct ka_st_out *out,
                               enum ka_dtype to, void *buf) {
+  if (out->read) return write_asked(ctx, p, out, to, buf);
   const struct ka_tensor *t = &out->t;
   int64_t n = ka_tensor_elems(t), row = t->n_dim > 0 ? t->shape[t->n_dim - 1] : 1;
   int64_t stride = t->row_stride;
@@ -136,7 +150,7 @@ ka_status ka_st_write(struct ka_ctx *ctx, const char *path, const struct ka_st_o
   ka_status st = KA_STATUS_OK;
   void *buf = NULL;
   KA_TRY(sort_by_name(ctx, path, tensors, n, &sorted));
-  KA_TRY_GOTO(ka_alloc(ctx, &buf, (size_t)CHUNK_ELEMS * 8, "conversion"), out);
+  KA_TRY_GOTO(ka_alloc(ctx, &buf, BUF_BYTES, "conversion"), out);
   KA_TRY_GOTO(write_header(ctx, &header, tensors, n, metadata, n_metadata), out);
   KA_TRY_GOTO(ka_publish_begin(ctx, &p, path), out);
   KA_TRY_GOTO(write_length(ctx, &p, header.len), out);
@@ -288,7 +302,7 @@ ka_status ka_st_rewrite(struct ka_ctx *ctx, const struct ka_safetensors *base, c
   ka_arena_init(&a, ctx, "rewrite");
   KA_TRY_GOTO(ka_arena_alloc_n(&a, &p, base->n_entries, sizeof *w.order, "order"), out);
   w.order = p;
-  KA_TRY_GOTO(ka_arena_alloc(&a, &w.buf, (size_t)CHUNK_ELEMS * 8, "conversion"), out);
+  KA_TRY_GOTO(ka_arena_alloc(&a, &w.buf, BUF_BYTES, "conversion"), out);
   for (int64_t i = 0; i < base->n_shards; i++) {
     KA_TRY_GOTO(ka_path_join(&a, &path, out_dir, base->shards[i].file_name), out);
     KA_TRY_GOTO(rewrite_shard(ctx, &w, (int)i, path), out);

@@ -45,6 +45,11 @@ struct ka_train_part {
   int64_t row, n_rows, col, n_cols; /* n_rows, n_cols -1: to the end */
 };
 
+/* Which of n ranks this one is, where they split what is trained; n below 2: nothing is split. */
+struct ka_shards {
+  int rank, n;
+};
+
 struct ka_model {
   struct ka_ctx *ctx;
   struct ka_dev *dev;
@@ -65,7 +70,8 @@ struct ka_model {
   int64_t recompute;    /* so many blocks, from the lowest trained one up, keep only their input and
                            run their forward pass again */
   int64_t max_position; /* positions the RoPE tables hold; 0: T */
-  double kl_weight;     /* of the divergence from the base model in ka_model_grad; 0: none */
+  struct ka_shards shards; /* of the optimizer's state */
+  double kl_weight;        /* of the divergence from the base model in ka_model_grad; 0: none */
   /* Told in ka_model_grad, from the top down, when a layer's gradients are complete, on devices whose
    * ops are done when they return; NULL: nobody. */
   ka_status (*layer_done)(struct ka_model *m, int64_t layer);
@@ -109,6 +115,13 @@ int64_t ka_model_n_trained(const struct ka_model *m);
 /* Which parts will be trained: before ka_model_prepare. KA_E_INPUT names an unknown tensor, a part
  * out of range, two parts that overlap. n = 0: nothing (evaluation). */
 ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *parts, int64_t n);
+
+/* Where rank r's part of slice i begins, as an element of the slice's rows behind one another; r = n:
+ * their end. A part is any run of elements where the rows lie so in the tensor too, else whole rows.
+ * The whole slice where nothing is split. */
+int64_t ka_model_shard_start(const struct ka_model *m, int64_t i, int r);
+/* This rank's part of `whole` [n_rows, n_cols], any row stride: a view of whole rows, or [1, n]. */
+struct ka_tensor ka_model_shard_view(const struct ka_model *m, int64_t i, struct ka_tensor whole);
 
 /* The model that kl_weight and the optimizer's pull are about, where it is not the one that was
  * opened: the weights in `dir`, which must be those of the same tensors (KA_E_INPUT). Compares all

@@ -3,6 +3,7 @@
 #include "engine/train/checkpoint.h"
 
 #include "engine/dist/dist.h"
+#include "engine/train/gather.h"
 
 #include "base/file.h"
 #include "base/log.h"
@@ -24,22 +25,29 @@ static int64_t step_of(const char *name) {
 
 static ka_status write_tensors(struct ka_ctx *ctx, struct ka_arena *a, const char *dir,
                                const struct ka_optim *o) {
-  void *mem = NULL;
+  void *mem = NULL, *readers_mem = NULL;
   KA_TRY(ka_arena_alloc_n(a, &mem, o->n * N_PARTS, sizeof(struct ka_st_out), "checkpoint table"));
+  KA_TRY(ka_arena_alloc_n(a, &readers_mem, o->n * N_PARTS, sizeof(struct ka_optim_reader),
+                          "checkpoint table"));
   struct ka_st_out *out = mem;
+  struct ka_optim_reader *readers = readers_mem;
   for (int64_t i = 0; i < o->n; i++) {
     const char *name;
     KA_TRY(ka_optim_slice_name(a, o, i, &name));
     for (int k = 0; k < N_PARTS; k++) {
       struct ka_st_out *row = &out[i * N_PARTS + k];
       KA_TRY(ka_arena_printf(a, &row->name, "%c.%s", part_letter[k], name));
-      row->t = *ka_optim_part(&o->slices[i], k);
-      row->dev = o->model->dev;
+      const struct ka_slice *s = &o->model->slices[i];
+      readers[i * N_PARTS + k] = (struct ka_optim_reader){o, i, k};
+      row->t = ka_tensor_2d(NULL, o->config.state, s->n_rows, s->n_cols);
+      row->read = ka_optim_read;
+      row->user = &readers[i * N_PARTS + k];
     }
   }
   const char *path;
   KA_TRY(ka_path_join(a, &path, dir, "trained.safetensors"));
-  return ka_st_write(ctx, path, out, o->n * N_PARTS, NULL, 0);
+  KA_TRY(ka_st_write(ctx, path, out, o->n * N_PARTS, NULL, 0));
+  return ka_optim_serve(o); /* no more is asked for */
 }
 
 /* --- hashes ------------------------------------------------------------------ */
@@ -162,7 +170,8 @@ out:
 ka_status ka_ckpt_write(struct ka_ctx *ctx, const char *out_dir, int64_t step,
                         const struct ka_optim *o, const json_t *state, const char *selection_path,
                         int64_t limit) {
-  if (ctx->rank == 0) KA_TRY(write_checkpoint(ctx, out_dir, step, o, state, selection_path, limit));
+  KA_TRY(ctx->rank == 0 ? write_checkpoint(ctx, out_dir, step, o, state, selection_path, limit)
+                        : ka_optim_serve(o));
   return ka_dist_barrier(ctx->dist, "the checkpoint");
 }
 
@@ -188,7 +197,7 @@ out:
 
 ka_status ka_ckpt_write_slices(struct ka_ctx *ctx, const char *out_dir, const char *name,
                                const struct ka_optim *o) {
-  if (ctx->rank == 0) KA_TRY(write_slices(ctx, out_dir, name, o));
+  KA_TRY(ctx->rank == 0 ? write_slices(ctx, out_dir, name, o) : ka_optim_serve(o));
   return ka_dist_barrier(ctx->dist, "the best state");
 }
 
@@ -243,6 +252,7 @@ static ka_status sweep_named(struct ka_arena *a, const char *out_dir, const char
 ka_status ka_ckpt_sweep_named(struct ka_ctx *ctx, const char *out_dir, const char *prefix,
                               const char *key, const char *keep) {
   struct ka_arena a;
+  if (ctx->rank > 0) return KA_STATUS_OK;
   ka_arena_init(&a, ctx, "checkpoint sweep");
   ka_status st = sweep_named(&a, out_dir, prefix, key, keep);
   ka_arena_deinit(&a);
@@ -357,12 +367,13 @@ static ka_status load_part(struct ka_ctx *ctx, struct ka_optim *o, const struct 
     return ka_fail(ctx, KA_E_INPUT, "%s: tensor %s is missing; the selection of the job differs",
                    file, name);
   struct ka_tensor from = ka_tensor_as_matrix(e->t);
-  if (from.dtype != to->dtype || from.shape[0] != to->shape[0] || from.shape[1] != to->shape[1])
+  const struct ka_slice *s = &o->model->slices[i];
+  if (from.dtype != to->dtype || from.shape[0] != s->n_rows || from.shape[1] != s->n_cols)
     return ka_fail(ctx, KA_E_INPUT, "%s: %s: got %s [%lld,%lld], expected %s [%lld,%lld]", file,
                    name, ka_dtype_name(from.dtype), (long long)from.shape[0],
-                   (long long)from.shape[1], ka_dtype_name(to->dtype), (long long)to->shape[0],
-                   (long long)to->shape[1]);
-  return ka_dev_put(o->model->dev, *to, from);
+                   (long long)from.shape[1], ka_dtype_name(to->dtype), (long long)s->n_rows,
+                   (long long)s->n_cols);
+  return ka_dev_put(o->model->dev, *to, ka_model_shard_view(o->model, i, from));
 }
 
 static ka_status load_all(struct ka_ctx *ctx, struct ka_arena *a, const struct ka_safetensors *f,

@@ -39,7 +39,7 @@ ka_status ka_ckpt_write_slices(struct ka_ctx *ctx, const char *out_dir, const ch
                                const struct ka_optim *o);
 
 /* Removes the directories OUT/PREFIX* but `keep` (NULL: none) and those that a checkpoint's "run"
- * names: in member `key` of it. */
+ * names: in member `key` of it. Rank 0 does so. */
 ka_status ka_ckpt_sweep_named(struct ka_ctx *ctx, const char *out_dir, const char *prefix,
                               const char *key, const char *keep);
 

@@ -3,12 +3,17 @@
 #include "engine/train/optim.h"
 
 #include "base/rng.h"
+#include "engine/dist/dist.h"
+#include "engine/train/exchange.h"
 
 #include <math.h>
 
-/* The slice's elements of a whole tensor. */
-static struct ka_tensor slice_of(struct ka_tensor whole, const struct ka_slice *s) {
-  return ka_tensor_slice(ka_tensor_as_matrix(whole), s->row, s->n_rows, s->col, s->n_cols);
+/* The slice's elements of a whole tensor, of them this rank's part. */
+static struct ka_tensor part_of(const struct ka_optim *o, int64_t i, struct ka_tensor whole) {
+  const struct ka_slice *s = &o->model->slices[i];
+  return ka_model_shard_view(
+      o->model, i,
+      ka_tensor_slice(ka_tensor_as_matrix(whole), s->row, s->n_rows, s->col, s->n_cols));
 }
 
 static bool is_whole(const struct ka_model *m, const struct ka_slice *s) {
@@ -32,21 +37,21 @@ static ka_status alloc_slice(struct ka_optim *o, int64_t i) {
   struct ka_ctx *ctx = o->ctx;
   const struct ka_slice *s = &o->model->slices[i];
   const struct ka_param *p = &o->model->params[s->param];
-  const int64_t shape[2] = {s->n_rows, s->n_cols};
+  struct ka_tensor weight = ka_model_shard_view(o->model, i, s->weight);
   enum ka_dtype type = o->config.state;
   struct ka_optim_slice *state = &o->slices[i];
   state->tensor = p->name;
   state->whole = is_whole(o->model, s);
   state->part = o->config.parts ? o->config.parts[s->part] : (struct ka_optim_part){1, 1};
-  if (o->config.pull > 0) KA_TRY(alloc_base(o, state, slice_of(p->base, s)));
+  if (o->config.pull > 0) KA_TRY(alloc_base(o, state, part_of(o, i, p->base)));
   bool same = o->model->compute == type && (state->whole || type == KA_BF16);
   state->own_master = !same || o->config.offload;
   if (state->own_master)
-    KA_TRY(ka_tensor_alloc(&o->arena, &state->w, "masters", type, 2, shape));
+    KA_TRY(ka_tensor_alloc(&o->arena, &state->w, "masters", type, 2, weight.shape));
   else
-    state->w = s->weight;
-  KA_TRY(ka_tensor_alloc(&o->arena, &state->m, "first moments", type, 2, shape));
-  return ka_tensor_alloc(&o->arena, &state->v, "second moments", type, 2, shape);
+    state->w = weight;
+  KA_TRY(ka_tensor_alloc(&o->arena, &state->m, "first moments", type, 2, weight.shape));
+  return ka_tensor_alloc(&o->arena, &state->v, "second moments", type, 2, weight.shape);
 }
 
 static ka_status plan(struct ka_optim *o) {
@@ -58,11 +63,10 @@ static ka_status plan(struct ka_optim *o) {
 static ka_status fill_slice(struct ka_optim *o, int64_t i) {
   struct ka_ctx *ctx = o->ctx;
   struct ka_optim_slice *state = &o->slices[i];
-  const struct ka_slice *s = &o->model->slices[i];
-  const struct ka_param *p = &o->model->params[s->param];
+  const struct ka_param *p = &o->model->params[o->model->slices[i].param];
   struct ka_dev *dev = o->model->dev;
-  if (state->own_master) KA_TRY(ka_dev_put(dev, state->w, slice_of(p->stored, s)));
-  struct ka_tensor base = slice_of(p->base, s);
+  if (state->own_master) KA_TRY(ka_dev_put(dev, state->w, part_of(o, i, p->stored)));
+  struct ka_tensor base = part_of(o, i, p->base);
   if (o->config.pull > 0 && !base_in_place(o, &base)) KA_TRY(ka_dev_put(dev, state->w0, base));
   KA_TRY(ka_fill(dev, &(struct ka_fill_args){.x = state->m, .value = 0}));
   return ka_fill(dev, &(struct ka_fill_args){.x = state->v, .value = 0});
@@ -110,21 +114,23 @@ struct ka_tensor *ka_optim_part(struct ka_optim_slice *s, int part) {
   return part == 0 ? &s->w : part == 1 ? &s->m : &s->v;
 }
 
-ka_status ka_optim_step(struct ka_optim *o, double lr) {
-  struct ka_ctx *ctx = o->ctx;
+/* The arguments of the step at hand of every slice, of this rank's part of it. */
+static void set_step(struct ka_optim *o, double lr) {
   const struct ka_optim_config *c = &o->config;
   struct ka_model *m = o->model;
   for (int64_t i = 0; i < o->n; i++) {
     struct ka_optim_slice *s = &o->slices[i];
-    struct ka_tensor first = m->step_stats;
+    const struct ka_slice *of = &m->slices[i];
+    struct ka_tensor first = m->step_stats, grad = ka_model_shard_view(m, i, of->grad);
     double rate = lr * s->part.lr_scale;
+    uint64_t stream = ka_rng_stream(s->tensor) ^ (uint64_t)of->row << 32 ^ (uint64_t)of->col;
     first.shape[0] = 1;
-    o->norms[i] = (struct ka_sumsq_args){.out = first, .x = m->slices[i].grad};
-    o->steps[i] = (struct ka_adamw_args){.weight = m->slices[i].weight,
+    o->norms[i] = (struct ka_sumsq_args){.out = first, .x = grad};
+    o->steps[i] = (struct ka_adamw_args){.weight = ka_model_shard_view(m, i, of->weight),
                                          .w = s->w,
                                          .m = s->m,
                                          .v = s->v,
-                                         .grad = m->slices[i].grad,
+                                         .grad = grad,
                                          .w0 = s->w0,
                                          .stats = m->step_stats,
                                          .lr = rate,
@@ -134,23 +140,36 @@ ka_status ka_optim_step(struct ka_optim *o, double lr) {
                                          .weight_decay = c->weight_decay,
                                          .pull = fmin(c->pull * s->part.pull, 1 / rate),
                                          .max_norm = c->max_grad_norm,
-                                         .seed = c->seed ^ ka_rng_stream(s->tensor) ^
-                                                 (uint64_t)m->slices[i].row << 32 ^
-                                                 (uint64_t)m->slices[i].col,
+                                         .seed = c->seed ^ stream,
+                                         .first = ka_model_shard_start(m, i, m->shards.rank),
                                          .t = ++s->t};
   }
+}
+
+ka_status ka_optim_step(struct ka_optim *o, double lr) {
+  struct ka_ctx *ctx = o->ctx;
+  struct ka_model *m = o->model;
+  set_step(o, lr);
   KA_TRY(ka_sumsq_list(m->dev, o->norms, o->n));
+  if (m->shards.n > 1) {
+    KA_TRY(ka_train_exchange_sum(m, "norm and loss", m->step_stats));
+    KA_TRY(ka_dist_wait(ctx->dist));
+  }
   KA_TRY(ka_adamw_list(m->dev, o->steps, o->n));
+  KA_TRY(ka_train_exchange_weights(m));
   return ka_model_weights_changed(m);
 }
 
 ka_status ka_optim_publish(struct ka_optim *o) {
   struct ka_ctx *ctx = o->ctx;
-  for (int64_t i = 0; i < o->n; i++)
+  struct ka_model *m = o->model;
+  for (int64_t i = 0; i < o->n; i++) {
+    struct ka_tensor weight = ka_model_shard_view(m, i, m->slices[i].weight);
     if (o->slices[i].own_master)
-      KA_TRY(ka_copy(o->model->dev, &(struct ka_copy_args){.out = o->model->slices[i].weight,
-                                                           .in = o->slices[i].w}));
-  return ka_model_weights_changed(o->model);
+      KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){.out = weight, .in = o->slices[i].w}));
+  }
+  KA_TRY(ka_train_exchange_weights(m));
+  return ka_model_weights_changed(m);
 }
 
 ka_status ka_optim_slice_name(struct ka_arena *a, const struct ka_optim *o, int64_t i,

@@ -2,14 +2,35 @@
  * Writing the tuned model; see output.h. */
 #include "engine/train/output.h"
 
+#include "engine/train/gather.h"
+
 #include <string.h>
 
 /* A tensor trained whole goes out as its master; rounding to the file's dtype is the writer's. */
-static struct ka_tensor whole(const struct ka_optim *o, int64_t i) {
-  struct ka_tensor t = o->model->params[o->model->slices[i].param].stored;
-  t.data = o->slices[i].w.data;
-  t.dtype = o->slices[i].w.dtype;
-  return t;
+static ka_status whole(struct ka_arena *a, const struct ka_optim *o, int64_t i,
+                       struct ka_st_out *out) {
+  struct ka_ctx *ctx = a->ctx;
+  KA_TRY(ka_arena_alloc(a, &out->user, sizeof(struct ka_optim_reader), "changed tensors"));
+  *(struct ka_optim_reader *)out->user = (struct ka_optim_reader){o, i, 0};
+  out->read = ka_optim_read;
+  out->t = o->model->params[o->model->slices[i].param].stored;
+  out->t.data = NULL;
+  out->t.dtype = o->config.state;
+  return KA_STATUS_OK;
+}
+
+/* The slice's master over its place in a matrix of the file's dtype. */
+static ka_status patch(struct ka_ctx *ctx, const struct ka_optim *o, int64_t i,
+                       struct ka_tensor place) {
+  const struct ka_slice *s = &o->model->slices[i];
+  struct ka_tensor master = ka_tensor_2d(NULL, o->config.state, s->n_rows, s->n_cols);
+  KA_TRY(ka_alloc(ctx, &master.data, ka_tensor_bytes(&master), "patched tensor"));
+  ka_status st = ka_optim_fetch(o, i, 0, 0, s->n_rows * s->n_cols, master.data);
+  for (int64_t r = 0; r < s->n_rows && ka_ok(st); r++)
+    ka_convert(ka_tensor_slice(place, r, 1, 0, s->n_cols).data, place.dtype,
+               ka_tensor_slice(master, r, 1, 0, s->n_cols).data, master.dtype, s->n_cols);
+  ka_free(master.data);
+  return st;
 }
 
 /* One trained in parts: the stored bytes with the parts replaced. Takes all slices of the tensor
@@ -26,8 +47,7 @@ static ka_status patched(struct ka_ctx *ctx, struct ka_arena *a, const struct ka
   struct ka_tensor matrix = ka_tensor_as_matrix(*out);
   for (; i < o->n && o->model->slices[i].param == param; i++) {
     const struct ka_slice *s = &o->model->slices[i];
-    KA_TRY(ka_dev_get(o->model->dev, ka_tensor_slice(matrix, s->row, s->n_rows, s->col, s->n_cols),
-                      o->slices[i].w));
+    KA_TRY(patch(ctx, o, i, ka_tensor_slice(matrix, s->row, s->n_rows, s->col, s->n_cols)));
   }
   *next = i;
   return KA_STATUS_OK;
@@ -53,10 +73,9 @@ static ka_status collect(struct ka_ctx *ctx, struct ka_arena *a, const struct ka
   for (int64_t i = 0; i < o->n;) {
     struct ka_st_out *row = &(*out)[(*n)++];
     row->name = o->slices[i].tensor;
-    if (o->slices[i].whole) {
-      row->dev = o->model->dev;
-      row->t = whole(o, i++);
-    } else
+    if (o->slices[i].whole)
+      KA_TRY(whole(a, o, i++, row));
+    else
       KA_TRY(patched(ctx, a, o, i, &row->t, &i));
   }
   follow(o->model, *out, n);

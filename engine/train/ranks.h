@@ -13,7 +13,8 @@ bool ka_train_ranks_mine(const struct ka_ctx *ctx, int64_t i);
  * rest of it is computed. Not where the device computes on its own. */
 void ka_train_ranks_last(struct ka_model *m);
 
-/* Gradients and step statistics of m become their sums over ranks. Waits. */
+/* Gradients and step statistics of m become their sums over ranks: of split gradients this rank's
+ * parts, and the statistics in the optimizer's step. Waits. */
 ka_status ka_train_ranks_sum_gradients(struct ka_model *m);
 
 /* Did any rank get a signal? The same answer on all. */

@@ -3,7 +3,9 @@
 #include "engine/train/refresh.h"
 
 #include "base/log.h"
+#include "engine/dist/dist.h"
 #include "engine/train/checkpoint.h"
+#include "engine/train/gather.h"
 #include "engine/train/memory.h"
 #include "engine/train/output.h"
 
@@ -93,16 +95,24 @@ static ka_status hand_over(struct ka_run *r, struct ka_arena *a, const struct ke
 }
 
 /* The model as it stands, under its final name or not at all. */
-static ka_status write_model(struct ka_run *r, int64_t step, const char **dir) {
+static ka_status write_model(struct ka_run *r, const char *dir) {
   struct ka_ctx *ctx = r->ctx;
   const char *tmp;
   KA_TRY(ka_arena_printf(&r->arena, &tmp, "%s/.checkpoint-refresh.tmp", r->job->output_dir));
-  KA_TRY(ka_arena_printf(&r->arena, dir, "%s/refresh-%lld", r->job->output_dir, (long long)step));
   KA_TRY(ka_remove_tree(ctx, tmp));
-  KA_TRY(ka_remove_tree(ctx, *dir));
+  KA_TRY(ka_remove_tree(ctx, dir));
   KA_TRY(ka_make_dirs(ctx, tmp));
   KA_TRY(ka_train_output_write(ctx, &r->optim, r->job->base_model, tmp));
-  return ka_rename(ctx, tmp, *dir);
+  KA_TRY(ka_optim_serve(&r->optim));
+  return ka_rename(ctx, tmp, dir);
+}
+
+/* By rank 0 for all. */
+static ka_status leave_model(struct ka_run *r, int64_t step, const char **dir) {
+  struct ka_ctx *ctx = r->ctx;
+  KA_TRY(ka_arena_printf(&r->arena, dir, "%s/refresh-%lld", r->job->output_dir, (long long)step));
+  KA_TRY(ctx->rank == 0 ? write_model(r, *dir) : ka_optim_serve(&r->optim));
+  return ka_dist_barrier(ctx->dist, "the model to select from");
 }
 
 static ka_status reopen(struct ka_run *r, const char *dir, int64_t step) {
@@ -112,8 +122,8 @@ static ka_status reopen(struct ka_run *r, const char *dir, int64_t step) {
   ka_train_selection_close(&r->selection);
   ka_model_close(&r->model);
   KA_TRY(ka_run_open_model(r, dir, compute));
-  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, NULL, step));
-  KA_TRY(ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path));
+  KA_TRY(ka_run_select(r, NULL, step));
+  if (ctx->rank == 0) KA_TRY(ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path));
   KA_TRY(ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units));
   KA_TRY(ka_run_prepare_model(r));
   struct ka_optim_config config = ka_run_optim_config(r);
@@ -128,7 +138,7 @@ ka_status ka_train_refresh(struct ka_run *r, struct ka_loop *loop) {
   int64_t n_kept = r->optim.n, n_stay = 0;
   ka_arena_init(&a, ctx, "refresh");
   ka_status st = KA_STATUS_OK;
-  KA_TRY_GOTO(write_model(r, loop->step, &dir), out);
+  KA_TRY_GOTO(leave_model(r, loop->step, &dir), out);
   KA_TRY_GOTO(keep_states(&a, &r->optim, &kept), out);
   KA_TRY_GOTO(reopen(r, dir, loop->step), out);
   KA_TRY_GOTO(hand_over(r, &a, kept, n_kept, &n_stay), out);
@@ -136,8 +146,9 @@ ka_status ka_train_refresh(struct ka_run *r, struct ka_loop *loop) {
           (long long)loop->step, (long long)n_stay, (long long)(r->optim.n - n_stay),
           (long long)(n_kept - n_stay));
   r->refreshed_at = loop->step;
-  KA_TRY_GOTO(ka_train_refresh_kappa(r, false, json_object_get(loop->extra_state, "kappa_before")),
-              out);
+  if (ctx->rank == 0)
+    KA_TRY_GOTO(
+        ka_train_refresh_kappa(r, false, json_object_get(loop->extra_state, "kappa_before")), out);
   r->weights_from = ka_path_base(dir);
   json_object_set_new(loop->extra_state, "weights_from", json_string(r->weights_from));
   json_object_set_new(loop->extra_state, "refreshed_at", json_integer((json_int_t)loop->step));

@@ -54,6 +54,9 @@ void ka_run_close(struct ka_run *r);
 /* Opens the model in `dir`, with the base model as its anchor where the job has one. */
 ka_status ka_run_open_model(struct ka_run *r, const char *dir, enum ka_dtype compute);
 
+/* ka_train_select into r->selection, by all ranks. */
+ka_status ka_run_select(struct ka_run *r, const char *file, int64_t step);
+
 /* The job's anchor in words, from the run's arena: "none", "KL(base || tuned), weight 0.3". */
 ka_status ka_run_anchor_text(struct ka_run *r, const char **out);
 

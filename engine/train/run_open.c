@@ -52,6 +52,8 @@ ka_status ka_run_open_model(struct ka_run *r, const char *dir, enum ka_dtype com
   const struct ka_job_anchor *a = &r->job->anchor;
   bool anchored = a->weight > 0 && a->kind != KA_ANCHOR_NONE;
   KA_TRY(ka_model_open(ctx, &r->model, &r->dev, dir, compute));
+  if (r->job->shard == KA_SHARD_OPTIMIZER)
+    r->model.shards = (struct ka_shards){ka_dist_rank(ctx->dist), ka_dist_n(ctx->dist)};
   if (a->kind == KA_ANCHOR_KL) r->model.kl_weight = a->weight;
   if (!anchored || strcmp(dir, r->job->base_model) == 0) return KA_STATUS_OK;
   return ka_model_set_base(&r->model, r->job->base_model);
@@ -90,13 +92,18 @@ ka_status ka_run_prepare_model(struct ka_run *r) {
                           r->options.plan);
 }
 
+ka_status ka_run_select(struct ka_run *r, const char *file, int64_t step) {
+  struct ka_ctx *ctx = r->ctx;
+  if (ctx->rank > 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra")); /* then they are cached */
+  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, file, step));
+  return ctx->rank == 0 ? ka_dist_barrier(ctx->dist, "the spectra") : KA_STATUS_OK;
+}
+
 static ka_status open_selection(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const char *file = NULL;
   if (r->checkpoint) KA_TRY(ka_path_join(&r->arena, &file, r->checkpoint, "selection.json"));
-  if (ctx->rank > 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra")); /* then they are cached */
-  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, file, 0));
-  if (ctx->rank == 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra"));
+  KA_TRY(ka_run_select(r, file, 0));
   return ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units);
 }
 

@@ -5,6 +5,7 @@
 #include "base/machine.h"
 #include "engine/dist/dist.h"
 #include "engine/train/checkpoint.h"
+#include "engine/train/gather.h"
 #include "engine/train/identity.h"
 #include "engine/train/output.h"
 #include "engine/train/ranks.h"
@@ -117,13 +118,14 @@ static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   ka_status st = KA_STATUS_OK;
   double rate = ka_loop_rate(loop);
   KA_TRY_GOTO(ka_watch_finish(r, loop), out);
-  if (ctx->rank > 0) return KA_STATUS_OK; /* rank 0 writes for all */
+  if (ctx->rank > 0) return ka_optim_serve(&r->optim); /* rank 0 writes for all */
   ka_info(ctx, "train", "spectra of the %lld trained units as they are now",
           (long long)r->selection.chosen.n_units);
   KA_TRY_GOTO(kappa_json(r, true, &kappa), out);
   if (r->job->save_model) ka_info(ctx, "train", "saving the model to %s", r->job->output_dir);
   if (r->job->save_model)
     KA_TRY_GOTO(ka_train_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir), out);
+  KA_TRY_GOTO(ka_optim_serve(&r->optim), out);
   KA_TRY_GOTO(ka_trainer_state_write(r, loop), out);
   KA_TRY_GOTO(ka_run_report(r, loop, kappa), out);
   ka_info(ctx, "train", "%s is ready%s", r->job->output_dir,

@@ -7,6 +7,7 @@
 #include "engine/spectral/cache.h"
 #include "engine/spectral/choose.h"
 #include "engine/spectral/units.h"
+#include "engine/train/gather.h"
 
 #include <math.h>
 #include <string.h>
@@ -204,11 +205,11 @@ static double flops_of(const struct ka_tensor *t) {
 static ka_status master_of(struct ka_arena *a, const struct ka_optim *o, int64_t i,
                            struct ka_tensor *out) {
   struct ka_ctx *ctx = a->ctx;
-  struct ka_tensor w = o->slices[i].w;
-  *out = w;
-  if (!o->model->dev->backend->separate) return KA_STATUS_OK;
-  KA_TRY(ka_tensor_alloc(a, out, "masters", w.dtype, 2, w.shape));
-  return ka_dev_get(o->model->dev, *out, w);
+  const struct ka_slice *s = &o->model->slices[i];
+  *out = o->slices[i].w;
+  if (!o->model->dev->backend->separate && o->model->shards.n < 2) return KA_STATUS_OK;
+  KA_TRY(ka_tensor_alloc(a, out, "masters", o->config.state, 2, (int64_t[]){s->n_rows, s->n_cols}));
+  return ka_optim_fetch(o, i, 0, 0, s->n_rows * s->n_cols, out->data);
 }
 
 ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool after, double *kappa) {

@@ -16,7 +16,7 @@ struct slice {
   const float *grad;
   const void *w0;
   int64_t n, width, weight_stride, w_stride, w0_stride;
-  unsigned long long seed;
+  unsigned long long seed, first;
   float decay, pull, size;
   bool w0_is_bf16;
 };
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(BLOCK) k_adamw(step s) {
        i += (int64_t)gridDim.x * BLOCK) {
     int64_t row = i / a.width, col = i - row * a.width;
     unsigned random[4] = {0, 0, 0, 0};
-    if (sizeof(State) == 2) philox(a.seed, s.t, (unsigned long long)i, random);
+    if (sizeof(State) == 2) philox(a.seed, s.t, a.first + (unsigned long long)i, random);
     State *master = w + row * a.w_stride + col;
     float g = a.grad[i] * clip, old = to_float(m[i]);
     State m_new = keep<State>(old + s.mix1 * (g - old), random[1]);
@@ -132,6 +132,7 @@ slice slice_of(const struct ka_adamw_args *a) {
           stride_of(a->w),
           stride_of(a->w0),
           a->seed,
+          (unsigned long long)a->first,
           (float)(1 - a->lr * a->weight_decay),
           (float)(a->lr * a->pull),
           (float)(a->lr / (1 - pow(a->beta1, (double)a->t))),

@@ -6,11 +6,11 @@
 static char alone[1024];
 
 /* Runs what follows on n ranks. */
-static void use_ranks(int n) {
+static void use_ranks(size_t n) {
   if (n == 1)
     setenv("KAPPA_BIN", alone, 1);
   else
-    setenv("KAPPA_BIN", t_str("mpirun --allow-run-as-root --oversubscribe -q -np %d %s", n, alone),
+    setenv("KAPPA_BIN", t_str("mpirun --allow-run-as-root --oversubscribe -q -np %zu %s", n, alone),
            1);
 }
 
@@ -54,11 +54,83 @@ static void any_number_of_ranks(void **state) {
                                      "anchor.kind=kl anchor.weight=0.3",
                                      "gradient_accumulation_steps=5 selection.metric=all"};
   for (int j = 0; j < 4; j++)
-    for (int n = 1; n <= (j == 0 ? 4 : 2); n++) {
+    for (size_t n = 1; n <= (j == 0 ? 4 : 2); n++) {
       use_ranks(n);
-      assert_int_equal(train(h, t_str("job%d-%d", j, n), jobs[j]), 0);
-      if (n > 1) assert_close_logs(h, t_str("job%d-1", j), t_str("job%d-%d", j, n));
+      assert_int_equal(train(h, t_str("job%d-%zu", j, n), jobs[j]), 0);
+      if (n > 1) assert_close_logs(h, t_str("job%d-1", j), t_str("job%d-%zu", j, n));
     }
+}
+
+/* The files of a run of n ranks with split state against those of one rank, tensor by tensor. */
+static void assert_close_weights(struct home *h, const char *a, const char *b, double bound) {
+  struct ka_ctx *ctx = &h->ctx;
+  struct ka_safetensors x, y;
+  T_OK(ka_st_open(ctx, &x, t_str("%s/%s", h->dir, a)));
+  T_OK(ka_st_open(ctx, &y, t_str("%s/%s", h->dir, b)));
+  assert_int_equal(x.n_entries, y.n_entries);
+  for (int64_t i = 0; i < x.n_entries; i++) {
+    struct ka_tensor u = x.entries[i].t, v = y.entries[i].t;
+    assert_string_equal(x.entries[i].name, y.entries[i].name);
+    assert_int_equal(ka_tensor_bytes(&u), ka_tensor_bytes(&v));
+    for (int64_t k = 0; k < ka_tensor_elems(&u); k++) {
+      double p = ka_load(u.data, u.dtype, k), q = ka_load(v.data, v.dtype, k);
+      if (!(fabs(p - q) <= bound)) fail_msg("%s, %s: %g and %g", b, x.entries[i].name, p, q);
+    }
+  }
+  ka_st_close(&x);
+  ka_st_close(&y);
+}
+
+/* Heads are columns of o and rows of q: units that lie in pieces; 3 ranks divide nothing evenly. A
+ * moment of 0 and one of 1e-8 are steps of 0 and 1, so weights agree to a small multiple of the
+ * learning rate. */
+static void split_states(void **state) {
+  NEEDS_MPIRUN
+  struct home *h = *state;
+  static const char *const jobs[] = {
+      "selection.metric=all",
+      "selection.unit=head gradient_checkpointing=block",
+      "anchor.kind=kl anchor.weight=0.3",
+      "anchor.kind=l2 anchor.weight=5 selection.unit=head gradient_accumulation_steps=5",
+      "optimizer_dtype=bf16 bf16=true selection.metric=all max_steps=3",
+      "selection.refresh_steps=4 selection.metric=random",
+      "forgetting.keep=best forgetting.every=4",
+  };
+  for (size_t j = 0; j < sizeof jobs / sizeof *jobs; j++) {
+    bool rounds = strstr(jobs[j], "bf16") != NULL;
+    use_ranks(1);
+    assert_int_equal(train(h, t_str("split%zu-1", j), jobs[j]), 0);
+    use_ranks(2 + j % 2);
+    assert_int_equal(train(h, t_str("split%zu", j), t_str("%s shard=optimizer", jobs[j])), 0);
+    if (!rounds) assert_close_logs(h, t_str("split%zu-1", j), t_str("split%zu", j));
+    assert_close_weights(h, t_str("split%zu-1/model.safetensors", j),
+                         t_str("split%zu/model.safetensors", j), rounds ? 0.05 : 2e-3);
+  }
+}
+
+/* A checkpoint does not know how many ranks split what it holds, nor whether they did. */
+static void split_resumed(void **state) {
+  NEEDS_MPIRUN
+  struct home *h = *state;
+  use_ranks(3);
+  const char *first = "selection.metric=all shard=optimizer";
+  assert_int_equal(train(h, "split-a", first), 0);
+  assert_int_equal(train(h, "split-b", first), 0);
+  assert_same_run(h, "split-a", "split-b");
+  for (size_t n = 1; n <= 4; n++) {
+    assert_int_equal(
+        system(t_str("rm -rf %s/again && cp -r %s/split-a %s/again && rm -r %s/again/*-12", h->dir,
+                     h->dir, h->dir, h->dir)),
+        0);
+    use_ranks(n);
+    assert_int_equal(
+        train(h, "again",
+              t_str("selection.metric=all shard=%s --resume", n == 2 ? "none" : "optimizer")),
+        0);
+    if (n == 3) assert_same_run(h, "split-a", "again");
+    assert_close_logs(h, "split-a", "again");
+    assert_close_weights(h, "split-a/model.safetensors", "again/model.safetensors", 2e-3);
+  }
 }
 
 static void same_count_same_bits(void **state) {
@@ -114,10 +186,9 @@ static void refusals_have_one_voice(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(any_number_of_ranks),
-      cmocka_unit_test(same_count_same_bits),
-      cmocka_unit_test(stopped_and_resumed),
-      cmocka_unit_test(refusals_have_one_voice),
+      cmocka_unit_test(any_number_of_ranks), cmocka_unit_test(split_states),
+      cmocka_unit_test(split_resumed),       cmocka_unit_test(same_count_same_bits),
+      cmocka_unit_test(stopped_and_resumed), cmocka_unit_test(refusals_have_one_voice),
   };
   return cmocka_run_group_tests(tests, setup_ranks, NULL);
 }

@@ -453,12 +453,49 @@ static void test_adamw_decay(void **state) {
   ka_dev_close(&ref);
 }
 
+/* Steps of a tensor's two parts are the step of the tensor, random rounding too. */
+static void test_adamw_parts(void **state) {
+  (void)state;
+  enum { N = 101 };
+  struct ka_ctx context, *ctx = &context;
+  ka_ctx_init(ctx);
+  struct ka_dev dev;
+  T_OK(ka_dev_open(ctx, &dev, "cpu"));
+  uint16_t w[2][N], m[2][N] = {0}, v[2][N] = {0};
+  float g[N];
+  for (int i = 0; i < N; i++) {
+    g[i] = (float)sin(i);
+    w[0][i] = w[1][i] = ka_f32_to_bf16((float)cos(i));
+  }
+  for (int64_t at = 0, n = N, way = 0; way < 2; at = 0, n = 40, way++)
+    for (; at < N; at += n) {
+      int64_t k = n < N - at ? n : N - at;
+      struct ka_tensor t = ka_tensor_2d(&w[way][at], KA_BF16, 1, k);
+      T_OK(ka_adamw(&dev, &(struct ka_adamw_args){.weight = t,
+                                                  .w = t,
+                                                  .m = ka_tensor_2d(&m[way][at], KA_BF16, 1, k),
+                                                  .v = ka_tensor_2d(&v[way][at], KA_BF16, 1, k),
+                                                  .grad = ka_tensor_2d(&g[at], KA_F32, 1, k),
+                                                  .lr = 1e-3,
+                                                  .beta1 = 0.9,
+                                                  .beta2 = 0.999,
+                                                  .eps = 1e-8,
+                                                  .seed = 5,
+                                                  .first = at,
+                                                  .t = 3}));
+    }
+  assert_memory_equal(w[0], w[1], sizeof w[0]);
+  assert_memory_equal(m[0], m[1], sizeof m[0]);
+  assert_memory_equal(v[0], v[1], sizeof v[0]);
+  ka_dev_close(&dev);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_pairs),       cmocka_unit_test(test_xent),
-      cmocka_unit_test(test_adamw_decay), cmocka_unit_test(test_rope),
-      cmocka_unit_test(test_sink),        cmocka_unit_test(test_latent_kv),
-      cmocka_unit_test(test_experts),     cmocka_unit_test(test_router_loss),
-      cmocka_unit_test(test_linear)};
+      cmocka_unit_test(test_adamw_decay), cmocka_unit_test(test_adamw_parts),
+      cmocka_unit_test(test_rope),        cmocka_unit_test(test_sink),
+      cmocka_unit_test(test_latent_kv),   cmocka_unit_test(test_experts),
+      cmocka_unit_test(test_router_loss), cmocka_unit_test(test_linear)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
