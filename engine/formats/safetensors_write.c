@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_ELEMS = 1 << 18, BUF_BYTES = 16 * CHUNK_ELEMS, COPY_BYTES = 4 << 20 };
+enum { CHUNK_ELEMS = 1 << 17, BUF_BYTES = 16 * CHUNK_ELEMS, COPY_BYTES = 4 << 20 };
 
 /* n elements from `data` on, in dtype `to`, through `buf` where they are not there already. */
 static ka_status write_elems(struct ka_ctx *ctx, struct ka_publish *p, const struct ka_st_out *out,
@@ -39,8 +39,9 @@ static ka_status write_asked(struct ka_ctx *ctx, struct ka_publish *p, const str
   for (int64_t c = 0; c < n; c += CHUNK_ELEMS) {
     int64_t m = n - c < CHUNK_ELEMS ? n - c : CHUNK_ELEMS;
     KA_TRY(out->read(out->user, c, m, piece));
-    ka_convert(buf, to, piece, out->t.dtype, m);
-    KA_TRY(ka_publish_write(ctx, p, buf, (size_t)m * ka_dtype_bytes(to)));
+    if (to != out->t.dtype) ka_convert(buf, to, piece, out->t.dtype, m);
+    KA_TRY(
+        ka_publish_write(ctx, p, to != out->t.dtype ? buf : piece, (size_t)m * ka_dtype_bytes(to)));
   }
   return KA_STATUS_OK;
 }
