@@ -14,8 +14,6 @@ BEGIN {
   allow("ka_json_fail_at ka_pattern_fail_at ka_pattern_failed")
   # the stand-in of cuDNN reads the graphs that are given to it
   allow("cudnn_node_wanted cudnn_tensor_shape cudnn_use_properties")
-  # collectives: the interface is whole, though training needs few of them today
-  allow("ka_dist_all_gather ka_dist_all_to_all ka_dist_broadcast ka_dist_reduce_scatter")
 }
 function allow(list,   n, k, words) {
   n = split(list, words, " ")
