@@ -135,10 +135,26 @@ static ka_status check_soft(struct ka_key_reader *r, const struct ka_job_selecti
   return KA_STATUS_OK;
 }
 
+/* Experts, those that the task uses most. */
+static ka_status finish_affinity(struct ka_key_reader *r, struct ka_job_selection *s) {
+  struct ka_ctx *ctx = r->ctx;
+  if (!ka_key_given(r->file, "selection.order")) s->order = KA_ORDER_HIGHEST;
+  if (ka_key_given(r->file, "selection.unit") && s->unit != KA_UNIT_EXPERT)
+    KA_TRY(ka_key_problem_at(r, "selection.unit",
+                             "selection.unit: got %s, but metric affinity picks experts",
+                             ka_job_words_unit[s->unit]));
+  if (!(s->p > 0))
+    KA_TRY(ka_key_problem_at(r, "selection.p", "selection.p: got %g, expected above 0", s->p));
+  s->unit = KA_UNIT_EXPERT;
+  return KA_STATUS_OK;
+}
+
 static ka_status finish_selection(struct ka_key_reader *r, struct ka_job_selection *s) {
   struct ka_ctx *ctx = r->ctx;
   bool all = strcmp(s->metric, "all") == 0, soft = s->mode == KA_MODE_SOFT;
-  bool other = all || soft || s->fraction > 0 || s->params > 0 || s->file;
+  bool affinity = strcmp(s->metric, "affinity") == 0;
+  bool other = all || soft || affinity || s->fraction > 0 || s->params > 0 || s->file;
+  if (affinity) KA_TRY(finish_affinity(r, s));
   if (soft) KA_TRY(check_soft(r, s));
   if (other && !ka_key_given(r->file, "selection.count")) s->count = 0;
   return KA_STATUS_OK;

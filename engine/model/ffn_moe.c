@@ -187,7 +187,7 @@ static ka_status route(const struct ka_branch_call *c, const struct ka_moe_acts 
     KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){.out = args.bias, .in = choice->w}));
   }
   KA_TRY(ka_router_fwd(m->dev, &args));
-  KA_TRY(ka_routing_count(m, a->scores, a->index));
+  KA_TRY(ka_routing_count(m, c->layer - c->r->layers, a->scores, a->index, a->weight));
   return ka_expert_sort(m->dev, &(struct ka_expert_sort_args){.token = ka_moe_flat(a->token),
                                                               .offsets = ka_moe_flat(a->offsets),
                                                               .place = a->place,

@@ -125,10 +125,12 @@ static bool cover(const struct ka_weight *w, const struct ka_slice *s, struct ka
   int64_t row = s->row, row_end = s->row + s->n_rows, col = s->col, col_end = s->col + s->n_cols;
   if (t->n_dim == 3) { /* [experts, d1 d2] */
     if (w->expert < row || w->expert >= row_end) return false;
-    row = s->col / t->shape[2];
-    row_end = col_end / t->shape[2];
-    col = 0;
-    col_end = t->shape[2];
+    int64_t d2 = t->shape[2];
+    bool whole = s->n_cols % d2 == 0; /* rows, or a part of one */
+    row = s->col / d2;
+    row_end = whole ? col_end / d2 : row + 1;
+    col = whole ? 0 : s->col % d2;
+    col_end = whole ? d2 : col + s->n_cols;
   }
   row = most(row, w->row) - w->row;
   col = most(col, w->col) - w->col;

@@ -147,6 +147,19 @@ ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double
 ka_status ka_model_score(struct ka_model *m, const struct ka_batch *batch, float *loss,
                          int32_t *best);
 
+/* What routers do with a batch: of each layer l and expert e, how many of the tokens that live take
+ * it, and the sum of the weights that they give it, += at [l * E + e]. */
+struct ka_model_routes {
+  const int32_t *live;  /* [B*T] */
+  double *taken, *gate; /* [L*E] */
+};
+/* Forward through the layers of a model with experts. */
+ka_status ka_model_route(struct ka_model *m, const struct ka_batch *batch,
+                         const struct ka_model_routes *routes);
+/* The tokens that count: those of documents with a target, neither padding nor what is only read.
+ * live [B*T] = 1 or 0; returns their number, *targets (may be NULL) that of the targets. */
+int64_t ka_batch_live(const struct ka_batch *batch, int32_t *live, int64_t *targets);
+
 /* Forward and backward of one microbatch: adds d(grad_scale * (loss_sum + kl_weight * kl_sum))/dw
  * to every slice's grad, and the sums to the step statistics. grad_scale is 1 / (targets of the whole
  * optimizer step). kl_sum: KL(base || model) of the next token, summed over the same targets; the

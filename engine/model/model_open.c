@@ -302,10 +302,13 @@ static ka_status take_part(struct ka_model *m, const struct ka_train_part *part,
                    (long long)s->col, (long long)(s->col + s->n_cols), (long long)w.shape[0],
                    (long long)w.shape[1]);
   const struct ka_tensor *t = &m->params[p].stored;
-  if (t->n_dim == 3 && (s->col % t->shape[2] != 0 || s->n_cols % t->shape[2] != 0))
-    return ka_fail(ctx, KA_E_INPUT,
-                   "%s: columns [%lld, %lld) of an expert are not whole rows of %lld", part->tensor,
-                   (long long)s->col, (long long)(s->col + s->n_cols), (long long)t->shape[2]);
+  int64_t d2 = t->n_dim == 3 ? t->shape[2] : 1; /* of an expert whole rows, or within one */
+  if (s->n_cols % d2 != 0 ? s->col / d2 != (s->col + s->n_cols - 1) / d2 : s->col % d2 != 0)
+    return ka_fail(
+        ctx, KA_E_INPUT,
+        "%s: columns [%lld, %lld) of an expert are neither whole rows of %lld nor within "
+        "one",
+        part->tensor, (long long)s->col, (long long)(s->col + s->n_cols), (long long)t->shape[2]);
   return KA_STATUS_OK;
 }
 

@@ -24,6 +24,7 @@ struct ka_routing {
   bool counting;                     /* the pass at hand is a training step's way up */
   struct ka_tensor count, score_sum; /* [E] f64: of the batch, all layers */
   struct ka_tensor aux; /* [1] f64: the batch's targets times its load-balancing loss */
+  const struct ka_model_routes *routes; /* of the pass at hand, see model.h; NULL: nobody asks */
 };
 ka_status ka_routing_plan(struct ka_model *m);
 /* Before the layers; after them: the loss, also into the step statistics. */
@@ -34,7 +35,9 @@ ka_status ka_routing_end(struct ka_model *m);
 ka_status ka_routing_read(struct ka_model *m, double *aux_sum, double *loss_sum);
 /* The host's share of a batch: which tokens are alive, and the factors of the loss. */
 void ka_routing_batch(struct ka_model *m, const struct ka_batch *batch, double grad_scale);
-ka_status ka_routing_count(struct ka_model *m, struct ka_tensor scores, struct ka_tensor index);
+/* Of one layer, what its router has decided. */
+ka_status ka_routing_count(struct ka_model *m, int64_t layer, struct ka_tensor scores,
+                           struct ka_tensor index, struct ka_tensor weight);
 /* What router_bwd takes of it. */
 void ka_routing_gradient(const struct ka_model *m, struct ka_router_bwd_args *args);
 

@@ -73,11 +73,8 @@ static int64_t moe_layers(const struct ka_recipe *r) {
 
 /* Padding is a document without a target; so is a document that only masks, which then counts as
  * little for the balance as for the loss. */
-void ka_routing_batch(struct ka_model *m, const struct ka_batch *batch, double grad_scale) {
-  struct ka_inputs *in = &m->buffers->host;
-  int64_t n_live = 0, T = batch->T;
-  double targets = 0;
-  if (!balanced(m)) return;
+int64_t ka_batch_live(const struct ka_batch *batch, int32_t *live, int64_t *targets) {
+  int64_t n_live = 0, n_targets = 0, T = batch->T;
   for (int64_t i = batch->B * T - 1, end = i + 1; i >= 0; i--) {
     bool first = i % T == batch->doc_start[i];
     if (!first && i % T > 0) continue;
@@ -85,12 +82,22 @@ void ka_routing_batch(struct ka_model *m, const struct ka_batch *batch, double g
     for (int64_t k = i; k < end; k++) {
       bool target = batch->labels[k] != KA_LABEL_MASKED && k > i;
       any = any || target;
-      targets += target;
+      n_targets += target;
     }
-    for (int64_t k = i; k < end; k++) in->live[k] = any;
+    for (int64_t k = i; k < end; k++) live[k] = any;
     n_live += any ? end - i : 0;
     end = i;
   }
+  if (targets) *targets = n_targets;
+  return n_live;
+}
+
+void ka_routing_batch(struct ka_model *m, const struct ka_batch *batch, double grad_scale) {
+  struct ka_inputs *in = &m->buffers->host;
+  int64_t n_targets;
+  if (!balanced(m)) return;
+  int64_t n_live = ka_batch_live(batch, in->live, &n_targets);
+  double targets = (double)n_targets;
   double n = (double)(n_live * moe_layers(&m->recipe));
   in->load[0] = n > 0 ? targets / (n * n) : 0;
   in->load[1] = in->load[0] * grad_scale;
@@ -101,8 +108,46 @@ static struct ka_tensor live(const struct ka_model *m) {
   return ka_tensor_1d(b->device.live, KA_I32, b->batch_B * b->batch_T);
 }
 
-ka_status ka_routing_count(struct ka_model *m, struct ka_tensor scores, struct ka_tensor index) {
+/* On the host; waits for the device. */
+static ka_status count_routes(struct ka_model *m, int64_t layer, struct ka_tensor index,
+                              struct ka_tensor weight) {
+  struct ka_ctx *ctx = m->ctx;
+  const struct ka_model_routes *r = m->buffers->routing.routes;
+  int64_t n = ka_tensor_elems(&index), k = m->recipe.moe->k, E = m->recipe.moe->E;
+  struct ka_arena a;
+  struct ka_tensor i_host, w_host;
+  ka_arena_init(&a, ctx, "routes");
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_tensor_alloc(&a, &i_host, "routes", KA_I32, 1, &n), out);
+  KA_TRY_GOTO(ka_tensor_alloc(&a, &w_host, "routes", weight.dtype, 1, &n), out);
+  KA_TRY_GOTO(ka_dev_download(m->dev, i_host.data, index.data, ka_tensor_bytes(&i_host)), out);
+  KA_TRY_GOTO(ka_dev_download(m->dev, w_host.data, weight.data, ka_tensor_bytes(&w_host)), out);
+  for (int64_t i = 0; i < n; i++) {
+    if (!r->live[i / k]) continue;
+    int64_t at = layer * E + ((const int32_t *)i_host.data)[i];
+    r->taken[at]++;
+    r->gate[at] += ka_load(w_host.data, weight.dtype, i);
+  }
+out:
+  ka_arena_deinit(&a);
+  return st;
+}
+
+ka_status ka_model_route(struct ka_model *m, const struct ka_batch *batch,
+                         const struct ka_model_routes *routes) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_NEVER(ctx, !m->recipe.moe);
+  KA_TRY(ka_batch_begin(m, batch, 0));
+  m->buffers->routing.routes = routes;
+  ka_status st = ka_pass_fwd(m, NULL, NULL);
+  m->buffers->routing.routes = NULL;
+  return st;
+}
+
+ka_status ka_routing_count(struct ka_model *m, int64_t layer, struct ka_tensor scores,
+                           struct ka_tensor index, struct ka_tensor weight) {
   struct ka_routing *x = &m->buffers->routing;
+  if (x->routes) return count_routes(m, layer, index, weight);
   if (!x->counting) return KA_STATUS_OK;
   return ka_router_load(m->dev, &(struct ka_router_load_args){.scores = scores,
                                                               .index = index,

@@ -157,11 +157,11 @@ static struct ka_tensor grad_view(const struct ka_weight *w, const struct ka_sli
   struct ka_tensor g = s->grad;
   int64_t row = s->row, col = s->col;
   if (t->n_dim == 3) { /* rows are experts, each [d1, d2] in a row */
-    int64_t d2 = t->shape[2];
+    int64_t d2 = t->shape[2], width = s->n_cols % d2 == 0 ? d2 : s->n_cols;
     size_t at = (size_t)((w->expert - s->row) * s->n_cols) * ka_dtype_bytes(g.dtype);
-    g = ka_tensor_2d(g.data ? (char *)g.data + at : NULL, g.dtype, s->n_cols / d2, d2);
+    g = ka_tensor_2d(g.data ? (char *)g.data + at : NULL, g.dtype, s->n_cols / width, width);
     row = s->col / d2;
-    col = 0;
+    col = s->col % d2;
   }
   return ka_tensor_slice(g, w->row + p->row - row, p->n_rows, w->col + p->col - col, p->n_cols);
 }

@@ -30,7 +30,8 @@ int64_t ka_unit_elems(const struct ka_unit *unit) {
 }
 
 struct ka_unit ka_unit_of_tensor(const char *name, struct ka_tensor t) {
-  struct ka_unit u = {.name = name, .tensor = name, .layer = -1, .n_dim = t.n_dim};
+  struct ka_unit u = {
+      .name = name, .tensor = name, .layer = -1, .expert = -1, .n_dim = t.n_dim, .affinity = NAN};
   memcpy(u.shape, t.shape, sizeof u.shape);
   u.rows[0] = u.rows[1] = u.cols[0] = u.cols[1] = -1;
   u.view = t.n_dim == 2 ? t : ka_tensor_as_matrix(t);

@@ -9,6 +9,7 @@
 
 #include <ctype.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct ka_spectral_export_info infos[KA_N_EXPORTS] = {
@@ -36,7 +37,18 @@ static size_t module_len(const char *tensor) {
   return ka_ends_with(tensor, ".weight") ? n - 7 : n;
 }
 
-static bool whole(const struct ka_spectrum *r) { return !strchr(r->unit->name, '#'); }
+/* A stored tensor; of one that stacks experts, which are units of their own, one of these. */
+static bool listed(const struct ka_spectrum *r) {
+  const struct ka_unit *u = r->unit;
+  bool part = strchr(u->name, '#');
+  return u->n_dim == 3 && (u->has_parts || part) ? u->expert >= 0 && part : !part;
+}
+
+/* The expert that a selected unit belongs to, whichever way it is stored; -1: none. */
+static int64_t expert_of(const struct ka_selected *u, const struct ka_memory_name *m) {
+  const char *at = strstr(u->name, "#expert");
+  return at ? atoi(at + strlen("#expert")) : m->expert;
+}
 
 /* Lines of a list or an object, with what their tensors are called in memory. */
 struct writer {
@@ -52,6 +64,10 @@ struct writer {
 
 static void lose(struct writer *w, const char *name) {
   if (w->n_lost++ == 0) w->lost = name;
+}
+
+static bool of_expert(const struct writer *w, int64_t i) {
+  return w->names[i].expert >= 0 || w->results[i].unit->expert >= 0;
 }
 
 static ka_status name_all(struct writer *w, bool selected) {
@@ -73,7 +89,7 @@ static ka_status name_all(struct writer *w, bool selected) {
 static double kappa_of(const struct writer *w, int64_t first) {
   double sum = 0, n = 0;
   for (int64_t i = first; i < w->n; i++) {
-    if (!whole(&w->results[i]) || w->results[i].error) continue;
+    if (!listed(&w->results[i]) || w->results[i].error) continue;
     if (strcmp(w->names[i].name, w->names[first].name) != 0) continue;
     double kappa = w->results[i].metrics[KA_METRIC_KAPPA];
     sum += isfinite(kappa) ? log(kappa) : INFINITY;
@@ -83,8 +99,8 @@ static double kappa_of(const struct writer *w, int64_t first) {
 }
 
 static bool written(const struct writer *w, int64_t i) {
-  for (int64_t k = 0; k < i && w->names[i].expert >= 0; k++)
-    if (whole(&w->results[k]) && !w->results[k].error &&
+  for (int64_t k = 0; k < i && of_expert(w, i); k++)
+    if (listed(&w->results[k]) && !w->results[k].error &&
         strcmp(w->names[k].name, w->names[i].name) == 0)
       return true;
   return false;
@@ -97,9 +113,9 @@ static ka_status write_kappatune(struct ka_ctx *ctx, struct writer *w) {
   KA_TRY(ka_str_puts(ctx, out, "{"));
   for (int64_t i = 0; i < w->n; i++) {
     const char *name = w->names[i].name;
-    if (!whole(&w->results[i]) || w->results[i].error || written(w, i)) continue;
+    if (!listed(&w->results[i]) || w->results[i].error || written(w, i)) continue;
     double kappa = kappa_of(w, i);
-    if (w->names[i].expert >= 0) lose(w, name);
+    if (of_expert(w, i)) lose(w, name);
     KA_TRY(ka_str_puts(ctx, out, first ? "\n  " : ",\n  "));
     KA_TRY(ka_json_quote(ctx, out, name, strlen(name)));
     if (isfinite(kappa))
@@ -175,9 +191,10 @@ static ka_status write_pattern(struct ka_ctx *ctx, struct writer *w, int64_t i) 
   const struct ka_selected *u = &w->selection->units[i];
   const struct ka_memory_name *m = &w->names[i];
   int64_t range[2] = {-1, -1};
-  if (m->expert >= 0) {
-    range[0] = m->expert;
-    range[1] = m->expert + 1;
+  int64_t expert = expert_of(u, m);
+  if (expert >= 0) {
+    range[0] = expert;
+    range[1] = expert + 1;
   } else if (u->rows[0] >= 0 && u->cols[0] < 0) {
     memcpy(range, u->rows, sizeof range);
   }
@@ -185,9 +202,9 @@ static ka_status write_pattern(struct ka_ctx *ctx, struct writer *w, int64_t i) 
   if (more) lose(w, u->name);
   for (int64_t j = 0; j < i; j++) {
     const struct ka_selected *other = &w->selection->units[j];
-    bool same = strcmp(w->names[j].name, m->name) == 0 && w->names[j].expert == m->expert;
+    bool same = strcmp(w->names[j].name, m->name) == 0 && expert_of(other, &w->names[j]) == expert;
     if (same &&
-        (range[0] < 0 || m->expert >= 0 || memcmp(other->rows, u->rows, sizeof other->rows) == 0))
+        (range[0] < 0 || expert >= 0 || memcmp(other->rows, u->rows, sizeof other->rows) == 0))
       return KA_STATUS_OK;
   }
   KA_TRY(ka_str_printf(ctx, w->out, "  - ^%s$", m->name));
@@ -232,8 +249,8 @@ static ka_status write_spectrum(struct ka_ctx *ctx, struct writer *w) {
     const struct ka_spectrum *r = &w->results[i];
     const char *name = w->names[i].name, *type = type_of(name);
     double snr = r->metrics[KA_METRIC_SNR];
-    if (!whole(r) || r->error || !isfinite(snr)) continue;
-    if (w->names[i].expert >= 0) {
+    if (!listed(r) || r->error || !isfinite(snr)) continue;
+    if (of_expert(w, i)) {
       lose(w, r->unit->name);
       continue;
     }

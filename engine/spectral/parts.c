@@ -121,15 +121,54 @@ static ka_status add_heads(struct parts *p, const struct ka_tensor_row *row,
   return add_equal(p, "head", p->whole->role, (heads == 'o') != row->transposed, n);
 }
 
-/* Expert i is row i of the stored [d0, rest], seen as [d1, d2]. */
-static ka_status add_experts(struct parts *p) {
+/* The name that the matrix has where experts are stored apart; NULL: they never are. */
+static ka_status apart(struct parts *p, const struct ka_hf_config *c, enum ka_role role, int layer,
+                       int expert, const char **out) {
+  struct ka_ctx *ctx = p->arena->ctx;
+  const struct ka_tensor_map *map = ka_tensor_map_of(c);
+  for (const struct ka_tensor_row *row = map ? map->rows : NULL; row && row->name; row++) {
+    if (row->role != role || row->stacked) continue;
+    char name[KA_TENSOR_NAME_MAX];
+    ka_tensor_map_name(map, row, layer, expert, name);
+    KA_TRY(ka_arena_str(p->arena, out, name, strlen(name)));
+    return KA_STATUS_OK;
+  }
+  return KA_STATUS_OK;
+}
+
+/* A matrix of an expert: rows [at, at + n) of its [d1, d2], which is row `expert` of the stored
+ * [d0, d1 d2]; the whole of it where part is "". */
+static ka_status add_expert(struct parts *p, const struct ka_hf_config *c,
+                            const struct ka_tensor_match *m, int row, int64_t expert, int64_t at,
+                            int64_t n) {
   struct ka_ctx *ctx = p->arena->ctx;
   const struct ka_unit *w = p->whole;
-  if (w->n_dim != 3) return KA_STATUS_OK;
-  int64_t first = p->n;
-  KA_TRY(add_equal(p, "expert", w->role, false, w->shape[0]));
-  for (int64_t i = first; p->out && i < p->n; i++)
-    p->out[i].view = ka_tensor_2d(p->out[i].view.data, w->view.dtype, w->shape[1], w->shape[2]);
+  const char *role = ka_role_info(m->row[row].role)->name;
+  int64_t d1 = w->shape[1], d2 = w->shape[2];
+  char part[48];
+  snprintf(part, sizeof part, "expert%lld%s%s", (long long)expert, n < d1 ? "." : "",
+           n < d1 ? role + strlen("expert_") : "");
+  KA_TRY(add(p, part, n < d1 ? role : w->role, false, expert, expert + 1));
+  if (!p->out) return KA_STATUS_OK;
+  struct ka_unit *u = &p->out[p->n - 1];
+  struct ka_tensor all = ka_tensor_2d(u->view.data, w->view.dtype, d1, d2);
+  u->view = ka_tensor_slice(all, at, n, 0, d2);
+  u->expert = (int)expert;
+  if (n < d1) memcpy(u->cols, (int64_t[2]){at * d2, (at + n) * d2}, sizeof u->cols);
+  return n < d1 || m->n_rows == 1 ? apart(p, c, m->row[row].role, m->layer, (int)expert, &u->apart)
+                                  : KA_STATUS_OK;
+}
+
+/* The experts of a stacked tensor, each its parts (gate, up): what other files hold one by one. */
+static ka_status add_experts(struct parts *p, const struct ka_tensor_match *m,
+                             const struct ka_hf_config *c) {
+  struct ka_ctx *ctx = p->arena->ctx;
+  const struct ka_unit *w = p->whole;
+  if (w->n_dim != 3 || w->shape[0] < 2) return KA_STATUS_OK;
+  bool divides = !m->row->transposed && w->shape[1] % m->n_rows == 0;
+  int64_t n = divides ? w->shape[1] / m->n_rows : w->shape[1];
+  for (int64_t e = 0; e < w->shape[0]; e++)
+    for (int i = 0; i < (divides ? m->n_rows : 1); i++) KA_TRY(add_expert(p, c, m, i, e, i * n, n));
   return KA_STATUS_OK;
 }
 
@@ -141,13 +180,14 @@ ka_status ka_unit_parts(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_un
   *n = 0;
   whole->fixed = fixed(config, whole->tensor);
   whole->unusual = known && !ka_role_usual(m.row->role);
+  whole->expert = known && ka_role_info(m.row->role)->scope == KA_SCOPE_EXPERT ? m.expert : -1;
   if (!whole->role && known) KA_TRY(map_role(arena, &m, &whole->role));
   if (!whole->role) KA_TRY(word_role(arena, whole->tensor, &whole->role));
   if (!known || !config || whole->skip || whole->n_dim < 2) return KA_STATUS_OK;
   struct parts p = {.arena = arena, .whole = whole, .out = out};
   bool heads = !m.row->stacked && m.n_rows == 1;
   if (m.row->stacked)
-    KA_TRY(add_experts(&p));
+    KA_TRY(add_experts(&p, &m, config));
   else if (m.n_rows > 1)
     KA_TRY(add_fused(&p, &m, config));
   else if (kind == KA_UNIT_HEAD)

@@ -33,6 +33,7 @@ struct ka_select_spec ka_select_spec_default(void) {
                                  .fraction = -1,
                                  .params = -1,
                                  .n_exclude = -1,
+                                 .p = 0.2,
                                  .max_dim = 16384};
 }
 
@@ -101,7 +102,7 @@ static ka_status compile_both(struct ka_ctx *ctx, const struct ka_select_spec *s
 
 static ka_status check_metric(struct ka_ctx *ctx, const struct ka_select_spec *s) {
   if (ka_select_needs_spectra(s)) return KA_STATUS_OK;
-  const char *names[KA_N_METRICS + 5] = {0};
+  const char *names[KA_N_METRICS + sizeof controls / sizeof *controls + 1] = {0};
   int n = 0;
   for (size_t i = 0; i < sizeof controls / sizeof *controls; i++) {
     if (is(s, controls[i])) return KA_STATUS_OK;
@@ -123,7 +124,7 @@ ka_status ka_select_check(struct ka_ctx *ctx, const struct ka_select_spec *s) {
   if (s->soft && (budgets > 0 || (!is(s, "kappa") && !is(s, "kappa_mp"))))
     return ka_fail(ctx, KA_E_INPUT,
                    "selection: soft takes no budget, and kappa or kappa_mp as metric");
-  if (budgets == 0 && !is(s, "all") && !s->soft)
+  if (budgets == 0 && !is(s, "all") && !is(s, "affinity") && !s->soft)
     return ka_fail(ctx, KA_E_INPUT, "selection: needs one of count, fraction and params");
   if (s->count == 0 || s->params == 0)
     return ka_fail(ctx, KA_E_INPUT, "selection: a budget of 0 trains nothing");
@@ -210,14 +211,15 @@ static int by_rank(const void *x, const void *y) {
   const struct ranked *a = x, *b = y;
   if (a->last != b->last) return a->last ? 1 : -1;
   if (!a->last && a->key != b->key) return a->key < b->key ? -1 : 1;
-  return strcmp(a->r->unit->name, b->r->unit->name);
+  return strcmp(ka_unit_logical_name(a->r->unit), ka_unit_logical_name(b->r->unit));
 }
 
 static int by_depth(const void *x, const void *y) {
   const struct ranked *a = x, *b = y;
   double da = ka_unit_depth(a->r->unit->tensor), db = ka_unit_depth(b->r->unit->tensor);
   if (da != db) return da < db ? -1 : 1;
-  return ka_spectral_name_compare(a->r->unit->name, b->r->unit->name);
+  return ka_spectral_name_compare(ka_unit_logical_name(a->r->unit),
+                                  ka_unit_logical_name(b->r->unit));
 }
 
 static void rank(struct ranked *ranked, int64_t n, const struct ka_select_spec *s) {
@@ -234,8 +236,10 @@ static void rank(struct ranked *ranked, int64_t n, const struct ka_select_spec *
   }
   for (int64_t i = 0; i < n; i++) {
     const struct ka_spectrum *r = ranked[i].r;
-    double v =
-        spectral ? r->metrics[metric] : ka_rng_uniform(s->seed, ka_rng_stream(r->unit->name), 0);
+    double v = is(s, "affinity") ? r->unit->affinity
+               : spectral
+                   ? r->metrics[metric]
+                   : ka_rng_uniform(s->seed, ka_rng_stream(ka_unit_logical_name(r->unit)), 0);
     ranked[i].last = isnan(v);
     ranked[i].key = s->highest ? -v : v;
   }
@@ -263,21 +267,32 @@ static struct ka_selected *take(struct ka_selection *out, const struct ka_spectr
   memcpy(to->metrics, r->metrics, sizeof to->metrics);
   to->n_elems = ka_unit_elems(u);
   to->kappa_rel_bound = r->kappa_rel_bound;
+  to->affinity = u->affinity;
   to->lr_scale = 1;
   out->n_elems += to->n_elems;
   return to;
 }
 
-/* The part of the unit's stored rows from its row `first` on: n_rows of them, the first n_cols
- * elements of each. */
-static void narrow(struct ka_selection *out, struct ka_selected *u, int64_t first, int64_t n_rows,
-                   int64_t n_cols, bool all_cols) {
+/* Is it a matrix of a stack, whose rows lie in one row of the stored [experts, rest]? */
+static bool in_stack(const struct ka_unit *u) {
+  return u->n_dim == 3 && u->expert >= 0 && u->rows[0] >= 0;
+}
+
+/* The part of the unit's rows from its row `first` on: n_rows of them, the first n_cols elements of
+ * each; width: of a row of its own. */
+static void narrow(struct ka_selection *out, struct ka_selected *u, bool stack, int64_t first,
+                   int64_t n_rows, int64_t n_cols, int64_t width) {
   int64_t row = u->rows[0] >= 0 ? u->rows[0] : 0, col = u->cols[0] >= 0 ? u->cols[0] : 0;
-  u->rows[0] = row + first;
-  u->rows[1] = row + first + n_rows;
-  if (!all_cols) {
-    u->cols[0] = col;
-    u->cols[1] = col + n_cols;
+  if (stack) {
+    u->cols[0] = col + first * width;
+    u->cols[1] = u->cols[0] + (n_rows - 1) * width + n_cols;
+  } else {
+    u->rows[0] = row + first;
+    u->rows[1] = row + first + n_rows;
+    if (n_cols < width) {
+      u->cols[0] = col;
+      u->cols[1] = col + n_cols;
+    }
   }
   out->n_elems += n_rows * n_cols - u->n_elems;
   u->n_elems = n_rows * n_cols;
@@ -293,13 +308,13 @@ static void narrow(struct ka_selection *out, struct ka_selected *u, int64_t firs
 static ka_status take_slice(struct ka_arena *arena, struct ka_selection *out,
                             const struct ka_spectrum *r, int64_t room, double budget) {
   const struct ka_unit *u = r->unit;
-  int64_t n_rows = u->rows[0] >= 0 ? u->rows[1] - u->rows[0] : u->view.shape[0];
-  int64_t width = ka_unit_elems(u) / n_rows, whole = room / width, rest = room % width;
-  if (whole > 0) narrow(out, take(out, r), 0, whole, width, true);
+  bool stack = in_stack(u);
+  int64_t width = u->view.shape[1], whole = room / width, rest = room % width;
+  if (whole > 0) narrow(out, take(out, r), stack, 0, whole, width, width);
   if (whole > 0 && (double)rest <= BUDGET_SLACK * budget) return KA_STATUS_OK;
   if (rest == 0) return KA_STATUS_OK;
   struct ka_selected *last = take(out, r);
-  narrow(out, last, whole, 1, rest, false);
+  narrow(out, last, stack, whole, 1, rest, width);
   return whole > 0 ? ka_arena_printf(arena, &last->name, "%s#rest", u->name) : KA_STATUS_OK;
 }
 
@@ -329,6 +344,36 @@ static ka_status fill_budget(struct ka_arena *arena, struct ka_selection *out,
   return KA_STATUS_OK;
 }
 
+/* By layer, then as ranked: the experts of a layer stand together. */
+static int by_layer(const void *x, const void *y) {
+  const struct ranked *a = x, *b = y;
+  const struct ka_unit *u = a->r->unit, *v = b->r->unit;
+  if (u->layer != v->layer) return u->layer < v->layer ? -1 : 1;
+  if (a->last != b->last) return a->last ? 1 : -1;
+  if (!a->last && a->key != b->key) return a->key < b->key ? -1 : 1;
+  if (u->expert != v->expert) return u->expert < v->expert ? -1 : 1;
+  return ka_spectral_name_compare(ka_unit_logical_name(u), ka_unit_logical_name(v));
+}
+
+/* Of each layer the first experts whose shares sum to p. */
+static void fill_shares(struct ka_selection *out, const struct ka_select_spec *s,
+                        struct ranked *ranked, int64_t n) {
+  double sum = 0;
+  qsort(ranked, (size_t)n, sizeof *ranked, by_layer);
+  for (int64_t i = 0; i < n; i++) {
+    const struct ka_unit *u = ranked[i].r->unit, *before = i > 0 ? ranked[i - 1].r->unit : NULL;
+    bool layer = !before || before->layer != u->layer;
+    if (layer) sum = 0;
+    bool expert = layer || before->expert != u->expert;
+    if (expert && sum >= s->p * (1 - 1e-12)) { /* on to the next layer */
+      while (i + 1 < n && ranked[i + 1].r->unit->layer == u->layer) i++;
+      continue;
+    }
+    if (expert) sum += u->affinity;
+    if (within_quota(s, out, u->role)) take(out, ranked[i].r);
+  }
+}
+
 /* The rates of a soft choice. Units without a value (singular), which stand last, and those whose
  * rate underflows are left out. */
 static void soften(struct ka_selection *out, const struct ka_select_spec *s) {
@@ -356,6 +401,15 @@ static ka_status refuse_failed(struct ka_ctx *ctx, const struct ranked *ranked, 
     if (ranked[i].r->error)
       return ka_fail(ctx, KA_E_INPUT, "%s: %s; it cannot be ranked (exclude it or mend the file)",
                      ranked[i].r->unit->name, ranked[i].r->error);
+  return KA_STATUS_OK;
+}
+
+static ka_status check_affinity(struct ka_ctx *ctx, const struct ranked *ranked, int64_t n) {
+  for (int64_t i = 0; i < n; i++)
+    if (isnan(ranked[i].r->unit->affinity))
+      return ka_fail(ctx, KA_E_INPUT,
+                     "selection.metric: affinity is measured on a job's data and not known for %s",
+                     ranked[i].r->unit->name);
   return KA_STATUS_OK;
 }
 
@@ -405,12 +459,17 @@ ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_select
                    (long long)n);
   KA_TRY(check_quotas(ctx, spec, ranked, m));
   if (ka_select_needs_spectra(spec)) KA_TRY(refuse_failed(ctx, ranked, m));
+  if (is(spec, "affinity")) KA_TRY(check_affinity(ctx, ranked, m));
   rank(ranked, m, spec);
   *out = (struct ka_selection){
       .metric = spec->metric, .highest = spec->highest, .seed = spec->seed, .n_candidates = m};
   KA_TRY(ka_arena_alloc_n(arena, &memory, m + 1, sizeof *out->units, "selection"));
   out->units = memory;
-  KA_TRY(fill_budget(arena, out, spec, ranked, m));
+  bool by_share = is(spec, "affinity") && spec->count < 0 && spec->fraction < 0 && spec->params < 0;
+  if (by_share)
+    fill_shares(out, spec, ranked, m);
+  else
+    KA_TRY(fill_budget(arena, out, spec, ranked, m));
   if (spec->soft) soften(out, spec);
   return KA_STATUS_OK;
 }

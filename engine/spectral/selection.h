@@ -14,9 +14,18 @@ struct ka_select_quota {
   int64_t count;
 };
 
+/* How experts were measured for metric affinity: an expert's affinity is its share of what the
+ * tokens of a task gave to the experts of its layer, by "token" their choices, by "gate" the weights
+ * of these. */
+struct ka_affinity {
+  const char *score;
+  double p; /* of what was chosen by; 0: by a budget */
+  int64_t n_tok;
+};
+
 /* Mirrors the job's `selection:` keys. Zero-initialise through ka_select_spec_default. */
 struct ka_select_spec {
-  const char *metric; /* a metric's name, or "all", "random", "first_n", "last_n" */
+  const char *metric; /* a metric's name, or "all", "random", "first_n", "last_n", "affinity" */
   bool highest;       /* order: highest first */
   int64_t count;      /* at most one of count, fraction and params is given; -1: absent */
   double fraction;    /* of the candidates' parameters */
@@ -31,6 +40,8 @@ struct ka_select_spec {
   int64_t n_exclude;
   int64_t max_dim;                      /* candidates have no side above this; 0: no limit */
   int64_t min_layer;                    /* candidates inside layers are at this layer or above */
+  double p;                             /* affinity without a budget: of each layer the fewest
+                                           experts whose shares sum to it */
   const struct ka_select_quota *quotas; /* may be NULL */
   int64_t n_quotas;
   uint64_t seed; /* random */
@@ -66,6 +77,7 @@ struct ka_selected {
   int64_t n_elems;          /* 0 after reading a file */
   double metrics[KA_N_METRICS];
   double kappa_rel_bound; /* NaN: none */
+  double affinity;        /* NaN: not measured */
   double lr_scale;        /* of its learning rate, above 0; 1 but for soft choices */
 };
 
@@ -77,6 +89,7 @@ struct ka_selection {
   const char *metric;
   bool highest;
   uint64_t seed;
+  struct ka_affinity affinity; /* of metric affinity; score NULL: not known */
   int64_t n_units, n_elems, n_candidates;
   struct ka_selected *units; /* in the order of the choice */
 };

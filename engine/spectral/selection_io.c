@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * selection.json: {"version": 1, "base", "metric", "order", "seed", "units": [{"name", "unit",
- * "tensor", "rows": [a,b]|null, "cols": [a,b]|null, "lr_scale", "metrics": {...}}]}. People edit
+ * "tensor", "rows": [a,b]|null, "cols": [a,b]|null, "lr_scale", "metrics": {...}}]}; of metric
+ * affinity also "affinity": {"score", "p", "tokens"}. People edit
  * it: only "units" with "name" or "tensor" is needed; an lr_scale of 1 is left out. */
 #include "base/json.h"
 #include "engine/spectral/selection.h"
@@ -32,6 +33,7 @@ static json_t *metrics_of(const struct ka_selected *u) {
   }
   if (isfinite(u->kappa_rel_bound))
     json_object_set_new(o, "kappa_rel_bound", json_real(u->kappa_rel_bound));
+  if (isfinite(u->affinity)) json_object_set_new(o, "affinity", json_real(u->affinity));
   return o;
 }
 
@@ -50,6 +52,11 @@ ka_status ka_selection_write(struct ka_ctx *ctx, const struct ka_selection *s, c
                 s->metric ? s->metric : "kappa", "order", s->highest ? "highest" : "lowest", "seed",
                 (json_int_t)s->seed, "units", units);
   if (!root) return ka_fail(ctx, KA_E_MEMORY, "%s: no memory to write it", path);
+  const struct ka_affinity *a = &s->affinity;
+  if (a->score)
+    json_object_set_new(
+        root, "affinity",
+        json_pack("{s:s, s:f, s:I}", "score", a->score, "p", a->p, "tokens", (json_int_t)a->n_tok));
   ka_status st = ka_json_write(ctx, root, path);
   json_decref(root);
   return st;
@@ -77,6 +84,7 @@ static ka_status read_metrics(struct ka_ctx *ctx, const char *what, const json_t
   for (int i = 0; i < KA_N_METRICS; i++)
     KA_TRY(ka_json_f64_or(ctx, what, m, ka_spectral_metric_info((enum ka_spectral_metric)i)->name,
                           NAN, &u->metrics[i]));
+  KA_TRY(ka_json_f64_or(ctx, what, m, "affinity", NAN, &u->affinity));
   return ka_json_f64_or(ctx, what, m, "kappa_rel_bound", NAN, &u->kappa_rel_bound);
 }
 
@@ -122,6 +130,17 @@ static ka_status refuse_overlap(struct ka_ctx *ctx, const struct ka_selection *s
   return KA_STATUS_OK;
 }
 
+static ka_status read_affinity(struct ka_ctx *ctx, struct ka_arena *arena, const char *path,
+                               const json_t *root, struct ka_affinity *out) {
+  const json_t *a = json_object_get(root, "affinity");
+  const char *text = NULL;
+  if (!a) return KA_STATUS_OK;
+  KA_TRY(ka_json_str_or(ctx, path, a, "score", "token", &text));
+  KA_TRY(ka_arena_str(arena, &out->score, text, strlen(text)));
+  KA_TRY(ka_json_f64_or(ctx, path, a, "p", 0, &out->p));
+  return ka_json_i64_or(ctx, path, a, "tokens", 0, &out->n_tok);
+}
+
 static ka_status read_root(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_selection *out,
                            const char *path, const json_t *root) {
   const char *text = NULL;
@@ -141,6 +160,7 @@ static ka_status read_root(struct ka_ctx *ctx, struct ka_arena *arena, struct ka
   out->highest = strcmp(text, "highest") == 0;
   if (!out->highest && strcmp(text, "lowest") != 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: order: got \"%s\", expected lowest|highest", path, text);
+  KA_TRY(read_affinity(ctx, arena, path, root, &out->affinity));
   const json_t *units = json_object_get(root, "units");
   if (!json_is_array(units) || json_array_size(units) == 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: units: expected a list of at least one unit", path);

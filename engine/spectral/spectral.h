@@ -20,8 +20,9 @@ struct ka_fp8;
 struct ka_unit {
   const char *name;   /* "model.layers.0.self_attn.q_proj.weight", with "#head3" for a part */
   const char *tensor; /* the stored tensor */
+  const char *apart;  /* of an expert in a stack: the name where it is stored apart; else NULL */
   const char *role;   /* "q", "gate", ...; NULL when unknown */
-  int layer;          /* -1 outside layers */
+  int layer, expert;  /* -1 outside layers; of no expert */
   int n_dim;          /* of the stored tensor */
   int64_t shape[KA_MAX_DIM];
   int64_t rows[2], cols[2]; /* [a,b) of the stored matrix; {-1,-1}: all */
@@ -31,6 +32,7 @@ struct ka_unit {
   const struct ka_fp8 *fp8; /* stored in 8 bits: view is loaded when it is analysed (fp8.h) */
   bool unusual;             /* embedding, head, router: no candidate by default */
   bool fixed;               /* nothing that training could change: never a candidate */
+  double affinity;          /* of its expert, of 1 a layer (selection.h); NaN: not measured */
   bool has_parts;           /* a fused tensor whose parts are units of their own */
   const char *skip;         /* why it cannot be read (an exotic dtype); NULL: it can */
 };

@@ -6,6 +6,7 @@
 #include "engine/spectral/fp8.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,10 @@ double ka_unit_depth(const char *name) {
   int layer = ka_unit_layer(name);
   if (layer >= 0) return layer;
   return strstr(name, "embed") || strstr(name, "wte") || strstr(name, "wpe") ? -1 : 1e9;
+}
+
+const char *ka_unit_logical_name(const struct ka_unit *unit) {
+  return unit->apart ? unit->apart : unit->name;
 }
 
 int ka_spectral_name_compare(const char *a, const char *b) {
@@ -58,7 +63,8 @@ static ka_status from_entry(struct ka_arena *arena, const struct ka_safetensors 
   if (e->unreadable && ka_fp8_is(e) && e->t.n_dim < KA_MAX_DIM) {
     KA_TRY(ka_fp8_unit(arena, files, e, u));
   } else if (e->unreadable) {
-    *u = (struct ka_unit){.name = e->name, .tensor = e->name, .skip = e->unreadable};
+    *u = (struct ka_unit){
+        .name = e->name, .tensor = e->name, .expert = -1, .affinity = NAN, .skip = e->unreadable};
     u->view.n_dim = 2;
   } else {
     *u = ka_unit_of_tensor(e->name, e->t);

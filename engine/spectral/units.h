@@ -14,6 +14,8 @@
 int ka_unit_layer(const char *name);
 /* The layer, or where a tensor outside the layers stands: the embedding at -1, the rest above all. */
 double ka_unit_depth(const char *name);
+/* The name that a unit has whichever way its file stores it: what draws and ties go by. */
+const char *ka_unit_logical_name(const struct ka_unit *unit);
 /* Natural order: runs of digits compare as numbers. */
 int ka_spectral_name_compare(const char *a, const char *b);
 

@@ -72,11 +72,12 @@ static ka_status print_patterns(struct ka_run *r) {
 
 static void print_unit(const struct ka_selected *u) {
   double kappa = u->metrics[KA_METRIC_KAPPA];
-  bool known = kappa > 0, scaled = u->lr_scale != 1;
+  bool known = kappa > 0, used = u->affinity >= 0, scaled = u->lr_scale != 1;
   char name[512];
-  printf("    %-*s", known || scaled ? 52 : 0, ka_visible(name, sizeof name, u->name));
+  printf("    %-*s", known || used || scaled ? 52 : 0, ka_visible(name, sizeof name, u->name));
   if (known) printf(" kappa %.6g", kappa);
-  if (scaled) printf("%s learning rate x %.3g", known ? "," : "", u->lr_scale);
+  if (used) printf("%s affinity %.4f", known ? "," : "", u->affinity);
+  if (scaled) printf("%s learning rate x %.3g", known || used ? "," : "", u->lr_scale);
   putchar('\n');
 }
 

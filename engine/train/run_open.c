@@ -94,8 +94,11 @@ ka_status ka_run_prepare_model(struct ka_run *r) {
 
 ka_status ka_run_select(struct ka_run *r, const char *file, int64_t step) {
   struct ka_ctx *ctx = r->ctx;
+  struct ka_train_shares shares, *wanted = file || !ka_train_shares_wanted(r->job) ? NULL : &shares;
+  if (wanted)
+    KA_TRY(ka_train_shares_measure(&r->arena, &shares, r->job, &r->model, &r->data.train));
   if (ctx->rank > 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra")); /* then they are cached */
-  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, file, step));
+  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, file, step, wanted));
   return ctx->rank == 0 ? ka_dist_barrier(ctx->dist, "the spectra") : KA_STATUS_OK;
 }
 

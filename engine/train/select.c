@@ -32,6 +32,7 @@ ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job
   out->seed = (uint64_t)(ka_job_given(job, "selection.seed") ? s->seed : job->seed);
   out->soft = s->mode == KA_MODE_SOFT;
   out->power = s->power;
+  out->p = s->p;
   KA_TRY(ka_select_quotas(ctx, arena, s->quotas.items, s->quotas.n, out));
   return KA_STATUS_OK;
 }
@@ -164,7 +165,7 @@ static ka_status make_parts(struct ka_ctx *ctx, struct ka_train_selection *s) {
 
 ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, struct ka_dev *dev,
                           const struct ka_job *job, const struct ka_model *model, const char *file,
-                          int64_t step) {
+                          int64_t step, const struct ka_train_shares *shares) {
   struct ka_select_spec spec;
   double start_s = ka_now_s();
   memset(s, 0, sizeof *s);
@@ -178,7 +179,9 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, stru
   } else {
     KA_TRY(ka_units_of_file(ctx, &s->arena, &model->files, &model->config, spec.unit,
                             strcmp(spec.metric, "all") == 0, &s->units, &s->n_units));
+    if (shares) ka_train_shares_of_units(shares, s->units, s->n_units);
     KA_TRY(choose(ctx, s, dev, &spec));
+    if (shares) s->chosen.affinity = ka_train_shares_affinity(shares, job);
   }
   s->chosen.base = job->base_model;
   if (s->chosen.n_units == 0)

@@ -8,6 +8,7 @@
 #include "engine/job/job.h"
 #include "engine/model/model.h"
 #include "engine/spectral/selection.h"
+#include "engine/train/affinity.h"
 #include "engine/train/optim.h"
 
 /* Units of a model and what was chosen of them. Everything lives in the arena. */
@@ -28,11 +29,11 @@ ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job
 /* Chooses by the job's selection from the opened model's weights, or reads `file` (NULL: the job's
  * selection.file, if any) as it is; where the job's anchor goes by kappa, of every chosen matrix
  * kappa is known afterwards. Spectra are computed on dev where that is faster. Nothing chosen is
- * KA_E_INPUT with the place in the job. step: at which it is chosen; metric random draws by it. Shows progress while spectra are computed. Free with
+ * KA_E_INPUT with the place in the job. step: at which it is chosen; metric random draws by it. shares: of metric affinity, may be NULL without it. Shows progress while spectra are computed. Free with
  * ka_train_selection_close, also after a failure. */
 ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, struct ka_dev *dev,
                           const struct ka_job *job, const struct ka_model *model, const char *file,
-                          int64_t step);
+                          int64_t step, const struct ka_train_shares *shares);
 void ka_train_selection_close(struct ka_train_selection *s);
 
 /* Spectra with progress, by the engine that is faster. cache: those of a model's files, which other

@@ -151,13 +151,17 @@ static void test_budget_of_parts(void **state) {
   assert_memory_equal(out.units[1].cols, ((int64_t[]){4, 5}), sizeof u.cols);
   u = ka_unit_of_tensor("layers.0.mlp.experts.down_proj#expert3", ka_tensor_2d(data, KA_F32, 4, 8));
   u.role = "expert_down";
+  u.n_dim = 3; /* rows of an expert lie in one row of the stack */
+  u.expert = 3;
   memcpy(u.rows, ((int64_t[]){3, 4}), sizeof u.rows);
   s.unit = KA_UNIT_EXPERT;
   ka_spectrum_clear(&r, &u);
   T_OK(ka_select(ctx, &arena, &out, &s, &r, 1));
-  assert_int_equal(out.n_units, 1);
+  assert_int_equal(out.n_units, 2);
   assert_memory_equal(out.units[0].rows, ((int64_t[]){3, 4}), sizeof u.rows);
-  assert_memory_equal(out.units[0].cols, ((int64_t[]){0, 9}), sizeof u.cols);
+  assert_memory_equal(out.units[0].cols, ((int64_t[]){0, 8}), sizeof u.cols);
+  assert_memory_equal(out.units[1].rows, ((int64_t[]){3, 4}), sizeof u.rows);
+  assert_memory_equal(out.units[1].cols, ((int64_t[]){8, 9}), sizeof u.cols);
   ka_arena_deinit(&arena);
 }
 

@@ -88,6 +88,19 @@ static void test_fused(void **state) {
   assert_int_equal(p[2].view.shape[0], 4);
   assert_int_equal(p[2].view.shape[1], 6);
   assert_true(((float *)p[2].view.data)[0] == 48);
+  assert_string_equal(p[2].name, "m.layers.0.mlp.experts.down_proj#expert2");
+  assert_string_equal(p[2].role, "expert_down");
+  assert_int_equal(p[2].expert, 2);
+  assert_int_equal(parts("m.layers.0.mlp.experts.gate_up_proj", 3, experts, KA_UNIT_EXPERT, &w, p),
+                   6);
+  assert_true(w.has_parts);
+  assert_string_equal(p[3].name, "m.layers.0.mlp.experts.gate_up_proj#expert1.up");
+  assert_string_equal(p[3].role, "expert_up");
+  assert_memory_equal(p[3].rows, ((int64_t[]){1, 2}), sizeof p[3].rows);
+  assert_memory_equal(p[3].cols, ((int64_t[]){12, 24}), sizeof p[3].cols);
+  assert_int_equal(p[3].view.shape[0], 2);
+  assert_int_equal(p[3].view.shape[1], 6);
+  assert_true(((float *)p[3].view.data)[0] == 36);
 }
 
 /* Embeddings, heads and routers of every family are no candidates by default. */
