@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kappa bench train: optimizer steps of a Llama of known shape (random weights, random tokens), in
- * full and on a part: tokens a second of the best and the median step, memory, the rate of the
+ * kappa bench train: optimizer steps of a Llama, or of a mixture of experts (OLMoE), of known shape
+ * (random weights, random tokens), in full and on a part: tokens a second of the best and the median step, memory, the rate of the
  * model's own arithmetic, and the products' rate as a share of the matmul rate measured in the same
  * run. bench/train.sh puts torch beside it, bench/device.sh runs the large shapes on a GPU. */
 #include "base/file.h"
@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { WARM_UP = 2, MIN_STEPS = 3, MAX_STEPS = 50 };
@@ -26,20 +27,24 @@ enum part {
   FULL,  /* everything */
   UPPER, /* q, k, o of the upper half of the layers */
   FIVE,  /* 5 % of the matrices' parameters, lowest kappa first, as Gaussian weights have it */
+  TENTH, /* every tenth expert, counted over the layers */
   N_PARTS
 };
-static const char *const part_names[] = {"full", "q,k,o of the upper half", "5 % of lowest kappa"};
-static const char *const part_words[] = {"full", "upper", "five", NULL};
+static const char *const part_names[] = {"full", "q,k,o of the upper half", "5 % of lowest kappa",
+                                         "a tenth of the experts"};
+static const char *const part_words[] = {"full", "upper", "five", "tenth", NULL};
 
 static const struct shape {
   const char *name;
   int64_t C, L, H, K, F, V, rows, length;
   bool tied;
   enum part second; /* beside full */
+  int64_t E, k;     /* experts, and how many a token takes; E 0: none */
 } shapes[] = {
-    {"40M", 512, 8, 8, 4, 1376, 32000, 8, 256, true, UPPER},
-    {"1B", 2048, 16, 32, 8, 8192, 128256, 8, 1024, true, FIVE},
-    {"8B", 4096, 32, 32, 8, 14336, 128256, 4, 2048, false, FIVE},
+    {"40M", 512, 8, 8, 4, 1376, 32000, 8, 256, true, UPPER, 0, 1},
+    {"1B", 2048, 16, 32, 8, 8192, 128256, 8, 1024, true, FIVE, 0, 1},
+    {"8B", 4096, 32, 32, 8, 14336, 128256, 4, 2048, false, FIVE, 0, 1},
+    {"moe", 512, 4, 8, 8, 256, 16384, 8, 256, true, TENTH, 64, 8},
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -60,7 +65,7 @@ struct bench {
 struct figures {
   const char *name;
   int64_t n_trained, recompute;
-  double best_tok_per_s, median_tok_per_s, product_share, model_flops, peak_bytes, loss;
+  double best_tok_per_s, median_tok_per_s, product_share, model_flops, peak_bytes, loss, cpu_s;
 };
 
 static ka_status get_batch(void *user, int64_t index, struct ka_batch *out) {
@@ -132,6 +137,14 @@ static int64_t five_percent(struct ka_model *m, const struct ka_param **sorted,
   return n;
 }
 
+static bool is_expert(const struct ka_param *p) { return strstr(p->name, ".experts.") != NULL; }
+
+/* Expert 7 of layer 2 is in `model.layers.2.mlp.experts.7.`. */
+static bool is_tenth(const struct bench *b, const struct ka_param *p) {
+  const char *at = strstr(p->name, ".experts.");
+  return at && (p->layer * b->shape->E + atoll(at + strlen(".experts."))) % 10 == 0;
+}
+
 static ka_status choose(struct bench *b, struct ka_model *m, enum part part) {
   struct ka_ctx *ctx = b->ctx;
   void *parts, *sorted;
@@ -141,7 +154,8 @@ static ka_status choose(struct bench *b, struct ka_model *m, enum part part) {
   for (int64_t i = 0; i < m->n_params && part != FIVE; i++) {
     const struct ka_param *p = &m->params[i];
     bool qko = p->role == KA_ROLE_Q || p->role == KA_ROLE_K || p->role == KA_ROLE_O;
-    if (part == FULL || (qko && p->layer >= b->shape->L / 2)) take(parts, &n, p);
+    bool taken = part == TENTH ? is_tenth(b, p) : qko && p->layer >= b->shape->L / 2;
+    if (part == FULL || taken) take(parts, &n, p);
   }
   if (part == FIVE) n = five_percent(m, sorted, parts);
   return ka_model_train_parts(m, parts, n);
@@ -155,14 +169,16 @@ static ka_status choose(struct bench *b, struct ka_model *m, enum part part) {
 static double model_flops(const struct bench *b, const struct ka_model *m) {
   const struct shape *s = b->shape;
   double tokens = (double)(b->rows * b->length), trained = 0, D = (double)(s->C / s->H);
-  double layer = (double)s->C * D * (double)(2 * s->H + 2 * s->K) + 3.0 * (double)(s->C * s->F);
+  double layer =
+      (double)s->C * D * (double)(2 * s->H + 2 * s->K) + 3.0 * (double)(s->C * s->F * s->k);
   double head = (double)(s->C * s->V), L = (double)s->L;
   double back = L - fmin(L, fmax(0, (double)m->lowest_trained_layer));
   double attention = 4 * (double)s->H * D * (double)b->length / 2;
   for (int64_t i = 0; i < m->n_slices; i++) {
     const struct ka_param *p = &m->params[m->slices[i].param];
     if (p->stored.n_dim == 2 && (s->tied || p->role != KA_ROLE_EMBED))
-      trained += (double)(m->slices[i].n_rows * m->slices[i].n_cols);
+      trained += (double)(m->slices[i].n_rows * m->slices[i].n_cols) *
+                 (is_expert(p) ? (double)s->k / (double)s->E : 1);
   }
   return tokens * (2 * (L * layer + head) + 2 * (back * layer + head) + 2 * trained +
                    attention * (L + 2 * back));
@@ -196,9 +212,11 @@ static ka_status time_steps(struct bench *b, struct ka_loop *loop, struct figure
   for (int i = 0; i < WARM_UP; i++) KA_TRY(ka_loop_step(loop, &step));
   double start_s = ka_now_s();
   while (n_steps < MIN_STEPS || (n_steps < MAX_STEPS && ka_now_s() - start_s < enough_s)) {
-    double begin = ka_now_s();
+    double begin = ka_now_s(), cpu = (double)clock();
     KA_TRY(ka_loop_step(loop, &step));
     seconds[n_steps++] = ka_now_s() - begin;
+    cpu = ((double)clock() - cpu) / CLOCKS_PER_SEC;
+    out->cpu_s = n_steps == 1 ? cpu : fmin(out->cpu_s, cpu);
   }
   qsort(seconds, (size_t)n_steps, sizeof *seconds, by_value);
   out->best_tok_per_s = tokens / seconds[0];
@@ -262,13 +280,13 @@ out:
 static ka_status write_json(struct bench *b, const struct figures *f, int n, const char *path) {
   json_t *rows = json_array();
   for (int i = 0; i < n; i++)
-    json_array_append_new(rows, json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "name",
-                                          f[i].name, "trained", (json_int_t)f[i].n_trained,
-                                          "recomputed_blocks", (json_int_t)f[i].recompute,
-                                          "tok_per_s", f[i].best_tok_per_s, "tok_per_s_median",
-                                          f[i].median_tok_per_s, "product_share",
-                                          f[i].product_share, "model_flops", f[i].model_flops,
-                                          "peak_bytes", f[i].peak_bytes, "loss", f[i].loss));
+    json_array_append_new(
+        rows, json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "name", f[i].name,
+                        "trained", (json_int_t)f[i].n_trained, "recomputed_blocks",
+                        (json_int_t)f[i].recompute, "tok_per_s", f[i].best_tok_per_s,
+                        "tok_per_s_median", f[i].median_tok_per_s, "product_share",
+                        f[i].product_share, "model_flops", f[i].model_flops, "peak_bytes",
+                        f[i].peak_bytes, "loss", f[i].loss, "cpu_s_a_step", f[i].cpu_s));
   json_t *root =
       json_pack("{s:s, s:s, s:I, s:I, s:s, s:f, s:o}", "device", b->dev.backend->name, "shape",
                 b->shape->name, "rows", (json_int_t)b->rows, "length", (json_int_t)b->length,
@@ -280,23 +298,27 @@ static ka_status write_json(struct bench *b, const struct figures *f, int n, con
 
 static ka_status make_model(struct bench *b) {
   struct ka_ctx *ctx = b->ctx;
-  const char *tmp = getenv("TMPDIR"), *path, *text;
+  const char *tmp = getenv("TMPDIR"), *path, *text, *experts = "";
   const struct shape *s = b->shape;
   KA_TRY(ka_arena_printf(&b->arena, &b->dir, "%s/kappa-bench-%ld", tmp ? tmp : "/tmp",
                          (long)getpid()));
   KA_TRY(ka_make_dirs(ctx, b->dir));
   KA_TRY(ka_path_join(&b->arena, &path, b->dir, "config.json"));
+  if (s->E)
+    KA_TRY(ka_arena_printf(&b->arena, &experts,
+                           " \"num_experts\": %lld, \"num_experts_per_tok\": %lld,\n",
+                           (long long)s->E, (long long)s->k));
   KA_TRY(ka_arena_printf(
       &b->arena, &text,
-      "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"vocab_size\": "
-      "%lld,\n"
+      "{\"architectures\": [\"%s\"], \"model_type\": \"%s\", \"vocab_size\": %lld,\n%s"
       " \"hidden_size\": %lld, \"num_hidden_layers\": %lld, \"num_attention_heads\": %lld,\n"
       " \"num_key_value_heads\": %lld, \"intermediate_size\": %lld,\n"
       " \"max_position_embeddings\": 131072, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\",\n"
       " \"tie_word_embeddings\": %s, \"initializer_range\": 0.02, \"rope_theta\": 10000.0,\n"
       " \"torch_dtype\": \"bfloat16\"}\n",
-      (long long)s->V, (long long)s->C, (long long)s->L, (long long)s->H, (long long)s->K,
-      (long long)s->F, s->tied ? "true" : "false"));
+      s->E ? "OlmoeForCausalLM" : "LlamaForCausalLM", s->E ? "olmoe" : "llama", (long long)s->V,
+      experts, (long long)s->C, (long long)s->L, (long long)s->H, (long long)s->K, (long long)s->F,
+      s->tied ? "true" : "false"));
   KA_TRY(ka_write_file(ctx, path, text, strlen(text)));
   return ka_model_init(ctx, path, b->dir, 1, KA_BF16);
 }
@@ -357,11 +379,11 @@ static ka_status run_all(struct bench *b, const struct ka_cli *cli) {
   KA_TRY(bench_measure_limits(&b->dev, &limits));
   b->gemm_rate = limits.gemm_flops[b->compute];
   if (table)
-    printf("%s Llama, %lld x %lld tokens a step, %s on %s; matmul %.0f GFLOP/s\n%-24s %8s %9s %9s "
+    printf("%s%s, %lld x %lld tokens a step, %s on %s; matmul %.0f GFLOP/s\n%-24s %8s %9s %9s "
            "%9s %11s %6s %10s\n",
-           b->shape->name, (long long)b->rows, (long long)b->length, ka_dtype_name(b->compute),
-           b->dev.backend->name, b->gemm_rate / 1e9, "trained", "params", "tok/s", "median",
-           "of matmul", "model TF/s", "again", "memory");
+           b->shape->name, b->shape->E ? "" : " Llama", (long long)b->rows, (long long)b->length,
+           ka_dtype_name(b->compute), b->dev.backend->name, b->gemm_rate / 1e9, "trained", "params",
+           "tok/s", "median", "of matmul", "model TF/s", "again", "memory");
   for (int i = 0; i < n; i++) {
     KA_TRY(run_one(b, parts[i], &f[i]));
     if (table)
