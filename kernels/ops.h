@@ -104,6 +104,21 @@ struct ka_scatter_rows_args {
   struct ka_tensor index; /* [R] i32 */
 };
 
+/* out[index[r],:] = x[r,:]; indices distinct, those that are -1 skipped; x without data: zeros. */
+struct ka_put_rows_args {
+  struct ka_tensor out;   /* [N,C] x, rows that are not listed stay */
+  struct ka_tensor x;     /* [R,C] x, optional */
+  struct ka_tensor index; /* [R] i32 */
+};
+
+/* out[n,:] = sum over j, in order, of x[rows[n,j],:]; -1: nothing. Windows over rows (gather_rows with
+ * an index of each window's rows) have it as their gradient: a convolution is windows and a matmul. */
+struct ka_sum_rows_args {
+  struct ka_tensor out;  /* [N,C] x = */
+  struct ka_tensor x;    /* [V,C] x */
+  struct ka_tensor rows; /* [N,J] i32 in [0,V), or -1 */
+};
+
 /* y = x_hat * (offset + w), x_hat = s * rstd, s = x + delta, rstd = 1/sqrt(mean(s^2) + eps)
  * (Zhang and Sennrich 2019, eq. 4). Statistics in f32. Llama rounds x_hat to x's dtype before the
  * product with w (round_before_weight), OLMo-2 and Gemma after. The residual add: when delta is

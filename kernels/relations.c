@@ -12,6 +12,11 @@ static ka_status scatter_rows(struct ka_dev *dev, const struct ka_scatter_rows_a
   return KA_STATUS_OK;
 }
 
+static ka_status put_rows(struct ka_dev *dev, const struct ka_put_rows_args *args) {
+  REQUIRE(args->index.shape[0] <= args->out.shape[0], "put_rows: more rows than out has");
+  return KA_STATUS_OK;
+}
+
 static ka_status rmsnorm_fwd(struct ka_dev *dev, const struct ka_rmsnorm_fwd_args *args) {
   bool empty = ka_tensor_elems(&args->x) == 0;
   REQUIRE(empty || !args->sum.data == !args->delta.data, "rmsnorm_fwd: sum goes with delta");
@@ -186,6 +191,7 @@ ka_status ka_check_relations(struct ka_dev *dev, enum ka_op op, const void *args
   case KA_OP_##name:                                                                               \
     return name(dev, args);
     HAS(scatter_rows)
+    HAS(put_rows)
     HAS(rmsnorm_fwd)
     HAS(layernorm_fwd)
     HAS(rope)

@@ -4,7 +4,7 @@
 #ifndef KAPPA_ENGINE_MODEL_BATCH_H
 #define KAPPA_ENGINE_MODEL_BATCH_H
 
-#include <stdint.h>
+#include "base/status.h"
 
 enum { KA_LABEL_MASKED = -100 };
 
@@ -13,6 +13,19 @@ enum { KA_LABEL_MASKED = -100 };
 struct ka_pairs {
   int64_t n;
   const int32_t *row, *target;
+};
+
+/* Places that another modality fills: those of its projector (projector.h) for n_frames frames, at
+ * indices [at, at + n_places) of [B,T], within one document; input_ids may hold anything there. */
+struct ka_clip {
+  int64_t n_frames, at, n_places;
+};
+struct ka_clips {
+  int64_t n, width; /* width: features of a frame */
+  const struct ka_clip *items;
+  /* Writes the frames of clip i, [n_frames, width]. */
+  ka_status (*read)(void *user, int64_t i, float *frames);
+  void *user;
 };
 
 /* All arrays are [B,T], owned by whoever made the batch, and valid until its next batch.
@@ -28,6 +41,7 @@ struct ka_batch {
   const int32_t *doc_start;
   int64_t n_tok;         /* of documents, without padding; 0: not counted, all are */
   int64_t n_targets;     /* trained targets: labels != -100 at t > doc_start[t] */
+  struct ka_clips clips; /* n 0: text alone */
   struct ka_pairs pairs; /* with n > 0: scored instead of the labels; n at most the model's rows */
 };
 

@@ -78,6 +78,8 @@ struct ka_model_buffers {
    * predict a target, padded_rows those that the passes work on: more where recordings of a pass
    * are to fit many batches; the surplus has row -1 and target -1. */
   int64_t batch_B, batch_T, n_rows, padded_rows;
+  int64_t n_free; /* the first so many rows stand in documents with clips: the base model, which has
+                     never seen such, is no anchor of theirs */
   struct ka_inputs host, device;
   struct ka_tensor ids, pos, doc_start; /* doc_start: data NULL when every document starts at 0 */
   struct ka_arena host_arena;

@@ -80,10 +80,12 @@ static ka_status pick(struct ka_model *m, void *picked, void *hidden, struct ka_
   return scale(m, h);
 }
 
-/* stats += sum of values [R]. */
-static ka_status add_up(struct ka_model *m, double *stats, void *values) {
-  return ka_sum(m->dev, &(struct ka_sum_args){.out = ka_tensor_1d(stats, KA_F64, 1),
-                                              .x = ka_stat(m, values, m->buffers->padded_rows)});
+/* stats += sum of values [R] from `first` on. */
+static ka_status add_up(struct ka_model *m, double *stats, void *values, int64_t first) {
+  void *from = (char *)values + (size_t)first * ka_dtype_bytes(ka_accum_dtype(m));
+  return ka_sum(m->dev,
+                &(struct ka_sum_args){.out = ka_tensor_1d(stats, KA_F64, 1),
+                                      .x = ka_stat(m, from, m->buffers->padded_rows - first)});
 }
 
 static struct ka_norm final_norm(const struct ka_outer_weights *w) {
@@ -110,10 +112,13 @@ ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
   struct ka_step_stats *stats = m->step_stats.data;
   int64_t C = m->recipe.C, N = b->batch_B * b->batch_T, R = b->padded_rows;
   struct ka_tensor picked = ka_mat(m, b->picked, R, C), hidden = ka_mat(m, b->hidden, R, C);
-  int64_t step = rows_that_fit(m, backward ? m->compute : ka_accum_dtype(m));
-  for (int64_t first = 0; first < R; first += step)
-    KA_TRY(chunk(m, w->head, base ? base->head : NULL, first, R - first < step ? R - first : step,
-                 backward));
+  int64_t most = rows_that_fit(m, backward ? m->compute : ka_accum_dtype(m));
+  for (int64_t first = 0, n; first < R; first += n) {
+    bool anchored = base && first >= b->n_free;
+    n = (base && !anchored ? b->n_free : R) - first;
+    if (n > most) n = most;
+    KA_TRY(chunk(m, w->head, anchored ? base->head : NULL, first, n, backward));
+  }
   if (!backward) return KA_STATUS_OK;
   if (b->need_head_input) {
     KA_TRY(scale(m, hidden));
@@ -123,8 +128,8 @@ ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
                                                .x = hidden,
                                                .index = ka_tensor_1d(b->device.row, KA_I32, R)}));
   }
-  if (base) KA_TRY(add_up(m, &stats->kl, b->kl));
-  return add_up(m, &stats->loss, b->loss);
+  if (base) KA_TRY(add_up(m, &stats->kl, b->kl, b->n_free));
+  return add_up(m, &stats->loss, b->loss, 0);
 }
 
 ka_status ka_head_read_loss(struct ka_model *m, double *loss_sum, float *loss) {

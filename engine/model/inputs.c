@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A batch on its way to the device: checked, the rows that predict a target listed, everything in
  * one block of memory and one copy. Where the device is the host, the batch's own arrays serve. */
-#include "engine/model/buffers.h"
+#include "engine/model/projector_parts.h"
 
 #include <string.h>
 
@@ -44,6 +44,29 @@ static ka_status take_pairs(struct ka_model *m, const struct ka_batch *batch) {
   return KA_STATUS_OK;
 }
 
+/* Does a clip stand in the document of token i? */
+static bool has_clip(const struct ka_batch *batch, int64_t i) {
+  int64_t row = i / batch->T, start = batch->doc_start[i];
+  for (int64_t c = 0; c < batch->clips.n; c++) {
+    int64_t at = batch->clips.items[c].at;
+    if (at / batch->T == row && batch->doc_start[at] == start) return true;
+  }
+  return false;
+}
+
+/* The rows of targets in documents with a clip, or of the others, behind n; the new n. */
+static int64_t list_targets(struct ka_model *m, const struct ka_batch *batch, bool clips,
+                            int64_t n) {
+  struct ka_inputs *host = &m->buffers->host;
+  for (int64_t i = 0; i < batch->B * batch->T; i++) {
+    if (batch->labels[i] == KA_LABEL_MASKED || i % batch->T <= batch->doc_start[i]) continue;
+    if (has_clip(batch, i) != clips) continue;
+    host->row[n] = (int32_t)(i - 1);
+    host->target[n++] = batch->labels[i];
+  }
+  return n;
+}
+
 /* Fills the lists of rows and targets; *documents: some row holds more than one. */
 static ka_status list_rows(struct ka_model *m, const struct ka_batch *batch, bool *documents) {
   struct ka_ctx *ctx = m->ctx;
@@ -59,10 +82,9 @@ static ka_status list_rows(struct ka_model *m, const struct ka_batch *batch, boo
                      "batch row %lld, token %lld: got position %d, expected below %lld",
                      (long long)(i / batch->T), (long long)t, batch->position[i], (long long)b->P);
     *documents = *documents || batch->doc_start[i] != 0;
-    if (!labels || batch->labels[i] == KA_LABEL_MASKED || t <= batch->doc_start[i]) continue;
-    b->host.row[n] = (int32_t)(i - 1);
-    b->host.target[n++] = batch->labels[i];
   }
+  b->n_free = labels && batch->clips.n > 0 ? list_targets(m, batch, true, 0) : 0;
+  if (labels) n = list_targets(m, batch, false, b->n_free);
   b->n_rows = b->padded_rows = n;
   if (m->dev->backend->record_begin) { /* few sizes, so that few recordings fit all batches */
     int64_t unit = b->B * b->T / KA_RECORDED_PASSES + 1;
@@ -89,6 +111,8 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, doubl
   KA_TRY(list_rows(m, batch, &documents));
   ka_data_store(b->host.scale, ka_accum_dtype(m), 0, grad_scale);
   ka_routing_batch(m, batch, grad_scale);
+  KA_NEVER(ctx, batch->clips.n > 0 && !m->projector);
+  KA_TRY(ka_projector_begin(m, batch));
   const int32_t *ids = batch->input_ids, *pos = batch->position, *doc_start = batch->doc_start;
   if (m->dev->backend->separate) {
     memcpy(b->host.ids, ids, (size_t)N * sizeof *ids);

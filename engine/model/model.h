@@ -62,7 +62,8 @@ struct ka_model {
       *head_copy; /* a tied head that the files hold as well (formats/tied_head.h), or NULL */
   enum ka_dtype compute; /* KA_F32 or KA_BF16 (KA_F64 with ref, for tests) */
   int64_t n_params;
-  struct ka_param *params; /* in file order by name */
+  struct ka_param *params;        /* in file order by name; behind them the projector's */
+  struct ka_projector *projector; /* NULL: text alone; projector.h */
   int64_t n_slices;
   struct ka_slice *slices;  /* sorted by (param, row, col) */
   int lowest_trained_layer; /* L when nothing below the head is trained, -1 for the embedding */

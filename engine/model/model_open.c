@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/formats/tied_head.h"
-#include "engine/model/buffers.h"
+#include "engine/model/projector_parts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +56,8 @@ static ka_status check_tensor(struct ka_ctx *ctx, const struct ka_recipe *r,
 static ka_status take_tensors(struct ka_model *m, struct problems *p) {
   struct ka_ctx *ctx = m->ctx;
   void *params;
-  KA_TRY(ka_arena_alloc_n(&m->meta, &params, m->files.n_entries, sizeof *m->params, "params"));
+  KA_TRY(ka_arena_alloc_n(&m->meta, &params, m->files.n_entries + KA_PROJECTOR_PARAMS,
+                          sizeof *m->params, "params"));
   m->params = params;
   int64_t n_extra = 0;
   const char *extra = NULL;
@@ -222,6 +223,7 @@ ka_status ka_model_open_source(struct ka_ctx *ctx, struct ka_model *m, struct ka
 void ka_model_close(struct ka_model *m) {
   if (!m->ctx) return;
   ka_model_unprepare(m);
+  ka_projector_close(m);
   ka_st_close(&m->base_files);
   ka_st_close(&m->files);
   ka_hf_config_close(&m->config);
@@ -237,6 +239,8 @@ int64_t ka_model_param(const struct ka_model *m, const char *name) {
   const struct ka_param *p =
       bsearch(name, m->params, (size_t)m->n_params, sizeof *m->params, by_name);
   if (p) return p - m->params;
+  for (int64_t i = 0; i < ka_projector_n_params(m); i++)
+    if (strcmp(m->params[m->n_params + i].name, name) == 0) return m->n_params + i;
   struct ka_tensor_match match; /* with another prefix, or the tied head */
   if (!ka_tensor_map_match(&m->family->map, name, &match)) return -1;
   const struct ka_weight *w = ka_weights_find(m, match.row->role, match.layer, match.expert);
@@ -244,7 +248,7 @@ int64_t ka_model_param(const struct ka_model *m, const char *name) {
 }
 
 int64_t ka_model_n_elems(const struct ka_model *m) {
-  int64_t n = 0;
+  int64_t n = ka_projector_n_elems(m);
   for (int64_t i = 0; i < m->n_params; i++) n += ka_tensor_elems(&m->params[i].stored);
   return n;
 }
@@ -323,7 +327,8 @@ ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *p
   KA_TRY(ka_arena_alloc_n(&m->meta, &slices, n, sizeof *m->slices, "slices"));
   m->slices = slices;
   m->n_slices = 0;
-  for (int64_t i = 0; i < m->n_params; i++) m->params[i].trained = false;
+  int64_t n_params = m->n_params + ka_projector_n_params(m);
+  for (int64_t i = 0; i < n_params; i++) m->params[i].trained = false;
   for (int64_t i = 0; i < n; i++) {
     KA_TRY(take_part(m, &parts[i], &m->slices[i]));
     m->slices[i].part = i;
@@ -336,6 +341,7 @@ ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *p
                        m->params[m->slices[i].param].name);
   m->n_slices = n;
   for (int64_t i = 0; i < n; i++) m->params[m->slices[i].param].trained = true;
+  ka_projector_train(m);
   return ka_weights_train(m);
 }
 
@@ -380,7 +386,7 @@ ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double
                         double *loss_sum) {
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_batch_begin(m, batch, grad_scale));
-  struct ka_replay *replay = recorded_pass(m), once = {.never = true};
+  struct ka_replay *replay = batch->clips.n > 0 ? NULL : recorded_pass(m), once = {.never = true};
   KA_TRY(ka_replay_run(m->dev, replay ? replay : &once, ka_pass_step, m));
   if (!loss_sum) return KA_STATUS_OK;
   KA_TRY(ka_head_read_loss(m, loss_sum, NULL));

@@ -2,7 +2,7 @@
  * The order of things. A step is ka_pass_step; everything else here is one of its parts. Layers are
  * run from a to b by one function each way: for the model, for the base model in scratch, and again
  * for a block that kept only its input. The only file that borrows a layer's weights. */
-#include "engine/model/buffers.h"
+#include "engine/model/projector_parts.h"
 
 #include <string.h>
 
@@ -137,6 +137,7 @@ ka_status ka_pass_fwd(struct ka_model *m, float **hidden, const struct ka_kv *kv
   int64_t L = s->recipe->L;
   struct ka_stream x = {L > 0 ? s->layers[0].branch[0].own.s.data : b->final, false};
   KA_TRY(embed_fwd(m, ka_weights_outer(m, KA_TUNED), x.x));
+  KA_TRY(ka_projector_fwd(m, x.x, false));
   if (hidden && hidden[0]) KA_TRY(copy_out(m, hidden[0], x.x));
   for (int64_t l = 0, to; l < L; l = to) {
     to = hidden ? l + 1 : L;
@@ -156,7 +157,10 @@ static ka_status base_fwd(struct ka_model *m) {
   int64_t L = s->recipe->L, from = s->base > 0 ? s->base : 0;
   if (s->base == L) return KA_STATUS_OK; /* the model's own */
   struct ka_stream x = {s->base < 0 ? s->sum.data : s->layers[from].branch[0].own.s.data, false};
-  if (s->base < 0) KA_TRY(embed_fwd(m, ka_weights_outer(m, KA_BASE), x.x));
+  if (s->base < 0) {
+    KA_TRY(embed_fwd(m, ka_weights_outer(m, KA_BASE), x.x));
+    KA_TRY(ka_projector_fwd(m, x.x, true));
+  }
   KA_TRY(layers_fwd(m, s, from, L, KA_BASE, NULL, &x));
   return stream_end(m, &x);
 }
@@ -173,7 +177,7 @@ ka_status ka_pass_step(void *model) {
   /* 2. the rows that predict a target, through the final norm */
   KA_TRY(ka_head_pick(m, w));
   /* 3. the base model's, where the loss asks how far the model has gone from it */
-  if (m->kl_weight > 0) {
+  if (m->kl_weight > 0 && m->buffers->n_free < m->buffers->padded_rows) {
     base = ka_weights_outer(m, KA_BASE);
     KA_TRY(base_fwd(m));
     KA_TRY(ka_head_pick_base(m, base));
@@ -182,8 +186,10 @@ ka_status ka_pass_step(void *model) {
   KA_TRY(ka_head_loss(m, w, base, true));
   /* 5. the layers, down to the lowest one with something trained */
   KA_TRY(layers_bwd(m, s, s->lowest > 0 ? s->lowest : 0, s->recipe->L));
-  /* 6. the embedding */
-  return s->lowest < 0 ? embed_bwd(m, w) : KA_STATUS_OK;
+  /* 6. what stands in front, and the embedding */
+  if (s->lowest >= 0) return KA_STATUS_OK;
+  KA_TRY(ka_projector_bwd(m));
+  return embed_bwd(m, w);
 }
 
 ka_status ka_pass_loss(struct ka_model *m) {

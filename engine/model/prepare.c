@@ -2,7 +2,7 @@
  * What a step needs: how far down the gradient goes, and the memory for all of it, from the run
  * arena (lives with the model) and the step arena (one pass). The same code measures and allocates.
  * What a branch keeps, branches.c and its kind say. */
-#include "engine/model/buffers.h"
+#include "engine/model/projector_parts.h"
 
 #include "engine/model/rope.h"
 
@@ -14,7 +14,7 @@ enum { CHUNK_ROWS = 512, CHUNK_BYTES = 128 << 20, MANY = 4 };
 /* How far down the gradient goes, and where the base model's own pass starts. */
 static void plan_needs(struct ka_model *m) {
   const struct ka_outer_weights *w = ka_weights_outer(m, KA_TUNED);
-  bool below = KA_TRAINED(w->embed, w->positions);
+  bool below = KA_TRAINED(w->embed, w->positions) || ka_projector_trained(m);
   for (int i = 0; i < m->n_stacks; i++) {
     struct ka_stack *s = &m->stacks[i];
     ka_branches_needs(m, s, below);
@@ -119,6 +119,7 @@ static ka_status plan_all(struct ka_model *m) {
   KA_TRY(plan_scratch(m));
   KA_TRY(plan_head(m));
   KA_TRY(ka_routing_plan(m));
+  KA_TRY(ka_projector_plan(m));
   return ka_inputs_plan(m);
 }
 

@@ -2,7 +2,7 @@
  * Where a layer's weights come from, see weights.h: the model's own or the base's; a frozen weight
  * that needs neither conversion nor packing is the file's map, others lie in the compute dtype,
  * packed for matmul where the back end gains by it. Trained slices have a gradient. */
-#include "engine/model/buffers.h"
+#include "engine/model/projector_parts.h"
 
 #include <string.h>
 
@@ -188,7 +188,8 @@ ka_status ka_weights_plan(struct ka_model *m) {
   struct ka_weights *ws = m->weights;
   struct ka_model_buffers *b = m->buffers;
   ws->pack_bytes = 0;
-  for (int64_t i = 0; i < m->n_params; i++) KA_TRY(plan_param(m, &m->params[i], "weights"));
+  int64_t n_params = m->n_params + ka_projector_n_params(m);
+  for (int64_t i = 0; i < n_params; i++) KA_TRY(plan_param(m, &m->params[i], "weights"));
   for (int64_t i = 0; i < ws->n_base; i++) KA_TRY(plan_param(m, &ws->base[i], "base weights"));
   for (int which = 0; which < KA_N_WHICH; which++)
     for (int64_t i = 0; i < ws->n; i++)
@@ -235,6 +236,10 @@ ka_status ka_weights_fill(struct ka_model *m) {
   const struct ka_safetensors *base = m->base_files.n_shards > 0 ? &m->base_files : &m->files;
   KA_TRY(fill_params(m, &m->files, m->params, m->n_params, KA_TUNED));
   KA_TRY(fill_params(m, base, ws->base, ws->n_base, KA_BASE));
+  for (int64_t i = 0; i < ka_projector_n_params(m); i++) {
+    struct ka_param *p = &m->params[m->n_params + i];
+    if (!in_place(m, p)) KA_TRY(ka_dev_put(m->dev, p->weight, p->stored));
+  }
   KA_TRY(ka_dev_sync(m->dev));
   return ka_model_zero_grad(m);
 }

@@ -255,3 +255,39 @@ ka_status scatter_rows_cpu(struct ka_dev *dev, const struct ka_scatter_rows_args
       copy_row(&args->out, get_id(&args->index, r), &args->x, r, n_chan);
   return KA_STATUS_OK;
 }
+
+ka_status put_rows_cpu(struct ka_dev *dev, const struct ka_put_rows_args *args) {
+  (void)dev;
+  int64_t n_rows = args->index.shape[0], n_chan = args->out.shape[1];
+#pragma omp parallel for if (n_rows * n_chan > CPU_PARALLEL)
+  for (int64_t r = 0; r < n_rows; r++) {
+    int64_t to = get_id(&args->index, r);
+    if (to >= 0 && args->x.data)
+      copy_row(&args->out, to, &args->x, r, n_chan);
+    else if (to >= 0)
+      cpu_zero_row(&args->out, to, n_chan);
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status sum_rows_cpu(struct ka_dev *dev, const struct ka_sum_rows_args *args) {
+  int64_t n_rows = args->out.shape[0], n_chan = args->out.shape[1], J = args->rows.shape[1];
+  if (args->out.dtype == KA_F64) return sum_rows_ref(dev, args);
+#pragma omp parallel for if (n_rows * n_chan > CPU_PARALLEL)
+  for (int64_t r = 0; r < n_rows; r++)
+    for (int64_t c = 0; c < n_chan; c += CPU_BLOCK) {
+      float sum[CPU_BLOCK] = {0}, buf[CPU_BLOCK], buf_out[CPU_BLOCK];
+      int64_t len = min64(CPU_BLOCK, n_chan - c);
+      for (int64_t j = 0; j < J; j++) {
+        int64_t from = get_id(&args->rows, r * J + j);
+        if (from < 0) continue;
+        const float *x = load_block(&args->x, from * n_chan + c, len, buf);
+#pragma omp simd
+        for (int64_t k = 0; k < len; k++) sum[k] += x[k];
+      }
+      float *out = open_block(&args->out, r * n_chan + c, buf_out);
+      memcpy(out, sum, (size_t)len * sizeof *out);
+      store_block(&args->out, r * n_chan + c, len, out);
+    }
+  return KA_STATUS_OK;
+}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * fill, copy, embed_fwd, gather_rows, scatter_rows: rows moved; bound by memory. */
+ * fill, copy, embed_fwd, gather_rows, scatter_rows, put_rows, sum_rows: rows moved; bound by memory. */
 #include "kernels/cuda/device.cuh"
 
 #include <cuda_fp16.h>
@@ -118,14 +118,14 @@ cudaError_t same_dtype(struct cuda_state *s, const struct ka_copy_args *args) {
                            cudaMemcpyDefault, s->stream);
 }
 
-/* out[to[r],:] = scale * in[from[r],:]; NULL lists are r itself; -1 in `from` gives a row of zeros,
- * -1 in `to` skips the row. A block a row, strided. */
+/* out[to[r],:] = scale * in[from[r],:]; NULL lists are r itself; -1 in `from`, or no `in`, gives a row
+ * of zeros, -1 in `to` skips the row. A block a row, strided. */
 template <typename T, int N>
 __global__ void __launch_bounds__(128)
     k_rows(T *out, const int32_t *to, const T *in, const int32_t *from, int64_t n_rows,
            int64_t width, float scale) {
   for (int64_t r = blockIdx.x; r < n_rows; r += gridDim.x) {
-    int64_t t = to ? to[r] : r, f = from ? from[r] : r;
+    int64_t t = to ? to[r] : r, f = !in ? -1 : from ? from[r] : r;
     if (t < 0) continue;
     for (int64_t c = (int64_t)threadIdx.x * N; c < width; c += 128 * N) {
       float v[N] = {0};
@@ -143,7 +143,7 @@ ka_status move_rows(struct ka_dev *dev, const char *op, const struct ka_tensor &
                     const int32_t *to, const struct ka_tensor &in, const int32_t *from,
                     int64_t n_rows, float scale) {
   struct cuda_state *s = cuda_of(dev);
-  int64_t width = in.shape[1];
+  int64_t width = out.shape[1];
   KA_BY_TYPE(dev, op, out.dtype, {
     const int N = vec16<T>::N;
     if (n_rows == 0 || width == 0) return KA_STATUS_OK;
@@ -155,6 +155,23 @@ ka_status move_rows(struct ka_dev *dev, const char *op, const struct ka_tensor &
                                       (const T *)in.data, from, n_rows, width, scale);
     return cuda_launched(dev, op, e);
   });
+}
+
+/* out[r,:] = sum over j of x[rows[r,j],:]. A block a row, strided. */
+template <typename T>
+__global__ void __launch_bounds__(128)
+    k_sum_rows(T *out, const T *x, const int32_t *rows, int64_t n_rows, int64_t J, int64_t width) {
+  for (int64_t r = blockIdx.x; r < n_rows; r += gridDim.x)
+    for (int64_t c = threadIdx.x; c < width; c += 128) {
+      float sum[1] = {0};
+      for (int64_t j = 0; j < J; j++) {
+        int64_t from = rows[r * J + j];
+        float v[1] = {0};
+        if (from >= 0) load<1>(v, x + from * width + c);
+        sum[0] += v[0];
+      }
+      store<1>(out + r * width + c, sum);
+    }
 }
 
 } // namespace
@@ -213,4 +230,21 @@ ka_status scatter_rows_cuda(struct ka_dev *dev, const struct ka_scatter_rows_arg
   if (n_bytes) CU_TRY(dev, cudaMemsetAsync(args->out.data, 0, n_bytes, cuda_of(dev)->stream));
   return move_rows(dev, "scatter_rows", args->out, (const int32_t *)args->index.data, args->x, NULL,
                    args->x.shape[0], 1);
+}
+
+ka_status put_rows_cuda(struct ka_dev *dev, const struct ka_put_rows_args *args) {
+  return move_rows(dev, "put_rows", args->out, (const int32_t *)args->index.data, args->x, NULL,
+                   args->index.shape[0], 1);
+}
+
+ka_status sum_rows_cuda(struct ka_dev *dev, const struct ka_sum_rows_args *args) {
+  struct cuda_state *s = cuda_of(dev);
+  int64_t n_rows = args->out.shape[0], width = args->out.shape[1], J = args->rows.shape[1];
+  if (n_rows == 0 || width == 0) return KA_STATUS_OK;
+  KA_BY_TYPE(dev, "sum_rows", args->out.dtype, {
+    cudaError_t e = KA_LAUNCH(k_sum_rows<T>, (unsigned)least(n_rows, 1 << 20), 128, 0, s->stream,
+                              (T *)args->out.data, (const T *)args->x.data,
+                              (const int32_t *)args->rows.data, n_rows, J, width);
+    return cuda_launched(dev, "sum_rows", e);
+  });
 }

@@ -105,3 +105,31 @@ ka_status scatter_rows_ref(struct ka_dev *dev, const struct ka_scatter_rows_args
   }
   return KA_STATUS_OK;
 }
+
+ka_status put_rows_ref(struct ka_dev *dev, const struct ka_put_rows_args *args) {
+  (void)dev;
+  int64_t n_rows = args->index.shape[0], n_chan = args->out.shape[1];
+#pragma omp parallel for
+  for (int64_t r = 0; r < n_rows; r++) {
+    int64_t to = get_id(&args->index, r);
+    for (int64_t c = 0; c < n_chan && to >= 0; c++)
+      put2(&args->out, to, c, args->x.data ? get2(&args->x, r, c) : 0);
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status sum_rows_ref(struct ka_dev *dev, const struct ka_sum_rows_args *args) {
+  (void)dev;
+  int64_t n_rows = args->out.shape[0], n_chan = args->out.shape[1], J = args->rows.shape[1];
+#pragma omp parallel for
+  for (int64_t r = 0; r < n_rows; r++)
+    for (int64_t c = 0; c < n_chan; c++) {
+      double sum = 0;
+      for (int64_t j = 0; j < J; j++) {
+        int64_t from = get_id(&args->rows, r * J + j);
+        if (from >= 0) sum += get2(&args->x, from, c);
+      }
+      put2(&args->out, r, c, sum);
+    }
+  return KA_STATUS_OK;
+}

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * A projector's sizes, weights and memory; its passes stand in projector_pass.c. */
+#include "engine/model/projector_parts.h"
+
+#include "base/rng.h"
+
+#include <math.h>
+#include <string.h>
+
+int64_t ka_projector_stride(const struct ka_projector_config *c) {
+  int64_t stride = c->stack;
+  for (int64_t i = 0; i < c->n_conv; i++) stride *= c->conv[i];
+  return stride;
+}
+
+int64_t ka_projector_places(const struct ka_projector_config *c, int64_t n_frames) {
+  int64_t stride = ka_projector_stride(c);
+  return (n_frames + stride - 1) / stride;
+}
+
+const struct ka_projector_config *ka_projector_config_of(const struct ka_model *m) {
+  return m->projector ? &m->projector->config : NULL;
+}
+
+int64_t ka_projector_n_params(const struct ka_model *m) {
+  return m->projector ? 2 * m->projector->n_stages : 0;
+}
+
+int64_t ka_projector_n_elems(const struct ka_model *m) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < ka_projector_n_params(m); i++)
+    n += ka_tensor_elems(&m->params[m->n_params + i].stored);
+  return n;
+}
+
+bool ka_projector_owns(const struct ka_model *m, const struct ka_slice *s) {
+  return s->param >= m->n_params;
+}
+
+void ka_projector_parts(const struct ka_model *m, struct ka_train_part *parts) {
+  for (int64_t i = 0; i < ka_projector_n_params(m); i++)
+    parts[i] = (struct ka_train_part){
+        .tensor = m->params[m->n_params + i].name, .n_rows = -1, .n_cols = -1};
+}
+
+/* --- stages ------------------------------------------------------------------------------------- */
+
+static void add_stage(struct ka_projector *p, int64_t kernel, int64_t stride, int64_t pad,
+                      int64_t out) {
+  struct ka_projector_stage *s = &p->stages[p->n_stages++];
+  int64_t in = p->n_stages > 1 ? s[-1].out : p->config.n_features;
+  *s = (struct ka_projector_stage){
+      .kernel = kernel, .stride = stride, .pad = pad, .in = in, .out = out, .frames = 1};
+  s->reach = (kernel + stride - 1) / stride;
+}
+
+static void make_stages(struct ka_projector *p, int64_t C) {
+  const struct ka_projector_config *c = &p->config;
+  for (int64_t i = 0; i < c->n_conv; i++)
+    add_stage(p, KA_PROJECTOR_KERNEL, c->conv[i], KA_PROJECTOR_KERNEL / 2, c->conv_width);
+  add_stage(p, c->stack, c->stack, 0, c->hidden);
+  add_stage(p, 1, 1, 0, C);
+  for (int i = p->n_stages - 2; i >= 0; i--)
+    p->stages[i].frames = p->stages[i + 1].frames * p->stages[i + 1].stride;
+}
+
+/* --- weights ------------------------------------------------------------------------------------ */
+
+/* The root mean square of what stands in the stream where text is. */
+static double stream_size(const struct ka_model *m) {
+  const struct ka_param *p = ka_weights_find(m, KA_ROLE_EMBED, -1, -1)->param;
+  int64_t n = ka_tensor_elems(&p->stored), step = n / 65536 + 1, count = 0;
+  double sum = 0;
+  for (int64_t i = 0; i < n; i += step, count++) {
+    double v = ka_load(p->stored.data, p->stored.dtype, i);
+    sum += v * v;
+  }
+  double size = sqrt(sum / (double)count) * m->recipe.embed_scale;
+  return size > 0 && isfinite(size) ? size : 1;
+}
+
+/* Normal, so that a product keeps the size of what it reads; the last one's is `size`. */
+static void fill_fresh(struct ka_tensor *t, const char *name, uint64_t seed, double size) {
+  uint64_t stream = ka_rng_stream(name);
+  double std = t->n_dim == 2 ? size / sqrt((double)t->shape[1]) : 0;
+  int64_t n = ka_tensor_elems(t);
+  float *x = t->data;
+#pragma omp parallel for
+  for (int64_t i = 0; i < n; i++) x[i] = (float)(std * ka_rng_normal(seed, stream, (uint64_t)i));
+}
+
+static ka_status check_shape(struct ka_ctx *ctx, const char *file, const char *name,
+                             const struct ka_tensor *got, int n_dim, const int64_t *want) {
+  if (got->n_dim == n_dim && memcmp(got->shape, want, (size_t)n_dim * sizeof *want) == 0 &&
+      (got->dtype == KA_F32 || got->dtype == KA_BF16 || got->dtype == KA_F16))
+    return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INPUT,
+                 "%s: %s: got %s of %d dimensions, the first %lld; the projector's sizes want "
+                 "F32, BF16 or F16 [%lld%s%lld]",
+                 file, name, ka_dtype_name(got->dtype), got->n_dim,
+                 (long long)(got->n_dim ? got->shape[0] : 0), (long long)want[0],
+                 n_dim == 2 ? ", " : "", (long long)(n_dim == 2 ? want[1] : 0));
+}
+
+static ka_status take_param(struct ka_model *m, int stage, bool bias, const char *file,
+                            uint64_t seed) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_projector *p = m->projector;
+  struct ka_projector_stage *s = &p->stages[stage];
+  struct ka_param *param = &m->params[m->n_params + 2 * stage + bias];
+  struct ka_tensor t;
+  int n_dim = bias ? 1 : 2;
+  const int64_t shape[] = {s->out, s->kernel * s->in};
+  *param = (struct ka_param){.role = KA_N_ROLES, .n_roles = 1, .layer = -1};
+  KA_TRY(
+      ka_arena_printf(&m->meta, &param->name, "projector.%d.%s", stage, bias ? "bias" : "weight"));
+  if (file) {
+    KA_TRY(ka_st_get(ctx, &p->files, param->name, &t));
+    KA_TRY(check_shape(ctx, file, param->name, &t, n_dim, shape));
+  } else {
+    KA_TRY(ka_tensor_alloc(&m->meta, &t, "projector", KA_F32, n_dim, shape));
+    fill_fresh(&t, param->name, seed, stage + 1 == p->n_stages ? stream_size(m) : sqrt(2));
+  }
+  param->stored = param->base = t;
+  *(bias ? &s->bias : &s->w) = (struct ka_weight){.param = param,
+                                                  .role = KA_N_ROLES,
+                                                  .layer = -1,
+                                                  .expert = -1,
+                                                  .n_rows = bias ? 1 : shape[0],
+                                                  .n_cols = bias ? shape[0] : shape[1],
+                                                  .pieces = bias ? &s->bias_piece : &s->piece};
+  return KA_STATUS_OK;
+}
+
+ka_status ka_projector_open(struct ka_model *m, const struct ka_projector_config *c,
+                            const char *file, uint64_t seed) {
+  struct ka_ctx *ctx = m->ctx;
+  void *memory;
+  KA_NEVER(ctx, m->projector || c->n_conv > KA_PROJECTOR_CONVS || c->stack < 1 || c->hidden < 1);
+  KA_TRY(ka_arena_alloc(&m->meta, &memory, sizeof *m->projector, "projector"));
+  m->projector = memory;
+  m->projector->config = *c;
+  make_stages(m->projector, m->recipe.C);
+  if (file) KA_TRY(ka_st_open(ctx, &m->projector->files, file));
+  for (int i = 0; i < 2 * m->projector->n_stages; i++)
+    KA_TRY(take_param(m, i / 2, i % 2 == 1, file, seed));
+  if (file && m->projector->files.n_entries != 2 * m->projector->n_stages)
+    return ka_fail(ctx, KA_E_INPUT, "%s: got %lld tensors, the projector's sizes want %d", file,
+                   (long long)m->projector->files.n_entries, 2 * m->projector->n_stages);
+  return KA_STATUS_OK;
+}
+
+void ka_projector_close(struct ka_model *m) {
+  if (!m->projector) return;
+  ka_arena_deinit(&m->projector->host);
+  ka_st_close(&m->projector->files);
+}
+
+static struct ka_weight *weight_at(struct ka_projector *p, int64_t i) {
+  struct ka_projector_stage *s = &p->stages[i / 2];
+  return i % 2 ? &s->bias : &s->w;
+}
+
+void ka_projector_train(struct ka_model *m) {
+  for (int64_t i = 0; i < ka_projector_n_params(m); i++) weight_at(m->projector, i)->n_pieces = 0;
+  for (int64_t i = 0; i < m->n_slices; i++) {
+    const struct ka_slice *s = &m->slices[i];
+    if (!ka_projector_owns(m, s)) continue;
+    struct ka_weight *w = weight_at(m->projector, s->param - m->n_params);
+    w->n_pieces = 1;
+    w->pieces[0] = (struct ka_piece){
+        .slice = i, .row = s->row, .n_rows = s->n_rows, .col = s->col, .n_cols = s->n_cols};
+  }
+}
+
+bool ka_projector_trained(const struct ka_model *m) {
+  for (int64_t i = 0; i < ka_projector_n_params(m); i++)
+    if (weight_at(m->projector, i)->n_pieces > 0) return true;
+  return false;
+}
+
+/* --- memory ------------------------------------------------------------------------------------- */
+
+static ka_status alloc_rows(struct ka_model *m, struct ka_tensor *out, int64_t rows, int64_t cols,
+                            enum ka_dtype type) {
+  return ka_tensor_alloc(&m->step, out, "projector", type, 2, (int64_t[]){rows, cols});
+}
+
+static ka_status plan_stage(struct ka_model *m, int i, int64_t N, bool train) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_projector_stage *s = &m->projector->stages[i];
+  int64_t rows = N * s->frames, rows_in = rows * s->stride, window = s->kernel * s->in;
+  bool last = i + 1 == m->projector->n_stages;
+  if (last) return KA_STATUS_OK; /* reads the stage before it as it is */
+  KA_TRY(alloc_rows(m, &s->windows, rows, window, m->compute));
+  KA_TRY(alloc_rows(m, &s->act, rows, s->out, m->compute));
+  KA_TRY(alloc_rows(m, &s->index, rows, s->kernel, KA_I32));
+  if (!train) return KA_STATUS_OK;
+  KA_TRY(alloc_rows(m, &s->pre, rows, s->out, m->compute));
+  if (i == 0) return KA_STATUS_OK;
+  KA_TRY(alloc_rows(m, &s->pre_windows, rows, window, m->compute));
+  return alloc_rows(m, &s->back, rows_in, s->reach, KA_I32);
+}
+
+/* Where the host writes what a batch's clips say. */
+static ka_status plan_host(struct ka_model *m, int64_t N) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_projector *p = m->projector;
+  void *memory;
+  ka_arena_deinit(&p->host);
+  ka_arena_init(&p->host, ctx, "clips");
+  int64_t frames = N * ka_projector_stride(&p->config);
+  KA_TRY(
+      ka_arena_alloc_n(&p->host, &memory, frames * p->config.n_features, sizeof(float), "frames"));
+  p->host_frames = memory;
+  KA_TRY(ka_arena_alloc_n(&p->host, &memory, N, sizeof(int32_t), "places"));
+  p->host_place = memory;
+  for (int i = 0; i + 1 < p->n_stages; i++) {
+    struct ka_projector_stage *s = &p->stages[i];
+    int64_t rows = N * s->frames;
+    KA_TRY(ka_arena_alloc_n(&p->host, &memory, rows * s->kernel, sizeof(int32_t), "windows"));
+    s->host_index = memory;
+    KA_TRY(ka_arena_alloc_n(&p->host, &memory, rows * s->stride * s->reach, sizeof(int32_t),
+                            "windows"));
+    s->host_back = memory;
+  }
+  return KA_STATUS_OK;
+}
+
+ka_status ka_projector_plan(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_projector *p = m->projector;
+  int64_t N = m->buffers->B * m->buffers->T;
+  bool train = ka_projector_trained(m);
+  if (!p) return KA_STATUS_OK;
+  for (int64_t i = 0; i < ka_projector_n_params(m); i++) {
+    struct ka_weight *w = weight_at(p, i);
+    w->w = w->param->weight;
+    if (w->n_pieces > 0) w->pieces[0].grad = m->slices[w->pieces[0].slice].grad;
+  }
+  KA_TRY(alloc_rows(m, &p->frames, N * ka_projector_stride(&p->config), p->config.n_features,
+                    m->compute));
+  KA_TRY(alloc_rows(m, &p->out, N, m->recipe.C, m->compute));
+  KA_TRY(ka_tensor_alloc(&m->step, &p->place, "projector", KA_I32, 1, &N));
+  for (int i = 0; i < p->n_stages; i++) KA_TRY(plan_stage(m, i, N, train));
+  return m->step.measuring ? KA_STATUS_OK : plan_host(m, N);
+}
