@@ -101,6 +101,7 @@ uint16_t ka_f32_to_f16(float f) {
   if (isnan(f)) return sign | 0x7e00;
   float a = fabsf(f);
   if (a >= 65520.0f) return sign | 0x7c00;
+  if (a == 0) return sign; /* frexpf gives it the exponent of [0.5, 1) */
   int e;
   (void)frexpf(a, &e);                           /* a in [2^(e-1), 2^e) */
   int scale = e - 1 < -14 ? -24 : e - 1 - 10;    /* exponent of the last kept bit */
