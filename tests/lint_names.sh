@@ -8,11 +8,11 @@ base            alloc arena check code copy ctx ends error exit fail file fmt fr
 linalg          blas dense linalg panels worker
 python          jinja py
 tokenizer       tok tokenizer utf8
-engine/formats  adapter delta dim head hf hub lora model role safetensors scope st tensor
+engine/formats  adapter delta dim gguf head hf hub lora model role safetensors scope st tensor
 engine/audio    audio
 engine/job      foreign job key yaml
 engine/dist     dist mpi
-engine/model    any accum aux batch branch branches clip clips decoder expert experts family head inputs keep kv layer linear mat mla model moe norm outer pairs param pass piece projector recipe recorded rms rope router routing sample shards slice stack stat step stream train value vector verify weight weights which
+engine/model    accum any arch aux batch branch branches clip clips decoder expert experts family head inputs keep kv layer linear mat mla model moe norm outer pairs param pass piece projector recipe recorded rms rope router routing sample shards slice stack stat step stream train value vector verify weight weights which
 engine/data     chat codec data document parquet pq thrift unpack
 engine/spectral affinity expert fp8 memory select selected selection spectral spectrum unit units
 engine/report   crc32c jsonl page progress report spectral tb tensorboard

@@ -7,7 +7,7 @@ BEGIN {
   allow("ka_chat_load_text ka_hf_config_parse ka_job_parse ka_train_data_spec ka_foreign_rows")
   # an inner step that a test holds to another implementation's figures
   allow("ka_crc32c ka_crc32c_masked ka_eval_student_cdf ka_eval_student_quantile ka_eval_divergence_row ka_repair_threshold")
-  allow("ka_rope_frequencies ka_progress_bar ka_py_mt_random ka_spectrum_json ka_op_case_size ka_tokenizer_vocab_size")
+  allow("ka_progress_bar ka_py_mt_random ka_spectrum_json ka_op_case_size")
   # speech has not come to the model room yet
   allow("ka_audio_read ka_audio_clip_deinit ka_projector_open ka_projector_parts ka_projector_config_of ka_projector_stride ka_projector_owns")
   # faults on purpose

@@ -11,4 +11,9 @@
  * KA_E_UNSUPPORTED with the command that writes a tokenizer.json for any other. */
 ka_status ka_tok_convert(struct ka_ctx *ctx, const char *dir, json_t **root);
 
+/* What the tokenizer of a model directory is, for other formats: its tokenizer.json, or what
+ * ka_tok_convert makes, with the tokens that only tokenizer_config.json names (new reference). A NUL
+ * in a token's text is U+FDD0 in the vocabulary's keys. */
+ka_status ka_tok_read(struct ka_ctx *ctx, const char *dir, json_t **root);
+
 #endif

@@ -279,27 +279,51 @@ out:
   return st;
 }
 
-static ka_status load_file(struct ka_tokenizer *t, const char *path, const json_t *config) {
-  struct ka_ctx *ctx = t->arena.ctx;
+/* What tokenizer.json at `path` says, or would say; *marked: with NUL marks in its keys. */
+static ka_status read_root(struct ka_arena *a, const char *path, const json_t *config,
+                           json_t **root, bool *marked) {
+  struct ka_ctx *ctx = a->ctx;
   struct ka_map m;
-  json_t *root = NULL;
+  *marked = false;
   if (!ka_path_exists(path) && strcmp(ka_path_base(path), "tokenizer.json") == 0) {
     const char *dir;
-    KA_TRY(ka_path_dir(&t->arena, &dir, path));
-    KA_TRY(ka_tok_convert(ctx, dir, &root));
-    ka_status converted = load_root(t, root, false, path);
-    json_decref(root);
-    return converted;
+    KA_TRY(ka_path_dir(a, &dir, path));
+    return ka_tok_convert(ctx, dir, root);
   }
   KA_TRY(ka_map_file(ctx, path, &m));
-  bool marked = memmem(m.data, m.len, "\\u0000", 6) != NULL;
-  ka_status st = marked ? parse_marked(ctx, &m, path, &root)
-                        : ka_json_parse(ctx, (const char *)m.data, m.len, path, &root);
+  *marked = memmem(m.data, m.len, "\\u0000", 6) != NULL;
+  ka_status st = *marked ? parse_marked(ctx, &m, path, root)
+                         : ka_json_parse(ctx, (const char *)m.data, m.len, path, root);
   ka_map_drop(&m);
-  if (st.code == KA_OK) st = ka_tok_add_configured(&t->arena, root, config);
+  if (st.code == KA_OK) st = ka_tok_add_configured(a, *root, config);
+  return st;
+}
+
+static ka_status load_file(struct ka_tokenizer *t, const char *path, const json_t *config) {
+  json_t *root = NULL;
+  bool marked;
+  ka_status st = read_root(&t->arena, path, config, &root, &marked);
   if (st.code == KA_OK) st = load_root(t, root, marked, path);
   json_decref(root);
   return st;
+}
+
+ka_status ka_tok_read(struct ka_ctx *ctx, const char *dir, json_t **root) {
+  struct ka_arena a;
+  json_t *config = NULL;
+  const char *path;
+  bool marked;
+  *root = NULL;
+  ka_arena_init(&a, ctx, "tokenizer files");
+  ka_status st = ka_path_join(&a, &path, dir, "tokenizer.json");
+  if (st.code == KA_OK) st = ka_tok_load_config(&a, dir, &config);
+  if (st.code == KA_OK) st = read_root(&a, path, config, root, &marked);
+  json_decref(config);
+  ka_arena_deinit(&a);
+  if (ka_ok(st)) return st;
+  json_decref(*root);
+  *root = NULL;
+  return ka_trace(ctx, st, __FILE__, __LINE__);
 }
 
 /* bos_token and eos_token of tokenizer_config.json: a string or {"content": string}. */

@@ -9,6 +9,7 @@
 struct chat_template {
   const char *name; /* from the arena */
   struct ka_jinja *jinja;
+  const char *text;
   const char *error; /* why jinja is NULL: a template besides the default one that does not parse */
 };
 
@@ -32,6 +33,7 @@ static ka_status add_template(struct ka_ctx *ctx, struct ka_chat *chat, const ch
   chat->templates = items;
   struct chat_template *t = &chat->templates[chat->n];
   KA_TRY(ka_arena_str(&chat->arena, &t->name, name, strlen(name)));
+  KA_TRY(ka_arena_str(&chat->arena, &t->text, text, n));
   ka_status st = ka_jinja_parse(ctx, &t->jinja, KA_JINJA_CHAT, where, text, n);
   if (st.code == KA_E_INPUT && strcmp(name, "default") != 0) { /* told when it is wanted */
     KA_TRY(ka_arena_str(&chat->arena, &t->error, ctx->error.message, strlen(ctx->error.message)));
@@ -229,6 +231,11 @@ static const struct chat_template *find(const struct ka_chat *chat, const char *
   for (int64_t i = 0; i < chat->n; i++)
     if (strcmp(chat->templates[i].name, name) == 0) return &chat->templates[i];
   return NULL;
+}
+
+const char *ka_chat_text(const struct ka_chat *chat) {
+  const struct chat_template *t = find(chat, "default");
+  return t ? t->text : NULL;
 }
 
 ka_status ka_chat_template(struct ka_ctx *ctx, const struct ka_chat *chat, const char *name,

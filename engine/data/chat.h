@@ -32,6 +32,8 @@ const char *ka_chat_builtin(const char *name);
 void ka_chat_destroy(struct ka_chat *chat); /* NULL is fine */
 
 bool ka_chat_has_template(const struct ka_chat *chat);
+/* The default template as it is written, NULL: there is none. Borrowed. */
+const char *ka_chat_text(const struct ka_chat *chat);
 
 /* The named token ("eos_token") as text, NULL when the model names none. Borrowed. */
 const char *ka_chat_token(const struct ka_chat *chat, const char *name);
