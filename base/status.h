@@ -91,9 +91,10 @@ ka_status ka_trace(struct ka_ctx *ctx, ka_status s, const char *file, int line);
 /* Forgets the recorded failure (after it was handled or printed). */
 void ka_error_clear(struct ka_ctx *ctx);
 
+static inline bool ka_signalled(const volatile int *signal) { return signal && *signal; }
 /* Has a signal asked for the end? Work that takes long asks often. */
 static inline bool ka_interrupted(const struct ka_ctx *ctx) {
-  return ctx->interrupted && *ctx->interrupted;
+  return ka_signalled(ctx->interrupted);
 }
 /* KA_E_INTERRUPTED "WHAT: interrupted" then. */
 ka_status ka_check_interrupted(struct ka_ctx *ctx, const char *what);

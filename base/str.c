@@ -236,6 +236,18 @@ const char *ka_fmt_duration(double seconds, char buf[32]) {
   return buf;
 }
 
+bool ka_list_next(const char **list, char separator, const char **word, size_t *n) {
+  const char *p = *list, *end;
+  if (!*p) return false;
+  while (*p == ' ') p++;
+  for (end = p; *end && *end != separator;) end++;
+  *list = *end ? end + 1 : end;
+  while (end > p && end[-1] == ' ') end--;
+  *word = p;
+  *n = (size_t)(end - p);
+  return true;
+}
+
 char *ka_visible(char *out, size_t size, const char *text) {
   size_t used = 0, left = strlen(text);
   while (left > 0) {

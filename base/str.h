@@ -33,6 +33,10 @@ const char *ka_nearest(const char *word, const char *const *names);
 bool ka_ends_with(const char *s, const char *suffix);
 bool ka_starts_with(const char *s, const char *prefix);
 
+/* The words of a list as people write one, "a, b": the next of *list, without the spaces around it,
+ * perhaps empty; false at the end. */
+bool ka_list_next(const char **list, char separator, const char **word, size_t *n);
+
 /* Length of the UTF-8 sequence at s (1..4), or 0 when the bytes are not valid UTF-8 (overlong,
  * surrogate, above U+10FFFF, truncated at n). *cp receives the code point; may be NULL. */
 int ka_utf8_decode(const char *s, size_t n, uint32_t *cp);

@@ -153,9 +153,9 @@ bool ka_tok_find_next(struct ka_ctx *ctx, struct ka_tok_finder *f, ka_status *st
     return *is_match = true;
   }
   if (f->done) return false;
-  if (++f->n_matches % INTERRUPT_MATCHES == 0 && ctx->interrupted && *ctx->interrupted) {
-    *st = ka_fail(ctx, KA_E_INTERRUPTED, "tokenizing: interrupted");
-    return false;
+  if (++f->n_matches % INTERRUPT_MATCHES == 0) {
+    *st = ka_check_interrupted(ctx, "tokenizing");
+    if (!ka_ok(*st)) return false;
   }
   *st = next_match(ctx, f, &found, b, e);
   if (st->code != KA_OK) return false;

@@ -86,15 +86,14 @@ int ka_cli_list(const struct ka_cli *cli, const char *name, const char *const **
 ka_status ka_cli_words(struct ka_arena *arena, const struct ka_cli *cli, const char *name,
                        const char **words, int64_t max, int64_t *n) {
   struct ka_ctx *ctx = arena->ctx;
-  const char *p = ka_cli_str(cli, name);
+  const char *list = ka_cli_str(cli, name), *word = list;
+  size_t len;
   *n = 0;
-  while (p && *(p += strspn(p, ", "))) {
-    size_t len = strcspn(p, ","), next = len;
-    while (p[len - 1] == ' ') len--;
+  while (list && ka_list_next(&list, ',', &word, &len)) {
+    if (len == 0) continue;
     if (*n == max)
       return ka_fail(ctx, KA_E_USAGE, "--%s: more than %lld between commas", name, (long long)max);
-    KA_TRY(ka_arena_str(arena, &words[(*n)++], p, len));
-    p += next;
+    KA_TRY(ka_arena_str(arena, &words[(*n)++], word, len));
   }
   return KA_STATUS_OK;
 }

@@ -4,7 +4,7 @@
 
 #include "base/log.h"
 #include "engine/cli/eval_tasks.h"
-#include "engine/cli/session.h"
+#include "engine/model/session.h"
 #include "engine/report/progress.h"
 
 #include <stdio.h>
@@ -13,7 +13,7 @@
 enum { BATCH_TOKENS = 4096 };
 
 struct eval {
-  struct ka_cli_session open;
+  struct ka_session open;
   struct ka_eval_text_scorer scorer;
   struct ka_progress bar;
   int64_t done;
@@ -40,8 +40,9 @@ static ka_status window_of(struct ka_ctx *ctx, const struct ka_cli *cli, const s
 static ka_status open_all(struct ka_ctx *ctx, struct eval *e, const struct ka_cli *cli,
                           int64_t *window) {
   const char *dtype = ka_cli_str(cli, "dtype");
-  KA_TRY(ka_cli_session_find(ctx, &e->open, cli));
-  KA_TRY(ka_cli_session_open(ctx, &e->open, cli, strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
+  KA_TRY(ka_session_open(ctx, &e->open, ka_cli_arg(cli, 0), ka_cli_str(cli, "base"),
+                         ka_cli_str(cli, "device")));
+  KA_TRY(ka_session_load(ctx, &e->open, strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32, true));
   KA_TRY(window_of(ctx, cli, &e->open.model, window));
   int64_t T = *window + 1, B = BATCH_TOKENS / T < 1 ? 1 : BATCH_TOKENS / T;
   KA_TRY(ka_model_prepare(&e->open.model, B, T, false));
@@ -99,7 +100,7 @@ static ka_status eval_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   }
   json_decref(rows);
   ka_eval_text_scorer_deinit(&e.scorer);
-  ka_cli_session_close(&e.open);
+  ka_session_close(&e.open);
   return st;
 }
 

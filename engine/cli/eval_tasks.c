@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * See eval_tasks.h. */
 #include "engine/cli/eval_tasks.h"
-#include "engine/cli/session.h"
+#include "engine/model/session.h"
 
 #include "base/log.h"
 #include "engine/eval/tasks.h"
@@ -22,7 +22,7 @@ struct evaluation {
   struct ka_eval_score_options scoring;
   struct ka_tasks *tasks;
   struct ka_chat *chat;
-  struct ka_cli_session open;
+  struct ka_session open;
   struct ka_results results;
   struct ka_progress bar;
 };
@@ -107,7 +107,7 @@ static ka_status load_tasks(struct evaluation *e) {
 static ka_status prepare(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
   const char *dtype = ka_cli_str(e->cli, "dtype");
-  KA_TRY(ka_cli_session_open(ctx, &e->open, e->cli, strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32));
+  KA_TRY(ka_session_load(ctx, &e->open, strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32, true));
   int64_t most = e->open.model.recipe.max_positions;
   e->encoding.max_length =
       ka_cli_given(e->cli, "max-length") ? ka_cli_int(e->cli, "max-length") : most;
@@ -163,7 +163,8 @@ static ka_status run(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
   double started_s = (double)time(NULL), start = ka_now_s();
   KA_TRY(read_options(e));
-  KA_TRY(ka_cli_session_find(ctx, &e->open, e->cli));
+  KA_TRY(ka_session_open(ctx, &e->open, ka_cli_arg(e->cli, 0), ka_cli_str(e->cli, "base"),
+                         ka_cli_str(e->cli, "device")));
   KA_TRY(read_chat(e));
   KA_TRY(load_tasks(e));
   KA_TRY(prepare(e));
@@ -178,7 +179,7 @@ ka_status ka_cli_eval_tasks(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_results_close(&e.results);
   ka_tasks_close(e.tasks);
   ka_chat_destroy(e.chat);
-  ka_cli_session_close(&e.open);
+  ka_session_close(&e.open);
   ka_arena_deinit(&e.arena);
   return st;
 }

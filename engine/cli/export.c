@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  * kappa export: a model as one GGUF file, for llama.cpp and what is built on it. */
 #include "base/log.h"
-#include "engine/cli/session.h"
+#include "engine/cli/cli.h"
 #include "engine/data/chat.h"
 #include "engine/formats/gguf_vocab.h"
 #include "engine/model/gguf.h"
+#include "engine/model/session.h"
 #include "engine/report/progress.h"
 
 #include <stdio.h>
 #include <string.h>
 
 struct exporting {
-  struct ka_cli_session open;
+  struct ka_session open;
   struct ka_gguf gguf;
   struct ka_chat *chat;
   struct ka_progress bar;
@@ -62,8 +63,7 @@ static ka_status write_file(struct ka_ctx *ctx, struct exporting *e, const struc
   const char *path = ka_cli_arg(cli, 1);
   struct ka_model *m = &e->open.model;
   char size[32];
-  KA_TRY(ka_cli_session_find(ctx, &e->open, cli));
-  KA_TRY(ka_dev_open(ctx, &e->open.dev, "cpu"));
+  KA_TRY(ka_session_open(ctx, &e->open, ka_cli_arg(cli, 0), ka_cli_str(cli, "base"), "cpu"));
   KA_TRY(ka_model_open_source(ctx, m, &e->open.dev, &e->open.source, KA_F32));
   KA_TRY(ka_model_gguf_plan(m, &e->gguf, type_of(cli, m), name_of(ka_cli_arg(cli, 0))));
   KA_TRY(describe_tokens(ctx, e, ka_cli_str(cli, "pre")));
@@ -89,7 +89,7 @@ static ka_status export_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_progress_end(&e.bar);
   ka_chat_destroy(e.chat);
   ka_gguf_deinit(&e.gguf);
-  ka_cli_session_close(&e.open);
+  ka_session_close(&e.open);
   return st;
 }
 

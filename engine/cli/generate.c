@@ -4,9 +4,9 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "engine/cli/generate_prompts.h"
-#include "engine/cli/session.h"
 #include "engine/eval/generator.h"
 #include "engine/model/decode.h"
+#include "engine/model/session.h"
 #include "engine/report/progress.h"
 
 #include <stdio.h>
@@ -18,7 +18,7 @@ enum { BATCH_ROWS = 4096 };
 struct generation {
   struct ka_ctx *ctx;
   const struct ka_cli *cli;
-  struct ka_cli_session open;
+  struct ka_session open;
   struct ka_decoder decoder;
   struct ka_cli_prompts prompts;
   struct ka_eval_sampling sampling;
@@ -241,8 +241,9 @@ static ka_status run(struct generation *g) {
     return ka_fail(ctx, KA_E_USAGE, "--max-tokens: got %lld, expected 0 to %d",
                    (long long)max_tokens, 1 << 24);
   KA_TRY(read_options(g));
-  KA_TRY(ka_cli_session_find(ctx, &g->open, g->cli));
-  KA_TRY(ka_cli_session_open(ctx, &g->open, g->cli, KA_F32));
+  KA_TRY(ka_session_open(ctx, &g->open, ka_cli_arg(g->cli, 0), ka_cli_str(g->cli, "base"),
+                         ka_cli_str(g->cli, "device")));
+  KA_TRY(ka_session_load(ctx, &g->open, KA_F32, true));
   g->open.model.compute = compute_type(g);
   g->prompts = (struct ka_cli_prompts){.ctx = ctx,
                                        .cli = g->cli,
@@ -266,7 +267,7 @@ static ka_status generate_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   ka_str_deinit(&g.text);
   ka_cli_prompts_close(&g.prompts);
   ka_decoder_deinit(&g.decoder);
-  ka_cli_session_close(&g.open);
+  ka_session_close(&g.open);
   return st;
 }
 

@@ -206,18 +206,9 @@ static ka_status weigh(struct ka_data *d, int64_t e) {
 /* --- opening ----------------------------------------------------------------- */
 
 /* The tokenizer's end of text, else config.json's. */
-static int32_t find_eos(struct ka_ctx *ctx, const struct ka_data_spec *spec,
-                        const struct ka_tokenizer *tokenizer) {
+static int32_t eos_of(const struct ka_data_spec *spec, const struct ka_tokenizer *tokenizer) {
   int32_t eos = tokenizer ? ka_tokenizer_eos(tokenizer) : -1;
-  if (eos >= 0 || !tokenizer || !spec->base_model) return eos;
-  struct ka_ctx quiet;
-  struct ka_hf_config c;
-  ka_ctx_init(&quiet);
-  (void)ctx;
-  if (ka_ok(ka_hf_config_open(&quiet, &c, spec->base_model)) && c.n_eos > 0)
-    eos = (int32_t)c.eos_token_ids[0];
-  ka_hf_config_close(&c);
-  return eos;
+  return eos >= 0 || !tokenizer ? eos : (int32_t)spec->eos_token_id;
 }
 
 /* A directory that exists: the one for prepared data, else the nearest one above output_dir. */
@@ -293,7 +284,7 @@ static ka_status no_targets(const struct ka_data *d) {
 static ka_status build(struct ka_data *d, const struct ka_tokenizer *tokenizer, int64_t V) {
   struct ka_ctx *ctx = d->ctx;
   struct ka_data_read_options o = {
-      .spec = &d->spec, .tokenizer = tokenizer, .eos = find_eos(ctx, &d->spec, tokenizer), .V = V};
+      .spec = &d->spec, .tokenizer = tokenizer, .eos = eos_of(&d->spec, tokenizer), .V = V};
   const char *spill_dir;
   KA_TRY(find_spill_dir(d, &spill_dir));
   ka_data_store_init(&d->store, ctx, spill_dir, MEMORY_BYTES);

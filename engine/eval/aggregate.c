@@ -177,7 +177,7 @@ static ka_status bootstrap(struct ka_ctx *ctx, aggregate_function *f,
     double *tmp = malloc((size_t)n * sizeof *tmp);
 #pragma omp for schedule(dynamic)
     for (int64_t c = 0; c < n_chunks; c++) {
-      if (ctx->interrupted && *ctx->interrupted) continue;
+      if (ka_interrupted(ctx)) continue;
       if (drawn && tmp)
         draw_chunk(f, items, n, c, draws, drawn, tmp, values);
       else

@@ -29,27 +29,25 @@ ka_status ka_benchmark_methods(struct ka_ctx *ctx, struct ka_str *out) {
 
 /* --- what was asked for ------------------------------------------------------ */
 
-/* The words between commas. */
-static ka_status split(struct ka_bench *b, const char *option, const char *list, const char **words,
-                       int64_t *n) {
+/* The words between commas or slashes. */
+static ka_status split(struct ka_bench *b, const char *option, const char *list, char separator,
+                       const char **words, int64_t *n) {
   struct ka_ctx *ctx = b->ctx;
-  *n = 0;
-  for (const char *p = list; *p || *n == 0;) {
-    size_t len = strcspn(p, ",");
-    if (len == 0 || *n == KA_BENCH_LIST)
-      return ka_fail(ctx, KA_E_USAGE, "--%s: got \"%s\", expected 1 to %d entries, commas between",
-                     option, list, KA_BENCH_LIST);
-    KA_TRY(ka_arena_str(&b->arena, &words[(*n)++], p, len));
-    p += len + (p[len] == ',');
-  }
+  const char *word = list, *rest = list;
+  size_t len = 0;
+  for (*n = 0; *n < KA_BENCH_LIST && ka_list_next(&rest, separator, &word, &len) && len > 0;)
+    KA_TRY(ka_arena_str(&b->arena, &words[(*n)++], word, len));
+  if (*rest || len == 0)
+    return ka_fail(ctx, KA_E_USAGE, "--%s: got \"%s\", expected 1 to %d entries, %s between",
+                   option, list, KA_BENCH_LIST, separator == ',' ? "commas" : "slashes");
   return KA_STATUS_OK;
 }
 
-static ka_status numbers(struct ka_bench *b, const char *option, const char *list, double *out,
-                         int64_t *n) {
+static ka_status numbers(struct ka_bench *b, const char *option, const char *list, char separator,
+                         double *out, int64_t *n) {
   struct ka_ctx *ctx = b->ctx;
   const char *words[KA_BENCH_LIST];
-  KA_TRY(split(b, option, list, words, n));
+  KA_TRY(split(b, option, list, separator, words, n));
   for (int64_t i = 0; i < *n; i++) {
     if (!ka_parse_f64(words[i], &out[i]) || !(out[i] > 0) || isinf(out[i]))
       return ka_fail(ctx, KA_E_USAGE, "--%s: got \"%s\", expected a number above 0", option,
@@ -61,18 +59,6 @@ static ka_status numbers(struct ka_bench *b, const char *option, const char *lis
   return KA_STATUS_OK;
 }
 
-/* "A/B/..." to numbers. */
-static ka_status split_rates(struct ka_bench *b, const char *list, double *out, int64_t *n) {
-  struct ka_ctx *ctx = b->ctx;
-  struct ka_str text = {0};
-  ka_status st = ka_str_puts(ctx, &text, list);
-  for (size_t i = 0; i < text.len; i++)
-    if (text.data[i] == '/') text.data[i] = ',';
-  if (ka_ok(st)) st = numbers(b, "learning-rates", text.data ? text.data : "", out, n);
-  ka_str_deinit(&text);
-  return st;
-}
-
 /* A, B, ... for all methods, NAME=A/B/... for one. */
 static ka_status read_rates(struct ka_bench *b, const char *option) {
   struct ka_ctx *ctx = b->ctx;
@@ -80,7 +66,7 @@ static ka_status read_rates(struct ka_bench *b, const char *option) {
   int64_t n;
   double own[KA_BENCH_LIST];
   struct ka_str common = {0};
-  KA_TRY(split(b, "learning-rates", option, words, &n));
+  KA_TRY(split(b, "learning-rates", option, ',', words, &n));
   ka_status st = KA_STATUS_OK;
   for (int64_t i = 0; i < n && ka_ok(st); i++) {
     const char *equals = strchr(words[i], '=');
@@ -96,11 +82,11 @@ static ka_status read_rates(struct ka_bench *b, const char *option) {
     if (m == b->n_chosen)
       st = ka_fail(ctx, KA_E_USAGE, "--learning-rates: %s: that method is not among --methods",
                    words[i]);
-    if (ka_ok(st)) st = split_rates(b, equals + 1, own, &n_own);
+    if (ka_ok(st)) st = numbers(b, "learning-rates", equals + 1, '/', own, &n_own);
     if (ka_ok(st)) b->own_rates[m] = equals + 1;
   }
   if (ka_ok(st) && common.len > 0)
-    st = numbers(b, "learning-rates", common.data, b->rates, &b->n_rates);
+    st = numbers(b, "learning-rates", common.data, ',', b->rates, &b->n_rates);
   ka_str_deinit(&common);
   return st;
 }
@@ -108,7 +94,7 @@ static ka_status read_rates(struct ka_bench *b, const char *option) {
 static ka_status find_methods(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   const char *words[KA_BENCH_LIST], *names[N_METHODS + 1] = {NULL};
-  KA_TRY(split(b, "methods", b->o->methods, words, &b->n_chosen));
+  KA_TRY(split(b, "methods", b->o->methods, ',', words, &b->n_chosen));
   for (int m = 0; m < N_METHODS; m++) names[m] = methods[m].name;
   for (int64_t i = 0; i < b->n_chosen; i++) {
     const char *near = ka_nearest(words[i], names);
@@ -141,7 +127,7 @@ static ka_status find_budgets(struct ka_bench *b) {
         "%s: methods are compared at equal numbers of parameters: give selection.fraction "
         "or selection.params instead of count or file",
         ka_job_place(&b->job, "selection"));
-  if (b->o->budgets) return numbers(b, "budgets", b->o->budgets, b->budgets, &b->n_budgets);
+  if (b->o->budgets) return numbers(b, "budgets", b->o->budgets, ',', b->budgets, &b->n_budgets);
   b->budgets[b->n_budgets++] = s->params > 0 ? (double)s->params : s->fraction;
   return KA_STATUS_OK;
 }
@@ -243,7 +229,7 @@ static ka_status add_run(struct ka_bench *b, const struct ka_bench_method *m, do
 }
 
 static ka_status rates_of(struct ka_bench *b, int64_t m, double *rates, int64_t *n) {
-  if (b->own_rates[m]) return split_rates(b, b->own_rates[m], rates, n);
+  if (b->own_rates[m]) return numbers(b, "learning-rates", b->own_rates[m], '/', rates, n);
   memcpy(rates, b->rates, sizeof b->rates);
   *n = b->n_rates;
   return KA_STATUS_OK;

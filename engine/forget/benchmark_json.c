@@ -386,7 +386,7 @@ ka_status ka_compare_models(struct ka_ctx *ctx, const struct ka_forget_scoring_s
   if (ka_ok(st))
     st = ka_report_fact(ctx, facts, "peak memory", "%.0f MiB", ka_machine_peak() / (1 << 20));
   if (ka_ok(st)) st = ka_report_by(ctx, facts);
-  if (ka_ok(st)) st = add_machine(ctx, root, &s.dev);
+  if (ka_ok(st)) st = add_machine(ctx, root, &s.base.dev);
   if (ka_ok(st) && dir) st = ka_report_write(ctx, root, dir);
   ka_forget_scoring_close(&s);
   if (ka_ok(st)) *report = root;

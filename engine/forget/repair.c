@@ -216,7 +216,7 @@ ka_status ka_repair_apply(struct ka_ctx *ctx, const struct ka_safetensors *base,
   for (int64_t i = 0; i < tuned->n_entries; i++) {
     struct ka_st_entry *e = &tuned->entries[i];
     struct difference x = {.tuned = e};
-    if (ctx->interrupted && *ctx->interrupted) return ka_fail(ctx, KA_E_INTERRUPTED, "interrupted");
+    KA_TRY(ka_check_interrupted(ctx, "repair"));
     KA_TRY(partner(ctx, base, e, &x.base));
     if (!x.base) continue;
     counts->n_changed++;
@@ -266,7 +266,7 @@ ka_status ka_repair_find_intruders(struct ka_ctx *ctx, const struct ka_safetenso
   for (int64_t i = 0; i < tuned->n_entries; i++) {
     const struct ka_st_entry *e = &tuned->entries[i], *b;
     struct svd x = {0}, y = {0};
-    if (ctx->interrupted && *ctx->interrupted) return ka_fail(ctx, KA_E_INTERRUPTED, "interrupted");
+    KA_TRY(ka_check_interrupted(ctx, "repair"));
     KA_TRY(partner(ctx, base, e, &b));
     /* Embeddings have a vector a word, and no directions of an output. */
     if (!b || e->t.n_dim != 2 || ka_unit_layer(e->name) < 0) continue;

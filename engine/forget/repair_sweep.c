@@ -37,7 +37,8 @@ static ka_status open_point(struct sweep *s, const struct point *p, struct ka_mo
   *counts = (struct ka_repair_counts){0};
   KA_TRY(ka_model_source_open(ctx, source, s->o->tuned, s->o->tuned_base));
   if (isnan(p->strength)) return KA_STATUS_OK;
-  return ka_repair_apply(ctx, &s->scoring.base.files, &source->files, p->how, p->strength, counts);
+  return ka_repair_apply(ctx, &s->scoring.base.model.files, &source->files, p->how, p->strength,
+                         counts);
 }
 
 static double score_of(const struct point *p, const char *key) {
@@ -118,8 +119,8 @@ static ka_status add_intruders(struct sweep *s, const struct point *p, const cha
   struct ka_repair_intruders found;
   ka_status st = open_point(s, p, &source, &counts);
   if (ka_ok(st))
-    st = ka_repair_find_intruders(ctx, &s->scoring.base.files, &source.files, s->o->n_intruders,
-                                  INTRUDER_COSINE, &found);
+    st = ka_repair_find_intruders(ctx, &s->scoring.base.model.files, &source.files,
+                                  s->o->n_intruders, INTRUDER_COSINE, &found);
   ka_model_source_close(&source);
   KA_TRY(st);
   json_t *row = json_pack("{s:I, s:I, s:I, s:f}", "intruders", (json_int_t)found.n_intruders,

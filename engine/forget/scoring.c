@@ -13,22 +13,22 @@ enum { BATCH_TOKENS = 4096 }; /* where no job says */
 
 static int64_t positions_of(const struct ka_forget_scoring *s) {
   int64_t n = ka_measures_positions(&s->measures);
-  int64_t T = s->T < s->base.recipe.max_positions ? s->T : s->base.recipe.max_positions;
+  int64_t T = s->T < s->base.model.recipe.max_positions ? s->T : s->base.model.recipe.max_positions;
   return n > T ? n : T;
 }
 
 static ka_status open_measures(struct ka_forget_scoring *s) {
   struct ka_ctx *ctx = s->ctx;
   const struct ka_job *job = s->spec.job;
-  int64_t most = s->base.recipe.max_positions;
+  int64_t most = s->base.model.recipe.max_positions;
   s->T = job ? job->sequence_len : ka_eval_text_window(most) + 1; /* as kappa eval has it */
   s->B = job ? job->micro_batch_size : s->T < BATCH_TOKENS ? BATCH_TOKENS / s->T : 1;
   if (job) {
-    KA_TRY(ka_train_data_open(ctx, &s->data, job, s->tokenizer, s->base.recipe.V));
+    KA_TRY(ka_train_data_open(ctx, &s->data, job, &s->base));
     s->spec.measures = ka_measures_spec_of_job(job, s->data.validation.n > 0);
     s->spec.weight = job->forgetting.weight;
   }
-  KA_TRY(ka_measures_open(ctx, &s->measures, &s->spec.measures, s->tokenizer, most));
+  KA_TRY(ka_measures_open(ctx, &s->measures, &s->spec.measures, s->base.tokenizer, most));
   if (s->measures.n == 0)
     return ka_fail(ctx, KA_E_INPUT, "nothing to measure: name tasks or texts, old and new");
   return KA_STATUS_OK;
@@ -48,13 +48,9 @@ static ka_status score(struct ka_forget_scoring *s, struct ka_model *m, double *
 
 static ka_status open_base(struct ka_forget_scoring *s) {
   struct ka_ctx *ctx = s->ctx;
-  KA_TRY(ka_dev_open(ctx, &s->dev, s->spec.device));
-  s->compute = s->spec.job ? ka_run_dtype(s->spec.job, &s->dev) : KA_F32;
-  KA_TRY(ka_model_source_open(ctx, &s->source, s->spec.base, NULL));
-  KA_TRY(ka_model_open_source(ctx, &s->base, &s->dev, &s->source, s->compute));
-  if (ka_tokenizer_is_in(s->source.dir))
-    KA_TRY(ka_tokenizer_open(ctx, &s->tokenizer, s->source.dir));
-  return KA_STATUS_OK;
+  KA_TRY(ka_session_open(ctx, &s->base, s->spec.base, NULL, s->spec.device));
+  s->compute = s->spec.job ? ka_run_dtype(s->spec.job, &s->base.dev) : KA_F32;
+  return ka_session_load(ctx, &s->base, s->compute, false);
 }
 
 ka_status ka_forget_scoring_open(struct ka_ctx *ctx, struct ka_forget_scoring *s,
@@ -67,16 +63,13 @@ ka_status ka_forget_scoring_open(struct ka_ctx *ctx, struct ka_forget_scoring *s
   KA_TRY(ka_arena_alloc_n(&s->arena, &mem, 3 * s->measures.n, sizeof(double), "measures"));
   s->values = mem;
   ka_info(ctx, "score", "the base, %s", s->spec.base);
-  return score(s, &s->base, s->values);
+  return score(s, &s->base.model, s->values);
 }
 
 void ka_forget_scoring_close(struct ka_forget_scoring *s) {
   ka_measures_close(&s->measures);
   if (s->spec.job) ka_train_data_close(&s->data);
-  ka_tokenizer_close(s->tokenizer);
-  ka_model_close(&s->base);
-  ka_model_source_close(&s->source);
-  ka_dev_close(&s->dev);
+  ka_session_close(&s->base);
   ka_arena_deinit(&s->arena);
 }
 
@@ -121,7 +114,7 @@ static double n_changed(const struct ka_model *base, const struct ka_model *m) {
 static ka_status report(struct ka_forget_scoring *s, const struct ka_model *m, int64_t n_adapter,
                         double start_s, json_t *out) {
   struct ka_ctx *ctx = s->ctx;
-  double changed = n_adapter > 0 ? (double)n_adapter : n_changed(&s->base, m);
+  double changed = n_adapter > 0 ? (double)n_adapter : n_changed(&s->base.model, m);
   int failed = json_object_set_new(out, "params", json_integer((json_int_t)ka_model_n_elems(m)));
   failed |= json_object_set_new(out, "trained_params",
                                 isnan(changed) ? json_null() : json_integer((json_int_t)changed));
@@ -140,9 +133,9 @@ ka_status ka_forget_scoring_source(struct ka_forget_scoring *s, struct ka_model_
   ka_status st = KA_STATUS_OK;
   *out = json_object();
   if (!*out) return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
-  KA_TRY_GOTO(ka_model_open_source(ctx, &m, &s->dev, source, s->compute), out);
+  KA_TRY_GOTO(ka_model_open_source(ctx, &m, &s->base.dev, source, s->compute), out);
   KA_TRY_GOTO(score(s, &m, values), out);
-  KA_TRY_GOTO(ka_measures_divergence(&s->measures, &s->base, &m, s->B, s->T, kl), out);
+  KA_TRY_GOTO(ka_measures_divergence(&s->measures, &s->base.model, &m, s->B, s->T, kl), out);
   KA_TRY_GOTO(report(s, &m, source->n_adapter, start_s, *out), out);
 out:
   ka_model_close(&m);

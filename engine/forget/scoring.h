@@ -19,10 +19,7 @@ struct ka_forget_scoring {
   struct ka_ctx *ctx;
   struct ka_forget_scoring_spec spec;
   struct ka_arena arena;
-  struct ka_dev dev;
-  struct ka_model_source source;
-  struct ka_model base;
-  struct ka_tokenizer *tokenizer;
+  struct ka_session base;
   struct ka_train_data data;
   struct ka_measures measures;
   enum ka_dtype compute;

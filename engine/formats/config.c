@@ -124,6 +124,7 @@ static ka_status read_eos(struct ka_ctx *ctx, struct ka_hf_config *c) {
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: key \"eos_token_id\": expected a token id or a list of at most %d of them",
                    c->path, KA_MAX_EOS);
+  c->eos_token_id = c->n_eos > 0 ? c->eos_token_ids[0] : -1;
   return KA_STATUS_OK;
 }
 

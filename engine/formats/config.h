@@ -68,9 +68,10 @@ struct ka_hf_config {
   int64_t max_window_layers;      /* -1: absent */
   const char *const *layer_types; /* [num_hidden_layers] "full_attention", ...; NULL when absent */
   bool has_dtype;
-  enum ka_dtype dtype;  /* dtype or torch_dtype; default F32 */
-  int64_t bos_token_id; /* -1: absent or null */
-  int64_t eos_token_ids[KA_MAX_EOS];
+  enum ka_dtype dtype;               /* dtype or torch_dtype; default F32 */
+  int64_t bos_token_id;              /* -1: absent or null */
+  int64_t eos_token_id;              /* the first of config.json; -1: absent or null */
+  int64_t eos_token_ids[KA_MAX_EOS]; /* of generation_config.json, once a model is open */
   int n_eos;
   int64_t pad_token_id;                /* -1: absent or null */
   struct ka_hf_rope_params rope;       /* of all layers, or of the full_attention ones */

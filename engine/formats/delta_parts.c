@@ -47,8 +47,7 @@ void ka_delta_hex(char out[KA_HASH_TEXT], XXH128_hash_t hash) {
 }
 
 ka_status ka_delta_step(struct ka_ctx *ctx, struct ka_delta_progress *progress, size_t n_bytes) {
-  if (ka_interrupted(ctx))
-    return ka_fail(ctx, KA_E_INTERRUPTED, "delta: interrupted; nothing was written");
+  KA_TRY(ka_check_interrupted(ctx, "delta, of which nothing was written"));
   if (!progress) return KA_STATUS_OK;
   progress->done_bytes += n_bytes;
   progress->show(progress->user, progress->done_bytes, progress->total_bytes);

@@ -358,6 +358,7 @@ static ka_status named_list(struct ka_foreign *f, struct ka_yaml *v, const char 
   struct ka_yaml *list;
   const char *text = ka_foreign_text(v), *dir = "";
   json_t *infos = NULL;
+  size_t len;
   int64_t n = v->kind == KA_YAML_LIST ? v->n : 1;
   for (const char *p = text; *p; p++) n += *p == ',';
   KA_TRY(new_list(f, &list, n));
@@ -371,14 +372,10 @@ static ka_status named_list(struct ka_foreign *f, struct ka_yaml *v, const char 
     st = v->items[i]->kind == KA_YAML_MAP
              ? component_entry(f, list, v->items[i])
              : named_entry(f, list, ka_foreign_text(v->items[i]), infos, dir);
-  while (ka_ok(st) && *text) {
-    const char *name;
-    text += strspn(text, ", ");
-    size_t len = strcspn(text, ",");
-    while (len > 0 && text[len - 1] == ' ') len--;
-    st = ka_arena_str(f->arena, &name, text, len);
-    if (ka_ok(st) && len > 0) st = named_entry(f, list, name, infos, dir);
-    text += strcspn(text, ",");
+  for (const char *name = text; ka_ok(st) && ka_list_next(&text, ',', &name, &len);) {
+    if (len == 0) continue;
+    st = ka_arena_str(f->arena, &name, name, len);
+    if (ka_ok(st)) st = named_entry(f, list, name, infos, dir);
   }
   json_decref(infos);
   KA_TRY(st);

@@ -99,8 +99,8 @@ struct ka_step_stats {
  * not touch weight data, but for a tied head that is stored: is it the embedding? */
 ka_status ka_model_open(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev, const char *dir,
                         enum ka_dtype compute);
-/* The same of what a MODEL of the command line stands for. The model takes source->files over;
- * source->dir stays the source's. */
+/* The same of what a MODEL of the command line stands for. The model takes source->files over (of a
+ * source without any: those in its directory); source->dir stays the source's. */
 ka_status ka_model_open_source(struct ka_ctx *ctx, struct ka_model *m, struct ka_dev *dev,
                                struct ka_model_source *source, enum ka_dtype compute);
 void ka_model_close(struct ka_model *m);

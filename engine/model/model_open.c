@@ -217,7 +217,8 @@ ka_status ka_model_open_source(struct ka_ctx *ctx, struct ka_model *m, struct ka
   if (!ka_path_is_dir(source->dir))
     return ka_fail(ctx, KA_E_INPUT, "%s: not a model directory, a delta or an adapter",
                    source->dir);
-  return open_model(ctx, m, dev, source->dir, &source->files, compute);
+  struct ka_safetensors *files = source->files.n_shards > 0 ? &source->files : NULL;
+  return open_model(ctx, m, dev, source->dir, files, compute);
 }
 
 void ka_model_close(struct ka_model *m) {

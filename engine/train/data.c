@@ -39,6 +39,7 @@ struct ka_data_spec ka_train_data_spec(const struct ka_job *job) {
   return (struct ka_data_spec){.datasets = job->datasets,
                                .test_datasets = job->test_datasets,
                                .base_model = job->base_model,
+                               .eos_token_id = -1,
                                .sequence_len = job->sequence_len,
                                .micro_batch_size = job->micro_batch_size,
                                .length_policy = job->length_policy,
@@ -53,10 +54,11 @@ struct ka_data_spec ka_train_data_spec(const struct ka_job *job) {
 }
 
 ka_status ka_train_data_open(struct ka_ctx *ctx, struct ka_train_data *d, const struct ka_job *job,
-                             const struct ka_tokenizer *tokenizer, int64_t V) {
+                             const struct ka_session *open) {
   *d = (struct ka_train_data){0};
   struct ka_data_spec spec = ka_train_data_spec(job);
-  KA_TRY(ka_data_open(ctx, &d->data, &spec, tokenizer, V));
+  spec.eos_token_id = open->model.config.eos_token_id;
+  KA_TRY(ka_data_open(ctx, &d->data, &spec, open->tokenizer, open->model.recipe.V));
   d->train = source_of(ctx, d, KA_DATA_TRAIN);
   d->validation = source_of(ctx, d, KA_DATA_VALIDATION);
   return KA_STATUS_OK;

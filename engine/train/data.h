@@ -4,6 +4,7 @@
 #define KAPPA_ENGINE_TRAIN_DATA_H
 
 #include "engine/data/dataset.h"
+#include "engine/model/session.h"
 #include "engine/train/loop.h"
 
 struct ka_train_stream {
@@ -21,10 +22,10 @@ struct ka_train_data {
 /* The job's keys that data depends on; borrows from the job. */
 struct ka_data_spec ka_train_data_spec(const struct ka_job *job);
 
-/* Reads, tokenises and packs the job's datasets. tokenizer may be NULL for tokenized data. The
- * struct must not move afterwards. */
+/* Reads, tokenises and packs the job's datasets. A model without a tokenizer:
+ * tokenized data. The struct must not move afterwards. */
 ka_status ka_train_data_open(struct ka_ctx *ctx, struct ka_train_data *d, const struct ka_job *job,
-                             const struct ka_tokenizer *tokenizer, int64_t V);
+                             const struct ka_session *open);
 void ka_train_data_close(struct ka_train_data *d);
 
 /* "12 documents too long (10 dropped, 2 truncated), ..."; empty when nothing was left out. */

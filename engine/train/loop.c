@@ -11,8 +11,6 @@
 #include <math.h>
 #include <stdio.h>
 
-static bool interrupted(const struct ka_loop *l) { return l->signal && *l->signal; }
-
 static bool due(int64_t step, int64_t every, int64_t n_steps) {
   return step == n_steps || (every > 0 && step % every == 0);
 }
@@ -377,7 +375,7 @@ static ka_status after_step(struct ka_loop *l, double norm) {
   if (watch) KA_TRY(run_watch(l));
   if (l->stopped && !row) KA_TRY(log_step(l, norm));
   bool stop;
-  KA_TRY(ka_train_ranks_signalled(ctx, interrupted(l), &stop));
+  KA_TRY(ka_train_ranks_signalled(ctx, ka_signalled(l->signal), &stop));
   stop = stop && !ka_loop_done(l);
   bool save = c->save_steps > 0 && (l->stopped || due(l->step, c->save_steps, n_steps));
   if (stop) return save_and_leave(l);

@@ -26,11 +26,12 @@ struct ka_optim_config ka_run_optim_config(const struct ka_run *r) {
 static ka_status measure(struct ka_run *r, struct ka_run_memory *out, struct ka_optim *optim) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_optim_config config = ka_run_optim_config(r);
-  KA_TRY(ka_model_prepare(&r->model, r->job->micro_batch_size, r->job->sequence_len, true));
-  KA_TRY(ka_optim_init(ctx, optim, &r->model, &config, true));
-  out->model_bytes = r->model.run.used_bytes;
-  out->step_bytes = r->model.step.used_bytes;
-  out->optimizer_bytes = config.offload && r->dev.backend->separate ? 0 : optim->arena.used_bytes;
+  KA_TRY(ka_model_prepare(&r->open.model, r->job->micro_batch_size, r->job->sequence_len, true));
+  KA_TRY(ka_optim_init(ctx, optim, &r->open.model, &config, true));
+  out->model_bytes = r->open.model.run.used_bytes;
+  out->step_bytes = r->open.model.step.used_bytes;
+  out->optimizer_bytes =
+      config.offload && r->open.dev.backend->separate ? 0 : optim->arena.used_bytes;
   out->all_bytes = out->model_bytes + out->step_bytes + out->optimizer_bytes;
   return KA_STATUS_OK;
 }
@@ -83,7 +84,7 @@ static ka_status refuse(struct ka_run *r, const struct ka_run_memory *need, doub
   char bytes[32], all[32];
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(measure(r, &again, &optim), out);
-  const struct ka_arena *const arenas[] = {&r->model.run, &r->model.step, &optim.arena};
+  const struct ka_arena *const arenas[] = {&r->open.model.run, &r->open.model.step, &optim.arena};
   const struct ka_arena_use *use = next_holder(arenas, need->optimizer_bytes ? 3 : 2, SIZE_MAX);
   const char *hint = use ? hint_for(use->name) : "a smaller job";
   for (int i = 0; use && i < 4; i++) {
@@ -94,7 +95,7 @@ static ka_status refuse(struct ka_run *r, const struct ka_run_memory *need, doub
   }
   st = ka_fail(ctx, KA_E_MEMORY,
                "device %s: the job needs %s, %s are free (largest: %s); what helps most: %s",
-               r->dev.backend->name, ka_fmt_bytes((double)need->all_bytes, all),
+               r->open.dev.backend->name, ka_fmt_bytes((double)need->all_bytes, all),
                ka_fmt_bytes(budget > 0 ? budget : 0, bytes), text.data ? text.data : "", hint);
 out:
   ka_optim_deinit(&optim);
@@ -105,24 +106,24 @@ out:
 ka_status ka_run_choose_recompute(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   int mode = r->job->gradient_checkpointing;
-  bool separate = r->dev.backend->separate;
-  int64_t L = r->model.recipe.L, low = 0, high = L;
+  bool separate = r->open.dev.backend->separate;
+  int64_t L = r->open.model.recipe.L, low = 0, high = L;
   struct ka_run_memory need;
   struct ka_machine machine;
   ka_machine_read(&machine);
-  double budget = separate ? (double)r->dev.free_bytes : 0.8 * machine.free_bytes;
-  r->model.recompute = mode == KA_RECOMPUTE_BLOCK ? L : 0;
+  double budget = separate ? (double)r->open.dev.free_bytes : 0.8 * machine.free_bytes;
+  r->open.model.recompute = mode == KA_RECOMPUTE_BLOCK ? L : 0;
   KA_TRY(ka_run_measure(r, &need));
   if (mode == KA_RECOMPUTE_AUTO && budget > 0 && (double)need.all_bytes > budget) {
     while (low < high) { /* the fewest blocks that fit, all of them if none do */
-      r->model.recompute = (low + high) / 2;
+      r->open.model.recompute = (low + high) / 2;
       KA_TRY(ka_run_measure(r, &need));
       if ((double)need.all_bytes <= budget)
-        high = r->model.recompute;
+        high = r->open.model.recompute;
       else
-        low = r->model.recompute + 1;
+        low = r->open.model.recompute + 1;
     }
-    r->model.recompute = low;
+    r->open.model.recompute = low;
     KA_TRY(ka_run_measure(r, &need));
   }
   return separate && (double)need.all_bytes > budget ? refuse(r, &need, budget) : KA_STATUS_OK;

@@ -17,8 +17,8 @@ static const double stream_bytes_per_s = 500e6; /* of files that are read or wri
 
 static double model_files(const struct ka_run *r) {
   double n = 0;
-  for (int64_t i = 0; i < r->model.files.n_shards; i++)
-    n += (double)r->model.files.shards[i].map.len;
+  for (int64_t i = 0; i < r->open.model.files.n_shards; i++)
+    n += (double)r->open.model.files.shards[i].map.len;
   return n;
 }
 
@@ -32,7 +32,7 @@ static ka_status base_figure(struct ka_run *r, double *bytes) {
   for (int64_t i = 0; i < r->job->held_out.n; i++)
     n_old += r->job->held_out.items[i].role == KA_ROLE_OLD;
   if (n_old == 0) return KA_STATUS_OK;
-  ka_status st = ka_model_open(ctx, &base, &r->dev, r->job->base_model, r->model.compute);
+  ka_status st = ka_model_open(ctx, &base, &r->open.dev, r->job->base_model, r->open.model.compute);
   if (ka_ok(st)) st = ka_model_prepare(&base, r->job->micro_batch_size, r->job->sequence_len, true);
   if (ka_ok(st))
     *bytes =
@@ -46,7 +46,7 @@ static ka_status base_figure(struct ka_run *r, double *bytes) {
  * values, without the time that all rows would take. */
 static ka_status attend_once(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
-  const struct ka_recipe *m = &r->model.recipe;
+  const struct ka_recipe *m = &r->open.model.recipe;
   int64_t B = r->job->micro_batch_size, T = r->job->sequence_len;
   int64_t K = m->kv_rank > 0 ? m->H : m->K, V = m->v_width > 0 ? m->v_width : m->D;
   size_t n_elems = (size_t)(B * (T * K + m->H) * (m->D + V));
@@ -60,14 +60,15 @@ static ka_status attend_once(struct ka_run *r) {
                  {&args.v, {B, T, K, V}}};
   struct ka_arena a;
   KA_TRY(ka_arena_init_fixed(&a, ctx, "plan",
-                             n_elems * ka_dtype_bytes(r->model.compute) + (1 << 12),
-                             ka_dev_memory(&r->dev, KA_PLACE_DEVICE)));
+                             n_elems * ka_dtype_bytes(r->open.model.compute) + (1 << 12),
+                             ka_dev_memory(&r->open.dev, KA_PLACE_DEVICE)));
   ka_status st = KA_STATUS_OK;
   for (int i = 0; i < 4 && ka_ok(st); i++) {
-    st = ka_tensor_alloc(&a, tensors[i].x, "plan", r->model.compute, 4, tensors[i].shape);
-    if (ka_ok(st)) st = ka_fill(&r->dev, &(struct ka_fill_args){.x = *tensors[i].x, .value = 0});
+    st = ka_tensor_alloc(&a, tensors[i].x, "plan", r->open.model.compute, 4, tensors[i].shape);
+    if (ka_ok(st))
+      st = ka_fill(&r->open.dev, &(struct ka_fill_args){.x = *tensors[i].x, .value = 0});
   }
-  if (ka_ok(st)) st = ka_attn_fwd(&r->dev, &args);
+  if (ka_ok(st)) st = ka_attn_fwd(&r->open.dev, &args);
   ka_arena_deinit(&a);
   return st;
 }
@@ -75,25 +76,26 @@ static ka_status attend_once(struct ka_run *r) {
 static ka_status memory_figures(struct ka_run *r, struct ka_plan_figures *f) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_machine machine;
-  bool separate = r->dev.backend->separate, offload = separate && r->job->offload_optimizer;
+  bool separate = r->open.dev.backend->separate, offload = separate && r->job->offload_optimizer;
   ka_machine_read(&machine);
   if (!separate) KA_TRY(attend_once(r));
   f->process_bytes = ka_machine_resident(".safetensors") + touched_bytes;
-  if (!separate) f->arenas_bytes = (double)(r->model.run.used_bytes + r->model.step.used_bytes);
+  if (!separate)
+    f->arenas_bytes = (double)(r->open.model.run.used_bytes + r->open.model.step.used_bytes);
   if (!separate || offload) f->arenas_bytes += (double)r->optim.arena.used_bytes;
   if (!separate) KA_TRY(base_figure(r, &f->base_bytes));
   f->memory_bytes =
       fmax(f->analysis_bytes, f->process_bytes + f->files_bytes + f->arenas_bytes + f->base_bytes);
   f->memory_free_bytes =
       machine.free_bytes > 0 ? machine.free_bytes + f->process_bytes - touched_bytes : 0;
-  f->fits_memory = r->dev.imagined || machine.free_bytes <= 0 ||
+  f->fits_memory = r->open.dev.imagined || machine.free_bytes <= 0 ||
                    f->memory_bytes - f->files_bytes <= f->memory_free_bytes;
   return KA_STATUS_OK;
 }
 
 static void disk_figures(struct ka_run *r, struct ka_plan_figures *f) {
   double state = r->job->optimizer_dtype == KA_STATE_BF16 ? 2 : 4;
-  f->checkpoint_bytes = 3 * state * (double)ka_model_n_trained(&r->model);
+  f->checkpoint_bytes = 3 * state * (double)ka_model_n_trained(&r->open.model);
   f->n_checkpoints = r->loop.save_steps > 0 ? (double)r->loop.save_total_limit : 1;
   f->model_bytes = r->job->save_model ? f->files_bytes : 0;
   f->disk_bytes = f->checkpoint_bytes * (f->n_checkpoints + 1) + f->model_bytes;
@@ -117,7 +119,7 @@ static double measured_tokens(const struct ka_run *r) {
 static double spectral_flops(const struct ka_run *r) {
   double n = 0;
   for (int64_t i = 0; i < r->optim.n; i++) {
-    const struct ka_slice *s = &r->model.slices[i];
+    const struct ka_slice *s = &r->open.model.slices[i];
     double m = fmin((double)s->n_rows, (double)s->n_cols),
            k = fmax((double)s->n_rows, (double)s->n_cols);
     if (m > 1) n += 2 * m * m * k + 4 * m * m * m;
@@ -130,18 +132,18 @@ static double spectral_flops(const struct ka_run *r) {
  * is left out. */
 static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
   struct ka_ctx *ctx = r->ctx;
-  double all = (double)ka_model_n_elems(&r->model), L = (double)r->model.recipe.L;
-  double lowest = fmax(0, fmin(L, (double)r->model.lowest_trained_layer));
+  double all = (double)ka_model_n_elems(&r->open.model), L = (double)r->open.model.recipe.L;
+  double lowest = fmax(0, fmin(L, (double)r->open.model.lowest_trained_layer));
   int64_t n_steps = r->loop.schedule.n_steps;
   double row_tokens = (double)(r->job->micro_batch_size * r->job->sequence_len);
   double tokens = (double)ka_loop_n_micro(&r->loop) * row_tokens;
-  double above = all * (1 - lowest / L), passes = r->model.kl_weight > 0 ? 2 : 1;
-  f->flops = tokens * 2 * (all + above * passes + (double)ka_model_n_trained(&r->model));
-  f->timed = !r->dev.imagined;
+  double above = all * (1 - lowest / L), passes = r->open.model.kl_weight > 0 ? 2 : 1;
+  f->flops = tokens * 2 * (all + above * passes + (double)ka_model_n_trained(&r->open.model));
+  f->timed = !r->open.dev.imagined;
   f->n_validations = r->data.validation.n > 0 ? 1 + times(n_steps, r->loop.eval_steps) : 0;
   f->n_watch = r->measures.n > 0 ? 1 + times(n_steps, r->loop.watch_steps) : 0;
   if (!f->timed) return KA_STATUS_OK;
-  KA_TRY(ka_dev_matmul_rate(&r->dev, r->model.compute, 0, &f->rate));
+  KA_TRY(ka_dev_matmul_rate(&r->open.dev, r->open.model.compute, 0, &f->rate));
   double half = 0.5 * f->rate;
   f->train_s = f->flops / half;
   f->validation_s =

@@ -4,9 +4,10 @@
 
 static json_t *model_json(const struct ka_run *r) {
   return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s}", "base_model", r->job->base_model, "family",
-                   r->model.family->name, "parameters", (json_int_t)ka_model_n_elems(&r->model),
-                   "layers", (json_int_t)r->model.recipe.L, "computed_in",
-                   ka_dtype_name(r->model.compute), "device", r->dev.backend->name);
+                   r->open.model.family->name, "parameters",
+                   (json_int_t)ka_model_n_elems(&r->open.model), "layers",
+                   (json_int_t)r->open.model.recipe.L, "computed_in",
+                   ka_dtype_name(r->open.model.compute), "device", r->open.dev.backend->name);
 }
 
 static json_t *selection_json(const struct ka_run *r) {
@@ -21,7 +22,7 @@ static json_t *selection_json(const struct ka_run *r) {
   if (failed) json_decref(units);
   if (failed) units = NULL; /* which json_pack refuses */
   return json_pack("{s:s?, s:I, s:o}", "metric", s->metric, "trained_parameters",
-                   (json_int_t)ka_model_n_trained(&r->model), "units", units);
+                   (json_int_t)ka_model_n_trained(&r->open.model), "units", units);
 }
 
 static json_t *part_json(const struct ka_data_part_stats *p) {
@@ -47,7 +48,8 @@ static json_t *steps_json(const struct ka_run *r) {
 }
 
 static json_t *arenas_json(const struct ka_run *r) {
-  const struct ka_arena *const arenas[] = {&r->model.run, &r->optim.arena, &r->model.step};
+  const struct ka_arena *const arenas[] = {&r->open.model.run, &r->optim.arena,
+                                           &r->open.model.step};
   json_t *out = json_object();
   int failed = 0;
   for (size_t a = 0; a < sizeof arenas / sizeof *arenas; a++)

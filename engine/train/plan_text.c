@@ -21,13 +21,14 @@ static void section(const char *title) { printf("\n%s\n", title); }
 
 static void print_inputs(const struct ka_run *r) {
   char count[32];
-  const struct ka_recipe *p = &r->model.recipe;
+  const struct ka_recipe *p = &r->open.model.recipe;
   section("model");
   printf("  %s: %s, %s parameters, %lld layers, width %lld, vocabulary %lld\n", r->job->base_model,
-         r->model.family->name, ka_fmt_count((double)ka_model_n_elems(&r->model), count),
+         r->open.model.family->name, ka_fmt_count((double)ka_model_n_elems(&r->open.model), count),
          (long long)p->L, (long long)p->C, (long long)p->V);
-  printf("  computed in %s on %s; %s\n", ka_dtype_name(r->model.compute), r->dev.backend->name,
-         r->tokenizer ? "with its tokenizer" : "no tokenizer: tokenized data only");
+  printf("  computed in %s on %s; %s\n", ka_dtype_name(r->open.model.compute),
+         r->open.dev.backend->name,
+         r->open.tokenizer ? "with its tokenizer" : "no tokenizer: tokenized data only");
   bool used = ka_path_exists(r->job->output_dir);
   printf("  output_dir %s%s\n", r->job->output_dir, used ? " (exists already)" : "");
 }
@@ -85,8 +86,8 @@ static ka_status print_selection(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_selection *s = &r->selection.chosen;
   char count[32], all[32];
-  double total = (double)ka_model_n_elems(&r->model),
-         trained = (double)ka_model_n_trained(&r->model);
+  double total = (double)ka_model_n_elems(&r->open.model),
+         trained = (double)ka_model_n_trained(&r->open.model);
   section("selection");
   if (r->job->selection.file)
     printf("  from %s\n", r->job->selection.file);
@@ -98,10 +99,11 @@ static ka_status print_selection(struct ka_run *r) {
   for (int64_t i = 0; i < s->n_units && i < SHOWN_UNITS; i++) print_unit(&s->units[i]);
   if (s->n_units > SHOWN_UNITS)
     printf("    ... and %lld more\n", (long long)s->n_units - SHOWN_UNITS);
-  printf("  the backward pass ends %s\n", r->model.lowest_trained_layer < 0 ? "at the embedding"
-                                          : r->model.lowest_trained_layer >= (int)r->model.recipe.L
-                                              ? "below the head"
-                                              : "at the lowest trained layer");
+  printf("  the backward pass ends %s\n",
+         r->open.model.lowest_trained_layer < 0 ? "at the embedding"
+         : r->open.model.lowest_trained_layer >= (int)r->open.model.recipe.L
+             ? "below the head"
+             : "at the lowest trained layer");
   const char *anchor;
   KA_TRY(ka_run_anchor_text(r, &anchor));
   printf("  anchor: %s\n", anchor);
@@ -132,8 +134,8 @@ static ka_status print_tokens(struct ka_run *r, const int32_t *ids, const int32_
   for (int64_t t = 0; t < n; t++) {
     bool trained = t > 0 && labels[t] != -100;
     ka_str_clear(&text);
-    if (r->tokenizer)
-      KA_TRY_GOTO(ka_tok_decode_stream_push(ctx, &decode, r->tokenizer, ids[t], &text), out);
+    if (r->open.tokenizer)
+      KA_TRY_GOTO(ka_tok_decode_stream_push(ctx, &decode, r->open.tokenizer, ids[t], &text), out);
     else
       KA_TRY_GOTO(ka_str_printf(ctx, &text, "%d ", ids[t]), out);
     if (trained != open)
@@ -228,7 +230,8 @@ static size_t print_arena(const struct ka_arena *a) {
 }
 
 static void print_recompute(const struct ka_run *r) {
-  int64_t L = r->model.recipe.L, lowest = r->model.lowest_trained_layer, n = r->model.recompute;
+  int64_t L = r->open.model.recipe.L, lowest = r->open.model.lowest_trained_layer,
+          n = r->open.model.recompute;
   int64_t reached = L - (lowest > 0 ? lowest : 0);
   if (n > 0)
     printf("    %lld blocks are recomputed in the backward pass\n",
@@ -242,23 +245,23 @@ static void print_bytes(const char *name, double bytes, const char *note) {
 
 static void print_device_memory(const struct ka_run *r, size_t arenas) {
   char bytes[32], free_bytes[32];
-  double own = (double)r->dev.own_bytes;
+  double own = (double)r->open.dev.own_bytes;
   print_bytes("the back end's own", own, "");
   printf("    %-24s %10s, the arenas may take %s\n", "in all",
          ka_fmt_bytes((double)arenas + own, bytes),
-         ka_fmt_bytes((double)r->dev.free_bytes, free_bytes));
+         ka_fmt_bytes((double)r->open.dev.free_bytes, free_bytes));
 }
 
 /* The arenas; then the process, which is what a limit of memory counts. */
 static void print_memory(const struct ka_run *r, const struct ka_plan_figures *f) {
   char left[32], note[64] = "";
-  bool separate = r->dev.backend->separate, offload = separate && r->job->offload_optimizer;
+  bool separate = r->open.dev.backend->separate, offload = separate && r->job->offload_optimizer;
   size_t all = 0;
   section(separate ? "memory of the device" : "memory");
   print_recompute(r);
-  all += print_arena(&r->model.run);
+  all += print_arena(&r->open.model.run);
   if (!offload) all += print_arena(&r->optim.arena);
-  all += print_arena(&r->model.step);
+  all += print_arena(&r->open.model.step);
   if (separate) {
     print_device_memory(r, all);
     section("memory of the host");

@@ -75,7 +75,7 @@ static ka_status hand_over(struct ka_run *r, struct ka_arena *a, const struct ke
       if (strcmp(kept[k].name, name) != 0) continue;
       struct ka_optim_slice from = kept[k].state;
       for (int part = 0; part < 3; part++)
-        KA_TRY(ka_dev_put(&r->dev, *ka_optim_part(s, part), *ka_optim_part(&from, part)));
+        KA_TRY(ka_dev_put(&r->open.dev, *ka_optim_part(s, part), *ka_optim_part(&from, part)));
       s->t = from.t;
       stays = true;
     }
@@ -117,17 +117,16 @@ static ka_status leave_model(struct ka_run *r, int64_t step, const char **dir) {
 
 static ka_status reopen(struct ka_run *r, const char *dir, int64_t step) {
   struct ka_ctx *ctx = r->ctx;
-  enum ka_dtype compute = r->model.compute;
   ka_optim_deinit(&r->optim);
   ka_train_selection_close(&r->selection);
-  ka_model_close(&r->model);
-  KA_TRY(ka_run_open_model(r, dir, compute));
+  KA_TRY(ka_session_reload(ctx, &r->open, dir));
+  KA_TRY(ka_run_configure_model(r, dir));
   KA_TRY(ka_run_select(r, NULL, step));
   if (ctx->rank == 0) KA_TRY(ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path));
-  KA_TRY(ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units));
+  KA_TRY(ka_model_train_parts(&r->open.model, r->selection.parts, r->selection.chosen.n_units));
   KA_TRY(ka_run_prepare_model(r));
   struct ka_optim_config config = ka_run_optim_config(r);
-  return ka_optim_init(ctx, &r->optim, &r->model, &config, false);
+  return ka_optim_init(ctx, &r->optim, &r->open.model, &config, false);
 }
 
 ka_status ka_train_refresh(struct ka_run *r, struct ka_loop *loop) {

@@ -6,6 +6,7 @@
 #define KAPPA_ENGINE_TRAIN_RUN_H
 
 #include "engine/eval/measures.h"
+#include "engine/model/session.h"
 #include "engine/train/data.h"
 #include "engine/train/identity.h"
 #include "engine/train/loop.h"
@@ -26,16 +27,14 @@ struct ka_run {
   const struct ka_job *job;
   struct ka_run_options options;
   struct ka_arena arena;
-  struct ka_dev dev;
-  struct ka_model model;
-  struct ka_tokenizer *tokenizer; /* NULL: the model directory has none */
+  struct ka_session open; /* tokenizer NULL: the model directory has none */
   struct ka_train_selection selection;
   struct ka_train_data data;
   struct ka_optim optim;
   struct ka_loop_config loop;
   struct ka_measures measures; /* what is watched; n 0: nothing, see watch.h */
   int lock;                    /* on output_dir; -1: none */
-  bool has_dev, has_model, has_data, has_optim;
+  bool has_data, has_optim;
   const char *checkpoint; /* to resume from; NULL: from the start */
   int64_t checkpoint_step;
   json_t *state;            /* of that checkpoint */
@@ -51,8 +50,8 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
                       const struct ka_run_options *options);
 void ka_run_close(struct ka_run *r);
 
-/* Opens the model in `dir`, with the base model as its anchor where the job has one. */
-ka_status ka_run_open_model(struct ka_run *r, const char *dir, enum ka_dtype compute);
+/* What the job wants of the open model, which is that of `dir`: its shards, the base as its anchor. */
+ka_status ka_run_configure_model(struct ka_run *r, const char *dir);
 
 /* ka_train_select into r->selection, by all ranks. */
 ka_status ka_run_select(struct ka_run *r, const char *file, int64_t step);

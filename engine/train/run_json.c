@@ -80,10 +80,11 @@ static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *
   const struct ka_selection *s = &r->selection.chosen;
   const struct ka_job *job = r->job;
   char a[32], b[32];
-  double trained = (double)ka_model_n_trained(&r->model), all = (double)ka_model_n_elems(&r->model);
+  double trained = (double)ka_model_n_trained(&r->open.model),
+         all = (double)ka_model_n_elems(&r->open.model);
   KA_TRY(ka_report_fact(ctx, list, "job", "%s", job->file.path));
-  KA_TRY(
-      ka_report_fact(ctx, list, "base model", "%s (%s)", job->base_model, r->model.family->name));
+  KA_TRY(ka_report_fact(ctx, list, "base model", "%s (%s)", job->base_model,
+                        r->open.model.family->name));
   KA_TRY(ka_report_data(&r->arena, list, job));
   KA_TRY(ka_report_fact(ctx, list, "selection", "%lld units by %s, %s first", (long long)s->n_units,
                         s->metric ? s->metric : "file", s->highest ? "highest" : "lowest"));
@@ -103,7 +104,7 @@ static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *
                         job->adam_beta1, job->adam_beta2, job->weight_decay, job->max_grad_norm));
   KA_TRY(ka_run_anchor_text(r, &anchor));
   KA_TRY(ka_report_fact(ctx, list, "anchor", "%s", anchor));
-  KA_TRY(ka_report_fact(ctx, list, "computed in", "%s", ka_dtype_name(r->model.compute)));
+  KA_TRY(ka_report_fact(ctx, list, "computed in", "%s", ka_dtype_name(r->open.model.compute)));
   KA_TRY(ka_report_fact(ctx, list, "took",
                         "%s, %s tokens a second in training, peak memory %.0f MiB",
                         ka_fmt_duration(ka_loop_seconds(loop), a),
@@ -155,9 +156,9 @@ static ka_status divergence(struct ka_run *r, double *kl) {
   for (int64_t i = 0; i < r->job->held_out.n; i++)
     n_old += r->job->held_out.items[i].role == KA_ROLE_OLD;
   if (n_old == 0) return KA_STATUS_OK;
-  ka_status st = ka_model_open(ctx, &base, &r->dev, r->job->base_model, r->model.compute);
+  ka_status st = ka_model_open(ctx, &base, &r->open.dev, r->job->base_model, r->open.model.compute);
   if (ka_ok(st)) st = ka_model_prepare(&base, B, T, false);
-  if (ka_ok(st)) st = ka_measures_divergence(&r->measures, &base, &r->model, B, T, kl);
+  if (ka_ok(st)) st = ka_measures_divergence(&r->measures, &base, &r->open.model, B, T, kl);
   ka_model_close(&base);
   if (st.code != KA_E_MEMORY) return st;
   ka_warn(ctx, "train", "no memory for the base beside the model: no KL in the report (%s)",
@@ -190,9 +191,10 @@ static ka_status head(struct ka_run *r, const struct ka_loop *loop, json_t *root
   KA_TRY(ka_json_set(ctx, root, "identity", json_string(r->identity)));
   KA_TRY(ka_json_set(ctx, root, "title", json_string(ka_path_base(r->job->file.path))));
   KA_TRY(ka_json_set(ctx, root, "subtitle", json_string(r->job->output_dir)));
-  KA_TRY(ka_json_set(ctx, root, "params", json_integer((json_int_t)ka_model_n_elems(&r->model))));
+  KA_TRY(
+      ka_json_set(ctx, root, "params", json_integer((json_int_t)ka_model_n_elems(&r->open.model))));
   KA_TRY(ka_json_set(ctx, root, "trained_params",
-                     json_integer((json_int_t)ka_model_n_trained(&r->model))));
+                     json_integer((json_int_t)ka_model_n_trained(&r->open.model))));
   KA_TRY(ka_json_set(ctx, root, "metric", json_string(s->metric ? s->metric : "file")));
   KA_TRY(ka_json_set(ctx, root, "learning_rate", json_real(r->job->learning_rate)));
   KA_TRY(ka_json_set(ctx, root, "seed", json_integer((json_int_t)r->job->seed)));
@@ -200,7 +202,7 @@ static ka_status head(struct ka_run *r, const struct ka_loop *loop, json_t *root
   KA_TRY(ka_json_set(ctx, root, "stopped", json_boolean(loop->stopped)));
   KA_TRY(ka_json_set(ctx, root, "tokens", json_integer((json_int_t)loop->n_tok)));
   KA_TRY(ka_json_set(ctx, root, "base_tokens",
-                     json_integer(r->model.kl_weight > 0 ? (json_int_t)loop->n_tok : 0)));
+                     json_integer(r->open.model.kl_weight > 0 ? (json_int_t)loop->n_tok : 0)));
   KA_TRY(ka_json_set(ctx, root, "tokens_per_second", json_real(ka_loop_rate(loop))));
   KA_TRY(ka_json_set(ctx, root, "peak_bytes", json_real(ka_machine_peak())));
   return ka_json_set(ctx, root, "seconds", json_real(ka_loop_seconds(loop)));
@@ -217,7 +219,7 @@ static ka_status fill(struct ka_run *r, const struct ka_loop *loop, const json_t
   KA_TRY(curves(r, loop, root));
   KA_TRY(ka_run_units(r, json_object_get(loop->extra_state, "kappa_before"), kappa, &units));
   KA_TRY(ka_json_set(ctx, root, "units", units));
-  KA_TRY(ka_report_machine(ctx, &r->dev, &machine));
+  KA_TRY(ka_report_machine(ctx, &r->open.dev, &machine));
   KA_TRY(ka_json_set(ctx, root, "machine", machine));
   json_t *commands = json_array();
   if (r->options.command) json_array_append_new(commands, json_string(r->options.command));

@@ -47,16 +47,14 @@ enum ka_dtype ka_run_dtype(const struct ka_job *job, const struct ka_dev *dev) {
   return job->bf16 == KA_BF16_TRUE ? KA_BF16 : KA_F32;
 }
 
-ka_status ka_run_open_model(struct ka_run *r, const char *dir, enum ka_dtype compute) {
-  struct ka_ctx *ctx = r->ctx;
+ka_status ka_run_configure_model(struct ka_run *r, const char *dir) {
   const struct ka_job_anchor *a = &r->job->anchor;
   bool anchored = a->weight > 0 && a->kind != KA_ANCHOR_NONE;
-  KA_TRY(ka_model_open(ctx, &r->model, &r->dev, dir, compute));
   if (r->job->shard == KA_SHARD_OPTIMIZER)
-    r->model.shards = (struct ka_shards){ka_dist_rank(ctx->dist), ka_dist_n(ctx->dist)};
-  if (a->kind == KA_ANCHOR_KL) r->model.kl_weight = a->weight;
+    r->open.model.shards = (struct ka_shards){ka_dist_rank(r->ctx->dist), ka_dist_n(r->ctx->dist)};
+  if (a->kind == KA_ANCHOR_KL) r->open.model.kl_weight = a->weight;
   if (!anchored || strcmp(dir, r->job->base_model) == 0) return KA_STATUS_OK;
-  return ka_model_set_base(&r->model, r->job->base_model);
+  return ka_model_set_base(&r->open.model, r->job->base_model);
 }
 
 ka_status ka_run_anchor_text(struct ka_run *r, const char **out) {
@@ -69,26 +67,26 @@ ka_status ka_run_anchor_text(struct ka_run *r, const char **out) {
                          a->by == KA_PULL_KAPPA ? " by kappa" : "");
 }
 
+/* A directory without a tokenizer trains from tokenized data. */
 static ka_status open_model(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const char *device = r->options.device ? r->options.device : ka_job_words_device[r->job->device];
-  KA_TRY(ka_dev_open(ctx, &r->dev, device));
-  r->has_dev = true;
   const char *dir = r->job->base_model;
   const json_t *run = json_object_get(r->state, "run");
   r->weights_from = json_string_value(json_object_get(run, "weights_from"));
   r->refreshed_at = json_integer_value(json_object_get(run, "refreshed_at"));
   if (r->weights_from) KA_TRY(ka_path_join(&r->arena, &dir, r->job->output_dir, r->weights_from));
-  r->has_model = true;
-  return ka_run_open_model(r, dir, ka_run_dtype(r->job, &r->dev));
+  KA_TRY(ka_session_open_dir(ctx, &r->open, dir, device));
+  KA_TRY(ka_session_load(ctx, &r->open, ka_run_dtype(r->job, &r->open.dev), false));
+  return ka_run_configure_model(r, dir);
 }
 
 ka_status ka_run_prepare_model(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   int64_t positions = ka_measures_positions(&r->measures), T = r->job->sequence_len;
-  r->model.max_position = positions > T ? positions : T;
+  r->open.model.max_position = positions > T ? positions : T;
   KA_TRY(ka_run_choose_recompute(r));
-  return ka_model_prepare(&r->model, r->job->micro_batch_size, r->job->sequence_len,
+  return ka_model_prepare(&r->open.model, r->job->micro_batch_size, r->job->sequence_len,
                           r->options.plan);
 }
 
@@ -96,9 +94,10 @@ ka_status ka_run_select(struct ka_run *r, const char *file, int64_t step) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_train_shares shares, *wanted = file || !ka_train_shares_wanted(r->job) ? NULL : &shares;
   if (wanted)
-    KA_TRY(ka_train_shares_measure(&r->arena, &shares, r->job, &r->model, &r->data.train));
+    KA_TRY(ka_train_shares_measure(&r->arena, &shares, r->job, &r->open.model, &r->data.train));
   if (ctx->rank > 0) KA_TRY(ka_dist_barrier(ctx->dist, "the spectra")); /* then they are cached */
-  KA_TRY(ka_train_select(ctx, &r->selection, &r->dev, r->job, &r->model, file, step, wanted));
+  KA_TRY(ka_train_select(ctx, &r->selection, &r->open.dev, r->job, &r->open.model, file, step,
+                         wanted));
   return ctx->rank == 0 ? ka_dist_barrier(ctx->dist, "the spectra") : KA_STATUS_OK;
 }
 
@@ -107,7 +106,7 @@ static ka_status open_selection(struct ka_run *r) {
   const char *file = NULL;
   if (r->checkpoint) KA_TRY(ka_path_join(&r->arena, &file, r->checkpoint, "selection.json"));
   KA_TRY(ka_run_select(r, file, 0));
-  return ka_model_train_parts(&r->model, r->selection.parts, r->selection.chosen.n_units);
+  return ka_model_train_parts(&r->open.model, r->selection.parts, r->selection.chosen.n_units);
 }
 
 /* What the job asks for, before anything is written; a resumed run must be the same. */
@@ -118,16 +117,10 @@ static ka_status take_fingerprint(struct ka_run *r) {
   KA_TRY(ka_identity_of(ctx, r->fingerprint, r->identity));
   /* "auto" is not the same on every device */
   KA_TRY(ka_json_set(ctx, json_object_get(r->fingerprint, "same"), "bf16",
-                     json_boolean(r->model.compute == KA_BF16)));
+                     json_boolean(r->open.model.compute == KA_BF16)));
   if (!r->checkpoint) return KA_STATUS_OK;
   const json_t *saved = json_object_get(json_object_get(r->state, "run"), "job");
   return ka_fingerprint_check(ctx, r->job, saved, r->fingerprint, r->checkpoint);
-}
-
-/* A directory without a tokenizer trains from tokenized data. */
-static ka_status open_tokenizer(struct ka_run *r) {
-  if (!ka_tokenizer_is_in(r->job->base_model)) return KA_STATUS_OK;
-  return ka_tokenizer_open(r->ctx, &r->tokenizer, r->job->base_model);
 }
 
 /* Micro-batches of a run in epochs, 0 for one in steps. */
@@ -142,7 +135,7 @@ static int64_t n_micro_of(const struct ka_run *r) {
 static void warn(const struct ka_run *r) {
   const struct ka_schedule *s = &r->loop.schedule;
   int64_t T = ka_data_get_stats(r->data.data)->part[KA_DATA_TRAIN].longest_tok;
-  int64_t positions = r->model.recipe.max_positions;
+  int64_t positions = r->open.model.recipe.max_positions;
   if (s->warmup_steps >= s->n_steps && s->warmup_steps > 0)
     ka_warn(r->ctx, "train",
             "warm-up has %lld steps, the run %lld: the learning rate never reaches learning_rate%s",
@@ -194,7 +187,7 @@ static ka_status fill_loop_config(struct ka_run *r) {
 static ka_status open_optim(struct ka_run *r) {
   struct ka_optim_config config = ka_run_optim_config(r);
   r->has_optim = true;
-  return ka_optim_init(r->ctx, &r->optim, &r->model, &config, r->options.plan);
+  return ka_optim_init(r->ctx, &r->optim, &r->open.model, &config, r->options.plan);
 }
 
 ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job *job,
@@ -210,10 +203,9 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   KA_TRY(check_output_dir(r));
   KA_TRY(open_model(r));
   KA_TRY(take_fingerprint(r));
-  KA_TRY(open_tokenizer(r));
   r->has_data = true;
-  KA_TRY(ka_train_data_open(ctx, &r->data, job, r->tokenizer, r->model.recipe.V));
-  ka_data_round_lengths(r->data.data, ka_dev_round(&r->dev, 1, 0));
+  KA_TRY(ka_train_data_open(ctx, &r->data, job, &r->open));
+  ka_data_round_lengths(r->data.data, ka_dev_round(&r->open.dev, 1, 0));
   KA_TRY(fill_loop_config(r));
   warn(r);
   KA_TRY(ka_watch_open(r));
@@ -227,9 +219,7 @@ void ka_run_close(struct ka_run *r) {
   ka_measures_close(&r->measures);
   if (r->has_data) ka_train_data_close(&r->data);
   ka_train_selection_close(&r->selection);
-  if (r->tokenizer) ka_tokenizer_close(r->tokenizer);
-  if (r->has_model) ka_model_close(&r->model);
-  if (r->has_dev) ka_dev_close(&r->dev);
+  ka_session_close(&r->open);
   if (r->lock >= 0) close(r->lock);
   json_decref(r->state);
   json_decref(r->fingerprint);

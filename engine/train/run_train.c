@@ -80,10 +80,11 @@ static ka_status open_logs(struct ka_run *r, struct ka_jsonl *log, struct ka_ten
 
 static void say_start(const struct ka_run *r) {
   char trained[32], all[32];
-  double n = (double)ka_model_n_trained(&r->model), n_all = (double)ka_model_n_elems(&r->model);
+  double n = (double)ka_model_n_trained(&r->open.model),
+         n_all = (double)ka_model_n_elems(&r->open.model);
   ka_info(r->ctx, "train", "%lld units, %s of %s parameters (%.1f %%), %s, %lld steps",
           (long long)r->selection.chosen.n_units, ka_fmt_count(n, trained),
-          ka_fmt_count(n_all, all), 100 * n / n_all, ka_dtype_name(r->model.compute),
+          ka_fmt_count(n_all, all), 100 * n / n_all, ka_dtype_name(r->open.model.compute),
           (long long)r->loop.schedule.n_steps);
   if (r->checkpoint)
     ka_info(r->ctx, "train", "resumes %s", r->checkpoint);
@@ -166,7 +167,7 @@ ka_status ka_run_train(struct ka_run *r) {
   struct ka_tensorboard tb = {0};
   struct ka_loop loop = {.ctx = ctx,
                          .config = r->loop,
-                         .model = &r->model,
+                         .model = &r->open.model,
                          .optim = &r->optim,
                          .train = r->data.train,
                          .validation = r->data.validation,

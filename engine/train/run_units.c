@@ -27,8 +27,8 @@ static ka_status list_units(struct table *t) {
   struct ka_run *r = t->r;
   struct ka_ctx *ctx = r->ctx;
   int kind = r->job->selection.unit == KA_UNIT_HEAD ? KA_UNIT_HEAD : KA_UNIT_TENSOR;
-  KA_TRY(ka_units_of_file(ctx, &t->arena, &r->model.files, &r->model.config, kind, false, &t->units,
-                          &t->n));
+  KA_TRY(ka_units_of_file(ctx, &t->arena, &r->open.model.files, &r->open.model.config, kind, false,
+                          &t->units, &t->n));
   int64_t n = 0;
   for (int64_t i = 0; i < t->n; i++)
     if (!stands_for_parts(t, i)) t->units[n++] = t->units[i];
@@ -43,7 +43,7 @@ static ka_status analyze(struct table *t) {
   if (ka_spectral_flops(t->units, t->n, &options) > KA_ANALYZE_FLOPS) return KA_STATUS_OK;
   KA_TRY(ka_arena_alloc_n(&t->arena, &mem, t->n, sizeof *t->results, "spectra"));
   t->results = mem;
-  return ka_train_analyze(ctx, &t->r->dev, &t->arena, t->results, t->units, t->n, true);
+  return ka_train_analyze(ctx, &t->r->open.dev, &t->arena, t->results, t->units, t->n, true);
 }
 
 static int64_t overlap(int64_t a, int64_t b, int64_t c, int64_t d) {
@@ -75,7 +75,7 @@ static ka_status add_matrix(struct table *t, int64_t i) {
   double before = t->results && !t->results[i].error ? t->results[i].metrics[KA_METRIC_KAPPA] : NAN;
   double after = NAN, rate = 0;
   for (int64_t k = 0; k < o->n; k++) {
-    const struct ka_slice *s = &t->r->model.slices[k];
+    const struct ka_slice *s = &t->r->open.model.slices[k];
     const char *name;
     if (strcmp(o->slices[k].tensor, u->tensor) != 0) continue;
     int64_t common = overlap(row, row + R, s->row, s->row + s->n_rows) *
@@ -98,8 +98,8 @@ static ka_status fill(struct table *t) {
   KA_TRY(analyze(t));
   for (int64_t i = 0; i < t->n; i++) KA_TRY(add_matrix(t, i));
   for (int64_t i = 0; i < t->r->optim.n; i++) {
-    const struct ka_slice *s = &t->r->model.slices[i];
-    const struct ka_param *p = &t->r->model.params[s->param];
+    const struct ka_slice *s = &t->r->open.model.slices[i];
+    const struct ka_param *p = &t->r->open.model.params[s->param];
     if (p->stored.n_dim < 2)
       KA_TRY(add_row(t, p->name, NULL, p->layer, s->n_rows * s->n_cols, 1,
                      t->r->optim.slices[i].part.lr_scale, NAN, NAN));

@@ -54,6 +54,19 @@ static void allocation_failure_is_reported(void **state) {
   T_FAILS(ka_alloc(ctx, &p, 8, "two"), KA_E_MEMORY, "two");
 }
 
+static void lists_are_words(void **state) {
+  (void)state;
+  const char *list = " a, b c ,,d ", *word;
+  static const char *const want[] = {"a", "b c", "", "d"};
+  size_t n;
+  for (int i = 0; i < 4; i++) {
+    assert_true(ka_list_next(&list, ',', &word, &n));
+    assert_int_equal(n, strlen(want[i]));
+    assert_memory_equal(word, want[i], n);
+  }
+  assert_false(ka_list_next(&list, ',', &word, &n));
+}
+
 static void utf8_is_strict(void **state) {
   (void)state;
   uint32_t cp;
@@ -243,6 +256,7 @@ int main(void) {
       cmocka_unit_test(first_failure_wins),
       cmocka_unit_test(arenas_measure_what_they_allocate),
       cmocka_unit_test(allocation_failure_is_reported),
+      cmocka_unit_test(lists_are_words),
       cmocka_unit_test(utf8_is_strict),
       cmocka_unit_test(numbers_parse_whole_strings_only),
       cmocka_unit_test(nearest_name_catches_misspellings),

@@ -161,14 +161,14 @@ static void pulls_go_by_kappa(void **state) {
     T_OK(ka_job_load(ctx, &job, t_str("%s/job.yaml", h->dir), words, 4));
     T_OK(ka_run_open(ctx, &run, &job, &options));
     const struct ka_train_selection *s = &run.selection;
-    assert_int_equal(run.optim.n, way == 0 ? 5 : run.model.n_params);
+    assert_int_equal(run.optim.n, way == 0 ? 5 : run.open.model.n_params);
     for (int64_t i = 0; i < run.optim.n; i++) {
-      const struct ka_selected *u = &s->chosen.units[run.model.slices[i].part];
+      const struct ka_selected *u = &s->chosen.units[run.open.model.slices[i].part];
       const struct ka_optim_part *p = &run.optim.slices[i].part;
       double kappa = u->metrics[KA_METRIC_KAPPA], kappa0 = s->chosen.units[0].metrics[0];
       assert_string_equal(u->tensor, run.optim.slices[i].tensor);
       assert_true(p->lr_scale == 1);
-      if (run.model.params[run.model.slices[i].param].stored.n_dim < 2) {
+      if (run.open.model.params[run.open.model.slices[i].param].stored.n_dim < 2) {
         assert_true(p->pull == 1);
         continue;
       }
