@@ -19,6 +19,8 @@ static const struct ka_family *const families[] = {
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
+const struct ka_family *ka_family_at(int i) { return i < N_FAMILIES ? families[i] : NULL; }
+
 static bool listed(const char *const *names, const char *name) {
   for (; name && *names; names++)
     if (strcmp(*names, name) == 0) return true;

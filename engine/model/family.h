@@ -5,6 +5,7 @@
 #ifndef KAPPA_ENGINE_MODEL_FAMILY_H
 #define KAPPA_ENGINE_MODEL_FAMILY_H
 
+#include "base/str.h"
 #include "engine/model/recipe.h"
 
 struct ka_family {
@@ -19,6 +20,11 @@ struct ka_family {
   ka_status (*recipe)(struct ka_arena *arena, const struct ka_hf_config *config,
                       struct ka_recipe *out);
 };
+
+/* The i-th of the table, NULL behind the last. */
+const struct ka_family *ka_family_at(int i);
+/* docs/families.md: what each family has, as its tensor map and the kinds of its branches say. */
+ka_status ka_family_doc_markdown(struct ka_ctx *ctx, struct ka_str *out);
 
 /* By architecture, then by model_type; NULL when none. The error lists the known ones. */
 ka_status ka_family_find(struct ka_ctx *ctx, const struct ka_hf_config *config,
