@@ -161,6 +161,13 @@ ka_status ka_model_route(struct ka_model *m, const struct ka_batch *batch,
  * live [B*T] = 1 or 0; returns their number, *targets (may be NULL) that of the targets. */
 int64_t ka_batch_live(const struct ka_batch *batch, int32_t *live, int64_t *targets);
 
+/* Has the layer experts, and is something of this one trained? */
+bool ka_model_has_experts(const struct ka_model *m, int64_t layer);
+bool ka_model_trains_expert(const struct ka_model *m, int64_t layer, int64_t expert);
+/* The same counts of ka_model_grad's batches since the last call or ka_model_prepare; where
+ * nothing is trained they are 0. taken [L*E] =. Waits for the device. */
+ka_status ka_model_taken(struct ka_model *m, double *taken);
+
 /* Forward and backward of one microbatch: adds d(grad_scale * (loss_sum + kl_weight * kl_sum))/dw
  * to every slice's grad, and the sums to the step statistics. grad_scale is 1 / (targets of the whole
  * optimizer step). kl_sum: KL(base || model) of the next token, summed over the same targets; the

@@ -23,10 +23,15 @@ struct ka_moe {
 struct ka_routing {
   bool counting;                     /* the pass at hand is a training step's way up */
   struct ka_tensor count, score_sum; /* [E] f64: of the batch, all layers */
-  struct ka_tensor aux; /* [1] f64: the batch's targets times its load-balancing loss */
+  struct ka_tensor aux;         /* [1] f64: the batch's targets times its load-balancing loss */
+  bool tracks;                  /* something is trained: what is taken is counted */
+  struct ka_tensor taken;       /* [L*E] f64: of training steps since it was read */
+  struct ka_tensor unused_sums; /* [E] f64: scratch of that */
   const struct ka_model_routes *routes; /* of the pass at hand, see model.h; NULL: nobody asks */
 };
 ka_status ka_routing_plan(struct ka_model *m);
+/* Sets what is counted to 0. */
+ka_status ka_routing_clear(struct ka_model *m);
 /* Before the layers; after them: the loss, also into the step statistics. */
 ka_status ka_routing_begin(struct ka_model *m);
 ka_status ka_routing_end(struct ka_model *m);

@@ -159,5 +159,6 @@ ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measur
   KA_TRY(ka_arena_realise(
       &m->step, "lower micro_batch_size or sequence_len, or set gradient_checkpointing: block"));
   KA_TRY(plan_all(m));
+  KA_TRY(ka_routing_clear(m));
   return ka_weights_fill(m);
 }

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The load-balancing loss of a batch: counts of all layers on the way up, the loss behind them, its
- * gradient in each router's on the way down. As transformers adds it to the loss of a batch, and we
+ * What routers of all layers do together: which experts tokens take; the load-balancing loss of a
+ * batch: counts of all layers on the way up, the loss behind them, its gradient in each router's on
+ * the way down. As transformers adds it to the loss of a batch, and we
  * sum over targets, its factor is the batch's share of the step's targets. */
 #include "engine/model/buffers.h"
 #include "engine/model/moe.h"
+
+#include <string.h>
 
 static bool balanced(const struct ka_model *m) {
   return m->recipe.moe && m->recipe.moe->aux_factor != 0;
@@ -13,18 +16,29 @@ ka_status ka_routing_plan(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_routing *x = &m->buffers->routing;
   *x = (struct ka_routing){0};
+  if (!m->recipe.moe) return KA_STATUS_OK;
+  int64_t E = m->recipe.moe->E, LE = m->recipe.L * E, one = 1;
+  x->tracks = m->n_slices > 0;
+  if (x->tracks) {
+    KA_TRY(ka_tensor_alloc(&m->step, &x->taken, "router", KA_F64, 1, &LE));
+    KA_TRY(ka_tensor_alloc(&m->step, &x->unused_sums, "router", KA_F64, 1, &E));
+  }
   if (!balanced(m)) return KA_STATUS_OK;
-  int64_t E = m->recipe.moe->E, one = 1;
   KA_TRY(ka_tensor_alloc(&m->step, &x->count, "router", KA_F64, 1, &E));
   KA_TRY(ka_tensor_alloc(&m->step, &x->score_sum, "router", KA_F64, 1, &E));
   return ka_tensor_alloc(&m->step, &x->aux, "router", KA_F64, 1, &one);
 }
 
+ka_status ka_routing_clear(struct ka_model *m) {
+  struct ka_routing *x = &m->buffers->routing;
+  return x->tracks ? ka_fill(m->dev, &(struct ka_fill_args){.x = x->taken}) : KA_STATUS_OK;
+}
+
 ka_status ka_routing_begin(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_routing *x = &m->buffers->routing;
+  x->counting = m->recipe.moe && (x->tracks || balanced(m));
   if (!balanced(m)) return KA_STATUS_OK;
-  x->counting = true;
   KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = x->count}));
   KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = x->score_sum}));
   return ka_fill(m->dev, &(struct ka_fill_args){.x = x->aux});
@@ -42,8 +56,8 @@ ka_status ka_routing_end(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_routing *x = &m->buffers->routing;
   struct ka_step_stats *stats = m->step_stats.data;
-  if (!x->counting) return KA_STATUS_OK;
   x->counting = false;
+  if (!balanced(m)) return KA_STATUS_OK;
   struct ka_router_loss_args args = {.count = x->count,
                                      .score_sum = x->score_sum,
                                      .loss = x->aux,
@@ -64,10 +78,9 @@ ka_status ka_routing_read(struct ka_model *m, double *aux_sum, double *loss_sum)
   return KA_STATUS_OK;
 }
 
-static int64_t moe_layers(const struct ka_recipe *r) {
+static int64_t moe_layers(const struct ka_model *m) {
   int64_t n = 0;
-  for (int64_t l = 0; l < r->L; l++)
-    for (int i = 0; i < KA_BRANCHES; i++) n += r->layers[l].branch[i] == &ka_ffn_moe;
+  for (int64_t l = 0; l < m->recipe.L; l++) n += ka_model_has_experts(m, l);
   return n;
 }
 
@@ -95,10 +108,10 @@ int64_t ka_batch_live(const struct ka_batch *batch, int32_t *live, int64_t *targ
 void ka_routing_batch(struct ka_model *m, const struct ka_batch *batch, double grad_scale) {
   struct ka_inputs *in = &m->buffers->host;
   int64_t n_targets;
-  if (!balanced(m)) return;
+  if (!balanced(m) && !m->buffers->routing.tracks) return;
   int64_t n_live = ka_batch_live(batch, in->live, &n_targets);
   double targets = (double)n_targets;
-  double n = (double)(n_live * moe_layers(&m->recipe));
+  double n = (double)(n_live * moe_layers(m));
   in->load[0] = n > 0 ? targets / (n * n) : 0;
   in->load[1] = in->load[0] * grad_scale;
 }
@@ -146,14 +159,43 @@ ka_status ka_model_route(struct ka_model *m, const struct ka_batch *batch,
 
 ka_status ka_routing_count(struct ka_model *m, int64_t layer, struct ka_tensor scores,
                            struct ka_tensor index, struct ka_tensor weight) {
+  struct ka_ctx *ctx = m->ctx;
   struct ka_routing *x = &m->buffers->routing;
   if (x->routes) return count_routes(m, layer, index, weight);
   if (!x->counting) return KA_STATUS_OK;
-  return ka_router_load(m->dev, &(struct ka_router_load_args){.scores = scores,
-                                                              .index = index,
-                                                              .live = live(m),
-                                                              .count = x->count,
-                                                              .score_sum = x->score_sum});
+  struct ka_router_load_args args = {.scores = scores, .index = index, .live = live(m)};
+  if (x->tracks) {
+    int64_t E = m->recipe.moe->E;
+    args.count = ka_tensor_1d((double *)x->taken.data + layer * E, KA_F64, E);
+    args.score_sum = x->unused_sums;
+    KA_TRY(ka_router_load(m->dev, &args));
+  }
+  args.count = x->count;
+  args.score_sum = x->score_sum;
+  return balanced(m) ? ka_router_load(m->dev, &args) : KA_STATUS_OK;
+}
+
+bool ka_model_has_experts(const struct ka_model *m, int64_t layer) {
+  bool has = false;
+  for (int i = 0; i < KA_BRANCHES; i++)
+    has = has || m->recipe.layers[layer].branch[i] == &ka_ffn_moe;
+  return has;
+}
+
+bool ka_model_trains_expert(const struct ka_model *m, int64_t layer, int64_t expert) {
+  const struct ka_expert_weights *x = &m->weights->layers[KA_TUNED][layer].experts[expert];
+  return KA_TRAINED(x->expert_gate, x->expert_up, x->expert_down, x->expert_gate_up,
+                    x->expert_gate_up_bias, x->expert_down_bias);
+}
+
+ka_status ka_model_taken(struct ka_model *m, double *taken) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_routing *x = &m->buffers->routing;
+  size_t n_bytes = (size_t)(m->recipe.L * m->recipe.moe->E) * sizeof *taken;
+  memset(taken, 0, n_bytes);
+  if (!x->tracks) return KA_STATUS_OK;
+  KA_TRY(ka_dev_download(m->dev, taken, x->taken.data, n_bytes));
+  return ka_routing_clear(m);
 }
 
 void ka_routing_gradient(const struct ka_model *m, struct ka_router_bwd_args *args) {

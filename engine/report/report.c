@@ -108,6 +108,7 @@ static void fill(struct ka_page *p, const json_t *root) {
   ka_report_measures(p, root);
   ka_report_curves(p, root);
   ka_report_units(p, root);
+  ka_report_experts(p, root);
   facts(p, json_object_get(root, "settings"), "Settings");
   facts(p, json_object_get(root, "machine"), "Machine");
   commands(p, json_object_get(root, "commands"));

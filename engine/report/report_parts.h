@@ -28,6 +28,7 @@ void ka_report_summary(struct ka_page *p, const json_t *root);
 void ka_report_measures(struct ka_page *p, const json_t *root);
 void ka_report_curves(struct ka_page *p, const json_t *root);
 void ka_report_units(struct ka_page *p, const json_t *root);
+void ka_report_experts(struct ka_page *p, const json_t *root);
 void ka_report_verdict(struct ka_page *p, const json_t *root);
 void ka_report_fronts(struct ka_page *p, const json_t *root);
 void ka_report_method_curves(struct ka_page *p, const json_t *root);

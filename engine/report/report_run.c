@@ -79,6 +79,10 @@ static const struct plot plots[] = {
      100,
      {{"learned", "learned"}, {"forgot", "forgot"}}},
     {"Divergence from the base on training text", "nats a token", 1, {{"kl", "KL"}}},
+    {"Router load",
+     "times an even one",
+     1,
+     {{"router_max", "the fullest expert"}, {"router_cv", "spread"}}},
 };
 
 static void plot(struct ka_page *p, const json_t *curves, const struct plot *what, int *drawn) {

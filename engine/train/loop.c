@@ -180,6 +180,8 @@ static ka_status log_step(struct ka_loop *l, double norm) {
       epoch_of(l), "loss", loss, "grad_norm", norm, "lr", lr, "tok", (json_int_t)l->n_tok,
       "tok_padded", (json_int_t)l->n_tok_padded, "tok_per_s", rate, "time_s", ka_loop_seconds(l));
   if (anchored) json_object_set_new(row, "kl", json_real(kl));
+  KA_TRY(ka_train_experts_gather(&l->experts, l->model));
+  KA_TRY(ka_train_experts_row(&l->experts, row, l->tensorboard, l->step));
   KA_TRY(ka_jsonl_row(ctx, l->log, row));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/loss", l->step, loss));
   if (anchored) KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/kl", l->step, kl));
@@ -267,6 +269,7 @@ static ka_status fill_state(struct ka_loop *l, json_t *state) {
   }
   for (int64_t i = 0; i < l->optim->n; i++)
     KA_TRY(ka_json_append(ctx, t, json_integer(l->optim->slices[i].t)));
+  KA_TRY(ka_train_experts_save(&l->experts, state));
   KA_TRY(device_choices(l, &choices));
   KA_TRY(ka_json_set(ctx, state, "device_choices", choices));
   return ka_json_set(ctx, state, "run", json_incref(l->extra_state));
@@ -276,6 +279,7 @@ ka_status ka_loop_save(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   const struct ka_loop_config *c = &l->config;
   KA_TRY(ka_jsonl_sync(ctx, l->log));
+  KA_TRY(ka_train_experts_gather(&l->experts, l->model));
   json_t *state = json_object();
   ka_status st = fill_state(l, state);
   if (ka_ok(st))
@@ -306,6 +310,7 @@ static ka_status read_counters(struct ka_loop *l, const char *dir, const json_t 
       return ka_fail(ctx, KA_E_INPUT, "%s/state.json: t[%lld]: got %lld, expected 0 to %lld", dir,
                      (long long)i, (long long)l->optim->slices[i].t, (long long)l->step);
   }
+  KA_TRY(ka_train_experts_load(&l->experts, dir, state));
   const char *choices = json_string_value(json_object_get(state, "device_choices"));
   return choices ? ka_dev_choices_set(l->model->dev, choices) : KA_STATUS_OK;
 }
@@ -398,7 +403,10 @@ ka_status ka_loop_run(struct ka_loop *l) {
     note(l, s.n_targets > 0 ? s.loss / (double)s.n_targets : 0);
     ka_progress_update(&l->progress, l->step, l->note);
     KA_TRY_GOTO(after_step(l, s.norm), out);
-    if (l->config.refresh_steps > 0 && l->step % l->config.refresh_steps == 0) break;
+    if (l->config.refresh_steps > 0 && l->step % l->config.refresh_steps == 0) {
+      st = ka_train_experts_gather(&l->experts, l->model); /* which is opened anew */
+      break;
+    }
   }
 out:
   ka_progress_end(&l->progress);

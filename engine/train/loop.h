@@ -12,6 +12,7 @@
 #include "engine/report/jsonl.h"
 #include "engine/report/progress.h"
 #include "engine/report/tensorboard.h"
+#include "engine/train/experts.h"
 #include "engine/train/optim.h"
 #include "engine/train/schedule.h"
 
@@ -52,7 +53,8 @@ struct ka_loop {
    * makes this step the last one. What it must remember goes into `extra_state`. NULL: nobody does. */
   ka_status (*watch)(void *user, struct ka_loop *l);
   void *watch_user;
-  volatile int *signal; /* ctx->interrupted; apart from it because ranks stop together */
+  struct ka_train_experts experts; /* state, too; E 0: not counted */
+  volatile int *signal;            /* ctx->interrupted; apart from it because ranks stop together */
 
   /* State, in checkpoints. */
   int64_t step;            /* steps done */

@@ -134,7 +134,8 @@ static ka_status curve(struct ka_ctx *ctx, const json_t *log, const char *key, j
 
 static ka_status curves(struct ka_run *r, const struct ka_loop *loop, json_t *root) {
   struct ka_ctx *ctx = r->ctx;
-  static const char *const keys[] = {"loss", "eval_loss", "kl", "learned", "forgot"};
+  static const char *const keys[] = {"loss",   "eval_loss",  "kl",       "learned",
+                                     "forgot", "router_max", "router_cv"};
   json_t *log = NULL, *out = json_object();
   ka_status st = ka_jsonl_read(ctx, loop->log->path, &log);
   for (size_t i = 0; i < sizeof keys / sizeof *keys && ka_ok(st); i++)
@@ -219,6 +220,7 @@ static ka_status fill(struct ka_run *r, const struct ka_loop *loop, const json_t
   KA_TRY(curves(r, loop, root));
   KA_TRY(ka_run_units(r, json_object_get(loop->extra_state, "kappa_before"), kappa, &units));
   KA_TRY(ka_json_set(ctx, root, "units", units));
+  KA_TRY(ka_train_experts_report(&loop->experts, root));
   KA_TRY(ka_report_machine(ctx, &r->open.dev, &machine));
   KA_TRY(ka_json_set(ctx, root, "machine", machine));
   json_t *commands = json_array();

@@ -183,6 +183,7 @@ ka_status ka_run_train(struct ka_run *r) {
   KA_TRY_GOTO(extra_state_of(r, &extra_state), out);
   KA_TRY_GOTO(ka_watch_start(r, extra_state), out);
   loop.extra_state = extra_state;
+  KA_TRY_GOTO(ka_train_experts_open(&r->arena, &loop.experts, &r->open.model), out);
   KA_TRY_GOTO(open_logs(r, &log, &tb), out);
   KA_TRY_GOTO(ka_loop_start(&loop, r->checkpoint, r->state), out);
   KA_TRY_GOTO(run_together(r, &loop), out);

@@ -270,6 +270,82 @@ static void stacked_is_as_apart(void **state) {
   }
 }
 
+/* --- what is counted ----------------------------------------------------------------------------- */
+
+static void counted_however_a_step_is_cut(void **state) {
+  struct home *h = *state;
+  static const int cuts[][2] = {{4, 1}, {2, 2}, {1, 4}};
+  json_t *experts[3];
+  for (int i = 0; i < 3; i++) {
+    const char *out = t_str("cut%d", i);
+    assert_int_equal(train(h, out,
+                           t_str("micro_batch_size=%d gradient_accumulation_steps=%d shuffle=false "
+                                 "sample_packing=false",
+                                 cuts[i][0], cuts[i][1])),
+                     0);
+    json_t *report = load(h, t_str("%s/report.json", out));
+    experts[i] = json_incref(json_object_get(report, "experts"));
+    assert_non_null(experts[i]);
+    json_decref(report);
+  }
+  assert_true(json_equal(experts[0], experts[1]));
+  assert_true(json_equal(experts[0], experts[2]));
+  const json_t *layers = json_object_get(experts[0], "layers"), *v;
+  json_int_t sum = 0, rows = 0;
+  size_t i;
+  json_array_foreach(json_object_get(json_array_get(layers, 0), "taken"), i, v) sum +=
+      json_integer_value(v);
+  char *text = log_without_times(h, "cut0"), *last = strstr(text, "\"step\":3");
+  rows = strtol(strstr(last, "\"tok\":") + 6, NULL, 10);
+  assert_int_equal(sum, 2 * rows); /* each token takes two */
+  ka_free(text);
+  for (i = 0; i < 3; i++) json_decref(experts[i]);
+}
+
+/* Expert 0 of layer 1 takes no token. */
+static void unreached_experts_are_told(void **state) {
+  struct home *h = *state;
+  struct ka_str err = {0}, page = {0};
+  assert_int_equal(t_kappa(NULL, &err,
+                           "train %s/job.yaml output_dir=%s/unreached selection.p=~ "
+                           "selection.order=lowest selection.count=1",
+                           h->dir, h->dir),
+                   0);
+  assert_non_null(strstr(err.data, "1 of 1 trained experts got no token"));
+  assert_non_null(strstr(err.data, "1.0"));
+  char *log = log_without_times(h, "unreached");
+  assert_non_null(strstr(log, "\"router_unreached\":1"));
+  assert_non_null(strstr(log, "\"router_dead\":1"));
+  read_all(h, "unreached/report.html", &page);
+  assert_non_null(strstr(page.data, "1 experts took no token"));
+  assert_non_null(strstr(page.data, "layer 1, expert 0: 0.00 times an even load, trained"));
+  ka_free(log);
+  ka_str_deinit(&page);
+  ka_str_deinit(&err);
+}
+
+/* A run that is cut between two rows of its log and resumed has the same rows and counts. */
+static void counted_over_a_resume(void **state) {
+  struct home *h = *state;
+  const char *words = "logging_steps=3 save_steps=2 max_steps=6";
+  assert_int_equal(train(h, "whole", words), 0);
+  assert_int_equal(train(h, "halves", words), 0);
+  char *log = log_without_times(h, "whole");
+  struct ka_ctx *ctx = &h->ctx;
+  T_OK(ka_remove_tree(ctx, t_str("%s/halves/checkpoint-6", h->dir)));
+  assert_int_equal(t_kappa(NULL, NULL, "train --resume %s/job.yaml output_dir=%s/halves %s", h->dir,
+                           h->dir, words),
+                   0);
+  char *again = log_without_times(h, "halves");
+  assert_string_equal(log, again);
+  json_t *a = load(h, "whole/report.json"), *b = load(h, "halves/report.json");
+  assert_true(json_equal(json_object_get(a, "experts"), json_object_get(b, "experts")));
+  json_decref(a);
+  json_decref(b);
+  ka_free(log);
+  ka_free(again);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(affinity_as_transformers_routes),
@@ -277,6 +353,9 @@ int main(void) {
       cmocka_unit_test(affinity_of_a_few_tokens),
       cmocka_unit_test(affinity_is_refused),
       cmocka_unit_test(stacked_is_as_apart),
+      cmocka_unit_test(counted_however_a_step_is_cut),
+      cmocka_unit_test(unreached_experts_are_told),
+      cmocka_unit_test(counted_over_a_resume),
   };
   return cmocka_run_group_tests(tests, home, NULL);
 }
