@@ -93,3 +93,20 @@ ka_status ka_hub_advice(struct ka_arena *a, enum ka_hub_kind kind, const char *n
                          "downloads nothing: hf download %s%s",
                          cache, kind == KA_HUB_MODEL ? "" : "--repo-type dataset ", name);
 }
+
+ka_status ka_hub_name(struct ka_arena *a, enum ka_hub_kind kind, const char *path,
+                      const char **out) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *prefix = kind == KA_HUB_MODEL ? "models--" : "datasets--";
+  const char *at = strstr(path, prefix);
+  *out = NULL;
+  if (!at || (at > path && at[-1] != '/')) return KA_STATUS_OK;
+  at += strlen(prefix);
+  size_t n = strcspn(at, "/");
+  const char *name, *gap = strstr(at, "--");
+  if (!gap || gap >= at + n) return KA_STATUS_OK;
+  size_t org = (size_t)(gap - at);
+  KA_TRY(ka_arena_printf(a, &name, "%.*s/%.*s", (int)org, at, (int)(n - org - 2), gap + 2));
+  if (ka_hub_is_name(name)) *out = name;
+  return KA_STATUS_OK;
+}

@@ -18,6 +18,10 @@ ka_status ka_hub_find(struct ka_arena *a, enum ka_hub_kind kind, const char *nam
 /* A directory of that cache (models--ORG--NAME) stands for the snapshot of its main branch: *out,
  * else dir itself. */
 ka_status ka_hub_snapshot(struct ka_arena *a, const char *dir, const char **out);
+/* The name of what lies below such a directory ("org/name"), from the path alone; NULL: none.
+ * Memory from a. */
+ka_status ka_hub_name(struct ka_arena *a, enum ka_hub_kind kind, const char *path,
+                      const char **out);
 /* What to say of such a name that is not there: where it was looked for, and the command. */
 ka_status ka_hub_advice(struct ka_arena *a, enum ka_hub_kind kind, const char *name,
                         const char **out);

@@ -4,6 +4,8 @@
 
 #include "base/log.h"
 #include "base/machine.h"
+#include "engine/formats/hub.h"
+#include "engine/report/card.h"
 #include "engine/report/report.h"
 #include "engine/train/identity.h"
 #include "engine/train/run_units.h"
@@ -228,10 +230,30 @@ static ka_status fill(struct ka_run *r, const struct ka_loop *loop, const json_t
   return ka_json_set(ctx, root, "commands", commands);
 }
 
+/* The model card; names of the Hub where the job's paths lie in its cache. */
+static ka_status card(struct ka_run *r, const json_t *root) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_job *job = r->job;
+  struct ka_report_card c = {.dir = job->output_dir, .base_dir = job->base_model};
+  void *mem;
+  KA_TRY(ka_arena_alloc_n(&r->arena, &mem, job->datasets.n, sizeof *c.datasets, "model card"));
+  const char **names = mem;
+  c.datasets = names;
+  KA_TRY(ka_hub_name(&r->arena, KA_HUB_MODEL, job->base_model, &c.base));
+  for (int64_t i = 0; i < job->datasets.n; i++) {
+    const struct ka_key_texts *paths = &job->datasets.items[i].path;
+    const char *name = NULL;
+    if (paths->n > 0) KA_TRY(ka_hub_name(&r->arena, KA_HUB_DATASET, paths->items[0], &name));
+    if (name) names[c.n_datasets++] = name;
+  }
+  return ka_report_card_write(ctx, root, &c);
+}
+
 ka_status ka_run_report(struct ka_run *r, const struct ka_loop *loop, const json_t *kappa) {
   json_t *root = json_object();
   if (!root) return ka_fail(r->ctx, KA_E_MEMORY, "report: out of memory");
   ka_status st = fill(r, loop, kappa, root);
+  if (ka_ok(st)) st = card(r, root);
   if (ka_ok(st)) st = ka_report_write(r->ctx, root, r->job->output_dir);
   json_decref(root);
   return st;

@@ -3,6 +3,7 @@
  * page. */
 #include "tests/support/test.h"
 
+#include "engine/report/card.h"
 #include "engine/report/jsonl.h"
 #include "engine/report/progress.h"
 #include "engine/report/report.h"
@@ -274,12 +275,54 @@ static void report_of_a_comparison(void **state) {
   ka_str_deinit(&text);
 }
 
+static void put(struct ka_ctx *ctx, const char *dir, const char *text) {
+  T_OK(ka_write_file(ctx, t_str("%s/README.md", dir), text, strlen(text)));
+}
+
+static void expect_card(struct ka_ctx *ctx, const json_t *root, const struct ka_report_card *card,
+                        const char *part) {
+  struct ka_str text = {0};
+  T_OK(ka_report_card_write(ctx, root, card));
+  T_OK(ka_read_file(ctx, t_str("%s/README.md", card->dir), 0, &text));
+  has(&text, part);
+  ka_str_deinit(&text);
+}
+
+/* A card takes the place of its own kind and of the base's; a user's file stays. */
+static void card_of_a_run(void **state) {
+  (void)state;
+  static const char *const datasets[] = {"org/data"};
+  static const char base_card[] = "---\nlicense: apache-2.0\ntags: [x]\n---\n# The base\n";
+  struct ka_ctx c, *ctx = &c;
+  ka_ctx_init(ctx);
+  ctx->log_level = KA_LOG_QUIET;
+  struct ka_report_card card = {.dir = t_temp_dir(),
+                                .base_dir = t_temp_dir(),
+                                .base = "org/base",
+                                .datasets = datasets,
+                                .n_datasets = 1};
+  json_t *root = parsed(
+      ctx, "{\"params\": 200, \"trained_params\": 50, \"settings\": [[\"selection\", \"2 units\"],"
+           " [\"base model\", \"b\"]], \"measures\": [{\"name\": \"wiki\", \"role\": \"old\","
+           " \"metric\": \"loss\", \"base\": 1.0, \"value\": 1.25, \"gain\": -0.25}]}");
+  expect_card(ctx, root, &card, "---\nlibrary_name: transformers\n");
+  put(ctx, card.base_dir, base_card);
+  expect_card(ctx, root, &card,
+              "license: apache-2.0\nbase_model: org/base\ndatasets:\n- org/data\n");
+  put(ctx, card.dir, base_card);
+  expect_card(ctx, root, &card, "(25 %) were trained: 2 units.");
+  expect_card(ctx, root, &card, "| wiki | old | loss | 1.0000 | 1.2500 | -25.00 % |");
+  put(ctx, card.dir, "mine\n");
+  expect_card(ctx, root, &card, "mine\n");
+  json_decref(root);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(crc_known_values),       cmocka_unit_test(tensorboard_reads_back),
       cmocka_unit_test(log_rows_are_cut),       cmocka_unit_test(bar_fills),
       cmocka_unit_test(report_of_a_run),        cmocka_unit_test(report_of_nothing),
-      cmocka_unit_test(report_of_a_comparison),
+      cmocka_unit_test(report_of_a_comparison), cmocka_unit_test(card_of_a_run),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
