@@ -3,10 +3,12 @@
 #include "engine/model/init.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "engine/cli/cli.h"
 #include "engine/formats/config.h"
 #include "tokenizer/tokenizer.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* A tokenizer whose ids are the 256 bytes and one end-of-text token, for models that learn from
@@ -39,10 +41,21 @@ static ka_status check_byte_vocab(struct ka_ctx *ctx, const char *config_path) {
   return st;
 }
 
+static ka_status dry_run(struct ka_ctx *ctx, const char *config) {
+  struct ka_model_size size;
+  char count[32];
+  KA_TRY(ka_model_measure(ctx, config, &size));
+  printf("%s: %s model of %s parameters (%lld) in %lld tensors\n", config, size.family,
+         ka_fmt_count((double)size.n_elems, count), (long long)size.n_elems,
+         (long long)size.n_tensors);
+  return KA_STATUS_OK;
+}
+
 static ka_status init_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   const char *config = ka_cli_str(cli, "config"), *out = ka_cli_str(cli, "out");
   const char *word = ka_cli_str(cli, "dtype");
   if (!config) return ka_fail(ctx, KA_E_USAGE, "--config: missing, expected a config.json");
+  if (ka_cli_flag(cli, "dry-run")) return dry_run(ctx, config);
   if (!out) return ka_fail(ctx, KA_E_USAGE, "--out: missing, expected a directory");
   enum ka_dtype dtype = strcmp(word, "f32") == 0    ? KA_F32
                         : strcmp(word, "bf16") == 0 ? KA_BF16
@@ -70,6 +83,8 @@ const struct ka_cli_command ka_command_init = {
             {"tokenizer", KA_OPT_STR, "none|bytes", "none",
              "bytes: also a tokenizer of the 256 bytes and "
              "<|endoftext|> (vocab_size 257 or more)"},
+            {"dry-run", KA_OPT_FLAG, NULL, NULL,
+             "only read config.json: say what it makes, or what it asks that kappa does not have"},
             {0}},
     .run = init_run,
 };

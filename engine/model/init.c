@@ -7,6 +7,7 @@
 #include "engine/formats/safetensors.h"
 #include "engine/model/family.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct new_model {
@@ -15,8 +16,8 @@ struct new_model {
   enum ka_dtype dtype;
   uint64_t seed;
   double std;
-  struct ka_st_out *tensors;
-  int64_t n;
+  struct ka_st_out *tensors; /* NULL: they are counted */
+  int64_t n, n_elems;
 };
 
 /* A weight of a norm starts where the norm changes nothing. */
@@ -45,9 +46,14 @@ static ka_status make_tensor(struct ka_arena *arena, struct new_model *nm,
   ka_tensor_map_name(&nm->family->map, row, layer, expert, name);
   bool found = ka_tensor_map_match(&nm->family->map, name, &match);
   if (!found || match.row != row) return KA_STATUS_OK; /* a later part of a fused one */
-  struct ka_st_out *t = &nm->tensors[nm->n++];
-  KA_TRY(ka_arena_str(arena, &t->name, name, strlen(name)));
   int n_dim = ka_family_shape(&nm->recipe, row, match.n_rows, shape);
+  int64_t n_elems = 1;
+  for (int d = 0; d < n_dim; d++) n_elems *= shape[d];
+  nm->n_elems += n_elems;
+  nm->n++;
+  if (!nm->tensors) return KA_STATUS_OK;
+  struct ka_st_out *t = &nm->tensors[nm->n - 1];
+  KA_TRY(ka_arena_str(arena, &t->name, name, strlen(name)));
   KA_TRY(ka_tensor_alloc(arena, &t->t, "weights", nm->dtype, n_dim, shape));
   fill(&t->t, name, row->role, nm);
   return KA_STATUS_OK;
@@ -55,11 +61,8 @@ static ka_status make_tensor(struct ka_arena *arena, struct new_model *nm,
 
 static ka_status make_tensors(struct ka_arena *arena, struct new_model *nm) {
   struct ka_ctx *ctx = arena->ctx;
-  void *memory;
-  int64_t E = ka_recipe_dim(&nm->recipe, KA_DIM_E), n_names = KA_N_ROLES + 3 * E;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, (nm->recipe.L + 1) * n_names, sizeof *nm->tensors,
-                          "tensor list"));
-  nm->tensors = memory;
+  int64_t E = ka_recipe_dim(&nm->recipe, KA_DIM_E);
+  nm->n = nm->n_elems = 0;
   for (int l = -1; l < nm->recipe.L; l++)
     for (const struct ka_tensor_row *row = nm->family->map.rows; row->name; row++) {
       if (!ka_family_has(nm->family, &nm->recipe, row->role, l)) continue;
@@ -111,6 +114,7 @@ static ka_status init(struct ka_arena *arena, const struct ka_hf_config *config,
   static const char *const metadata[] = {"format", "pt"}; /* transformers insists on it */
   struct new_model nm = {.seed = seed, .std = config->initializer_range};
   const char *weights, *index, *path;
+  void *memory;
   KA_TRY(ka_path_join(arena, &weights, out_dir, "model.safetensors"));
   KA_TRY(ka_path_join(arena, &index, out_dir, "model.safetensors.index.json"));
   if (ka_path_exists(weights) || ka_path_exists(index))
@@ -119,6 +123,9 @@ static ka_status init(struct ka_arena *arena, const struct ka_hf_config *config,
   nm.dtype = dtype;
   KA_TRY(ka_family_find(ctx, config, &nm.family));
   KA_TRY(ka_family_recipe(nm.family, arena, config, &nm.recipe));
+  KA_TRY(make_tensors(arena, &nm)); /* how many */
+  KA_TRY(ka_arena_alloc_n(arena, &memory, nm.n, sizeof *nm.tensors, "tensor list"));
+  nm.tensors = memory;
   KA_TRY(make_tensors(arena, &nm));
   KA_TRY(ka_make_dirs(ctx, out_dir));
   KA_TRY(ka_path_join(arena, &path, out_dir, "config.json"));
@@ -126,11 +133,9 @@ static ka_status init(struct ka_arena *arena, const struct ka_hf_config *config,
   KA_TRY(ka_path_join(arena, &path, out_dir, "generation_config.json"));
   KA_TRY(write_generation_config(ctx, config, path));
   KA_TRY(ka_st_write(ctx, weights, nm.tensors, nm.n, metadata, 1));
-  int64_t elems = 0;
   char count[32];
-  for (int64_t i = 0; i < nm.n; i++) elems += ka_tensor_elems(&nm.tensors[i].t);
   ka_info(ctx, "init", "%s: %s model of %s parameters, %s", out_dir, nm.family->name,
-          ka_fmt_count((double)elems, count), ka_dtype_name(dtype));
+          ka_fmt_count((double)nm.n_elems, count), ka_dtype_name(dtype));
   return KA_STATUS_OK;
 }
 
@@ -143,6 +148,29 @@ ka_status ka_model_init(struct ka_ctx *ctx, const char *config_path, const char 
   KA_TRY_GOTO(ka_hf_config_open(ctx, &config, config_path), out);
   KA_TRY_GOTO(init(&arena, &config, out_dir, seed, dtype), out);
 out:
+  ka_hf_config_close(&config);
+  ka_arena_deinit(&arena);
+  return st;
+}
+
+static ka_status measure(struct ka_arena *arena, const struct ka_hf_config *config,
+                         struct ka_model_size *out) {
+  struct ka_ctx *ctx = arena->ctx;
+  struct new_model nm = {0};
+  KA_TRY(ka_family_find(ctx, config, &nm.family));
+  KA_TRY(ka_family_recipe(nm.family, arena, config, &nm.recipe));
+  KA_TRY(make_tensors(arena, &nm));
+  *out = (struct ka_model_size){.n_tensors = nm.n, .n_elems = nm.n_elems};
+  snprintf(out->family, sizeof out->family, "%s", nm.family->name);
+  return KA_STATUS_OK;
+}
+
+ka_status ka_model_measure(struct ka_ctx *ctx, const char *config_path, struct ka_model_size *out) {
+  struct ka_hf_config config = {0};
+  struct ka_arena arena;
+  ka_arena_init(&arena, ctx, "new model");
+  ka_status st = ka_hf_config_open(ctx, &config, config_path);
+  if (ka_ok(st)) st = measure(&arena, &config, out);
   ka_hf_config_close(&config);
   ka_arena_deinit(&arena);
   return st;

@@ -13,4 +13,11 @@
 ka_status ka_model_init(struct ka_ctx *ctx, const char *config_path, const char *out_dir,
                         uint64_t seed, enum ka_dtype dtype);
 
+/* What such a model would be; nothing is made. As ka_model_init refuses, so does this. */
+struct ka_model_size {
+  char family[32];
+  int64_t n_tensors, n_elems;
+};
+ka_status ka_model_measure(struct ka_ctx *ctx, const char *config_path, struct ka_model_size *out);
+
 #endif
