@@ -64,6 +64,11 @@ static double agg_weighted_perplexity(const struct ka_eval_metric_item *x, int64
   return exp(-weighted(x, n));
 }
 
+static double agg_error_rate(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
+  (void)tmp;
+  return weighted(x, n);
+}
+
 static double agg_bits_per_byte(const struct ka_eval_metric_item *x, int64_t n, double *tmp) {
   (void)tmp;
   return -weighted(x, n) / M_LN2;

@@ -2,6 +2,7 @@
  * See judge.h. */
 #include "engine/eval/judge.h"
 
+#include "engine/eval/error_rate.h"
 #include "python/regex.h"
 
 #include <string.h>
@@ -188,6 +189,28 @@ static ka_status exact_match(struct ka_eval_judge *j, const struct ka_eval_metri
   return KA_STATUS_OK;
 }
 
+/* Errors of the first answer against the first right one. */
+static ka_status transcript(struct ka_eval_judge *j, const struct ka_eval_metric_use *use,
+                            const json_t *right, struct ka_eval_metric_item *out) {
+  struct ka_ctx *ctx = j->ctx;
+  const struct ka_str *answer = &j->filtered.texts[0];
+  struct ka_str a = {0}, b = {0};
+  int64_t n_errors = 0, n_right = 0;
+  ka_status st = KA_STATUS_OK;
+  KA_TRY_GOTO(ka_str_append(ctx, &a, answer->data, answer->len), out);
+  KA_TRY_GOTO(ka_py_call(ctx, j->task->py, KA_PY_STR, json_array_get(right, 0), &b), out);
+  KA_TRY_GOTO(normalise(j, use, &a), out);
+  KA_TRY_GOTO(normalise(j, use, &b), out);
+  KA_TRY_GOTO(
+      ka_eval_text_errors(ctx, &b, &a, strcmp(use->metric->name, "wer") == 0, &n_errors, &n_right),
+      out);
+  *out = (struct ka_eval_metric_item){.a = (double)n_errors, .b = (double)n_right};
+out:
+  ka_str_deinit(&a);
+  ka_str_deinit(&b);
+  return st;
+}
+
 /* Is there a metric that compares texts? */
 static bool needs_right(const struct ka_task *t) {
   for (int64_t m = 0; m < t->n_metrics; m++)
@@ -215,7 +238,9 @@ static ka_status judge_texts(struct ka_eval_judge *j, const struct ka_eval_item 
   for (int64_t m = 0; m < t->n_metrics && ka_ok(st); m++) {
     if (ka_eval_field_given(&t->metrics[m].value)) continue;
     j->items[m] = (struct ka_eval_metric_item){0};
-    st = exact_match(j, &t->metrics[m], right, &j->items[m].a);
+    st = t->metrics[m].metric->items == KA_ITEMS_WEIGHTED
+             ? transcript(j, &t->metrics[m], right, &j->items[m])
+             : exact_match(j, &t->metrics[m], right, &j->items[m].a);
   }
   json_decref(right);
   return st;

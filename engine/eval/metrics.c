@@ -94,6 +94,8 @@ static void score_weighted(const struct ka_eval_answers *a, struct ka_eval_metri
 #define score_byte_perplexity score_weighted
 #define score_bits_per_byte score_weighted
 #define score_token_perplexity score_weighted
+#define score_wer score_weighted /* of texts: error_rate.h */
+#define score_cer score_weighted
 
 #define ROW(name, outputs, items, aggregation, higher, dflt, chance, doc)                          \
   {#name, outputs, KA_ITEMS_##items, #aggregation, higher, dflt, KA_CHANCE_##chance, doc},
