@@ -8,8 +8,6 @@ BEGIN {
   # an inner step that a test holds to another implementation's figures
   allow("ka_crc32c ka_crc32c_masked ka_eval_student_cdf ka_eval_student_quantile ka_eval_divergence_row ka_repair_threshold")
   allow("ka_progress_bar ka_py_mt_random ka_spectrum_json ka_op_case_size")
-  # speech has not come to the model room yet
-  allow("ka_audio_read ka_audio_clip_deinit ka_projector_open ka_projector_parts ka_projector_config_of ka_projector_stride ka_projector_owns")
   # faults on purpose
   allow("ka_json_fail_at ka_pattern_fail_at ka_pattern_failed")
   # the stand-in of cuDNN reads the graphs that are given to it

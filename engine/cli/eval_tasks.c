@@ -23,6 +23,8 @@ struct evaluation {
   struct ka_tasks *tasks;
   struct ka_chat *chat;
   struct ka_session open;
+  struct ka_speech speech; /* with has_speech: the model has a projector */
+  bool has_speech;
   struct ka_results results;
   struct ka_progress bar;
 };
@@ -108,7 +110,9 @@ static ka_status prepare(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
   const char *dtype = ka_cli_str(e->cli, "dtype");
   KA_TRY(ka_session_load(ctx, &e->open, strcmp(dtype, "bf16") == 0 ? KA_BF16 : KA_F32, true));
+  KA_TRY(ka_speech_open(&e->open.model, &e->speech, e->open.source.dir, &e->has_speech));
   int64_t most = e->open.model.recipe.max_positions;
+  if (e->has_speech) e->encoding.speech = &e->speech;
   e->encoding.max_length =
       ka_cli_given(e->cli, "max-length") ? ka_cli_int(e->cli, "max-length") : most;
   if (e->encoding.max_length > most)

@@ -19,6 +19,8 @@ struct generation {
   struct ka_ctx *ctx;
   const struct ka_cli *cli;
   struct ka_session open;
+  struct ka_speech speech; /* with has_speech: the model has a projector */
+  bool has_speech;
   struct ka_decoder decoder;
   struct ka_cli_prompts prompts;
   struct ka_eval_sampling sampling;
@@ -81,8 +83,21 @@ static ka_status add_id(struct generation *g, struct ka_tok_tokens *to, int32_t 
   return KA_STATUS_OK;
 }
 
+static ka_status read_frames(void *user, int64_t i, float *frames) {
+  const struct generation *g = user;
+  return ka_speech_frames(g->ctx, &g->speech, &g->prompts.items[i].clip, frames);
+}
+
 static ka_status generate(struct generation *g, int64_t max_tokens) {
   struct ka_ctx *ctx = g->ctx;
+  const struct ka_speech_clip *sound = &g->prompts.items[0].clip;
+  const struct ka_clip clip = {sound->n_frames, sound->at, sound->n_places};
+  const struct ka_clips clips = {.n = 1,
+                                 .width = g->speech.projector.n_features,
+                                 .items = &clip,
+                                 .read = read_frames,
+                                 .user = g};
+  if (sound->path) g->decoder.clips = &clips;
   struct ka_tok_tokens *ids = &g->prompts.items[0].ids;
   int64_t V = g->open.model.recipe.V;
   void *logits, *heap;
@@ -244,11 +259,13 @@ static ka_status run(struct generation *g) {
   KA_TRY(ka_session_open(ctx, &g->open, ka_cli_arg(g->cli, 0), ka_cli_str(g->cli, "base"),
                          ka_cli_str(g->cli, "device")));
   KA_TRY(ka_session_load(ctx, &g->open, KA_F32, true));
+  KA_TRY(ka_speech_open(&g->open.model, &g->speech, g->open.source.dir, &g->has_speech));
   g->open.model.compute = compute_type(g);
   g->prompts = (struct ka_cli_prompts){.ctx = ctx,
                                        .cli = g->cli,
                                        .model_dir = g->open.source.dir,
                                        .tokenizer = g->open.tokenizer,
+                                       .speech = g->has_speech ? &g->speech : NULL,
                                        .bos = g->open.model.config.bos_token_id};
   KA_TRY(ka_cli_prompts_read(&g->prompts));
   for (int64_t i = 0; i < g->prompts.n; i++)

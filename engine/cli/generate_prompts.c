@@ -145,6 +145,23 @@ static ka_status read_prompt(struct ka_cli_prompts *p) {
   return st;
 }
 
+static ka_status read_audio(struct ka_cli_prompts *p, const char *path) {
+  struct ka_ctx *ctx = p->ctx;
+  struct ka_cli_prompt *item = NULL;
+  const char *text = ka_cli_str(p->cli, "prompt");
+  if (ka_cli_flag(p->cli, "chat") || ka_cli_given(p->cli, "system"))
+    return ka_fail(ctx, KA_E_USAGE, "--audio: not with --chat or --system");
+  if (!p->speech)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "--audio: %s has no projector.json: the model hears nothing; train it with a "
+                   "dataset of type speech",
+                   p->model_dir);
+  p->is_chat = true;
+  KA_TRY(add(p, NULL, &item));
+  return ka_speech_prompt(ctx, p->speech, p->tokenizer, path, text ? text : "",
+                          text ? strlen(text) : 0, &item->ids, &item->clip);
+}
+
 static ka_status read_messages(struct ka_cli_prompts *p, const char *path) {
   struct ka_ctx *ctx = p->ctx;
   struct ka_str text = {0};
@@ -212,10 +229,14 @@ static ka_status read_batch(struct ka_cli_prompts *p, const char *path) {
 ka_status ka_cli_prompts_read(struct ka_cli_prompts *p) {
   struct ka_ctx *ctx = p->ctx;
   const char *messages = ka_cli_str(p->cli, "messages"), *batch = ka_cli_str(p->cli, "prompts");
+  const char *audio = ka_cli_str(p->cli, "audio");
+  if (audio && (messages || batch))
+    return ka_fail(ctx, KA_E_USAGE, "--audio: not with --messages or --prompts");
   if (ka_cli_given(p->cli, "prompt") + (messages != NULL) + (batch != NULL) > 1)
     return ka_fail(ctx, KA_E_USAGE, "--prompt, --messages and --prompts exclude each other");
   if (batch) return read_batch(p, batch);
-  return messages ? read_messages(p, messages) : read_prompt(p);
+  if (messages) return read_messages(p, messages);
+  return audio ? read_audio(p, audio) : read_prompt(p);
 }
 
 void ka_cli_prompts_close(struct ka_cli_prompts *p) {

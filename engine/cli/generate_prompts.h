@@ -6,12 +6,17 @@
 #include "base/json.h"
 #include "engine/cli/cli.h"
 #include "engine/data/chat.h"
+#include "engine/data/speech.h"
 #include "tokenizer/tokenizer.h"
 
 /* Its options, for the table of `generate`. */
 #define KA_GENERATE_PROMPT_OPTIONS                                                                 \
   {"prompt", KA_OPT_STR, "TEXT", NULL,                                                             \
    "what to continue (\"\" starts from BOS); - or nothing: stdin, without its last line end"},     \
+      {"audio", KA_OPT_STR, "FILE", NULL,                                                          \
+       "a sound file to answer, for models with a projector; --prompt is then the text behind "    \
+       "it, "                                                                                      \
+       "by default none"},                                                                         \
       {"messages", KA_OPT_STR, "FILE", NULL,                                                       \
        "a conversation to answer (- is stdin): JSON, [{\"role\": ..., \"content\": ...}, ...] or " \
        "{\"messages\": [...]}"},                                                                   \
@@ -25,8 +30,9 @@
   }
 
 struct ka_cli_prompt {
-  struct ka_tok_tokens ids; /* at least one */
-  json_t *row;              /* of --prompts: what stands there; else NULL */
+  struct ka_tok_tokens ids;   /* at least one */
+  struct ka_speech_clip clip; /* of --audio; path NULL: none */
+  json_t *row;                /* of --prompts: what stands there; else NULL */
 };
 
 struct ka_cli_prompts {
@@ -34,9 +40,10 @@ struct ka_cli_prompts {
   const struct ka_cli *cli;
   const char *model_dir;
   const struct ka_tokenizer *tokenizer;
-  int64_t bos;          /* of the model, -1: none */
-  struct ka_chat *chat; /* loaded when it is first wanted */
-  bool is_chat;         /* answers alone are printed */
+  const struct ka_speech *speech; /* NULL: the model hears nothing */
+  int64_t bos;                    /* of the model, -1: none */
+  struct ka_chat *chat;           /* loaded when it is first wanted */
+  bool is_chat;                   /* answers alone are printed */
   struct ka_cli_prompt *items;
   int64_t n, cap;
 };

@@ -86,12 +86,48 @@ void ka_data_split_deinit(struct ka_data_packed_split *p) {
   ka_data_packed_deinit(&p->packed);
   ka_free(p->order);
   ka_free(p->buffer);
+  ka_free(p->clips);
+  ka_free(p->files);
   *p = (struct ka_data_packed_split){0};
 }
 
 int64_t ka_data_n_batches(const struct ka_data *d, enum ka_data_split part) {
   return d->stats.part[part].n_batches;
 }
+
+/* --- clips ------------------------------------------------------------------- */
+
+static ka_status read_frames(void *user, int64_t i, float *frames) {
+  const struct ka_data_packed_split *p = user;
+  return ka_speech_frames(p->ctx, p->data->spec.speech, p->files[i], frames);
+}
+
+/* The clip of a document that starts at index `at` of the batch, if it has one. */
+static ka_status add_clip(struct ka_data_packed_split *p, int64_t doc, int64_t at) {
+  struct ka_ctx *ctx = p->ctx;
+  const struct ka_speech_clip *c = ka_data_store_clip(&p->data->store, doc);
+  void *clips = p->clips, *files = (void *)(uintptr_t)p->files;
+  if (!c) return KA_STATUS_OK;
+  KA_TRY(ka_grow(ctx, &clips, &p->clips_cap, p->n_clips + 1, sizeof *p->clips, "clips"));
+  p->clips = clips;
+  KA_TRY(ka_grow(ctx, &files, &p->files_cap, p->n_clips + 1, sizeof *p->files, "clips"));
+  p->files = files;
+  p->clips[p->n_clips] = (struct ka_clip){c->n_frames, at + c->at, c->n_places};
+  p->files[p->n_clips++] = c;
+  return KA_STATUS_OK;
+}
+
+static ka_status list_clips(struct ka_data_packed_split *p, int64_t row, int64_t at) {
+  struct ka_ctx *ctx = p->ctx;
+  for (int64_t i = p->packed.first[row]; i < p->packed.first[row + 1]; i++) {
+    const struct ka_data_piece *q = &p->pieces.items[p->packed.items[i]];
+    KA_TRY(add_clip(p, q->doc, at));
+    at += q->n;
+  }
+  return KA_STATUS_OK;
+}
+
+/* --- rows -------------------------------------------------------------------- */
 
 struct row_out {
   int32_t *ids, *labels, *position, *doc_start;
@@ -153,6 +189,17 @@ ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_spli
                            .labels = labels,
                            .position = position,
                            .doc_start = doc_start};
+  p->n_clips = 0;
+  p->ctx = ctx;
+  p->data = d;
+  for (int64_t b = 0; b < n && d->store.n_clips > 0; b++)
+    KA_TRY(list_clips(p, row_at(d, p, epoch, first + b), b * T));
+  if (p->n_clips > 0)
+    out->clips = (struct ka_clips){.n = p->n_clips,
+                                   .width = d->spec.speech->projector.n_features,
+                                   .items = p->clips,
+                                   .read = read_frames,
+                                   .user = p};
   for (int64_t b = 0; b < n; b++)
     fill_row(d, p, row_at(d, p, epoch, first + b), T,
              (struct row_out){ids + b * T, labels + b * T, position + b * T, doc_start + b * T},

@@ -51,6 +51,7 @@ static ka_status cut_document(struct ka_data *d, struct ka_data_pieces *out, int
   if (n > s->longest_tok) s->longest_tok = n;
   if (n <= T) return keep(d, out, doc, 0, n);
   s->n_too_long++;
+  if (ka_data_store_clip(&d->store, doc)) policy = KA_LENGTH_DROP; /* half a clip says nothing */
   if (policy == KA_LENGTH_TRUNCATE) {
     s->n_truncated++;
     return keep(d, out, doc, 0, T);
@@ -96,7 +97,8 @@ static ka_status fill_store(struct ka_data *d, const struct ka_data_read_options
   struct ka_ctx *ctx = d->ctx;
   struct ka_data_cache cache;
   bool hit = false;
-  if (!d->spec.dataset_prepared_path) return read_entries(d, o, n, ends);
+  /* A sound's frames are kept by themselves; which files there are, the cache does not know. */
+  if (!d->spec.dataset_prepared_path || d->spec.speech) return read_entries(d, o, n, ends);
   KA_TRY(ka_data_cache_init(&cache, &d->arena, o, &d->stats));
   KA_TRY(ka_data_cache_load(&cache, &d->store, &hit));
   if (hit) {
@@ -230,11 +232,16 @@ static void warn(const struct ka_data *d) {
           "have answers behind which the chat template writes no special token: the "
           "model may not learn to stop",
       [KA_NOTE_HISTORY] = "have a \"history\", which type alpaca does not read; make them "
-                          "chat_template records"};
+                          "chat_template records",
+      [KA_NOTE_RESAMPLED] = "have sound of another rate than 16 kHz: it is resampled",
+      [KA_NOTE_MIXED] = "have sound of several channels: their mean is taken"};
   const struct ka_data_stats *s = &d->stats;
   for (int k = 0; k < KA_N_NOTES; k++)
-    if (s->n_noted[k] > 0)
+    if (s->n_noted[k] > 0 && k < KA_NOTE_RESAMPLED)
       ka_warn(d->ctx, "data", "%lld of %lld records %s", (long long)s->n_noted[k],
+              (long long)s->n_rows, texts[k]);
+    else if (s->n_noted[k] > 0)
+      ka_info(d->ctx, "data", "%lld of %lld records %s", (long long)s->n_noted[k],
               (long long)s->n_rows, texts[k]);
   if (s->masked_roles[0])
     ka_warn(d->ctx, "data",
@@ -250,6 +257,9 @@ static void say(const struct ka_data *d) {
   ka_info(d->ctx, "data", "%lld rows: %s tokens to train (%s of them targets), %s to validate",
           (long long)s->n_rows, ka_fmt_count((double)t->n_tok, a),
           ka_fmt_count((double)t->n_targets, b), v->n_tok > 0 ? "the rest" : "none");
+  if (s->n_clips > 0)
+    ka_info(d->ctx, "data", "%lld sound files, %s", (long long)s->n_clips,
+            ka_fmt_duration(s->audio_s, a));
   if (s->n_too_long > 0)
     ka_info(d->ctx, "data",
             "%lld documents longer than %lld tokens: %lld cut into %lld, %lld "

@@ -17,6 +17,11 @@ struct ka_data_pieces {
 };
 
 struct ka_data_packed_split {
+  const struct ka_data *data;
+  struct ka_ctx *ctx;                  /* of who asked for the micro-batch at hand */
+  struct ka_clip *clips;               /* of that micro-batch */
+  const struct ka_speech_clip **files; /* the same, as stored */
+  int64_t n_clips, clips_cap, files_cap;
   struct ka_data_pieces pieces; /* in packing order */
   struct ka_data_packed packed;
   int64_t *order;  /* of the rows in epoch `epoch`; NULL: as packed */

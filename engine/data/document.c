@@ -9,12 +9,14 @@ void ka_document_clear(struct ka_document *d) {
   d->n = 0;
   d->notes = 0;
   d->roles[0] = 0;
+  d->clip = (struct ka_speech_clip){0};
 }
 
 void ka_document_deinit(struct ka_document *d) {
   ka_free(d->ids);
   ka_free(d->labels);
   ka_tok_tokens_deinit(&d->scratch);
+  ka_str_deinit(&d->clip_path);
   *d = (struct ka_document){0};
 }
 

@@ -6,14 +6,17 @@
 
 #include "engine/data/chat.h"
 #include "engine/data/records.h"
+#include "engine/data/speech.h"
 #include "engine/model/batch.h"
 #include "tokenizer/tokenizer.h"
 
-/* What is worth a warning and no error: bits of a document's `notes`. */
+/* What is worth saying and no error: bits of a document's `notes`; of sound they are no warnings. */
 enum ka_document_note {
-  KA_NOTE_NO_EOS,  /* EOS was wanted, and the model names none */
-  KA_NOTE_ENDLESS, /* the chat template writes no special token behind a trained answer */
-  KA_NOTE_HISTORY, /* an alpaca record's "history", which is not read */
+  KA_NOTE_NO_EOS,    /* EOS was wanted, and the model names none */
+  KA_NOTE_ENDLESS,   /* the chat template writes no special token behind a trained answer */
+  KA_NOTE_HISTORY,   /* an alpaca record's "history", which is not read */
+  KA_NOTE_RESAMPLED, /* sound of another rate */
+  KA_NOTE_MIXED,     /* several channels, averaged */
   KA_N_NOTES
 };
 
@@ -24,8 +27,11 @@ struct ka_document {
   int32_t *ids, *labels;
   int64_t n, ids_cap, labels_cap;
   struct ka_tok_tokens scratch;
-  uint32_t notes;           /* 1 << enum ka_document_note */
-  char roles[KA_ROLES_MAX]; /* of a conversation: "user, assistant" */
+  uint32_t notes;             /* 1 << enum ka_document_note */
+  char roles[KA_ROLES_MAX];   /* of a conversation: "user, assistant" */
+  struct ka_speech_clip clip; /* its path is clip_path; n_places 0: none */
+  struct ka_str clip_path;
+  const char *data_file; /* of the record at hand; borrowed */
 };
 void ka_document_clear(struct ka_document *d); /* keeps the memory */
 void ka_document_deinit(struct ka_document *d);
@@ -49,8 +55,9 @@ struct ka_document_maker {
   const struct ka_tokenizer *tokenizer; /* NULL: type tokenized only */
   int32_t eos;                          /* -1: none */
   bool train_on_inputs;
-  int64_t V;                  /* ids are in [0, V) */
-  const struct ka_chat *chat; /* type chat_template */
+  int64_t V;                      /* ids are in [0, V) */
+  const struct ka_chat *chat;     /* type chat_template */
+  const struct ka_speech *speech; /* type speech */
 };
 
 #endif

@@ -228,6 +228,41 @@ static ka_status tokenized(struct ka_ctx *ctx, const struct ka_document_maker *m
   return KA_STATUS_OK;
 }
 
+/* --- speech ------------------------------------------------------------------ */
+
+/* Beside the data file, unless it is absolute. */
+static ka_status sound_path(struct ka_ctx *ctx, const char *data_file, const char *name,
+                            struct ka_str *out) {
+  size_t n = strlen(data_file) - strlen(ka_path_base(data_file));
+  ka_str_clear(out);
+  if (*name != '/') KA_TRY(ka_str_append(ctx, out, data_file, n));
+  return ka_str_puts(ctx, out, name);
+}
+
+static ka_status speech(struct ka_ctx *ctx, const struct ka_document_maker *m, const json_t *record,
+                        struct ka_document *d) {
+  const struct ka_job_dataset *ds = m->dataset;
+  const char *sound, *prompt, *text;
+  size_t n_sound, n_prompt, n;
+  KA_TRY(text_of(ctx, record, ds->field_audio, true, &sound, &n_sound));
+  KA_TRY(text_of(ctx, record, ds->field, true, &text, &n));
+  KA_TRY(text_of(ctx, record, "prompt", false, &prompt, &n_prompt));
+  if (!prompt && ds->prompt) {
+    prompt = ds->prompt;
+    n_prompt = strlen(prompt);
+  }
+  if (n == 0) return KA_STATUS_OK;
+  KA_TRY(sound_path(ctx, d->data_file, sound, &d->clip_path));
+  ka_tok_tokens_clear(&d->scratch);
+  KA_TRY(ka_speech_prompt(ctx, m->speech, m->tokenizer, d->clip_path.data, prompt ? prompt : "",
+                          n_prompt, &d->scratch, &d->clip));
+  if (d->clip.rate != KA_AUDIO_RATE) d->notes |= 1U << KA_NOTE_RESAMPLED;
+  if (d->clip.n_channels > 1) d->notes |= 1U << KA_NOTE_MIXED;
+  KA_TRY(ka_document_add(ctx, d, d->scratch.ids, d->scratch.n, false));
+  KA_TRY(ka_document_text(ctx, d, m->tokenizer, text, n, false, true));
+  return ds->add_eos ? add_eos(ctx, m, d) : KA_STATUS_OK;
+}
+
 static ka_status (*const makers[])(struct ka_ctx *, const struct ka_document_maker *,
                                    const json_t *, struct ka_document *) = {
     [KA_DOCUMENT_COMPLETION] = completion,
@@ -236,6 +271,7 @@ static ka_status (*const makers[])(struct ka_ctx *, const struct ka_document_mak
     [KA_DOCUMENT_CHAT_TEMPLATE] = ka_document_chat,
     [KA_DOCUMENT_PROMPT_COMPLETION] = ka_document_prompt,
     [KA_DOCUMENT_TOKENIZED] = tokenized,
+    [KA_DOCUMENT_SPEECH] = speech,
 };
 
 static ka_status from_text(struct ka_ctx *ctx, const struct ka_document_maker *m,
@@ -273,6 +309,7 @@ ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m
     return check_ids(ctx, m, d);
   }
   json_t *obj = NULL;
+  d->data_file = ka_data_record_path(record);
   ka_status st = ka_data_record_parse(ctx, record, &obj);
   if (ka_ok(st) && m->chat) st = ka_document_join_messages(ctx, m, obj);
   if (ka_ok(st)) st = makers[m->dataset->type](ctx, m, obj, d);

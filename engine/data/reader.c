@@ -79,6 +79,8 @@ static ka_status take_document(struct reader *r, const struct ka_data_record *re
     return ka_fail(ctx, s->st.code, "%s: %s", ka_data_record_path(record), s->ctx.error.message);
   r->stats->n_rows++;
   count_notes(r->stats, &s->doc);
+  r->stats->n_clips += s->doc.clip.n_places > 0;
+  r->stats->audio_s += s->doc.clip.seconds;
   if (s->doc.n == 0) {
     bool not_text = ka_data_record_is_text(record) && record->n > 0;
     r->stats->n_not_text += not_text;
@@ -161,7 +163,8 @@ ka_status ka_data_read(struct ka_ctx *ctx, const struct ka_data_read_options *o,
                                        .tokenizer = o->tokenizer,
                                        .eos = o->eos,
                                        .train_on_inputs = o->spec->train_on_inputs,
-                                       .V = o->V};
+                                       .V = o->V,
+                                       .speech = o->spec->speech};
   ka_arena_init(&r.arena, ctx, "data files");
   ka_status st = start(&r, &files);
   if (ka_ok(st)) st = read_rows(&r);

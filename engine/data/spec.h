@@ -4,7 +4,7 @@
 #ifndef KAPPA_ENGINE_DATA_SPEC_H
 #define KAPPA_ENGINE_DATA_SPEC_H
 
-#include "engine/job/job.h"
+#include "engine/data/speech.h"
 
 struct ka_data_spec {
   struct ka_job_datasets datasets, test_datasets;
@@ -16,6 +16,7 @@ struct ka_data_spec {
   double val_set_size;
   int64_t seed;
   const char *dataset_prepared_path; /* NULL: tokens are not kept */
+  const struct ka_speech *speech;    /* of entries of type speech; NULL: there is none */
   const char *output_dir;            /* tokens that do not fit memory go there, or above it */
   const struct ka_key_file *file;    /* where the keys were given, for messages */
 };

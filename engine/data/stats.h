@@ -18,6 +18,8 @@ struct ka_data_stats {
   int64_t n_too_long;          /* documents longer than sequence_len: */
   int64_t n_dropped, n_truncated, n_split, n_pieces; /* what became of them; pieces of split ones */
   int64_t n_all_masked;                 /* documents or pieces without a target, left out */
+  int64_t n_clips;                      /* sound files, and */
+  double audio_s;                       /* how long they are together */
   int64_t n_noted[KA_N_NOTES];          /* documents by enum ka_document_note */
   char masked_roles[KA_ROLES_MAX];      /* of conversations without a target */
   int64_t longest_tok;                  /* before the length policy */

@@ -12,6 +12,7 @@
 void ka_data_store_init(struct ka_data_store *s, struct ka_ctx *ctx, const char *spill_dir,
                         size_t memory_bytes) {
   *s = (struct ka_data_store){.ctx = ctx, .spill_dir = spill_dir, .memory_bytes = memory_bytes};
+  ka_arena_init(&s->texts, ctx, "clips");
 }
 
 void ka_data_store_deinit(struct ka_data_store *s) {
@@ -21,6 +22,8 @@ void ka_data_store_deinit(struct ka_data_store *s) {
     ka_free(s->tokens);
   if (s->file) fclose(s->file);
   ka_free(s->docs);
+  ka_free(s->clips);
+  if (s->ctx) ka_arena_deinit(&s->texts);
   *s = (struct ka_data_store){0};
 }
 
@@ -64,6 +67,30 @@ static ka_status append(struct ka_data_store *s, const int32_t *tokens, int64_t 
   return KA_STATUS_OK;
 }
 
+static ka_status add_clip(struct ka_data_store *s, const struct ka_document *d) {
+  struct ka_ctx *ctx = s->ctx;
+  struct ka_data_clip row = {.doc = s->n_docs, .clip = d->clip};
+  void *grown = s->clips;
+  if (d->clip.n_places == 0) return KA_STATUS_OK;
+  KA_TRY(ka_arena_str(&s->texts, &row.clip.path, d->clip_path.data, d->clip_path.len));
+  KA_TRY(ka_grow(ctx, &grown, &s->clips_cap, s->n_clips + 1, sizeof row, "clips"));
+  s->clips = grown;
+  s->clips[s->n_clips++] = row;
+  return KA_STATUS_OK;
+}
+
+static int by_document(const void *key, const void *row) {
+  int64_t a = *(const int64_t *)key, b = ((const struct ka_data_clip *)row)->doc;
+  return a < b ? -1 : a > b;
+}
+
+const struct ka_speech_clip *ka_data_store_clip(const struct ka_data_store *s, int64_t i) {
+  const struct ka_data_clip *row =
+      s->n_clips > 0 ? bsearch(&i, s->clips, (size_t)s->n_clips, sizeof *s->clips, by_document)
+                     : NULL;
+  return row ? &row->clip : NULL;
+}
+
 ka_status ka_data_store_add(struct ka_data_store *s, const struct ka_document *d) {
   struct ka_ctx *ctx = s->ctx;
   struct ka_data_stored doc = {.at = s->n_tokens, .n = d->n};
@@ -75,6 +102,7 @@ ka_status ka_data_store_add(struct ka_data_store *s, const struct ka_document *d
     if (!doc.own_labels && d->labels[i] == KA_LABEL_MASKED) d->ids[i] = -1 - d->ids[i];
   KA_TRY(append(s, d->ids, d->n));
   if (doc.own_labels) KA_TRY(append(s, d->labels, d->n));
+  KA_TRY(add_clip(s, d));
   void *grown = s->docs;
   KA_TRY(ka_grow(ctx, &grown, &s->docs_cap, s->n_docs + 1, sizeof doc, "documents"));
   s->docs = grown;

@@ -17,13 +17,21 @@ struct ka_data_stored {
   bool own_labels;   /* n labels follow the n ids */
 };
 
+struct ka_data_clip {
+  int64_t doc;
+  struct ka_speech_clip clip;
+};
+
 struct ka_data_store {
   struct ka_ctx *ctx;
   const char *spill_dir; /* where the nameless file goes; borrowed */
   size_t memory_bytes;   /* what may stay in memory */
   struct ka_data_stored *docs;
   int64_t n_docs, docs_cap;
-  int32_t *tokens; /* in memory, or while filling a file NULL */
+  struct ka_data_clip *clips; /* of documents that have one, in order */
+  int64_t n_clips, clips_cap;
+  struct ka_arena texts; /* their paths */
+  int32_t *tokens;       /* in memory, or while filling a file NULL */
   int64_t n_tokens, tokens_cap;
   FILE *file; /* once spilled */
   struct ka_map map;
@@ -32,6 +40,8 @@ struct ka_data_store {
 void ka_data_store_init(struct ka_data_store *s, struct ka_ctx *ctx, const char *spill_dir,
                         size_t memory_bytes);
 ka_status ka_data_store_add(struct ka_data_store *s, const struct ka_document *d);
+/* The clip of document i, NULL: it has none. */
+const struct ka_speech_clip *ka_data_store_clip(const struct ka_data_store *s, int64_t i);
 /* No more documents: reading may start. */
 ka_status ka_data_store_seal(struct ka_data_store *s);
 void ka_data_store_deinit(struct ka_data_store *s);

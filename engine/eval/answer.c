@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * ka_tasks_score: every request of every task to the model, then metrics of tasks and groups. */
+#include "base/log.h"
 #include "engine/eval/generator.h"
 #include "engine/eval/judge.h"
 #include "engine/eval/scorer.h"
@@ -98,19 +99,28 @@ static ka_status generate(struct run *x, int64_t i) {
   void *p;
   KA_TRY(ka_alloc_n(ctx, &p, n, sizeof(struct ka_eval_prompt), "requests"));
   struct ka_eval_prompt *prompts = p;
+  bool sound = ka_eval_field_given(&task->audio);
   for (int64_t k = 0; k < n; k++) {
     const struct ka_eval_request *r = &task->requests[k / each];
-    prompts[k] = (struct ka_eval_prompt){.ids = r->ids, .n = r->n, .draw = (uint64_t)k};
+    prompts[k] = (struct ka_eval_prompt){
+        .ids = r->ids, .n = r->n, .clip = r->clip.path ? &r->clip : NULL, .draw = (uint64_t)k};
   }
   const struct ka_eval_generation g = {.tokenizer = x->t->tokenizer,
                                        .until = &task->config.generation_kwargs.until,
                                        .max_tokens = task->max_gen_toks,
                                        .sampling = task->sampling,
                                        .seed = x->o->seed,
+                                       .speech = sound ? x->t->encoding.speech : NULL,
                                        .batch_size = x->o->batch_size,
                                        .progress = progress,
                                        .user = x};
-  ka_status st = ka_eval_generate_answers(ctx, x->m, prompts, n, &g);
+  bool deaf = sound && !ka_projector_config_of(x->m);
+  if (deaf)
+    ka_warn(ctx, "eval",
+            "task %s: the model has no projector: it hears nothing, all of its answers "
+            "are empty",
+            task->name);
+  ka_status st = deaf ? KA_STATUS_OK : ka_eval_generate_answers(ctx, x->m, prompts, n, &g);
   for (int64_t k = 0; k < task->n_requests && ka_ok(st); k++) {
     struct ka_eval_answer *a = &x->r->answers[i][k];
     st = ka_alloc_n(ctx, &p, each, sizeof *a->texts, "answers");

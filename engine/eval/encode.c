@@ -112,9 +112,22 @@ static ka_status rolling(struct worker *w, struct ka_eval_request *r) {
   return keep(w, r, &prefix, 1, w->whole.ids, w->whole.n, w->whole.n);
 }
 
+static ka_status heard(struct worker *w, struct ka_eval_request *r) {
+  struct ka_ctx *ctx = w->ctx;
+  const struct ka_speech *speech = w->e->t->encoding.speech;
+  if (!speech)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "doc_to_audio: the model hears nothing: its directory has no projector.json");
+  ka_tok_tokens_clear(&w->whole);
+  KA_TRY(ka_speech_prompt(ctx, speech, w->e->t->tokenizer, r->clip.path, r->context.p, r->context.n,
+                          &w->whole, &r->clip));
+  return keep(w, r, NULL, 0, w->whole.ids, w->whole.n, 0);
+}
+
 static ka_status generation(struct worker *w, struct ka_eval_request *r) {
   struct ka_ctx *ctx = w->ctx;
   int32_t prefix = w->e->t->prefix_token;
+  if (r->clip.path) return heard(w, r);
   KA_TRY(encode(w, r->context.p, r->context.n, &w->whole));
   if (w->whole.n > 0) return keep(w, r, NULL, 0, w->whole.ids, w->whole.n, 0);
   return prefix < 0 ? no_prefix(w) : keep(w, r, &prefix, 1, NULL, 0, 0);
@@ -138,6 +151,9 @@ static ka_status fit(struct worker *w, struct ka_eval_request *r, bool *cut) {
   if (r->n_targets > most)
     return ka_fail(w->ctx, KA_E_INPUT, "a target of %lld tokens, the model takes %lld at once",
                    (long long)r->n_targets, (long long)most);
+  if (r->clip.path && r->n > room)
+    return ka_fail(w->ctx, KA_E_INPUT, "%s: %lld tokens with its context, there is room for %lld",
+                   r->clip.path, (long long)r->n, (long long)room);
   *cut = r->n > room;
   if (!*cut) return KA_STATUS_OK;
   memmove(r->ids, r->ids + r->n - room, (size_t)room * sizeof *r->ids);

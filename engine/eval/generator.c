@@ -31,6 +31,9 @@ struct generator {
   float *logits;          /* [B,V] */
   int32_t *heap;          /* [V], when drawing among some */
   int64_t n_done;
+  struct ka_clip *clips;               /* [B]: of the batch's prompts */
+  const struct ka_speech_clip **files; /* [B] the same */
+  struct ka_clips heard;
 };
 
 /* --- ends -------------------------------------------------------------------- */
@@ -100,12 +103,28 @@ static ka_status finish(struct generator *x, struct answer *a) {
 
 /* --- batches ----------------------------------------------------------------- */
 
+static ka_status read_frames(void *user, int64_t i, float *frames) {
+  const struct generator *x = user;
+  return ka_speech_frames(x->ctx, x->g->speech, x->files[i], frames);
+}
+
+/* Row b, padded to T, hears its prompt's clip. */
+static void hear(struct generator *x, int64_t b, int64_t T, const struct ka_eval_prompt *p) {
+  if (!p->clip) return;
+  x->clips[x->heard.n] =
+      (struct ka_clip){p->clip->n_frames, b * T + T - p->n + p->clip->at, p->clip->n_places};
+  x->files[x->heard.n++] = p->clip;
+}
+
 static int64_t pad_prompts(struct generator *x, struct ka_eval_prompt **prompts, int64_t n) {
   int64_t T = prompts[0]->n; /* the longest */
+  x->heard = (struct ka_clips){.items = x->clips, .read = read_frames, .user = x};
+  if (x->g->speech) x->heard.width = x->g->speech->projector.n_features;
   for (int64_t b = 0; b < x->B; b++) {
     const struct ka_eval_prompt *p = prompts[b < n ? b : 0];
     int64_t skip = T - p->n;
     x->decoder.skip[b] = (int32_t)skip;
+    hear(x, b, T, p);
     for (int64_t t = 0; t < T; t++) x->padded[b * T + t] = t < skip ? p->ids[0] : p->ids[t - skip];
   }
   return T;
@@ -136,6 +155,7 @@ static ka_status run_batch(struct generator *x, struct ka_eval_prompt **prompts,
   struct ka_ctx *ctx = x->ctx;
   int64_t T = pad_prompts(x, prompts, n), open = n;
   ka_decoder_rewind(&x->decoder, 0);
+  x->decoder.clips = x->heard.n > 0 ? &x->heard : NULL;
   for (int64_t b = 0; b < x->B; b++) {
     x->answers[b].prompt = prompts[b < n ? b : 0];
     x->answers[b].n = 0;
@@ -176,6 +196,10 @@ static ka_status allocate(struct generator *x, int64_t longest) {
     KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->g->max_tokens, sizeof(int32_t), "answers"));
     x->answers[b].ids = p;
   }
+  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B, sizeof *x->clips, "answers"));
+  x->clips = p;
+  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B, sizeof *x->files, "answers"));
+  x->files = p;
   KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->g->until->n + 1, sizeof(int64_t), "answers"));
   x->reach = p;
   KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B * longest, sizeof(int32_t), "answers"));
@@ -200,6 +224,11 @@ static ka_status run(struct generator *x, struct ka_eval_prompt *prompts, int64_
   x->B = x->g->batch_size > 0 ? x->g->batch_size : SIDE_BY_SIDE;
   if (x->B > n) x->B = n;
   if (x->B > rows) x->B = rows;
+  if (x->g->speech && x->B > rows / longest) x->B = rows / longest; /* a clip is heard at once */
+  if (x->B < 1)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "a prompt of %lld tokens with its sound, %lld are taken at once",
+                   (long long)longest, (long long)rows);
   KA_TRY(allocate(x, longest));
   KA_TRY(measure_until(x));
   KA_TRY(ka_decoder_attach(&x->decoder, x->m, x->B, longest + x->g->max_tokens));

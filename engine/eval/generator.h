@@ -6,6 +6,7 @@
 #ifndef KAPPA_ENGINE_EVAL_GENERATOR_H
 #define KAPPA_ENGINE_EVAL_GENERATOR_H
 
+#include "engine/data/speech.h"
 #include "engine/eval/sampling.h"
 #include "engine/job/keys.h"
 #include "engine/model/model.h"
@@ -14,8 +15,9 @@
 struct ka_eval_prompt {
   const int32_t *ids; /* [n], n > 0 */
   int64_t n;
-  uint64_t draw;      /* names the draw of this answer */
-  struct ka_str text; /* out; starts empty */
+  const struct ka_speech_clip *clip; /* heard at its places; NULL: text alone */
+  uint64_t draw;                     /* names the draw of this answer */
+  struct ka_str text;                /* out; starts empty */
 };
 
 struct ka_eval_generation {
@@ -24,7 +26,8 @@ struct ka_eval_generation {
   int64_t max_tokens;
   struct ka_eval_sampling sampling;
   uint64_t seed;
-  int64_t batch_size; /* answers side by side; 0: by default */
+  const struct ka_speech *speech; /* of clips */
+  int64_t batch_size;             /* answers side by side; 0: by default */
   void (*progress)(void *user, int64_t n_done);
   void *user;
 };

@@ -70,7 +70,7 @@ static ka_status add_tasks(struct ka_measures *ms, int64_t *cap, const struct ka
   struct ka_ctx *ctx = ms->ctx;
   struct ka_tasks_options options = KA_TASKS_DEFAULTS;
   const struct ka_eval_encode_options encoding = {
-      .max_length = max_length, .prefix_token = -1, .add_bos = -1};
+      .max_length = max_length, .prefix_token = -1, .add_bos = -1, .speech = ms->speech};
   options.limit = ms->spec.limit;
   for (int64_t i = 0; i < paths->n; i++) {
     struct ka_measure_set *set = &ms->sets[ms->n_sets++];
@@ -82,11 +82,11 @@ static ka_status add_tasks(struct ka_measures *ms, int64_t *cap, const struct ka
 }
 
 ka_status ka_measures_open(struct ka_ctx *ctx, struct ka_measures *ms,
-                           const struct ka_measures_spec *spec,
+                           const struct ka_measures_spec *spec, const struct ka_speech *speech,
                            const struct ka_tokenizer *tokenizer, int64_t max_length) {
   int64_t n_sets = spec->old_tasks.n + spec->new_tasks.n, cap = 0;
   void *sets;
-  *ms = (struct ka_measures){.ctx = ctx, .spec = *spec, .tokenizer = tokenizer};
+  *ms = (struct ka_measures){.ctx = ctx, .spec = *spec, .speech = speech, .tokenizer = tokenizer};
   ka_arena_init(&ms->arena, ctx, "measures");
   KA_TRY(ka_arena_alloc_n(&ms->arena, &sets, n_sets, sizeof *ms->sets, "task files"));
   ms->sets = sets;

@@ -186,12 +186,30 @@ static ka_status make_rolling(struct ka_task *t, struct ka_eval_item *item, stru
   return counted.p ? KA_STATUS_OK : ka_fail(ctx, KA_E_INPUT, "count_text: expected a text");
 }
 
+/* The document's sound file, from the task file's directory. */
+static ka_status find_sound(struct ka_task *t, const struct ka_eval_item *item, const char **path) {
+  struct ka_ctx *ctx = t->ctx;
+  json_t *v = NULL;
+  const char *dir;
+  *path = NULL;
+  if (!ka_eval_field_given(&t->audio)) return KA_STATUS_OK;
+  KA_TRY(ka_eval_field_value(ctx, &t->audio, item->doc, &v));
+  ka_status st = KA_STATUS_OK;
+  if (!json_is_string(v)) st = ka_fail(ctx, KA_E_INPUT, "doc_to_audio: expected a text");
+  if (ka_ok(st)) st = ka_path_dir(&t->arena, &dir, t->config.file.path);
+  if (ka_ok(st)) st = ka_path_join(&t->arena, path, dir, json_string_value(v));
+  if (ka_ok(st)) st = ka_arena_str(&t->arena, path, *path, strlen(*path));
+  json_decref(v);
+  return st;
+}
+
 static ka_status make_generation(struct ka_task *t, struct ka_eval_item *item, struct prompt *p) {
   struct ka_ctx *ctx = t->ctx;
   struct ka_eval_text context;
   if (!json_is_string(p->text)) return ka_fail(ctx, KA_E_INPUT, "doc_to_text: expected a text");
   KA_TRY(make_context(t, item, p, text_of(p->text), true, &context));
-  return add_request(t, item, context, (struct ka_eval_text){"", 0});
+  KA_TRY(add_request(t, item, context, (struct ka_eval_text){"", 0}));
+  return find_sound(t, item, &t->requests[t->n_requests - 1].clip.path);
 }
 
 static ka_status (*const makers[KA_N_OUTPUTS])(struct ka_task *, struct ka_eval_item *,

@@ -34,6 +34,7 @@ enum ka_eval_output {
  * continuation, all by itself? Else: how likely is it behind the context? */
 struct ka_eval_request {
   struct ka_eval_text context, continuation;
+  struct ka_speech_clip clip; /* heard first; path NULL: nothing is */
   int32_t
       *ids; /* encoded: both together, the last n_targets are scored; ROLLING: the prefix first */
   int64_t n, n_targets;
@@ -85,7 +86,7 @@ struct ka_task {
   const char *name, *alias;
   enum ka_eval_output output;
   struct ka_eval_writer question, shot;
-  struct ka_eval_field description, count_text;
+  struct ka_eval_field description, count_text, audio;
   bool native, has_choices, choices_are_contexts;
   struct ka_eval_chat chat;
   int64_t num_fewshot;

@@ -44,6 +44,10 @@ static ka_status open_question(struct ka_task *t) {
   KA_TRY(open_text(t, &w->gen_prefix, c->gen_prefix, "gen_prefix"));
   KA_TRY(open_text(t, &t->description, c->description, "description"));
   KA_TRY(open_text(t, &t->count_text, c->count_text, "count_text"));
+  KA_TRY(open_text(t, &t->audio, c->doc_to_audio, "doc_to_audio"));
+  if (c->doc_to_audio && t->output != KA_OUT_GENERATE)
+    return ka_fail(ctx, KA_E_INPUT, "%s: doc_to_audio goes with output_type: generate_until",
+                   ka_task_place(t, "doc_to_audio"));
   w->target_delimiter = c->target_delimiter;
   w->fewshot_delimiter = c->fewshot_delimiter;
   t->has_choices = ka_eval_field_given(&w->choice);
@@ -318,6 +322,7 @@ void ka_task_close(struct ka_task *t) {
   close_writer(&t->shot);
   ka_eval_field_close(&t->description);
   ka_eval_field_close(&t->count_text);
+  ka_eval_field_close(&t->audio);
   for (int64_t i = 0; i < t->n_items; i++) {
     json_decref(t->items[i].target);
     json_decref(t->items[i].choices);

@@ -15,6 +15,7 @@
 
 #include "base/json.h"
 #include "engine/data/chat.h"
+#include "engine/data/speech.h"
 #include "engine/model/model.h"
 #include "tokenizer/tokenizer.h"
 
@@ -47,9 +48,10 @@ ka_status ka_tasks_load(struct ka_ctx *ctx, struct ka_tasks **out, const char *c
 void ka_tasks_close(struct ka_tasks *t); /* NULL is fine */
 
 struct ka_eval_encode_options {
-  int64_t max_length;   /* tokens that the model takes at once */
-  int32_t prefix_token; /* before texts without a context; -1: BOS, else EOS */
-  int add_bos;          /* special tokens at the start: 0 no, 1 yes, -1 as tokenizer.json says */
+  int64_t max_length;             /* tokens that the model takes at once */
+  int32_t prefix_token;           /* before texts without a context; -1: BOS, else EOS */
+  const struct ka_speech *speech; /* how tasks with sound are heard; NULL: they are refused */
+  int add_bos; /* special tokens at the start: 0 no, 1 yes, -1 as tokenizer.json says */
 };
 
 /* Texts to ids; the tokenizer must stay open as long as the tasks are scored. Requests that are too

@@ -24,11 +24,12 @@ static ka_status open_measures(struct ka_forget_scoring *s) {
   s->T = job ? job->sequence_len : ka_eval_text_window(most) + 1; /* as kappa eval has it */
   s->B = job ? job->micro_batch_size : s->T < BATCH_TOKENS ? BATCH_TOKENS / s->T : 1;
   if (job) {
-    KA_TRY(ka_train_data_open(ctx, &s->data, job, &s->base));
+    KA_TRY(ka_train_data_open(ctx, &s->data, job, &s->base, s->has_speech ? &s->speech : NULL));
     s->spec.measures = ka_measures_spec_of_job(job, s->data.validation.n > 0);
     s->spec.weight = job->forgetting.weight;
   }
-  KA_TRY(ka_measures_open(ctx, &s->measures, &s->spec.measures, s->base.tokenizer, most));
+  KA_TRY(ka_measures_open(ctx, &s->measures, &s->spec.measures, s->has_speech ? &s->speech : NULL,
+                          s->base.tokenizer, most));
   if (s->measures.n == 0)
     return ka_fail(ctx, KA_E_INPUT, "nothing to measure: name tasks or texts, old and new");
   return KA_STATUS_OK;
@@ -46,11 +47,23 @@ static ka_status score(struct ka_forget_scoring *s, struct ka_model *m, double *
   return ka_measures_score(&s->measures, m, s->B, s->T, validation, values);
 }
 
+/* The base of a job hears by the projector that training starts from, any other not at all. */
+static ka_status open_speech(struct ka_forget_scoring *s) {
+  struct ka_ctx *ctx = s->ctx;
+  const struct ka_job *job = s->spec.job;
+  if (!job && s->spec.tuned) return ka_speech_read(ctx, &s->speech, s->spec.tuned, &s->has_speech);
+  if (!job || !ka_speech_wanted(job)) return KA_STATUS_OK;
+  s->has_speech = true;
+  KA_TRY(ka_speech_of_job(ctx, &s->speech, job));
+  return ka_speech_open_job(&s->base.model, &s->speech, job);
+}
+
 static ka_status open_base(struct ka_forget_scoring *s) {
   struct ka_ctx *ctx = s->ctx;
   KA_TRY(ka_session_open(ctx, &s->base, s->spec.base, NULL, s->spec.device));
   s->compute = s->spec.job ? ka_run_dtype(s->spec.job, &s->base.dev) : KA_F32;
-  return ka_session_load(ctx, &s->base, s->compute, false);
+  KA_TRY(ka_session_load(ctx, &s->base, s->compute, false));
+  return open_speech(s);
 }
 
 ka_status ka_forget_scoring_open(struct ka_ctx *ctx, struct ka_forget_scoring *s,
@@ -128,12 +141,15 @@ ka_status ka_forget_scoring_source(struct ka_forget_scoring *s, struct ka_model_
                                    json_t **out) {
   struct ka_ctx *ctx = s->ctx;
   struct ka_model m = {0};
+  struct ka_speech own;
+  bool hears;
   int64_t n = s->measures.n;
   double start_s = ka_now_s(), *values = s->values + n, *kl = values + n;
   ka_status st = KA_STATUS_OK;
   *out = json_object();
   if (!*out) return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
   KA_TRY_GOTO(ka_model_open_source(ctx, &m, &s->base.dev, source, s->compute), out);
+  KA_TRY_GOTO(ka_speech_open(&m, &own, source->dir, &hears), out);
   KA_TRY_GOTO(score(s, &m, values), out);
   KA_TRY_GOTO(ka_measures_divergence(&s->measures, &s->base.model, &m, s->B, s->T, kl), out);
   KA_TRY_GOTO(report(s, &m, source->n_adapter, start_s, *out), out);

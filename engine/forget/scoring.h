@@ -13,6 +13,8 @@ struct ka_forget_scoring_spec {
   const struct ka_job *job; /* its measures, validation data, batches and precision; or NULL, */
   struct ka_measures_spec measures; /* then these ... */
   double weight;                    /* ... and forgetting's weight in the score */
+  const char
+      *tuned; /* without a job: whose projector says how speech tasks are heard; NULL: nobody's */
 };
 
 struct ka_forget_scoring {
@@ -20,6 +22,8 @@ struct ka_forget_scoring {
   struct ka_forget_scoring_spec spec;
   struct ka_arena arena;
   struct ka_session base;
+  struct ka_speech speech;
+  bool has_speech;
   struct ka_train_data data;
   struct ka_measures measures;
   enum ka_dtype compute;

@@ -15,6 +15,7 @@
 #define KA_KEY_C_SELECTION struct ka_job_selection
 #define KA_KEY_C_FORGETTING struct ka_job_forgetting
 #define KA_KEY_C_ANCHOR struct ka_job_anchor
+#define KA_KEY_C_PROJECTOR struct ka_job_projector
 #define KA_KEY_C_MAPPING struct ka_job_mapping
 #define KA_KEY_C_DATASETS struct ka_job_datasets
 #define KA_KEY_C_HELD_OUTS struct ka_job_held_outs
@@ -23,6 +24,7 @@
 #define KA_KEY_IF_WORD_SELECTION(...)
 #define KA_KEY_IF_WORD_FORGETTING(...)
 #define KA_KEY_IF_WORD_ANCHOR(...)
+#define KA_KEY_IF_WORD_PROJECTOR(...)
 #define KA_KEY_IF_WORD_MAPPING(...)
 #define KA_KEY_IF_WORD_DATASETS(...)
 #define KA_KEY_IF_WORD_HELD_OUTS(...)
@@ -36,6 +38,7 @@
 #define KA_SELECTION_KEY KA_JOB_WORDS
 #define KA_FORGETTING_KEY KA_JOB_WORDS
 #define KA_ANCHOR_KEY KA_JOB_WORDS
+#define KA_PROJECTOR_KEY KA_JOB_WORDS
 #define KA_DATASET_KEY KA_JOB_WORDS
 #define KA_HELD_OUT_KEY KA_JOB_WORDS
 #include "engine/job/job.def"
@@ -52,6 +55,11 @@ struct ka_job_forgetting {
 
 struct ka_job_anchor {
 #define KA_ANCHOR_KEY KA_JOB_FIELD
+#include "engine/job/job.def"
+};
+
+struct ka_job_projector {
+#define KA_PROJECTOR_KEY KA_JOB_FIELD
 #include "engine/job/job.def"
 };
 

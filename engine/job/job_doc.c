@@ -13,6 +13,7 @@ static const char *const scope_heads[KA_N_SCOPES] = {
     [KA_SCOPE_SELECTION] = "## Below `selection:`\n",
     [KA_SCOPE_FORGETTING] = "## Below `forgetting:`\n",
     [KA_SCOPE_ANCHOR] = "## Below `anchor:`\n",
+    [KA_SCOPE_PROJECTOR] = "## Below `projector:`\n",
     [KA_SCOPE_DATASET] = "## Entries of `datasets:` and `test_datasets:`\n",
     [KA_SCOPE_MAPPING] = "## Below an entry's `message_property_mappings:`\n",
     [KA_SCOPE_HELD_OUT] = "## Entries of `held_out:`\n",

@@ -6,6 +6,7 @@
 #define KA_KEY_T_SELECTION KA_KEY_OBJECT, false, false, false, KA_SCOPE_SELECTION
 #define KA_KEY_T_FORGETTING KA_KEY_OBJECT, false, false, false, KA_SCOPE_FORGETTING
 #define KA_KEY_T_ANCHOR KA_KEY_OBJECT, false, false, false, KA_SCOPE_ANCHOR
+#define KA_KEY_T_PROJECTOR KA_KEY_OBJECT, false, false, false, KA_SCOPE_PROJECTOR
 #define KA_KEY_T_MAPPING KA_KEY_OBJECT, false, false, false, KA_SCOPE_MAPPING
 #define KA_KEY_T_DATASETS KA_KEY_OBJECT, true, false, false, KA_SCOPE_DATASET
 #define KA_KEY_T_HELD_OUTS KA_KEY_OBJECT, true, false, false, KA_SCOPE_HELD_OUT
@@ -18,6 +19,7 @@
 #define KA_SELECTION_KEY WORDS
 #define KA_FORGETTING_KEY WORDS
 #define KA_ANCHOR_KEY WORDS
+#define KA_PROJECTOR_KEY WORDS
 #define KA_DATASET_KEY WORDS
 #define KA_HELD_OUT_KEY WORDS
 #include "engine/job/job.def"
@@ -50,6 +52,7 @@ static const struct ka_key keys[] = {
 #define KA_SELECTION_KEY(...) ROW(KA_SCOPE_SELECTION, ka_job_selection, __VA_ARGS__)
 #define KA_FORGETTING_KEY(...) ROW(KA_SCOPE_FORGETTING, ka_job_forgetting, __VA_ARGS__)
 #define KA_ANCHOR_KEY(...) ROW(KA_SCOPE_ANCHOR, ka_job_anchor, __VA_ARGS__)
+#define KA_PROJECTOR_KEY(...) ROW(KA_SCOPE_PROJECTOR, ka_job_projector, __VA_ARGS__)
 #define KA_DATASET_KEY(...) ROW(KA_SCOPE_DATASET, ka_job_dataset, __VA_ARGS__)
 #define KA_MAPPING_KEY(...) ROW(KA_SCOPE_MAPPING, ka_job_mapping, __VA_ARGS__)
 #define KA_HELD_OUT_KEY(...) ROW(KA_SCOPE_HELD_OUT, ka_job_held_out, __VA_ARGS__)
@@ -71,6 +74,7 @@ static const struct ka_key_scope scopes[KA_N_SCOPES] = {
     [KA_SCOPE_SELECTION] = {"selection", sizeof(struct ka_job_selection)},
     [KA_SCOPE_FORGETTING] = {"forgetting", sizeof(struct ka_job_forgetting)},
     [KA_SCOPE_ANCHOR] = {"anchor", sizeof(struct ka_job_anchor)},
+    [KA_SCOPE_PROJECTOR] = {"projector", sizeof(struct ka_job_projector)},
     [KA_SCOPE_DATASET] = {"datasets", sizeof(struct ka_job_dataset)},
     [KA_SCOPE_MAPPING] = {"message_property_mappings", sizeof(struct ka_job_mapping)},
     [KA_SCOPE_HELD_OUT] = {"held_out", sizeof(struct ka_job_held_out)},

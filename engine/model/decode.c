@@ -88,7 +88,8 @@ ka_status ka_decoder_init(struct ka_decoder *d, struct ka_model *m, int64_t capa
   *d = (struct ka_decoder){0};
   KA_NEVER(ctx, m->n_slices > 0);
   m->max_position = capacity;
-  KA_TRY(ka_model_prepare(m, 1, capacity < CHUNK ? capacity : CHUNK, false));
+  bool whole = m->projector || capacity < CHUNK; /* a clip goes in at once */
+  KA_TRY(ka_model_prepare(m, 1, whole ? capacity : CHUNK, false));
   return ka_decoder_attach(d, m, 1, capacity);
 }
 
@@ -119,6 +120,8 @@ static ka_status push_chunk(struct ka_decoder *d, const int32_t *ids, int64_t st
                              .position = d->position,
                              .doc_start = d->start,
                              .pairs = *pairs};
+  if (d->clips) batch->clips = *d->clips;
+  d->clips = NULL;
   KA_TRY(ka_batch_begin(d->m, batch, 0));
   KA_TRY(ka_pass_fwd(d->m, NULL, d->kv));
   d->past += n;
@@ -127,7 +130,7 @@ static ka_status push_chunk(struct ka_decoder *d, const int32_t *ids, int64_t st
 
 static ka_status check_push(struct ka_decoder *d, const int32_t *ids, int64_t n) {
   struct ka_ctx *ctx = d->m->ctx;
-  KA_NEVER(ctx, n < 1);
+  KA_NEVER(ctx, n < 1 || (d->clips && n > d->chunk));
   if (n > d->capacity - d->past)
     return ka_fail(ctx, KA_E_INPUT, "decoding: %lld tokens do not fit behind %lld of at most %lld",
                    (long long)n, (long long)d->past, (long long)d->capacity);

@@ -18,6 +18,7 @@ struct ka_decoder {
   int32_t *ids, *position, *labels, *start; /* [B * chunk] */
   int32_t *row, *target;                    /* [rows of the model], [B] */
   float *loss;                              /* [B] */
+  const struct ka_clips *clips; /* heard in the next push, of at most `chunk` tokens; then NULL */
 };
 
 /* Prepares the model for decoding one sequence of up to `capacity` tokens; nothing of it may be

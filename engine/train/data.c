@@ -35,7 +35,7 @@ ka_status ka_train_data_losses(struct ka_ctx *ctx, const struct ka_data_stats *s
   return KA_STATUS_OK;
 }
 
-struct ka_data_spec ka_train_data_spec(const struct ka_job *job) {
+struct ka_data_spec ka_train_data_spec(const struct ka_job *job, const struct ka_speech *speech) {
   return (struct ka_data_spec){.datasets = job->datasets,
                                .test_datasets = job->test_datasets,
                                .base_model = job->base_model,
@@ -49,14 +49,15 @@ struct ka_data_spec ka_train_data_spec(const struct ka_job *job) {
                                .val_set_size = job->val_set_size,
                                .seed = job->seed,
                                .dataset_prepared_path = job->dataset_prepared_path,
+                               .speech = speech,
                                .output_dir = job->output_dir,
                                .file = &job->file};
 }
 
 ka_status ka_train_data_open(struct ka_ctx *ctx, struct ka_train_data *d, const struct ka_job *job,
-                             const struct ka_session *open) {
+                             const struct ka_session *open, const struct ka_speech *speech) {
   *d = (struct ka_train_data){0};
-  struct ka_data_spec spec = ka_train_data_spec(job);
+  struct ka_data_spec spec = ka_train_data_spec(job, speech);
   spec.eos_token_id = open->model.config.eos_token_id;
   KA_TRY(ka_data_open(ctx, &d->data, &spec, open->tokenizer, open->model.recipe.V));
   d->train = source_of(ctx, d, KA_DATA_TRAIN);

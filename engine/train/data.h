@@ -19,13 +19,13 @@ struct ka_train_data {
   struct ka_train_batch_source train, validation;
 };
 
-/* The job's keys that data depends on; borrows from the job. */
-struct ka_data_spec ka_train_data_spec(const struct ka_job *job);
+/* The job's keys that data depends on; borrows from the job. speech NULL: it has none. */
+struct ka_data_spec ka_train_data_spec(const struct ka_job *job, const struct ka_speech *speech);
 
 /* Reads, tokenises and packs the job's datasets. A model without a tokenizer:
  * tokenized data. The struct must not move afterwards. */
 ka_status ka_train_data_open(struct ka_ctx *ctx, struct ka_train_data *d, const struct ka_job *job,
-                             const struct ka_session *open);
+                             const struct ka_session *open, const struct ka_speech *speech);
 void ka_train_data_close(struct ka_train_data *d);
 
 /* "12 documents too long (10 dropped, 2 truncated), ..."; empty when nothing was left out. */

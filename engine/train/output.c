@@ -2,6 +2,7 @@
  * Writing the tuned model; see output.h. */
 #include "engine/train/output.h"
 
+#include "engine/model/projector.h"
 #include "engine/train/gather.h"
 
 #include <string.h>
@@ -70,7 +71,7 @@ static ka_status collect(struct ka_ctx *ctx, struct ka_arena *a, const struct ka
   KA_TRY(ka_arena_alloc_n(a, &mem, o->n + 1, sizeof **out, "changed tensors"));
   *out = mem;
   *n = 0;
-  for (int64_t i = 0; i < o->n;) {
+  for (int64_t i = 0; i < o->n && !ka_projector_owns(o->model, &o->model->slices[i]);) {
     struct ka_st_out *row = &(*out)[(*n)++];
     row->name = o->slices[i].tensor;
     if (o->slices[i].whole)
@@ -82,6 +83,23 @@ static ka_status collect(struct ka_ctx *ctx, struct ka_arena *a, const struct ka
   return KA_STATUS_OK;
 }
 
+/* The projector's slices, which come last, in a file of their own. */
+static ka_status write_projector(struct ka_ctx *ctx, struct ka_arena *a, const struct ka_optim *o,
+                                 const char *out_dir) {
+  int64_t n = 0, first = o->n - ka_projector_n_params(o->model);
+  const char *path;
+  void *mem;
+  if (first == o->n) return KA_STATUS_OK;
+  KA_TRY(ka_arena_alloc_n(a, &mem, o->n - first, sizeof(struct ka_st_out), "projector"));
+  struct ka_st_out *out = mem;
+  for (int64_t i = first; i < o->n; i++, n++) {
+    out[n].name = o->slices[i].tensor;
+    KA_TRY(whole(a, o, i, &out[n]));
+  }
+  KA_TRY(ka_path_join(a, &path, out_dir, "projector.safetensors"));
+  return ka_st_write(ctx, path, out, n, NULL, 0);
+}
+
 ka_status ka_train_output_write(struct ka_ctx *ctx, const struct ka_optim *o, const char *base_dir,
                                 const char *out_dir) {
   struct ka_arena a;
@@ -91,6 +109,7 @@ ka_status ka_train_output_write(struct ka_ctx *ctx, const struct ka_optim *o, co
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(collect(ctx, &a, o, &changed, &n), out);
   KA_TRY_GOTO(ka_model_dir_carry(ctx, base_dir, out_dir), out);
+  KA_TRY_GOTO(write_projector(ctx, &a, o, out_dir), out);
   KA_TRY_GOTO(ka_st_rewrite(ctx, &o->model->files, out_dir, changed, n), out);
 out:
   ka_arena_deinit(&a);

@@ -34,9 +34,11 @@ static json_t *part_json(const struct ka_data_part_stats *p) {
 
 static json_t *data_json(const struct ka_run *r) {
   const struct ka_data_stats *s = ka_data_get_stats(r->data.data);
-  return json_pack("{s:I, s:I, s:o, s:o}", "files", (json_int_t)s->n_files, "rows",
-                   (json_int_t)s->n_rows, "training", part_json(&s->part[KA_DATA_TRAIN]),
-                   "validation", part_json(&s->part[KA_DATA_VALIDATION]));
+  return json_pack("{s:I, s:I, s:I, s:I, s:f, s:o, s:o}", "files", (json_int_t)s->n_files, "rows",
+                   (json_int_t)s->n_rows, "bad_rows", (json_int_t)s->n_bad, "sound_files",
+                   (json_int_t)s->n_clips, "sound_s", s->audio_s, "training",
+                   part_json(&s->part[KA_DATA_TRAIN]), "validation",
+                   part_json(&s->part[KA_DATA_VALIDATION]));
 }
 
 static json_t *steps_json(const struct ka_run *r) {

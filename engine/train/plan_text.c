@@ -96,6 +96,10 @@ static ka_status print_selection(struct ka_run *r) {
   printf("  %lld units by %s (%s first), %s of %s parameters (%.2f %%)\n", (long long)s->n_units,
          s->metric ? s->metric : "file", s->highest ? "highest" : "lowest",
          ka_fmt_count(trained, count), ka_fmt_count(total, all), 100 * trained / total);
+  if (r->has_speech)
+    printf("  with them the projector, %s parameters, a place every %lld ms\n",
+           ka_fmt_count((double)ka_projector_n_elems(&r->open.model), count),
+           (long long)ka_projector_stride(&r->speech.projector) * 10);
   for (int64_t i = 0; i < s->n_units && i < SHOWN_UNITS; i++) print_unit(&s->units[i]);
   if (s->n_units > SHOWN_UNITS)
     printf("    ... and %lld more\n", (long long)s->n_units - SHOWN_UNITS);
@@ -186,10 +190,16 @@ static ka_status print_data(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_data_stats *s = ka_data_get_stats(r->data.data);
   struct ka_str losses = {0};
+  char time[32];
   section("data");
   printf("  %lld files, %lld rows\n", (long long)s->n_files, (long long)s->n_rows);
   print_part("training", &s->part[KA_DATA_TRAIN]);
   print_part("validation", &s->part[KA_DATA_VALIDATION]);
+  if (s->n_clips > 0)
+    printf("  %lld sound files, %s; %lld of another rate are resampled, %lld of several channels "
+           "mixed\n",
+           (long long)s->n_clips, ka_fmt_duration(s->audio_s, time),
+           (long long)s->n_noted[KA_NOTE_RESAMPLED], (long long)s->n_noted[KA_NOTE_MIXED]);
   print_histogram(s);
   ka_status st = ka_train_data_losses(ctx, s, &losses);
   if (ka_ok(st)) printf("  %s\n", losses.len ? losses.data : "nothing dropped, cut or masked");

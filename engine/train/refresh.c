@@ -123,7 +123,7 @@ static ka_status reopen(struct ka_run *r, const char *dir, int64_t step) {
   KA_TRY(ka_run_configure_model(r, dir));
   KA_TRY(ka_run_select(r, NULL, step));
   if (ctx->rank == 0) KA_TRY(ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path));
-  KA_TRY(ka_model_train_parts(&r->open.model, r->selection.parts, r->selection.chosen.n_units));
+  KA_TRY(ka_model_train_parts(&r->open.model, r->selection.parts, r->selection.n_parts));
   KA_TRY(ka_run_prepare_model(r));
   struct ka_optim_config config = ka_run_optim_config(r);
   return ka_optim_init(ctx, &r->optim, &r->open.model, &config, false);

@@ -34,7 +34,8 @@ struct ka_run {
   struct ka_loop_config loop;
   struct ka_measures measures; /* what is watched; n 0: nothing, see watch.h */
   int lock;                    /* on output_dir; -1: none */
-  bool has_data, has_optim;
+  struct ka_speech speech;     /* of datasets that hold speech, with has_speech */
+  bool has_data, has_optim, has_speech;
   const char *checkpoint; /* to resume from; NULL: from the start */
   int64_t checkpoint_step;
   json_t *state;            /* of that checkpoint */

@@ -48,8 +48,10 @@ enum ka_dtype ka_run_dtype(const struct ka_job *job, const struct ka_dev *dev) {
 }
 
 ka_status ka_run_configure_model(struct ka_run *r, const char *dir) {
+  struct ka_ctx *ctx = r->ctx;
   const struct ka_job_anchor *a = &r->job->anchor;
   bool anchored = a->weight > 0 && a->kind != KA_ANCHOR_NONE;
+  if (r->has_speech) KA_TRY(ka_speech_open_job(&r->open.model, &r->speech, r->job));
   if (r->job->shard == KA_SHARD_OPTIMIZER)
     r->open.model.shards = (struct ka_shards){ka_dist_rank(r->ctx->dist), ka_dist_n(r->ctx->dist)};
   if (a->kind == KA_ANCHOR_KL) r->open.model.kl_weight = a->weight;
@@ -76,6 +78,8 @@ static ka_status open_model(struct ka_run *r) {
   r->weights_from = json_string_value(json_object_get(run, "weights_from"));
   r->refreshed_at = json_integer_value(json_object_get(run, "refreshed_at"));
   if (r->weights_from) KA_TRY(ka_path_join(&r->arena, &dir, r->job->output_dir, r->weights_from));
+  r->has_speech = ka_speech_wanted(r->job);
+  if (r->has_speech) KA_TRY(ka_speech_of_job(ctx, &r->speech, r->job));
   KA_TRY(ka_session_open_dir(ctx, &r->open, dir, device));
   KA_TRY(ka_session_load(ctx, &r->open, ka_run_dtype(r->job, &r->open.dev), false));
   return ka_run_configure_model(r, dir);
@@ -106,7 +110,7 @@ static ka_status open_selection(struct ka_run *r) {
   const char *file = NULL;
   if (r->checkpoint) KA_TRY(ka_path_join(&r->arena, &file, r->checkpoint, "selection.json"));
   KA_TRY(ka_run_select(r, file, 0));
-  return ka_model_train_parts(&r->open.model, r->selection.parts, r->selection.chosen.n_units);
+  return ka_model_train_parts(&r->open.model, r->selection.parts, r->selection.n_parts);
 }
 
 /* What the job asks for, before anything is written; a resumed run must be the same. */
@@ -204,7 +208,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   KA_TRY(open_model(r));
   KA_TRY(take_fingerprint(r));
   r->has_data = true;
-  KA_TRY(ka_train_data_open(ctx, &r->data, job, &r->open));
+  KA_TRY(ka_train_data_open(ctx, &r->data, job, &r->open, r->has_speech ? &r->speech : NULL));
   ka_data_round_lengths(r->data.data, ka_dev_round(&r->open.dev, 1, 0));
   KA_TRY(fill_loop_config(r));
   warn(r);

@@ -127,6 +127,8 @@ static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   if (r->job->save_model)
     KA_TRY_GOTO(ka_train_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir), out);
   KA_TRY_GOTO(ka_optim_serve(&r->optim), out);
+  if (r->has_speech && r->job->save_model)
+    KA_TRY_GOTO(ka_speech_write(ctx, &r->speech, r->job->output_dir), out);
   KA_TRY_GOTO(ka_trainer_state_write(r, loop), out);
   KA_TRY_GOTO(ka_run_report(r, loop, kappa), out);
   ka_info(ctx, "train", "%s is ready%s", r->job->output_dir,

@@ -100,7 +100,7 @@ static ka_status fill(struct table *t) {
   for (int64_t i = 0; i < t->r->optim.n; i++) {
     const struct ka_slice *s = &t->r->open.model.slices[i];
     const struct ka_param *p = &t->r->open.model.params[s->param];
-    if (p->stored.n_dim < 2)
+    if (p->stored.n_dim < 2 || ka_projector_owns(&t->r->open.model, s))
       KA_TRY(add_row(t, p->name, NULL, p->layer, s->n_rows * s->n_cols, 1,
                      t->r->optim.slices[i].part.lr_scale, NAN, NAN));
   }

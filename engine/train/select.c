@@ -3,6 +3,7 @@
 #include "engine/train/select.h"
 
 #include "base/log.h"
+#include "engine/model/projector.h"
 #include "engine/report/progress.h"
 #include "engine/spectral/cache.h"
 #include "engine/spectral/choose.h"
@@ -142,11 +143,21 @@ static void weigh(struct ka_train_selection *s, bool by_kappa) {
   }
 }
 
-static ka_status make_parts(struct ka_ctx *ctx, struct ka_train_selection *s) {
+/* A projector is trained whole, by a rate of its own, and has no base to be pulled to. */
+static void add_projector(struct ka_train_selection *s, const struct ka_job *job,
+                          const struct ka_model *model) {
+  double rate = job->learning_rate > 0 ? job->projector.learning_rate / job->learning_rate : 1;
+  ka_projector_parts(model, s->parts + s->chosen.n_units);
+  for (int64_t i = s->chosen.n_units; i < s->n_parts; i++)
+    s->optim_parts[i] = (struct ka_optim_part){rate, 0};
+}
+
+static ka_status make_parts(struct ka_ctx *ctx, struct ka_train_selection *s,
+                            const struct ka_model *model) {
   void *mem = NULL, *optim_mem = NULL;
-  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->chosen.n_units, sizeof *s->parts, "parts"));
-  KA_TRY(
-      ka_arena_alloc_n(&s->arena, &optim_mem, s->chosen.n_units, sizeof *s->optim_parts, "parts"));
+  s->n_parts = s->chosen.n_units + ka_projector_n_params(model);
+  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, s->n_parts, sizeof *s->parts, "parts"));
+  KA_TRY(ka_arena_alloc_n(&s->arena, &optim_mem, s->n_parts, sizeof *s->optim_parts, "parts"));
   s->parts = mem;
   s->optim_parts = optim_mem;
   for (int64_t i = 0; i < s->chosen.n_units; i++) {
@@ -174,7 +185,10 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, stru
   if (strcmp(spec.metric, "random") == 0) /* another draw at another step, the same when resumed */
     spec.seed += (uint64_t)step * 1000003;
   if (!file) file = job->selection.file;
-  if (file) {
+  bool none = job->projector.only && ka_projector_n_params(model) > 0;
+  if (none) {
+    s->chosen.metric = "none";
+  } else if (file) {
     KA_TRY(ka_selection_read(ctx, &s->arena, &s->chosen, file));
   } else {
     KA_TRY(ka_units_of_file(ctx, &s->arena, &model->files, &model->config, spec.unit,
@@ -184,14 +198,15 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, stru
     if (shares) s->chosen.affinity = ka_train_shares_affinity(shares, job);
   }
   s->chosen.base = job->base_model;
-  if (s->chosen.n_units == 0)
+  if (s->chosen.n_units == 0 && !none)
     return ka_fail(ctx, KA_E_INPUT, "%s: selects no unit; loosen include, exclude or the budget",
                    file ? file : ka_job_place(job, "selection"));
   bool by_kappa = job->anchor.by == KA_PULL_KAPPA;
   if (by_kappa) KA_TRY(complete_kappa(ctx, s, dev, &model->files));
   s->analysis_s = ka_now_s() - start_s;
-  KA_TRY(make_parts(ctx, s));
+  KA_TRY(make_parts(ctx, s, model));
   weigh(s, by_kappa);
+  add_projector(s, job, model);
   return KA_STATUS_OK;
 }
 
@@ -231,7 +246,7 @@ ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool afte
     const struct ka_slice *s = &o->model->slices[i];
     struct ka_tensor stored = o->model->params[s->param].stored;
     kappa[i] = NAN;
-    if (stored.n_dim < 2) continue;
+    if (stored.n_dim < 2 || ka_projector_owns(o->model, s)) continue;
     struct ka_tensor before =
         ka_tensor_slice(ka_tensor_as_matrix(stored), s->row, s->n_rows, s->col, s->n_cols);
     if (after) KA_TRY_GOTO(master_of(&arena, o, i, &before), out);
@@ -241,7 +256,9 @@ ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool afte
   if (flops > KA_ANALYZE_FLOPS) goto out;
   KA_TRY_GOTO(ka_train_analyze(ctx, o->model->dev, &arena, results, units, n, !after), out);
   for (int64_t i = 0, k = 0; i < o->n; i++) {
-    if (o->model->params[o->model->slices[i].param].stored.n_dim < 2) continue;
+    const struct ka_slice *slice = &o->model->slices[i];
+    if (o->model->params[slice->param].stored.n_dim < 2 || ka_projector_owns(o->model, slice))
+      continue;
     kappa[i] = results[k].error ? NAN : results[k].metrics[KA_METRIC_KAPPA];
     k++;
   }

@@ -17,7 +17,8 @@ struct ka_train_selection {
   struct ka_unit *units; /* all units that could be trained, [n_units] */
   int64_t n_units;
   struct ka_selection chosen;
-  struct ka_train_part *parts;       /* [chosen.n_units], for ka_model_train_parts */
+  int64_t n_parts;                   /* chosen.n_units, and behind them the projector's */
+  struct ka_train_part *parts;       /* [n_parts], for ka_model_train_parts */
   struct ka_optim_part *optim_parts; /* the same, for the optimizer */
   double analysis_s;
 };

@@ -41,8 +41,8 @@ ka_status ka_watch_open(struct ka_run *r) {
   r->loop.watch_steps = scheduled ? f->every : 0;
   if (!scheduled && job->held_out.n == 0) return KA_STATUS_OK;
   struct ka_measures_spec spec = ka_measures_spec_of_job(job, r->data.validation.n > 0);
-  KA_TRY(ka_measures_open(ctx, &r->measures, &spec, r->open.tokenizer,
-                          r->open.model.recipe.max_positions));
+  KA_TRY(ka_measures_open(ctx, &r->measures, &spec, r->has_speech ? &r->speech : NULL,
+                          r->open.tokenizer, r->open.model.recipe.max_positions));
   if (spec.validation)
     r->measures.items[0].n = ka_data_get_stats(r->data.data)->part[KA_DATA_VALIDATION].n_targets;
   return check_keys(r);

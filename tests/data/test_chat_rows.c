@@ -42,7 +42,7 @@ static const char *shown(const char *template, const char *row, const char *entr
                            "chat_template%s}]\n%s\n",
                            entry, top);
   T_OK(ka_job_parse(ctx, &j, yaml, strlen(yaml), "job.yaml", dir, NULL, 0));
-  struct ka_data_spec spec = ka_train_data_spec(&j);
+  struct ka_data_spec spec = ka_train_data_spec(&j, NULL);
   if (!ka_ok(ka_data_open(ctx, &d, &spec, t, 258))) {
     const char *message =
         t_str("%s", strstr(ctx->error.message, "a.jsonl") ? strstr(ctx->error.message, "a.jsonl")

@@ -50,7 +50,7 @@ static void job(struct ka_job *j, const char *dir, const char *datasets, const c
 
 static ka_status open_job(struct ka_data **d, const struct ka_job *j, const struct ka_tokenizer *t,
                           int64_t V) {
-  struct ka_data_spec spec = ka_train_data_spec(j);
+  struct ka_data_spec spec = ka_train_data_spec(j, NULL);
   return ka_data_open(ctx, d, &spec, t, V);
 }
 

@@ -77,7 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
                      "datasets: [{path: a.%s, type: %s}]\n",
                      names[data[0] % 4], types[data[0] / 4 % 5]);
   must(&ctx, ka_job_parse(&ctx, &job, yaml, (size_t)len, "job.yaml", h->dir, NULL, 0));
-  struct ka_data_spec spec = ka_train_data_spec(&job);
+  struct ka_data_spec spec = ka_train_data_spec(&job, NULL);
   ka_status st = ka_data_open(&ctx, &d, &spec, h->tokenizer, V);
   if (ka_ok(st))
     check_batches(&ctx, d);

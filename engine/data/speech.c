@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * See speech.h. */
+#include "engine/data/speech.h"
+
+#include "base/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char file_json[] = "projector.json", file_weights[] = "projector.safetensors";
+enum { FORMAT = 1, STRIDE_MOST = 16, SIZE_MOST = 1 << 20 };
+
+/* --- from a job --------------------------------------------------------------------------------- */
+
+bool ka_speech_wanted(const struct ka_job *job) {
+  const struct ka_job_datasets *const lists[] = {&job->datasets, &job->test_datasets};
+  for (int k = 0; k < 2; k++)
+    for (int64_t i = 0; i < lists[k]->n; i++)
+      if (lists[k]->items[i].type == KA_DOCUMENT_SPEECH) return true;
+  return false;
+}
+
+static ka_status conv_of_job(struct ka_ctx *ctx, struct ka_projector_config *c,
+                             const struct ka_job *job) {
+  const struct ka_key_texts *list = &job->projector.conv;
+  const char *place = ka_job_place(job, "projector.conv");
+  if (list->n > KA_PROJECTOR_CONVS)
+    return ka_fail(ctx, KA_E_INPUT, "%s: projector.conv: got %lld strides, expected at most %d",
+                   place, (long long)list->n, KA_PROJECTOR_CONVS);
+  c->n_conv = list->n;
+  for (int64_t i = 0; i < list->n; i++)
+    if (!ka_parse_i64(list->items[i], &c->conv[i]) || c->conv[i] < 1 || c->conv[i] > STRIDE_MOST)
+      return ka_fail(ctx, KA_E_INPUT, "%s: projector.conv: got %s, expected a stride of 1 to %d",
+                     place, list->items[i], STRIDE_MOST);
+  return KA_STATUS_OK;
+}
+
+ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const struct ka_job *job) {
+  const struct ka_job_projector *p = &job->projector;
+  bool there = false;
+  KA_TRY(ka_audio_there(ctx));
+  *out = (struct ka_speech){.projector = {.n_features = p->bands,
+                                          .conv_width = p->conv_width,
+                                          .stack = p->stack,
+                                          .hidden = p->hidden},
+                            .audio = {.n_mel = p->bands,
+                                      .per_feature = p->normalise == KA_NORMALISE_PER_FEATURE,
+                                      .max_s = p->max_seconds}};
+  KA_TRY(conv_of_job(ctx, &out->projector, job));
+  if (p->path) KA_TRY(ka_speech_read(ctx, out, p->path, &there));
+  if (p->path && !there)
+    return ka_fail(ctx, KA_E_INPUT, "%s: projector.path: %s has no %s",
+                   ka_job_place(job, "projector.path"), p->path, file_json);
+  out->audio.dir = job->dataset_prepared_path;
+  return KA_STATUS_OK;
+}
+
+/* Opens the projector with the weights of dir. */
+static ka_status open_from(struct ka_model *m, const struct ka_speech *s, const char *dir) {
+  struct ka_ctx *ctx = m->ctx;
+  const char *path;
+  KA_TRY(ka_path_join(&m->meta, &path, dir, file_weights));
+  return ka_projector_open(m, &s->projector, path, 0);
+}
+
+ka_status ka_speech_open_job(struct ka_model *m, const struct ka_speech *s,
+                             const struct ka_job *job) {
+  if (job->projector.path) return open_from(m, s, job->projector.path);
+  return ka_projector_open(m, &s->projector, NULL, (uint64_t)job->seed);
+}
+
+/* --- projector.json ----------------------------------------------------------------------------- */
+
+static ka_status size_of(struct ka_ctx *ctx, const char *path, const json_t *root, const char *key,
+                         int64_t most, int64_t *out) {
+  KA_TRY(ka_json_i64(ctx, path, root, key, out));
+  if (*out >= 1 && *out <= most) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INPUT, "%s: key \"%s\": got %lld, expected 1 to %lld", path, key,
+                 (long long)*out, (long long)most);
+}
+
+static ka_status read_conv(struct ka_ctx *ctx, const char *path, const json_t *root,
+                           struct ka_projector_config *c) {
+  const json_t *list = json_object_get(root, "conv");
+  c->n_conv = (int64_t)json_array_size(list);
+  if (!json_is_array(list) || c->n_conv > KA_PROJECTOR_CONVS)
+    return ka_fail(ctx, KA_E_INPUT, "%s: key \"conv\": expected a list of at most %d strides", path,
+                   KA_PROJECTOR_CONVS);
+  for (int64_t i = 0; i < c->n_conv; i++) {
+    c->conv[i] = json_integer_value(json_array_get(list, (size_t)i));
+    if (c->conv[i] < 1 || c->conv[i] > STRIDE_MOST)
+      return ka_fail(ctx, KA_E_INPUT, "%s: conv[%lld]: expected 1 to %d", path, (long long)i,
+                     STRIDE_MOST);
+  }
+  return KA_STATUS_OK;
+}
+
+static ka_status read_root(struct ka_ctx *ctx, const char *path, const json_t *root,
+                           struct ka_speech *s) {
+  struct ka_projector_config *c = &s->projector;
+  const char *input = json_string_value(json_object_get(root, "input"));
+  const char *norm = json_string_value(json_object_get(root, "normalise"));
+  int64_t format;
+  KA_TRY(ka_json_i64(ctx, path, root, "version", &format));
+  if (format != FORMAT)
+    return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: got version %lld, this kappa knows %d", path,
+                   (long long)format, FORMAT);
+  if (!input || strcmp(input, "log_mel") != 0)
+    return ka_fail(ctx, KA_E_UNSUPPORTED, "%s: key \"input\": expected \"log_mel\"", path);
+  s->audio.per_feature = norm && strcmp(norm, "per_feature") == 0;
+  if (!norm || (!s->audio.per_feature && strcmp(norm, "whisper") != 0))
+    return ka_fail(ctx, KA_E_INPUT, "%s: key \"normalise\": expected whisper or per_feature", path);
+  KA_TRY(ka_json_f64_or(ctx, path, root, "max_seconds", 30, &s->audio.max_s));
+  KA_TRY(size_of(ctx, path, root, "bands", KA_AUDIO_BANDS_MAX, &c->n_features));
+  s->audio.n_mel = c->n_features;
+  KA_TRY(size_of(ctx, path, root, "stack", 256, &c->stack));
+  KA_TRY(size_of(ctx, path, root, "hidden", SIZE_MOST, &c->hidden));
+  KA_TRY(size_of(ctx, path, root, "conv_width", SIZE_MOST, &c->conv_width));
+  return read_conv(ctx, path, root, c);
+}
+
+ka_status ka_speech_read(struct ka_ctx *ctx, struct ka_speech *out, const char *dir, bool *there) {
+  struct ka_arena a;
+  const char *path;
+  json_t *root = NULL;
+  *out = (struct ka_speech){0};
+  ka_arena_init(&a, ctx, "projector");
+  ka_status st = ka_path_join(&a, &path, dir, file_json);
+  *there = ka_ok(st) && ka_path_exists(path);
+  if (*there) st = ka_json_load(ctx, path, &root);
+  if (ka_ok(st) && *there) st = read_root(ctx, path, root, out);
+  json_decref(root);
+  ka_arena_deinit(&a);
+  return st;
+}
+
+ka_status ka_speech_open(struct ka_model *m, struct ka_speech *out, const char *dir, bool *there) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_TRY(ka_speech_read(ctx, out, dir, there));
+  return *there ? open_from(m, out, dir) : KA_STATUS_OK;
+}
+
+ka_status ka_speech_write(struct ka_ctx *ctx, const struct ka_speech *s, const char *dir) {
+  const struct ka_projector_config *c = &s->projector;
+  struct ka_arena a;
+  const char *path;
+  json_t *conv = json_array();
+  for (int64_t i = 0; i < c->n_conv; i++) json_array_append_new(conv, json_integer(c->conv[i]));
+  json_t *root = json_pack("{s:i, s:s, s:I, s:s, s:f, s:o, s:I, s:I, s:I}", "version", FORMAT,
+                           "input", "log_mel", "bands", (json_int_t)s->audio.n_mel, "normalise",
+                           s->audio.per_feature ? "per_feature" : "whisper", "max_seconds",
+                           s->audio.max_s, "conv", conv, "conv_width", (json_int_t)c->conv_width,
+                           "stack", (json_int_t)c->stack, "hidden", (json_int_t)c->hidden);
+  if (!root) return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", file_json);
+  ka_arena_init(&a, ctx, "projector");
+  ka_status st = ka_path_join(&a, &path, dir, file_json);
+  if (ka_ok(st)) st = ka_json_write(ctx, root, path);
+  json_decref(root);
+  ka_arena_deinit(&a);
+  return st;
+}
+
+/* --- prompts ------------------------------------------------------------------------------------ */
+
+static ka_status add_places(struct ka_ctx *ctx, struct ka_tok_tokens *ids, int64_t n) {
+  void *grown = ids->ids;
+  KA_TRY(ka_grow(ctx, &grown, &ids->cap, ids->n + n, sizeof *ids->ids, "token ids"));
+  ids->ids = grown;
+  memset(ids->ids + ids->n, 0, (size_t)n * sizeof *ids->ids);
+  ids->n += n;
+  return KA_STATUS_OK;
+}
+
+ka_status ka_speech_prompt(struct ka_ctx *ctx, const struct ka_speech *s,
+                           const struct ka_tokenizer *tokenizer, const char *path, const char *text,
+                           size_t n, struct ka_tok_tokens *ids, struct ka_speech_clip *clip) {
+  struct ka_audio_clip c;
+  KA_TRY(ka_audio_read(ctx, &c, path, &s->audio));
+  *clip = (struct ka_speech_clip){.path = path,
+                                  .n_frames = c.n_frames,
+                                  .rate = c.rate,
+                                  .n_channels = c.n_channels,
+                                  .seconds = c.seconds,
+                                  .n_places = ka_projector_places(&s->projector, c.n_frames)};
+  memcpy(clip->hash, c.hash, sizeof clip->hash);
+  ka_audio_clip_deinit(&c);
+  KA_TRY(ka_tokenizer_encode(ctx, tokenizer, "", 0, true, ids));
+  if (ids->n > 0 && ids->ids[ids->n - 1] == ka_tokenizer_eos(tokenizer) &&
+      ids->ids[ids->n - 1] != ka_tokenizer_bos(tokenizer))
+    ids->n--; /* the text goes on */
+  clip->at = ids->n;
+  KA_TRY(add_places(ctx, ids, clip->n_places));
+  return n > 0 ? ka_tokenizer_encode(ctx, tokenizer, text, n, false, ids) : KA_STATUS_OK;
+}
+
+ka_status ka_speech_frames(struct ka_ctx *ctx, const struct ka_speech *s,
+                           const struct ka_speech_clip *clip, float *frames) {
+  struct ka_audio_clip c;
+  KA_TRY(ka_audio_read(ctx, &c, clip->path, &s->audio));
+  ka_status st = KA_STATUS_OK;
+  if (c.n_frames != clip->n_frames || strcmp(c.hash, clip->hash) != 0)
+    st = ka_fail(ctx, KA_E_INPUT, "%s: the file is another one than when it was first read",
+                 clip->path);
+  else
+    memcpy(frames, c.frames, (size_t)(c.n_frames * s->audio.n_mel) * sizeof *frames);
+  ka_audio_clip_deinit(&c);
+  return st;
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * A small model, made here, learns to hear: four words that are pairs of tones, in voices that differ
+ * in pitch and speed, with noise. What is trained, saved, resumed, measured and refused. */
+#include "base/json.h"
+#include "base/rng.h"
+#include "engine/audio/audio.h"
+#include "tests/support/test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static struct ka_ctx context;
+static struct ka_ctx *ctx = &context;
+
+static const char *const words[] = {"ba", "di", "gu", "lo"};
+static const double tones[][2] = {{300, 900}, {400, 2200}, {350, 650}, {700, 1300}};
+enum { N_WORDS = 4, RATE = 16000 };
+
+static void put(unsigned char *p, uint32_t v, int n) {
+  for (int i = 0; i < n; i++) p[i] = (unsigned char)(v >> 8 * i);
+}
+
+/* One or two words of a voice. */
+static void write_wav(const char *path, const int *spoken, int n_words, double pitch, double length,
+                      uint64_t seed) {
+  int each = (int)(length * RATE), n = n_words * each;
+  unsigned char *bytes = calloc(1, 44 + 2 * (size_t)n);
+  memcpy(bytes, "RIFF....WAVEfmt ", 16);
+  put(bytes + 4, (uint32_t)(36 + 2 * n), 4);
+  put(bytes + 16, 16, 4);
+  put(bytes + 20, 1, 2);
+  put(bytes + 22, 1, 2);
+  put(bytes + 24, RATE, 4);
+  put(bytes + 28, 2 * RATE, 4);
+  put(bytes + 32, 2, 2);
+  put(bytes + 34, 16, 2);
+  memcpy(bytes + 36, "data", 4);
+  put(bytes + 40, (uint32_t)(2 * n), 4);
+  for (int i = 0; i < n; i++) {
+    const double *f = tones[spoken[i / each]];
+    double t = (double)i / RATE, window = sin(M_PI * (i % each) / each);
+    double x = window * (sin(2 * M_PI * f[0] * pitch * t) + sin(2 * M_PI * f[1] * pitch * t));
+    x = 6000 * x + 100 * ka_rng_normal(seed, 1, (uint64_t)i);
+    put(bytes + 44 + 2 * i, (uint32_t)(int32_t)x & 0xffff, 2);
+  }
+  T_OK(ka_write_file(ctx, path, bytes, 44 + 2 * (size_t)n));
+  free(bytes);
+}
+
+/* n rows; low, high: the range of pitches. */
+static void write_rows(const char *dir, const char *name, int n, double low, double high) {
+  struct ka_str rows = {0};
+  for (int i = 0; i < n; i++) {
+    uint64_t at = (uint64_t)i, stream = ka_rng_stream(name);
+    int spoken[2] = {(int)ka_rng_below(1, stream, 4 * at, N_WORDS),
+                     (int)ka_rng_below(1, stream, 4 * at + 1, N_WORDS)};
+    double pitch = low + (high - low) * ka_rng_uniform(1, stream, 4 * at + 2);
+    double length = 0.16 + 0.08 * ka_rng_uniform(1, stream, 4 * at + 3);
+    write_wav(t_str("%s/%s-%d.wav", dir, name, i), spoken, 2, pitch, length, stream + at);
+    T_OK(ka_str_printf(ctx, &rows, "{\"audio\": \"%s-%d.wav\", \"text\": \"%s %s\"}\n", name, i,
+                       words[spoken[0]], words[spoken[1]]));
+  }
+  T_OK(ka_write_file(ctx, t_str("%s/%s.jsonl", dir, name), rows.data, rows.len));
+  ka_str_deinit(&rows);
+}
+
+static void write_text(const char *path, const char *text) {
+  T_OK(ka_write_file(ctx, path, text, strlen(text)));
+}
+
+static const char config[] =
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":257,"
+    "\"hidden_size\":48,\"num_hidden_layers\":2,\"num_attention_heads\":2,"
+    "\"intermediate_size\":96,\"hidden_act\":\"silu\",\"max_position_embeddings\":256,"
+    "\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":true,\"bos_token_id\":256,"
+    "\"eos_token_id\":256}";
+static const char job[] = "base_model: base\n"
+                          "datasets: [{path: train.jsonl, type: speech}]\n"
+                          "projector: {stack: 4, hidden: 64, learning_rate: 3e-3}\n"
+                          "sequence_len: 64\nmicro_batch_size: 4\ngradient_accumulation_steps: 1\n"
+                          "learning_rate: 3e-3\nval_set_size: 8\nbf16: false\nthreads: 1\n"
+                          "selection: {metric: all}\nlr_scheduler: constant\n";
+static const char task[] =
+    "task: heard\ndataset_path: json\ndataset_kwargs: {data_files: {test: test.jsonl}}\n"
+    "test_split: test\noutput_type: generate_until\ndoc_to_audio: audio\ndoc_to_text: \"\"\n"
+    "doc_to_target: text\ngeneration_kwargs: {until: [\"\\n\"], max_gen_toks: 12}\n"
+    "metric_list: [{metric: wer}, {metric: cer}]\n";
+
+static const char *dir;
+
+static int set_up(void **state) {
+  (void)state;
+  ka_ctx_init(ctx);
+  if (!ka_ok(ka_audio_there(ctx))) return 0; /* dir stays NULL */
+  ka_error_clear(ctx);
+  dir = t_temp_dir();
+  write_rows(dir, "train", 160, 0.8, 1.25);
+  write_rows(dir, "test", 12, 0.9, 1.1);
+  write_text(t_str("%s/config.json", dir), config);
+  write_text(t_str("%s/job.yaml", dir), job);
+  write_text(t_str("%s/heard.yaml", dir), task);
+  assert_int_equal(t_kappa(NULL, NULL,
+                           "init --config %s/config.json --out %s/base --tokenizer bytes --quiet",
+                           dir, dir),
+                   0);
+  return 0;
+}
+
+#define T_AUDIO                                                                                    \
+  if (!dir) skip();
+
+static void train(const char *out, const char *words_) {
+  struct ka_str err = {0};
+  int code =
+      t_kappa(NULL, &err, "train %s/job.yaml output_dir=%s/%s %s --quiet", dir, dir, out, words_);
+  if (code != 0) fail_msg("train %s: exit %d: %s", out, code, err.data);
+  ka_str_deinit(&err);
+}
+
+static double wer_of(const char *out) {
+  struct ka_str text = {0}, err = {0};
+  json_t *root = NULL;
+  int code =
+      t_kappa(&text, &err, "eval %s/%s --tasks %s/heard.yaml --json - --quiet", dir, out, dir);
+  if (code != 0) fail_msg("eval %s: exit %d: %s", out, code, err.data);
+  T_OK(ka_json_parse(ctx, text.data, text.len, "eval", &root));
+  const json_t *of = json_object_get(json_object_get(root, "results"), "heard");
+  double wer = json_number_value(json_object_get(of, "wer,none"));
+  json_decref(root);
+  ka_str_deinit(&text);
+  ka_str_deinit(&err);
+  return wer;
+}
+
+static void same_file(const char *a, const char *b, const char *name) {
+  struct ka_str x = {0}, y = {0};
+  T_OK(ka_read_file(ctx, t_str("%s/%s/%s", dir, a, name), 0, &x));
+  T_OK(ka_read_file(ctx, t_str("%s/%s/%s", dir, b, name), 0, &y));
+  assert_int_equal(x.len, y.len);
+  assert_memory_equal(x.data, y.data, x.len);
+  ka_str_deinit(&x);
+  ka_str_deinit(&y);
+}
+
+/* Voices that were not trained are understood; the projector alone, before a model that knows no
+ * word, cannot say what it hears. */
+static void learns_to_hear(void **state) {
+  (void)state;
+  T_AUDIO
+  train("tuned", "max_steps=260");
+  train("alone", "max_steps=260 projector.only=true");
+  double tuned = wer_of("tuned"), alone = wer_of("alone");
+  print_message("WER %g, of the projector alone %g\n", tuned, alone);
+  assert_true(tuned < 0.2);
+  assert_true(alone > 3 * tuned);
+  same_file("base", "alone", "model.safetensors");
+  struct ka_str text = {0};
+  assert_int_equal(
+      t_kappa(&text, NULL, "generate %s/tuned --audio %s/test-0.wav --quiet", dir, dir), 0);
+  struct ka_str rows = {0};
+  T_OK(ka_read_file(ctx, t_str("%s/test.jsonl", dir), 0, &rows));
+  text.data[strcspn(text.data, "\n")] = 0;
+  assert_non_null(strstr(rows.data, text.data)); /* some words of the language */
+  ka_str_deinit(&rows);
+  ka_str_deinit(&text);
+}
+
+/* Stopped and resumed: the same bits. A prepared path, convolutions: other jobs of the same kind. */
+static void resumed(void **state) {
+  (void)state;
+  T_AUDIO
+  const char *more =
+      "save_steps=4 projector.conv=[1,2] projector.conv_width=24 selection.metric=kappa "
+      "selection.count=3 gradient_accumulation_steps=2";
+  train("whole", t_str("%s max_steps=8", more));
+  train("half", t_str("%s max_steps=4 dataset_prepared_path=%s/kept", more, dir));
+  train("half", t_str("%s max_steps=8 dataset_prepared_path=%s/kept --resume", more, dir));
+  same_file("whole", "half", "model.safetensors");
+  same_file("whole", "half", "projector.safetensors");
+  same_file("whole", "half", "projector.json");
+}
+
+/* A tuned model is where another run starts from; its projector with it. */
+static void goes_on(void **state) {
+  (void)state;
+  T_AUDIO
+  train("first", "max_steps=2");
+  train("second", t_str("max_steps=1 learning_rate=1e-30 projector.learning_rate=1e-30 "
+                        "projector.path=%s/first base_model=%s/first",
+                        dir, dir));
+  same_file("first", "second", "projector.safetensors");
+}
+
+/* Bad sound stops a run with its sentence, or is left out and counted. */
+static void bad_sound(void **state) {
+  (void)state;
+  T_AUDIO
+  struct ka_str rows = {0}, err = {0}, out = {0};
+  T_OK(ka_read_file(ctx, t_str("%s/train.jsonl", dir), 0, &rows));
+  T_OK(ka_str_puts(ctx, &rows,
+                   "{\"audio\": \"none.wav\", \"text\": \"ba\"}\n"
+                   "{\"audio\": \"heard.yaml\", \"text\": \"ba\"}\n"));
+  T_OK(ka_write_file(ctx, t_str("%s/bad.jsonl", dir), rows.data, rows.len));
+  const char *words_ = t_str("datasets.0.path=%s/bad.jsonl output_dir=%s/bad", dir, dir);
+  assert_int_equal(t_kappa(NULL, &err, "train %s/job.yaml %s --quiet", dir, words_), 2);
+  assert_non_null(strstr(err.data, "bad.jsonl:161: "));
+  assert_non_null(strstr(err.data, "none.wav"));
+  assert_non_null(strstr(err.data, "heard.yaml: not audio"));
+  assert_int_equal(
+      t_kappa(&out, NULL, "plan %s/job.yaml %s datasets.0.on_bad_row=skip --quiet", dir, words_),
+      0);
+  assert_non_null(strstr(out.data, "2 bad rows left out"));
+  assert_non_null(strstr(out.data, "160 sound files"));
+  ka_str_deinit(&rows);
+  ka_str_deinit(&err);
+  ka_str_deinit(&out);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(learns_to_hear), cmocka_unit_test(resumed),
+                                     cmocka_unit_test(goes_on), cmocka_unit_test(bad_sound)};
+  return cmocka_run_group_tests(tests, set_up, NULL);
+}
