@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kappa init: a fresh random model. */
+ * kappa init: a fresh random model, or a first job. */
 #include "engine/model/init.h"
 
 #include "base/file.h"
 #include "base/log.h"
 #include "engine/cli/cli.h"
+#include "engine/cli/init_job.h"
 #include "engine/formats/config.h"
 #include "tokenizer/tokenizer.h"
 
@@ -51,7 +52,30 @@ static ka_status dry_run(struct ka_ctx *ctx, const char *config) {
   return KA_STATUS_OK;
 }
 
+static ka_status init_job(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  const char *out = ka_cli_str(cli, "out"), *dir = ".";
+  struct ka_str text = {0};
+  struct ka_arena a;
+  if (ka_cli_n_args(cli) != 2)
+    return ka_fail(ctx, KA_E_USAGE, "usage: kappa init --job MODEL DATA [--out job.yaml]");
+  if (out && strcmp(out, "-") != 0 && ka_path_exists(out))
+    return ka_fail(ctx, KA_E_INPUT, "--out: %s is there already", out);
+  ka_arena_init(&a, ctx, "job");
+  ka_status st = out && strcmp(out, "-") != 0 ? ka_path_dir(&a, &dir, out) : KA_STATUS_OK;
+  if (ka_ok(st)) st = ka_cli_init_job(ctx, ka_cli_arg(cli, 0), ka_cli_arg(cli, 1), dir, &text);
+  if (ka_ok(st) && out && strcmp(out, "-") != 0)
+    st = ka_write_file(ctx, out, text.data, text.len);
+  else if (ka_ok(st))
+    fwrite(text.data, 1, text.len, stdout);
+  ka_str_deinit(&text);
+  ka_arena_deinit(&a);
+  return st;
+}
+
 static ka_status init_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  if (ka_cli_flag(cli, "job")) return init_job(ctx, cli);
+  if (ka_cli_n_args(cli) > 0)
+    return ka_fail(ctx, KA_E_USAGE, "%s: only --job takes words", ka_cli_arg(cli, 0));
   const char *config = ka_cli_str(cli, "config"), *out = ka_cli_str(cli, "out");
   const char *word = ka_cli_str(cli, "dtype");
   if (!config) return ka_fail(ctx, KA_E_USAGE, "--config: missing, expected a config.json");
@@ -69,14 +93,17 @@ static ka_status init_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
 
 const struct ka_cli_command ka_command_init = {
     .name = "init",
-    .args = "--config config.json --out DIR",
-    .summary = "a fresh random model of any supported family",
-    .example = "kappa init --config config.json --out new-model",
-    .max_args = 0,
+    .args = "--config config.json --out DIR | --job MODEL DATA",
+    .summary = "a fresh random model of any supported family; a first job for a model and data",
+    .example = "kappa init --job path/to/model data.jsonl --out job.yaml",
+    .max_args = 2,
     .options =
         (const struct ka_cli_option[]){
             {"config", KA_OPT_STR, "FILE", NULL, "config.json, or the directory that holds one"},
-            {"out", KA_OPT_STR, "DIR", NULL, "where the model goes"},
+            {"out", KA_OPT_STR, "DIR", NULL,
+             "where the model goes; the job's file (default: stdout)"},
+            {"job", KA_OPT_FLAG, NULL, NULL,
+             "write a commented job for MODEL and DATA, by what its first rows look like"},
             {"seed", KA_OPT_INT, "N", "42", "of the random weights"},
             {"dtype", KA_OPT_STR, "auto|f32|bf16|f16", "auto",
              "of the weights (auto: config.json's)"},
