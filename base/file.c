@@ -50,6 +50,14 @@ const char *ka_path_base(const char *path) {
   return slash ? slash + 1 : path;
 }
 
+ka_status ka_cache_dir(struct ka_arena *a, const char **out) {
+  const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  *out = NULL;
+  if (xdg && xdg[0] == '/') return ka_arena_printf(a, out, "%s/kappa", xdg);
+  if (home && home[0] == '/') return ka_arena_printf(a, out, "%s/.cache/kappa", home);
+  return KA_STATUS_OK;
+}
+
 /* Opening a pipe would wait for somebody who writes into it. */
 static ka_status open_read(struct ka_ctx *ctx, const char *path, int *fd, size_t *len) {
   *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

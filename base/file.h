@@ -21,6 +21,8 @@ ka_status ka_path_join(struct ka_arena *a, const char **out, const char *dir, co
 /* Directory part ("." when none). */
 ka_status ka_path_dir(struct ka_arena *a, const char **out, const char *path);
 const char *ka_path_base(const char *path);
+/* $XDG_CACHE_HOME/kappa, or ~/.cache/kappa; NULL without a home. It need not be there. */
+ka_status ka_cache_dir(struct ka_arena *a, const char **out);
 
 /* A missing or unreadable file is KA_E_INPUT. Refuses files above max_bytes (0 = 1 GiB). Appends to
  * out. */

@@ -438,9 +438,9 @@ struct ka_expert_combine_bwd_args {
  * With base, another model's logits of the same rows, z0 made of them alike: kl = KL(p0 || p) =
  * sum of p0 (log p0 - log p), p = softmax(z), p0 = softmax(z0), the distillation loss of Li and
  * Hoiem 2016 (eq. 2) at temperature 1 less the entropy of p0; classes whose p0 underflows to 0 add
- * nothing. backward: logits become grad_scale * scale * d(loss + kl_weight * kl)/dlogits, for z
- * (p - onehot) + kl_weight (p - p0). Where base equals logits, kl is 0 and the gradient that
- * without base, to the bit. A target of -1 makes loss, kl and gradient of its row 0. Sums in f32 at
+ * nothing. backward: logits become grad_scale * scale * d(ce_weight * loss + kl_weight * kl)/dlogits,
+ * for z ce_weight (p - onehot) + kl_weight (p - p0). Where base equals logits, kl is 0 and the
+ * gradient that without base, to the bit. A target of -1 makes loss, kl and gradient of its row 0. Sums in f32 at
  * least. */
 struct ka_xent_args {
   struct ka_tensor logits;  /* [R,V] x or f32; read, and = with backward */
@@ -450,7 +450,7 @@ struct ka_xent_args {
   struct ka_tensor loss;    /* [R] f32 (f64 with f64) = */
   struct ka_tensor kl;      /* [R] f32 (f64 with f64) =, with base only */
   struct ka_tensor argmax;  /* [R] i32 =, optional: first maximum */
-  double grad_scale, kl_weight, softcap;
+  double grad_scale, ce_weight, kl_weight, softcap;
   bool backward;
 };
 

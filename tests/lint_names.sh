@@ -4,7 +4,7 @@
 # declared once, and begins with a noun of its room. A new noun is a word in this table.
 cd "$(dirname "$0")/.." || exit 1
 rooms='
-base            alloc arena check code copy ctx ends error exit fail file fmt free fsync grow index interrupted is json list lock log machine make map memory nearest now ok open parse path pattern philox publish read remove rename rng sha256 signalled starts str sweep threads trace utf8 visible write
+base            alloc arena cache check code copy ctx ends error exit fail file fmt free fsync grow index interrupted is json list lock log machine make map memory nearest now ok open parse path pattern philox publish read remove rename rng sha256 signalled starts str sweep threads trace utf8 visible write
 linalg          blas dense linalg panels worker
 python          jinja py
 tokenizer       tok tokenizer utf8
@@ -12,12 +12,12 @@ engine/formats  adapter delta dim gguf head hf hub lora model role safetensors s
 engine/audio    audio
 engine/job      foreign job key yaml
 engine/dist     dist mpi
-engine/model    accum any arch aux batch branch branches clip clips decoder expert experts family head inputs keep kv layer linear mat mla model moe norm outer pairs param pass piece projector recipe recorded rms rope router routing sample session shards slice stack stat step stream train value vector verify weight weights which
+engine/model    accum any arch aux batch branch branches clip clips decoder expert experts family head inputs keep kv layer linear loss mat mla model moe norm outer pairs param pass piece projector recipe recorded rms rope router routing sample session shards slice stack stat step stream train value vector verify weight weights which
 engine/data     chat codec data document parquet pq speech thrift unpack
 engine/spectral affinity expert fp8 memory select selected selection spectral spectrum unit units
 engine/report   crc32c jsonl page progress report spectral tb tensorboard
 engine/eval     eval measure measures results run task tasks
-engine/train    affinity ckpt fingerprint identity job loop model optim plan recorded report run schedule select train trainer watch
+engine/train    affinity ckpt fingerprint identity job loop model optim plan recorded report run schedule select self train trainer watch
 engine/forget   bench benchmark compare forget repair run
 engine/cli      cli measure'
 names() { # of a room: FILE NAME

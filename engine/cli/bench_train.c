@@ -223,7 +223,7 @@ static ka_status time_steps(struct bench *b, struct ka_loop *loop, struct figure
   out->median_tok_per_s = tokens / seconds[n_steps / 2];
   out->product_share = product_flops(profile) / seconds[0] / b->gemm_rate;
   out->model_flops = model_flops(b, loop->model) / seconds[0];
-  out->loss = step.loss / (double)step.n_targets;
+  out->loss = step.term[KA_TERM_CE] / (double)step.n_targets[KA_ROWS_TASK];
   return KA_STATUS_OK;
 }
 
@@ -253,7 +253,7 @@ static ka_status run_one(struct bench *b, enum part part, struct figures *out) {
   ka_status st = KA_STATUS_OK;
   reset_peak();
   KA_TRY_GOTO(ka_model_open(ctx, &model, &b->dev, b->dir, b->compute), out);
-  model.kl_weight = b->kl_weight;
+  model.term_weight[KA_TERM_KL_TASK] = b->kl_weight;
   KA_TRY_GOTO(choose(b, &model, part), out);
   KA_TRY_GOTO(prepare(b, &model, &optim), out);
   out->n_trained = ka_model_n_trained(&model);

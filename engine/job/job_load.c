@@ -160,6 +160,20 @@ static ka_status finish_selection(struct ka_key_reader *r, struct ka_job_selecti
   return KA_STATUS_OK;
 }
 
+static ka_status finish_anchor(struct ka_key_reader *r, struct ka_job_anchor *a) {
+  struct ka_ctx *ctx = r->ctx;
+  bool self = a->on != KA_ANCHOR_TASK;
+  if (a->by == KA_PULL_KAPPA && a->kind != KA_ANCHOR_L2)
+    KA_TRY(ka_key_problem_at(r, "anchor.by", "anchor.by: kappa goes with kind: l2"));
+  if (self && a->kind != KA_ANCHOR_KL)
+    KA_TRY(ka_key_problem_at(r, "anchor.on", "anchor.on: %s goes with kind: kl",
+                             ka_job_words_on[a->on]));
+  if (!self && ka_key_given(r->file, "anchor.share"))
+    KA_TRY(ka_key_problem_at(r, "anchor.share", "anchor.share goes with on: self or both"));
+  if (self && !ka_key_given(r->file, "anchor.weight")) a->weight = 1;
+  return KA_STATUS_OK;
+}
+
 static ka_status finish(struct ka_key_reader *r, struct ka_job *j) {
   struct ka_ctx *ctx = r->ctx;
   KA_TRY(ka_key_check_required(r, KA_SCOPE_JOB, NULL, ""));
@@ -176,8 +190,7 @@ static ka_status finish(struct ka_key_reader *r, struct ka_job *j) {
                              "val_set_size: got %g, expected a fraction below 1 or a whole number "
                              "of rows",
                              j->val_set_size));
-  if (j->anchor.by == KA_PULL_KAPPA && j->anchor.kind != KA_ANCHOR_L2)
-    KA_TRY(ka_key_problem_at(r, "anchor.by", "anchor.by: kappa goes with kind: l2"));
+  KA_TRY(finish_anchor(r, &j->anchor));
   return finish_selection(r, &j->selection);
 }
 

@@ -28,6 +28,10 @@ struct ka_clips {
   void *user;
 };
 
+/* What a batch's rows are, and with that which terms of the loss they take (loss_terms.def): rows of
+ * the task, or text that the base model wrote itself, every position of which counts. */
+enum ka_batch_rows { KA_ROWS_TASK, KA_ROWS_SELF, KA_N_ROWS };
+
 /* All arrays are [B,T], owned by whoever made the batch, and valid until its next batch.
  * Invariants: input_ids in [0, V); doc_start[b,t] <= t is the row index of the first token of t's
  * document; position = t - doc_start unless the data says otherwise; padding is a document of its
@@ -39,8 +43,9 @@ struct ka_batch {
                             from t-1; a document's first token is never a target */
   const int32_t *position;
   const int32_t *doc_start;
-  int64_t n_tok;         /* of documents, without padding; 0: not counted, all are */
-  int64_t n_targets;     /* trained targets: labels != -100 at t > doc_start[t] */
+  int64_t n_tok; /* of documents, without padding; 0: not counted, all are */
+  enum ka_batch_rows rows;
+  int64_t n_targets; /* trained targets: labels != -100 at t > doc_start[t]; all of KA_ROWS_SELF */
   struct ka_clips clips; /* n 0: text alone */
   struct ka_pairs pairs; /* with n > 0: scored instead of the labels; n at most the model's rows */
 };

@@ -47,6 +47,7 @@ struct ka_inputs {
 struct ka_recorded_pass {
   int64_t B, T, padded_rows;
   bool documents;
+  enum ka_batch_rows rows;
   struct ka_replay replay;
 };
 enum { KA_RECORDED_PASSES = 32 };
@@ -78,6 +79,7 @@ struct ka_model_buffers {
    * predict a target, padded_rows those that the passes work on: more where recordings of a pass
    * are to fit many batches; the surplus has row -1 and target -1. */
   int64_t batch_B, batch_T, n_rows, padded_rows;
+  enum ka_batch_rows rows;
   int64_t n_free; /* the first so many rows stand in documents with clips: the base model, which has
                      never seen such, is no anchor of theirs */
   struct ka_inputs host, device;
@@ -111,6 +113,8 @@ ka_status ka_pass_logits(struct ka_model *m, int64_t first, int64_t n, float *hi
                          float *logits);
 
 /* --- head.c --- */
+/* The term of this batch that reads the base. */
+enum ka_loss_term ka_head_divergence(const struct ka_model *m);
 /* What the head works on: the rows of b->final that predict a target, after the final norm. */
 ka_status ka_head_pick(struct ka_model *m, const struct ka_outer_weights *w);
 /* The same of the base model, from its b->final; after ka_head_pick. */

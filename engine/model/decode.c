@@ -93,6 +93,15 @@ ka_status ka_decoder_init(struct ka_decoder *d, struct ka_model *m, int64_t capa
   return ka_decoder_attach(d, m, 1, capacity);
 }
 
+int64_t ka_decoder_sequence_bytes(const struct ka_model *m, int64_t capacity) {
+  int64_t n = 0, width[2];
+  for (int64_t l = 0; l < m->recipe.L; l++) {
+    ka_branches_kv_width(&m->recipe, l, width);
+    n += width[0] + width[1];
+  }
+  return n * capacity * (int64_t)ka_dtype_bytes(m->compute);
+}
+
 void ka_decoder_deinit(struct ka_decoder *d) {
   if (d->m) ka_arena_deinit(&d->memory);
   if (d->m) ka_arena_deinit(&d->cache);
@@ -162,8 +171,10 @@ ka_status ka_decoder_push(struct ka_decoder *d, const int32_t *ids, int64_t n, f
       KA_TRY(ka_pass_loss(d->m));
       KA_TRY(ka_head_read_pairs(d->m, d->loss, best));
     }
-    for (int64_t b = 0; logits && b < d->B; b++)
-      KA_TRY(ka_pass_logits(d->m, b * take + take - 1, 1, NULL, logits + b * d->m->recipe.V));
+    int64_t side_by_side = take == 1 ? d->B : 1; /* last tokens that lie one behind the other */
+    for (int64_t b = 0; logits && b < d->B; b += side_by_side)
+      KA_TRY(ka_pass_logits(d->m, b * take + take - 1, side_by_side, NULL,
+                            logits + b * d->m->recipe.V));
   }
   return KA_STATUS_OK;
 }

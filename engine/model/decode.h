@@ -27,6 +27,8 @@ ka_status ka_decoder_init(struct ka_decoder *d, struct ka_model *m, int64_t capa
 /* The same for B sequences on a model that is prepared, for at least B rows and `capacity`
  * positions; it may be in training, between two steps. */
 ka_status ka_decoder_attach(struct ka_decoder *d, struct ka_model *m, int64_t B, int64_t capacity);
+/* Bytes of keys and values of one sequence of `capacity` tokens; of an open model. */
+int64_t ka_decoder_sequence_bytes(const struct ka_model *m, int64_t capacity);
 void ka_decoder_deinit(struct ka_decoder *d);
 
 /* Appends n > 0 tokens to each sequence, ids [B,n]; logits [B,V] f32 of what follows the last ones,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Final norm, LM head and cross-entropy over the rows that predict a target, in chunks: the logits
- * of one chunk (and the base model's, with a kl_weight) are all that ever exists. In bf16 the
+ * of one chunk (and the base model's, where a term reads it) are all that ever exists. In bf16 the
  * logits of a training pass are rounded to bf16 (their gradient takes their place), those of an
  * evaluation stay f32. */
 #include "engine/model/buffers.h"
@@ -27,6 +27,15 @@ static ka_status scale(struct ka_model *m, struct ka_tensor x) {
                                       .value = m->recipe.head_scale});
 }
 
+/* Of this batch: 0 where the term is not of its rows. */
+static double term_weight(const struct ka_model *m, enum ka_loss_term term) {
+  return ka_loss_terms[term].rows == m->buffers->rows ? m->term_weight[term] : 0;
+}
+
+enum ka_loss_term ka_head_divergence(const struct ka_model *m) {
+  return m->buffers->rows == KA_ROWS_SELF ? KA_TERM_KL_SELF : KA_TERM_KL_TASK;
+}
+
 /* The base model's rows after its final norm, in scratch of the blocks. */
 static void *base_hidden(const struct ka_model *m) { return m->buffers->delta; }
 
@@ -47,6 +56,7 @@ static ka_status chunk(struct ka_model *m, const struct ka_weight *head,
       .scale = ka_stat(m, b->device.scale, 1),
       .loss = ka_stat(m, (char *)b->loss + (size_t)first * wide_bytes, n),
       .grad_scale = 1,
+      .ce_weight = term_weight(m, KA_TERM_CE),
       .softcap = m->recipe.head_softcap,
       .backward = backward,
   };
@@ -55,7 +65,7 @@ static ka_status chunk(struct ka_model *m, const struct ka_weight *head,
   if (base_head) {
     xent.base = ka_tensor_2d(b->base_logits, t, n, V);
     xent.kl = ka_stat(m, (char *)b->kl + (size_t)first * wide_bytes, n);
-    xent.kl_weight = m->kl_weight;
+    xent.kl_weight = m->term_weight[ka_head_divergence(m)];
     KA_TRY(ka_linear_fwd(m, xent.base, ka_mat(m, at_row(m, base_hidden(m), first, C), n, C),
                          base_head, NULL));
   }
@@ -128,8 +138,9 @@ ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
                                                .x = hidden,
                                                .index = ka_tensor_1d(b->device.row, KA_I32, R)}));
   }
-  if (base) KA_TRY(add_up(m, &stats->kl, b->kl, b->n_free));
-  return add_up(m, &stats->loss, b->loss, 0);
+  if (base) KA_TRY(add_up(m, &stats->term[ka_head_divergence(m)], b->kl, b->n_free));
+  if (term_weight(m, KA_TERM_CE) == 0) return KA_STATUS_OK;
+  return add_up(m, &stats->term[KA_TERM_CE], b->loss, 0);
 }
 
 ka_status ka_head_read_loss(struct ka_model *m, double *loss_sum, float *loss) {

@@ -67,14 +67,26 @@ static int64_t list_targets(struct ka_model *m, const struct ka_batch *batch, bo
   return n;
 }
 
+/* Where the base wrote the rows itself all positions count; what came next is the last one's least. */
+static int64_t take_all(struct ka_model *m, const struct ka_batch *batch) {
+  struct ka_inputs *in = &m->buffers->host;
+  int64_t N = batch->B * batch->T;
+  for (int64_t i = 0; i < N; i++) {
+    in->row[i] = (int32_t)i;
+    in->target[i] = (i + 1) % batch->T ? batch->input_ids[i + 1] : 0;
+  }
+  return N;
+}
+
 /* Fills the lists of rows and targets; *documents: some row holds more than one. */
 static ka_status list_rows(struct ka_model *m, const struct ka_batch *batch, bool *documents) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t N = batch->B * batch->T, n = batch->pairs.n, most = n > 0 ? b->B * b->T : N;
-  bool labels = n == 0;
+  bool labels = n == 0 && batch->rows == KA_ROWS_TASK;
   *documents = false;
   KA_TRY(take_pairs(m, batch));
+  if (batch->rows == KA_ROWS_SELF) n = take_all(m, batch);
   for (int64_t i = 0; i < N; i++) {
     int64_t t = i % batch->T;
     if (batch->position[i] < 0 || batch->position[i] >= b->P)
@@ -107,6 +119,7 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, doubl
   KA_NEVER(ctx, !m->run.head || N > b->B * b->T); /* not prepared, or for smaller batches */
   b->batch_B = B;
   b->batch_T = T;
+  b->rows = batch->rows;
   for (int i = 0; i < m->n_stacks; i++) ka_branches_begin(m, &m->stacks[i]);
   KA_TRY(list_rows(m, batch, &documents));
   ka_data_store(b->host.scale, ka_accum_dtype(m), 0, grad_scale);

@@ -179,7 +179,7 @@ int64_t ka_weights_base(struct ka_model *m) {
   memset(ws->all[KA_BASE], 0, (size_t)ws->n * sizeof *ws->all[KA_BASE]);
   for (int64_t i = 0, k = 0; i < m->n_params; i++) {
     const struct ka_param *p = &m->params[i];
-    bool own = m->kl_weight > 0 && (p->trained || p->moved);
+    bool own = ka_model_reads_base(m) && (p->trained || p->moved);
     struct ka_param *copy = NULL;
     if (own) {
       copy = &ws->base[ws->n_base++];

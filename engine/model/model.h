@@ -13,6 +13,7 @@
 #include "engine/formats/model_source.h"
 #include "engine/model/batch.h"
 #include "engine/model/family.h"
+#include "engine/model/loss_terms.h"
 
 /* A trained part of a tensor: rows [row, row+n_rows) x columns [col, col+n_cols) of its matrix view
  * ([d0, rest]; vectors are [1, n]). The trainer owns w, m and v (see engine/train), the model
@@ -71,8 +72,8 @@ struct ka_model {
   int64_t recompute;    /* so many blocks, from the lowest trained one up, keep only their input and
                            run their forward pass again */
   int64_t max_position; /* positions the RoPE tables hold; 0: T */
-  struct ka_shards shards; /* of the optimizer's state */
-  double kl_weight;        /* of the divergence from the base model in ka_model_grad; 0: none */
+  struct ka_shards shards;        /* of the optimizer's state */
+  double term_weight[KA_N_TERMS]; /* of the loss in ka_model_grad; 0: not there. KA_TERM_CE: 1 */
   /* Told in ka_model_grad, from the top down, when a layer's gradients are complete, on devices whose
    * ops are done when they return; NULL: nobody. */
   ka_status (*layer_done)(struct ka_model *m, int64_t layer);
@@ -90,7 +91,7 @@ struct ka_model {
  * looks at them. */
 struct ka_step_stats {
   double grad_sumsq; /* squares of all gradients; the optimizer adds them, engine/train/optim.h */
-  double loss, kl;   /* over the targets; kl is 0 without kl_weight */
+  double term[KA_N_TERMS]; /* of the loss, over their rows' targets, without their weights */
 };
 
 /* Reads config.json (end tokens from generation_config.json where there is one) and the headers of
@@ -113,6 +114,9 @@ int64_t ka_model_n_elems(const struct ka_model *m);
 /* Elements of the slices that are trained. */
 int64_t ka_model_n_trained(const struct ka_model *m);
 
+/* Does a term of the loss read the base model? */
+bool ka_model_reads_base(const struct ka_model *m);
+
 /* Which parts will be trained: before ka_model_prepare. KA_E_INPUT names an unknown tensor, a part
  * out of range, two parts that overlap. n = 0: nothing (evaluation). */
 ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *parts, int64_t n);
@@ -124,7 +128,7 @@ int64_t ka_model_shard_start(const struct ka_model *m, int64_t i, int r);
 /* This rank's part of `whole` [n_rows, n_cols], any row stride: a view of whole rows, or [1, n]. */
 struct ka_tensor ka_model_shard_view(const struct ka_model *m, int64_t i, struct ka_tensor whole);
 
-/* The model that kl_weight and the optimizer's pull are about, where it is not the one that was
+/* The model that terms of the loss and the optimizer's pull are about, where it is not the one that was
  * opened: the weights in `dir`, which must be those of the same tensors (KA_E_INPUT). Compares all
  * of them with the model's. */
 ka_status ka_model_set_base(struct ka_model *m, const char *dir);
@@ -168,11 +172,11 @@ bool ka_model_trains_expert(const struct ka_model *m, int64_t layer, int64_t exp
  * nothing is trained they are 0. taken [L*E] =. Waits for the device. */
 ka_status ka_model_taken(struct ka_model *m, double *taken);
 
-/* Forward and backward of one microbatch: adds d(grad_scale * (loss_sum + kl_weight * kl_sum))/dw
- * to every slice's grad, and the sums to the step statistics. grad_scale is 1 / (targets of the whole
- * optimizer step). kl_sum: KL(base || model) of the next token, summed over the same targets; the
- * base's pass shares every frozen weight and all layers below the first trained one. loss_sum may
- * be NULL: then nothing waits for the device. */
+/* Forward and backward of one microbatch: adds d(grad_scale * sum of the terms of the batch's rows,
+ * each times its weight)/dw to every slice's grad, and the terms' sums to the step statistics. grad_scale is
+ * 1 / (targets of the whole optimizer step on rows of that kind). The base's pass shares every
+ * frozen weight and all layers below the first trained one. loss_sum, the cross-entropy of rows of
+ * the task, may be NULL: then nothing waits for the device. */
 ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double grad_scale,
                         double *loss_sum);
 

@@ -200,6 +200,7 @@ static ka_status open_model(struct ka_ctx *ctx, struct ka_model *m, struct ka_de
   take_head(m, dir);
   KA_TRY_GOTO(check_all(m, dir), out);
   m->lowest_trained_layer = (int)m->recipe.L;
+  m->term_weight[KA_TERM_CE] = 1;
   KA_TRY_GOTO(make_buffers(m), out);
 out:
   if (!ka_ok(st)) ka_model_close(m);
@@ -252,6 +253,18 @@ int64_t ka_model_n_elems(const struct ka_model *m) {
   int64_t n = ka_projector_n_elems(m);
   for (int64_t i = 0; i < m->n_params; i++) n += ka_tensor_elems(&m->params[i].stored);
   return n;
+}
+
+const struct ka_loss_term_facts ka_loss_terms[KA_N_TERMS] = {
+#define KA_LOSS_TERM(id, key, rows, base, text) [KA_TERM_##id] = {key, KA_ROWS_##rows, base, text},
+#include "engine/model/loss_terms.def"
+#undef KA_LOSS_TERM
+};
+
+bool ka_model_reads_base(const struct ka_model *m) {
+  for (int i = 0; i < KA_N_TERMS; i++)
+    if (ka_loss_terms[i].reads_base && m->term_weight[i] > 0) return true;
+  return false;
 }
 
 int64_t ka_model_n_trained(const struct ka_model *m) {
@@ -375,9 +388,10 @@ static struct ka_replay *recorded_pass(struct ka_model *m) {
     struct ka_recorded_pass *p = &b->recorded[i];
     bool fresh = p->B == 0, documents = b->doc_start.data != NULL;
     if (fresh)
-      *p = (struct ka_recorded_pass){b->batch_B, b->batch_T, b->padded_rows, documents, {0}};
+      *p = (struct ka_recorded_pass){b->batch_B, b->batch_T, b->padded_rows,
+                                     documents,  b->rows,    {0}};
     if (p->B == b->batch_B && p->T == b->batch_T && p->padded_rows == b->padded_rows &&
-        p->documents == documents)
+        p->documents == documents && p->rows == b->rows)
       return &p->replay;
   }
   return NULL;

@@ -177,7 +177,8 @@ ka_status ka_pass_step(void *model) {
   /* 2. the rows that predict a target, through the final norm */
   KA_TRY(ka_head_pick(m, w));
   /* 3. the base model's, where the loss asks how far the model has gone from it */
-  if (m->kl_weight > 0 && m->buffers->n_free < m->buffers->padded_rows) {
+  bool base_counts = m->buffers->n_free < m->buffers->padded_rows;
+  if (m->term_weight[ka_head_divergence(m)] > 0 && base_counts) {
     base = ka_weights_outer(m, KA_BASE);
     KA_TRY(base_fwd(m));
     KA_TRY(ka_head_pick_base(m, base));

@@ -78,7 +78,7 @@ static ka_status plan_head(struct ka_model *m) {
          bytes = (size_t)(b->chunk_rows * V) * ka_dtype_bytes(m->compute);
   if (bytes < (size_t)V * wide) bytes = (size_t)V * wide;
   KA_TRY(ka_arena_alloc(&m->step, &b->logits, bytes, "logits of a chunk"));
-  if (m->kl_weight == 0) return KA_STATUS_OK;
+  if (!ka_model_reads_base(m)) return KA_STATUS_OK;
   KA_TRY(values(m, &b->kl, N, 1, true, "head"));
   return ka_arena_alloc(&m->step, &b->base_logits, bytes, "base logits of a chunk");
 }

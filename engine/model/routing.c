@@ -65,7 +65,7 @@ ka_status ka_routing_end(struct ka_model *m) {
                                      .load_factor = (double)m->recipe.moe->E};
   KA_TRY(ka_router_loss(m->dev, &args));
   args.load_factor = load_factor(m);
-  args.loss = ka_tensor_1d(&stats->loss, KA_F64, 1);
+  args.loss = ka_tensor_1d(&stats->term[KA_TERM_CE], KA_F64, 1);
   return ka_router_loss(m->dev, &args);
 }
 
@@ -112,7 +112,8 @@ void ka_routing_batch(struct ka_model *m, const struct ka_batch *batch, double g
   int64_t n_live = ka_batch_live(batch, in->live, &n_targets);
   double targets = (double)n_targets;
   double n = (double)(n_live * moe_layers(m));
-  in->load[0] = n > 0 ? targets / (n * n) : 0;
+  bool counts = n > 0 && batch->rows == KA_ROWS_TASK; /* what the base wrote is not balanced */
+  in->load[0] = counts ? targets / (n * n) : 0;
   in->load[1] = in->load[0] * grad_scale;
 }
 

@@ -60,7 +60,7 @@ struct ka_layer_weights {
   struct ka_expert_weights *experts; /* [n_experts] */
 };
 
-/* The model that is tuned, or the one that kl_weight is about. */
+/* The model that is tuned, or the base that terms of the loss are about. */
 enum ka_which { KA_TUNED, KA_BASE, KA_N_WHICH };
 
 /* All weights of a model; made when it is opened. */

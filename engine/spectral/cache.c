@@ -233,10 +233,9 @@ ka_status ka_spectral_cache_close(struct ka_data_cache *c, struct ka_spectral_ph
 }
 
 ka_status ka_spectral_cache_default_path(struct ka_arena *arena, const char **out) {
-  const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  struct ka_ctx *ctx = arena->ctx;
+  const char *dir;
+  KA_TRY(ka_cache_dir(arena, &dir));
   *out = NULL;
-  if (xdg && xdg[0] == '/') return ka_arena_printf(arena, out, "%s/kappa/spectra.bin", xdg);
-  if (home && home[0] == '/')
-    return ka_arena_printf(arena, out, "%s/.cache/kappa/spectra.bin", home);
-  return KA_STATUS_OK;
+  return dir ? ka_path_join(arena, out, dir, "spectra.bin") : KA_STATUS_OK;
 }

@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 static bool due(int64_t step, int64_t every, int64_t n_steps) {
   return step == n_steps || (every > 0 && step % every == 0);
@@ -25,80 +26,107 @@ static int64_t micro_after(const struct ka_loop *l, int64_t step) {
   return n < all ? n : all;
 }
 
-/* The loss is normalised over the whole step's targets, so they are counted before its first
- * gradient, which may have happened already. */
-static ka_status count_targets(struct ka_loop *l, int64_t step, int64_t *n_targets) {
+/* Micro-batch k of a step: the data's, then those that the base wrote. Their numbers go on where the
+ * data's end, so that ranks share both alike. *number -1: there is none. */
+static ka_status micro_of(struct ka_loop *l, int64_t step, int64_t k, struct ka_batch *out,
+                          int64_t *number) {
+  int64_t first = micro_after(l, step), n = micro_after(l, step + 1) - first;
+  *number = k < n + l->self.n ? first + k : -1;
+  if (*number < 0) return KA_STATUS_OK;
+  if (k < n) return l->train.get(l->train.user, first + k, out);
+  return l->self.get(l->self.user, step * l->self.n + k - n, out);
+}
+
+/* A term is the mean over the whole step's targets, so they are counted before the first gradient,
+ * which may have happened already. */
+static ka_status count_targets(struct ka_loop *l, int64_t step, int64_t n_targets[KA_N_ROWS]) {
   struct ka_ctx *ctx = l->ctx;
-  int64_t n = 0;
   if (l->counted_step != step + 1) {
-    for (int64_t i = micro_after(l, step); i < micro_after(l, step + 1); i++) {
-      struct ka_batch batch;
-      KA_TRY(l->train.get(l->train.user, i, &batch));
-      n += batch.n_targets;
+    struct ka_batch batch;
+    int64_t number = 0;
+    memset(l->counted_targets, 0, sizeof l->counted_targets);
+    for (int64_t k = 0; number >= 0; k++) {
+      KA_TRY(micro_of(l, step, k, &batch, &number));
+      if (number >= 0) l->counted_targets[batch.rows] += batch.n_targets;
     }
     l->counted_step = step + 1;
-    l->counted_targets = n;
   }
-  *n_targets = l->counted_targets;
+  memcpy(n_targets, l->counted_targets, sizeof l->counted_targets);
   return KA_STATUS_OK;
 }
 
 /* The last micro-batch of the step that this rank computes; -1: none. */
 static ka_status last_own(struct ka_loop *l, int64_t *last) {
   struct ka_ctx *ctx = l->ctx;
+  struct ka_batch batch;
+  int64_t number = 0;
   *last = -1;
-  for (int64_t i = micro_after(l, l->step + 1) - 1; i >= micro_after(l, l->step); i--) {
-    struct ka_batch batch;
-    if (*last >= 0 || !ka_train_ranks_mine(ctx, i)) continue;
-    KA_TRY(l->train.get(l->train.user, i, &batch));
-    if (batch.n_targets > 0) *last = i;
+  for (int64_t k = 0; number >= 0; k++) {
+    KA_TRY(micro_of(l, l->step, k, &batch, &number));
+    if (number >= 0 && batch.n_targets > 0 && ka_train_ranks_mine(ctx, number)) *last = number;
   }
   return KA_STATUS_OK;
 }
 
-static ka_status accumulate(struct ka_loop *l, int64_t n_targets) {
+static void count_tokens(struct ka_loop *l, const struct ka_batch *batch) {
+  int64_t all = batch->B * batch->T, n = batch->n_tok > 0 ? batch->n_tok : all;
+  if (batch->rows == KA_ROWS_SELF) {
+    l->n_tok_self += all;
+    return;
+  }
+  l->n_tok += n;
+  l->n_tok_padded += all;
+}
+
+static ka_status accumulate(struct ka_loop *l, const int64_t n_targets[KA_N_ROWS]) {
   struct ka_ctx *ctx = l->ctx;
-  int64_t last = -1;
+  struct ka_batch batch;
+  int64_t last = -1, number = 0;
   if (ka_dist_n(ctx->dist) > 1) KA_TRY(last_own(l, &last));
   KA_TRY(ka_model_zero_grad(l->model));
-  for (int64_t i = micro_after(l, l->step); i < micro_after(l, l->step + 1); i++) {
-    struct ka_batch batch;
-    if (i == last) ka_train_ranks_last(l->model);
-    KA_TRY(l->train.get(l->train.user, i, &batch));
-    l->n_tok += batch.n_tok > 0 ? batch.n_tok : batch.B * batch.T;
-    l->n_tok_padded += batch.B * batch.T;
-    if (batch.n_targets == 0 || !ka_train_ranks_mine(ctx, i)) continue;
-    KA_TRY(ka_model_grad(l->model, &batch, 1.0 / (double)n_targets, NULL));
+  for (int64_t k = 0;; k++) {
+    KA_TRY(micro_of(l, l->step, k, &batch, &number));
+    if (number < 0) break;
+    if (number == last) ka_train_ranks_last(l->model);
+    count_tokens(l, &batch);
+    if (batch.n_targets == 0 || !ka_train_ranks_mine(ctx, number)) continue;
+    KA_TRY(ka_model_grad(l->model, &batch, 1.0 / (double)n_targets[batch.rows], NULL));
   }
   return ka_train_ranks_sum_gradients(l->model);
 }
 
+/* Of a term, over the targets of its rows; 0 where there are none. */
+static double mean_of(const double sums[KA_N_TERMS], const int64_t n_targets[KA_N_ROWS],
+                      enum ka_loss_term term) {
+  int64_t n = n_targets[ka_loss_terms[term].rows];
+  return n > 0 ? sums[term] / (double)n : 0;
+}
+
+static ka_status not_finite(struct ka_loop *l, const char *what, double value, double lr) {
+  return ka_fail(l->ctx, KA_E_CHECK,
+                 "step %lld: %s is %g (learning rate %g); the run stops before the update, "
+                 "earlier checkpoints are intact; lower learning_rate or check the data",
+                 (long long)l->step + 1, what, value, lr);
+}
+
 static ka_status check_finite(struct ka_loop *l, const struct ka_loop_step *s, double lr) {
-  const struct {
-    const char *what;
-    double value;
-  } values[] = {{"the loss", s->loss / (double)s->n_targets},
-                {"the divergence from the base", s->kl / (double)s->n_targets},
-                {"the gradient norm", s->norm}};
-  for (size_t i = 0; i < sizeof values / sizeof *values; i++)
-    if (!isfinite(values[i].value))
-      return ka_fail(l->ctx, KA_E_CHECK,
-                     "step %lld: %s is %g (learning rate %g); the run stops before the update, "
-                     "earlier checkpoints are intact; lower learning_rate or check the data",
-                     (long long)l->step + 1, values[i].what, values[i].value, lr);
-  return KA_STATUS_OK;
+  for (int i = 0; i < KA_N_TERMS; i++) {
+    double mean = mean_of(s->term, s->n_targets, (enum ka_loss_term)i);
+    const char *what = ka_loss_terms[i].reads_base ? "the divergence from the base" : "the loss";
+    if (!isfinite(mean)) return not_finite(l, what, mean, lr);
+  }
+  return isfinite(s->norm) ? KA_STATUS_OK : not_finite(l, "the gradient norm", s->norm, lr);
 }
 
 /* The device works while the next step's data is read. */
 static ka_status update(struct ka_loop *l, double lr, struct ka_loop_step *out) {
   struct ka_ctx *ctx = l->ctx;
   struct ka_step_stats stats;
-  int64_t next = 0;
+  int64_t next[KA_N_ROWS];
   KA_TRY(ka_optim_step(l->optim, lr));
-  if (l->step + 1 < l->config.schedule.n_steps) KA_TRY(count_targets(l, l->step + 1, &next));
+  if (l->step + 1 < l->config.schedule.n_steps) KA_TRY(count_targets(l, l->step + 1, next));
   KA_TRY(ka_model_step_stats(l->model, &stats));
-  out->loss = stats.loss;
-  out->kl = stats.kl;
+  memcpy(out->term, stats.term, sizeof out->term);
   out->norm = sqrt(stats.grad_sumsq);
   return KA_STATUS_OK;
 }
@@ -107,8 +135,8 @@ ka_status ka_loop_step(struct ka_loop *l, struct ka_loop_step *out) {
   struct ka_ctx *ctx = l->ctx;
   double lr = ka_schedule_lr(&l->config.schedule, l->step + 1);
   *out = (struct ka_loop_step){0};
-  KA_TRY(count_targets(l, l->step, &out->n_targets));
-  if (out->n_targets == 0) {
+  KA_TRY(count_targets(l, l->step, out->n_targets));
+  if (out->n_targets[KA_ROWS_TASK] == 0) {
     ka_warn(ctx, "train", "step %lld has no trained target in it; no update",
             (long long)l->step + 1);
   } else {
@@ -168,30 +196,42 @@ json_t *ka_loop_row(const struct ka_loop *l) {
   return json_pack("{s:I, s:f}", "step", (json_int_t)l->step, "epoch", epoch_of(l));
 }
 
+/* The mean of every term that the loss has, to the row and to TensorBoard. */
+static ka_status log_terms(struct ka_loop *l, json_t *row) {
+  struct ka_ctx *ctx = l->ctx;
+  for (int i = 0; i < KA_N_TERMS; i++) {
+    char name[64];
+    double mean = mean_of(l->row_term, l->row_targets, (enum ka_loss_term)i);
+    if (l->model->term_weight[i] == 0) continue;
+    KA_TRY(ka_json_set(ctx, row, ka_loss_terms[i].key, json_real(mean)));
+    snprintf(name, sizeof name, "train/%s", ka_loss_terms[i].key);
+    KA_TRY(ka_tb_scalar(ctx, l->tensorboard, name, l->step, mean));
+    l->row_term[i] = 0;
+  }
+  memset(l->row_targets, 0, sizeof l->row_targets);
+  return KA_STATUS_OK;
+}
+
 static ka_status log_step(struct ka_loop *l, double norm) {
   struct ka_ctx *ctx = l->ctx;
   double now = ka_now_s(), lr = ka_schedule_lr(&l->config.schedule, l->step);
-  double targets = (double)l->row_targets, loss = targets > 0 ? l->row_loss / targets : 0;
   double rate = (double)(l->n_tok - l->row_start_tok) / fmax(now - l->row_start_s, 1e-9);
-  double kl = targets > 0 ? l->row_kl / targets : 0;
-  bool anchored = l->model->kl_weight > 0;
-  json_t *row = json_pack(
-      "{s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:f, s:f}", "step", (json_int_t)l->step, "epoch",
-      epoch_of(l), "loss", loss, "grad_norm", norm, "lr", lr, "tok", (json_int_t)l->n_tok,
-      "tok_padded", (json_int_t)l->n_tok_padded, "tok_per_s", rate, "time_s", ka_loop_seconds(l));
-  if (anchored) json_object_set_new(row, "kl", json_real(kl));
+  json_t *row = ka_loop_row(l);
+  ka_status st = log_terms(l, row);
+  if (!ka_ok(st)) json_decref(row);
+  KA_TRY(st);
+  json_object_update_new(row, json_pack("{s:f, s:f, s:I, s:I, s:f, s:f}", "grad_norm", norm, "lr",
+                                        lr, "tok", (json_int_t)l->n_tok, "tok_padded",
+                                        (json_int_t)l->n_tok_padded, "tok_per_s", rate, "time_s",
+                                        ka_loop_seconds(l)));
   KA_TRY(ka_train_experts_gather(&l->experts, l->model));
   KA_TRY(ka_train_experts_row(&l->experts, row, l->tensorboard, l->step));
   KA_TRY(ka_jsonl_row(ctx, l->log, row));
-  KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/loss", l->step, loss));
-  if (anchored) KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/kl", l->step, kl));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/grad_norm", l->step, norm));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/lr", l->step, lr));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/epoch", l->step, epoch_of(l)));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "train/tok_per_s", l->step, rate));
   KA_TRY(ka_tb_flush(ctx, l->tensorboard));
-  l->row_loss = l->row_kl = 0;
-  l->row_targets = 0;
   l->row_start_s = now;
   l->row_start_tok = l->n_tok;
   return KA_STATUS_OK;
@@ -237,7 +277,7 @@ static ka_status device_choices(struct ka_loop *l, json_t **out) {
 /* What a checkpoint keeps of the loop itself. */
 static const struct {
   const char *key;
-  enum { WHOLE, REAL, FLAG } kind;
+  enum { WHOLE, WHOLE_OR_0, REAL, FLAG } kind;
   size_t offset;
 } kept[] = {
     {"step", WHOLE, offsetof(struct ka_loop, step)},
@@ -246,9 +286,13 @@ static const struct {
     {"tok", WHOLE, offsetof(struct ka_loop, n_tok)},
     {"tok_padded", WHOLE, offsetof(struct ka_loop, n_tok_padded)},
     {"time_s", REAL, offsetof(struct ka_loop, time_s)},
-    {"row_loss", REAL, offsetof(struct ka_loop, row_loss)},
-    {"row_kl", REAL, offsetof(struct ka_loop, row_kl)},
-    {"row_targets", WHOLE, offsetof(struct ka_loop, row_targets)},
+#define KA_LOSS_TERM(id, key, ...)                                                                 \
+  {"row_" key, REAL, offsetof(struct ka_loop, row_term[KA_TERM_##id])},
+#include "engine/model/loss_terms.def"
+#undef KA_LOSS_TERM
+    {"row_targets", WHOLE, offsetof(struct ka_loop, row_targets[KA_ROWS_TASK])},
+    {"row_targets_self", WHOLE_OR_0, offsetof(struct ka_loop, row_targets[KA_ROWS_SELF])},
+    {"tok_self", WHOLE_OR_0, offsetof(struct ka_loop, n_tok_self)},
     {"eval_loss", REAL, offsetof(struct ka_loop, last_eval_loss)},
 };
 enum { N_KEPT = sizeof kept / sizeof *kept };
@@ -263,9 +307,9 @@ static ka_status fill_state(struct ka_loop *l, json_t *state) {
   for (int i = 0; i < N_KEPT; i++) {
     const void *at = (const char *)&now + kept[i].offset;
     KA_TRY(ka_json_set(ctx, state, kept[i].key,
-                       kept[i].kind == WHOLE  ? json_integer(*(const int64_t *)at)
-                       : kept[i].kind == REAL ? ka_json_real(*(const double *)at)
-                                              : json_boolean(*(const bool *)at)));
+                       kept[i].kind <= WHOLE_OR_0 ? json_integer(*(const int64_t *)at)
+                       : kept[i].kind == REAL     ? ka_json_real(*(const double *)at)
+                                                  : json_boolean(*(const bool *)at)));
   }
   for (int64_t i = 0; i < l->optim->n; i++)
     KA_TRY(ka_json_append(ctx, t, json_integer(l->optim->slices[i].t)));
@@ -295,10 +339,12 @@ static ka_status read_counters(struct ka_loop *l, const char *dir, const json_t 
   for (int i = 0; i < N_KEPT; i++) {
     void *at = (char *)l + kept[i].offset;
     if (kept[i].kind == WHOLE) KA_TRY(ka_json_i64(ctx, dir, state, kept[i].key, at));
+    if (kept[i].kind == WHOLE_OR_0) KA_TRY(ka_json_i64_or(ctx, dir, state, kept[i].key, 0, at));
     if (kept[i].kind == REAL) KA_TRY(ka_json_f64_or(ctx, dir, state, kept[i].key, NAN, at));
     if (kept[i].kind == FLAG) KA_TRY(ka_json_bool_or(ctx, dir, state, kept[i].key, false, at));
   }
-  if (l->n_tok < 0 || l->row_targets < 0 || l->watched_step < -1 || l->watched_step > l->step)
+  if (l->n_tok < 0 || l->row_targets[KA_ROWS_TASK] < 0 || l->watched_step < -1 ||
+      l->watched_step > l->step)
     return ka_fail(ctx, KA_E_INPUT, "%s/state.json: tok, row_targets or watched is out of range",
                    dir);
   if ((int64_t)json_array_size(t) != l->optim->n)
@@ -397,10 +443,9 @@ ka_status ka_loop_run(struct ka_loop *l) {
   while (!ka_loop_done(l)) {
     struct ka_loop_step s;
     KA_TRY_GOTO(ka_loop_step(l, &s), out);
-    l->row_loss += s.loss;
-    l->row_kl += s.kl;
-    l->row_targets += s.n_targets;
-    note(l, s.n_targets > 0 ? s.loss / (double)s.n_targets : 0);
+    for (int i = 0; i < KA_N_TERMS; i++) l->row_term[i] += s.term[i];
+    for (int i = 0; i < KA_N_ROWS; i++) l->row_targets[i] += s.n_targets[i];
+    note(l, mean_of(s.term, s.n_targets, KA_TERM_CE));
     ka_progress_update(&l->progress, l->step, l->note);
     KA_TRY_GOTO(after_step(l, s.norm), out);
     if (l->config.refresh_steps > 0 && l->step % l->config.refresh_steps == 0) {

@@ -46,6 +46,8 @@ struct ka_loop {
   struct ka_model *model;
   struct ka_optim *optim;
   struct ka_train_batch_source train, validation; /* validation.n 0: none */
+  struct ka_train_batch_source self; /* rows that the base wrote: n micro-batches go into every step
+                                      * behind its own, those of step s from s * n on; 0: none */
   struct ka_jsonl *log;
   struct ka_tensorboard *tensorboard;
   json_t *extra_state; /* kept in every checkpoint as "run"; borrowed */
@@ -57,19 +59,21 @@ struct ka_loop {
   volatile int *signal;            /* ctx->interrupted; apart from it because ranks stop together */
 
   /* State, in checkpoints. */
-  int64_t step;            /* steps done */
-  int64_t n_tok;           /* tokens of documents seen since the start of the run */
-  int64_t n_tok_padded;    /* the same with the padding of their rows */
-  double time_s;           /* training time of earlier sessions */
-  double row_loss, row_kl; /* since the last log row: sums over its targets */
-  int64_t row_targets;
-  double last_eval_loss; /* NaN: none yet */
-  int64_t watched_step;  /* of the last evaluation by `watch`; -1: none yet */
+  int64_t step;                   /* steps done */
+  int64_t n_tok;                  /* tokens of documents seen since the start of the run */
+  int64_t n_tok_padded;           /* the same with the padding of their rows */
+  int64_t n_tok_self;             /* tokens of rows that the base wrote */
+  double time_s;                  /* training time of earlier sessions */
+  double row_term[KA_N_TERMS];    /* since the last log row: sums over its targets */
+  int64_t row_targets[KA_N_ROWS]; /* and their number */
+  double last_eval_loss;          /* NaN: none yet */
+  int64_t watched_step;           /* of the last evaluation by `watch`; -1: none yet */
   bool stopped;
 
   /* Of this session. */
   struct ka_progress progress;
-  int64_t counted_step, counted_targets; /* targets of the step before counted_step, 0: none */
+  int64_t counted_step; /* the step before it has so many targets; 0: none is counted */
+  int64_t counted_targets[KA_N_ROWS];
   double start_s, row_start_s;
   double aside_s; /* went into validation and `watch` */
   int64_t row_start_tok, first_tok;
@@ -105,8 +109,8 @@ double ka_loop_rate(const struct ka_loop *l);
 
 /* What a step saw: sums over its targets, and the gradient norm before clipping. */
 struct ka_loop_step {
-  double loss, kl, norm;
-  int64_t n_targets;
+  double term[KA_N_TERMS], norm;
+  int64_t n_targets[KA_N_ROWS];
 };
 
 /* One step without logging. Used by the bench too. */

@@ -13,6 +13,7 @@
 /* What a run touches beside what is counted, measured on small models: code of the libraries that a
  * plan does not call, buffers of writers (2 MiB each), rows of data, the heap between them. */
 static const double touched_bytes = 4 << 20;
+static const double memory_bytes_per_s = 10e9;  /* of a small machine: a device has more */
 static const double stream_bytes_per_s = 500e6; /* of files that are read or written */
 
 static double model_files(const struct ka_run *r) {
@@ -40,6 +41,17 @@ static ka_status base_figure(struct ka_run *r, double *bytes) {
         ka_eval_divergence_bytes(r->job->micro_batch_size * r->job->sequence_len, base.recipe.V);
   ka_model_close(&base);
   return st;
+}
+
+/* The base that writes rows: it is there before training's arenas are. */
+static ka_status rows_figures(struct ka_run *r, struct ka_plan_figures *f) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_self_rows_spec spec;
+  if (r->self.n == 0) return KA_STATUS_OK;
+  f->rows_bytes = (double)(r->self.n * r->self.T) * sizeof(int32_t);
+  KA_TRY(ka_run_self_rows_spec(r, &spec));
+  return ka_self_rows_bytes(ctx, &r->self, &spec, &r->open.dev, r->open.model.compute,
+                            &f->writing_bytes);
 }
 
 /* The attention of one row: it brings into memory what the back end keeps of a job's keys and
@@ -84,8 +96,10 @@ static ka_status memory_figures(struct ka_run *r, struct ka_plan_figures *f) {
     f->arenas_bytes = (double)(r->open.model.run.used_bytes + r->open.model.step.used_bytes);
   if (!separate || offload) f->arenas_bytes += (double)r->optim.arena.used_bytes;
   if (!separate) KA_TRY(base_figure(r, &f->base_bytes));
-  f->memory_bytes =
-      fmax(f->analysis_bytes, f->process_bytes + f->files_bytes + f->arenas_bytes + f->base_bytes);
+  if (separate) f->writing_bytes = 0;
+  f->process_bytes += f->rows_bytes;
+  double training = fmax(f->arenas_bytes + f->base_bytes, f->writing_bytes);
+  f->memory_bytes = fmax(f->analysis_bytes, f->process_bytes + f->files_bytes + training);
   f->memory_free_bytes =
       machine.free_bytes > 0 ? machine.free_bytes + f->process_bytes - touched_bytes : 0;
   f->fits_memory = r->open.dev.imagined || machine.free_bytes <= 0 ||
@@ -98,7 +112,7 @@ static void disk_figures(struct ka_run *r, struct ka_plan_figures *f) {
   f->checkpoint_bytes = 3 * state * (double)ka_model_n_trained(&r->open.model);
   f->n_checkpoints = r->loop.save_steps > 0 ? (double)r->loop.save_total_limit : 1;
   f->model_bytes = r->job->save_model ? f->files_bytes : 0;
-  f->disk_bytes = f->checkpoint_bytes * (f->n_checkpoints + 1) + f->model_bytes;
+  f->disk_bytes = f->checkpoint_bytes * (f->n_checkpoints + 1) + f->model_bytes + f->rows_bytes;
   f->disk_free_bytes = ka_machine_disk_free(r->job->output_dir);
   f->fits_disk = f->disk_free_bytes <= 0 || f->disk_bytes <= f->disk_free_bytes;
 }
@@ -137,8 +151,12 @@ static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
   int64_t n_steps = r->loop.schedule.n_steps;
   double row_tokens = (double)(r->job->micro_batch_size * r->job->sequence_len);
   double tokens = (double)ka_loop_n_micro(&r->loop) * row_tokens;
-  double above = all * (1 - lowest / L), passes = r->open.model.kl_weight > 0 ? 2 : 1;
-  f->flops = tokens * 2 * (all + above * passes + (double)ka_model_n_trained(&r->open.model));
+  double above = all * (1 - lowest / L),
+         passes = r->open.model.term_weight[KA_TERM_KL_TASK] > 0 ? 2 : 1;
+  double trained = (double)ka_model_n_trained(&r->open.model);
+  double written = (double)(r->self.n * r->self.T);
+  f->flops =
+      2 * (tokens * (all + above * passes + trained) + written * (all + 2 * above + trained));
   f->timed = !r->open.dev.imagined;
   f->n_validations = r->data.validation.n > 0 ? 1 + times(n_steps, r->loop.eval_steps) : 0;
   f->n_watch = r->measures.n > 0 ? 1 + times(n_steps, r->loop.watch_steps) : 0;
@@ -146,13 +164,17 @@ static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
   KA_TRY(ka_dev_matmul_rate(&r->open.dev, r->open.model.compute, 0, &f->rate));
   double half = 0.5 * f->rate;
   f->train_s = f->flops / half;
+  /* Products with few rows read every weight for them. */
+  f->writing_s = fmax(written * 2 * all / half, written / fmax(1, (double)r->self.group) * all *
+                                                    (double)ka_dtype_bytes(r->open.model.compute) /
+                                                    memory_bytes_per_s);
   f->validation_s =
       (double)f->n_validations * (double)r->data.validation.n * row_tokens * 2 * all / half;
   f->watch_s = (double)f->n_watch * measured_tokens(r) * 2 * all / half;
   f->spectra_s = 2 * spectral_flops(r) / (0.25 * f->rate); /* before and after */
   int64_t n_saves = r->loop.save_steps > 0 ? times(n_steps, r->loop.save_steps) : 0;
   f->save_s = ((double)n_saves * f->checkpoint_bytes + f->model_bytes) / stream_bytes_per_s;
-  f->all_s = f->train_s + f->validation_s + f->watch_s + f->spectra_s + f->save_s;
+  f->all_s = f->writing_s + f->train_s + f->validation_s + f->watch_s + f->spectra_s + f->save_s;
   return KA_STATUS_OK;
 }
 
@@ -161,6 +183,7 @@ ka_status ka_plan_figures_of(struct ka_run *r, struct ka_plan_figures *f) {
   *f = (struct ka_plan_figures){.analysis_bytes = ka_machine_peak()};
   /* Time first: its product brings into memory what the first step would of the libraries. */
   f->files_bytes = model_files(r);
+  KA_TRY(rows_figures(r, f));
   disk_figures(r, f);
   KA_TRY(time_figures(r, f));
   return memory_figures(r, f);

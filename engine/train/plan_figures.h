@@ -10,16 +10,18 @@ struct ka_plan_figures {
   double process_bytes; /* program, libraries, tokenizer, data, as they lie in memory now */
   double files_bytes;   /* the model's files, which are mapped */
   double arenas_bytes;
+  double writing_bytes;  /* of the base that writes rows before training, for anchor.on: self */
   double base_bytes;     /* of the base beside the tuned model, for the KL of the report */
   double analysis_bytes; /* the most so far: spectra need it before training begins */
   double memory_bytes;   /* the peak: the larger of analysis and training */
   double memory_free_bytes;
+  double rows_bytes; /* of those rows, on disk and in memory */
   double checkpoint_bytes, n_checkpoints, model_bytes, disk_bytes, disk_free_bytes;
   bool fits_memory, fits_disk;
 
   bool timed; /* false: only the device itself can say */
   double flops, rate;
-  double train_s, validation_s, watch_s, spectra_s, save_s, all_s;
+  double writing_s, train_s, validation_s, watch_s, spectra_s, save_s, all_s;
   int64_t n_validations, n_watch;
 };
 

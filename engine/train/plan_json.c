@@ -42,11 +42,12 @@ static json_t *data_json(const struct ka_run *r) {
 }
 
 static json_t *steps_json(const struct ka_run *r) {
-  return json_pack("{s:I, s:I, s:I, s:I, s:f, s:I}", "n", (json_int_t)r->loop.schedule.n_steps,
+  return json_pack("{s:I, s:I, s:I, s:I, s:f, s:I, s:I}", "n", (json_int_t)r->loop.schedule.n_steps,
                    "micro_batch_size", (json_int_t)r->job->micro_batch_size, "accumulation",
                    (json_int_t)r->loop.accumulation, "sequence_len",
                    (json_int_t)r->job->sequence_len, "learning_rate", r->loop.schedule.peak_lr,
-                   "warmup_steps", (json_int_t)r->loop.schedule.warmup_steps);
+                   "warmup_steps", (json_int_t)r->loop.schedule.warmup_steps, "rows_of_base",
+                   (json_int_t)r->self.per_step);
 }
 
 static json_t *arenas_json(const struct ka_run *r) {
@@ -64,23 +65,24 @@ static json_t *arenas_json(const struct ka_run *r) {
 }
 
 static json_t *memory_json(const struct ka_run *r, const struct ka_plan_figures *f) {
-  return json_pack("{s:o, s:f, s:f, s:f, s:f, s:f, s:b}", "arenas", arenas_json(r), "process_bytes",
-                   f->process_bytes, "files_bytes", f->files_bytes, "base_bytes", f->base_bytes,
-                   "peak_bytes", f->memory_bytes, "free_bytes", f->memory_free_bytes, "fits",
-                   f->fits_memory);
+  return json_pack("{s:o, s:f, s:f, s:f, s:f, s:f, s:f, s:b}", "arenas", arenas_json(r),
+                   "process_bytes", f->process_bytes, "files_bytes", f->files_bytes,
+                   "writing_bytes", f->writing_bytes, "base_bytes", f->base_bytes, "peak_bytes",
+                   f->memory_bytes, "free_bytes", f->memory_free_bytes, "fits", f->fits_memory);
 }
 
 static json_t *disk_json(const struct ka_plan_figures *f) {
-  return json_pack("{s:f, s:f, s:f, s:f, s:b}", "checkpoint_bytes", f->checkpoint_bytes,
-                   "model_bytes", f->model_bytes, "bytes", f->disk_bytes, "free_bytes",
-                   f->disk_free_bytes, "fits", f->fits_disk);
+  return json_pack("{s:f, s:f, s:f, s:f, s:f, s:b}", "rows_bytes", f->rows_bytes,
+                   "checkpoint_bytes", f->checkpoint_bytes, "model_bytes", f->model_bytes, "bytes",
+                   f->disk_bytes, "free_bytes", f->disk_free_bytes, "fits", f->fits_disk);
 }
 
 static json_t *time_json(const struct ka_plan_figures *f) {
   if (!f->timed) return json_pack("{s:f}", "flops", f->flops);
-  return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "flops", f->flops, "matmul_rate",
-                   f->rate, "training_s", f->train_s, "validation_s", f->validation_s, "watched_s",
-                   f->watch_s, "spectra_s", f->spectra_s, "saving_s", f->save_s, "all_s", f->all_s);
+  return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "flops", f->flops,
+                   "matmul_rate", f->rate, "rows_of_base_s", f->writing_s, "training_s", f->train_s,
+                   "validation_s", f->validation_s, "watched_s", f->watch_s, "spectra_s",
+                   f->spectra_s, "saving_s", f->save_s, "all_s", f->all_s);
 }
 
 ka_status ka_plan_json(struct ka_run *r, const struct ka_plan_figures *f, json_t **out) {

@@ -227,6 +227,12 @@ static void print_steps(const struct ka_run *r) {
   if (last < c->accumulation)
     printf("  the last step has %lld of its %lld micro-batches: the data end there\n",
            (long long)last, (long long)c->accumulation);
+  if (r->self.n > 0)
+    printf(
+        "  every step has %lld rows of %lld tokens beside them that the base wrote itself, %lld in "
+        "all, from %s\n",
+        (long long)r->self.per_step, (long long)r->self.T, (long long)r->self.n,
+        r->self.start_name);
   printf("  %s, peak %g, %lld steps of warm-up; validation %lld micro-batches\n",
          ka_job_words_lr_scheduler[r->job->lr_scheduler], c->schedule.peak_lr,
          (long long)c->schedule.warmup_steps, (long long)r->data.validation.n);
@@ -279,6 +285,7 @@ static void print_memory(const struct ka_run *r, const struct ka_plan_figures *f
   }
   print_bytes("program, libraries, data", f->process_bytes, "");
   print_bytes("the model's files", f->files_bytes, ", mapped");
+  print_bytes("the base, writing rows", f->writing_bytes, ", before training begins");
   print_bytes("the base, for the report", f->base_bytes, ", once training is done");
   if (f->memory_free_bytes > 0)
     snprintf(note, sizeof note, ", %s are free%s", ka_fmt_bytes(f->memory_free_bytes, left),
@@ -291,6 +298,8 @@ static void print_memory(const struct ka_run *r, const struct ka_plan_figures *f
 static void print_disk(const struct ka_plan_figures *f) {
   char one[32], all[32], model[32], left[32];
   section("disk");
+  if (f->rows_bytes > 0)
+    printf("  rows of the base %s, in the cache\n", ka_fmt_bytes(f->rows_bytes, one));
   printf("  a checkpoint %s, at most %.0f kept and one in the making; the tuned model %s; %s in "
          "all, %s are free%s\n",
          ka_fmt_bytes(f->checkpoint_bytes, one), f->n_checkpoints,
@@ -313,6 +322,7 @@ static void print_time(const struct ka_plan_figures *f) {
   }
   printf("  estimated from %.3g flops at half of this device's matmul rate of %.3g a second\n",
          f->flops, f->rate);
+  print_phase("rows of the base", f->writing_s, ", unless the cache has them", 0);
   print_phase("training", f->train_s, "", 0);
   print_phase("validation", f->validation_s, ", %lld times", f->n_validations);
   print_phase("what is watched", f->watch_s, ", %lld times", f->n_watch);

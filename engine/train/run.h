@@ -11,6 +11,7 @@
 #include "engine/train/identity.h"
 #include "engine/train/loop.h"
 #include "engine/train/select.h"
+#include "engine/train/self_rows.h"
 
 struct ka_run_options {
   const char *device; /* overrides the job's; NULL: the job's */
@@ -31,6 +32,7 @@ struct ka_run {
   struct ka_train_selection selection;
   struct ka_train_data data;
   struct ka_optim optim;
+  struct ka_self_rows self; /* n 0: the anchor is on none */
   struct ka_loop_config loop;
   struct ka_measures measures; /* what is watched; n 0: nothing, see watch.h */
   int lock;                    /* on output_dir; -1: none */
@@ -56,6 +58,8 @@ ka_status ka_run_configure_model(struct ka_run *r, const char *dir);
 
 /* ka_train_select into r->selection, by all ranks. */
 ka_status ka_run_select(struct ka_run *r, const char *file, int64_t step);
+/* The job's keys that self-written rows depend on; borrows. */
+ka_status ka_run_self_rows_spec(struct ka_run *r, struct ka_self_rows_spec *out);
 
 /* The job's anchor in words, from the run's arena: "none", "KL(base || tuned), weight 0.3". */
 ka_status ka_run_anchor_text(struct ka_run *r, const char **out);

@@ -136,8 +136,8 @@ static ka_status curve(struct ka_ctx *ctx, const json_t *log, const char *key, j
 
 static ka_status curves(struct ka_run *r, const struct ka_loop *loop, json_t *root) {
   struct ka_ctx *ctx = r->ctx;
-  static const char *const keys[] = {"loss",   "eval_loss",  "kl",       "learned",
-                                     "forgot", "router_max", "router_cv"};
+  static const char *const keys[] = {"loss",    "eval_loss", "kl",         "kl_self",
+                                     "learned", "forgot",    "router_max", "router_cv"};
   json_t *log = NULL, *out = json_object();
   ka_status st = ka_jsonl_read(ctx, loop->log->path, &log);
   for (size_t i = 0; i < sizeof keys / sizeof *keys && ka_ok(st); i++)
@@ -186,6 +186,13 @@ static ka_status measures(struct ka_run *r, const struct ka_loop *loop, json_t *
 
 /* --- all of it --------------------------------------------------------------- */
 
+/* Tokens through the base: of its passes beside the model's, and those that it wrote, in this run or
+ * another one that left them in the cache. */
+static int64_t base_tokens(const struct ka_run *r, const struct ka_loop *loop) {
+  bool task = r->open.model.term_weight[KA_TERM_KL_TASK] > 0;
+  return (task ? loop->n_tok : 0) + loop->n_tok_self + r->self.n * r->self.T;
+}
+
 static ka_status head(struct ka_run *r, const struct ka_loop *loop, json_t *root) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_selection *s = &r->selection.chosen;
@@ -204,8 +211,7 @@ static ka_status head(struct ka_run *r, const struct ka_loop *loop, json_t *root
   KA_TRY(ka_json_set(ctx, root, "steps", json_integer((json_int_t)loop->step)));
   KA_TRY(ka_json_set(ctx, root, "stopped", json_boolean(loop->stopped)));
   KA_TRY(ka_json_set(ctx, root, "tokens", json_integer((json_int_t)loop->n_tok)));
-  KA_TRY(ka_json_set(ctx, root, "base_tokens",
-                     json_integer(r->open.model.kl_weight > 0 ? (json_int_t)loop->n_tok : 0)));
+  KA_TRY(ka_json_set(ctx, root, "base_tokens", json_integer((json_int_t)base_tokens(r, loop))));
   KA_TRY(ka_json_set(ctx, root, "tokens_per_second", json_real(ka_loop_rate(loop))));
   KA_TRY(ka_json_set(ctx, root, "peak_bytes", json_real(ka_machine_peak())));
   return ka_json_set(ctx, root, "seconds", json_real(ka_loop_seconds(loop)));

@@ -54,7 +54,10 @@ ka_status ka_run_configure_model(struct ka_run *r, const char *dir) {
   if (r->has_speech) KA_TRY(ka_speech_open_job(&r->open.model, &r->speech, r->job));
   if (r->job->shard == KA_SHARD_OPTIMIZER)
     r->open.model.shards = (struct ka_shards){ka_dist_rank(r->ctx->dist), ka_dist_n(r->ctx->dist)};
-  if (a->kind == KA_ANCHOR_KL) r->open.model.kl_weight = a->weight;
+  if (a->kind == KA_ANCHOR_KL && a->on != KA_ANCHOR_SELF)
+    r->open.model.term_weight[KA_TERM_KL_TASK] = a->weight;
+  if (a->kind == KA_ANCHOR_KL && a->on != KA_ANCHOR_TASK)
+    r->open.model.term_weight[KA_TERM_KL_SELF] = a->weight;
   if (!anchored || strcmp(dir, r->job->base_model) == 0) return KA_STATUS_OK;
   return ka_model_set_base(&r->open.model, r->job->base_model);
 }
@@ -64,9 +67,44 @@ ka_status ka_run_anchor_text(struct ka_run *r, const char **out) {
   bool kl = a->kind == KA_ANCHOR_KL;
   *out = "none";
   if (a->kind == KA_ANCHOR_NONE || a->weight == 0) return KA_STATUS_OK;
+  if (r->self.n > 0)
+    return ka_arena_printf(
+        &r->arena, out,
+        "KL(base || tuned) on %srows that the base wrote itself (%lld beside %lld "
+        "a step, from %s), weight %g",
+        a->on == KA_ANCHOR_BOTH ? "the task's rows and on " : "", (long long)r->self.per_step,
+        (long long)(r->job->micro_batch_size * r->loop.accumulation), r->self.start_name,
+        a->weight);
   return ka_arena_printf(&r->arena, out, "%s, weight %g%s",
                          kl ? "KL(base || tuned)" : "decay towards the base's weights", a->weight,
                          a->by == KA_PULL_KAPPA ? " by kappa" : "");
+}
+
+ka_status ka_run_self_rows_spec(struct ka_run *r, struct ka_self_rows_spec *out) {
+  const struct ka_job *job = r->job;
+  *out = (struct ka_self_rows_spec){.share = job->anchor.share,
+                                    .task_rows = job->micro_batch_size * r->loop.accumulation,
+                                    .n_steps = r->loop.schedule.n_steps,
+                                    .T = job->sequence_len,
+                                    .micro_batch_size = job->micro_batch_size,
+                                    .seed = (uint64_t)job->seed,
+                                    .base_model = job->base_model,
+                                    .cache_dir = job->dataset_prepared_path};
+  if (out->cache_dir) return KA_STATUS_OK;
+  return ka_cache_dir(&r->arena, &out->cache_dir);
+}
+
+/* Before the model has its memory, so that only one of the two is there. */
+static ka_status open_self_rows(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_self_rows_spec spec;
+  if (r->open.model.term_weight[KA_TERM_KL_SELF] == 0) return KA_STATUS_OK;
+  KA_TRY(ka_run_self_rows_spec(r, &spec));
+  KA_TRY(ka_self_rows_init(ctx, &r->self, &spec, &r->open.model, r->open.tokenizer));
+  if (r->options.plan) return KA_STATUS_OK;
+  const json_t *same = json_object_get(r->fingerprint, "same");
+  return ka_self_rows_draw(ctx, &r->self, &spec, &r->open.dev, r->open.model.compute,
+                           json_object_get(same, "base_model"));
 }
 
 /* A directory without a tokenizer trains from tokenized data. */
@@ -213,6 +251,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   KA_TRY(fill_loop_config(r));
   warn(r);
   KA_TRY(ka_watch_open(r));
+  KA_TRY(open_self_rows(r));
   KA_TRY(open_selection(r));
   KA_TRY(ka_run_prepare_model(r));
   return open_optim(r);
@@ -223,6 +262,7 @@ void ka_run_close(struct ka_run *r) {
   ka_measures_close(&r->measures);
   if (r->has_data) ka_train_data_close(&r->data);
   ka_train_selection_close(&r->selection);
+  ka_self_rows_deinit(&r->self);
   ka_session_close(&r->open);
   if (r->lock >= 0) close(r->lock);
   json_decref(r->state);

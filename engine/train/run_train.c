@@ -173,6 +173,7 @@ ka_status ka_run_train(struct ka_run *r) {
                          .optim = &r->optim,
                          .train = r->data.train,
                          .validation = r->data.validation,
+                         .self = ka_self_rows_source(&r->self),
                          .log = &log,
                          .tensorboard = &tb,
                          .watch = r->measures.n > 0 ? ka_watch_eval : NULL,

@@ -77,22 +77,22 @@ static void add_block(struct row *row, const float *z, const float *other, int64
   row->dot += dot;
 }
 
-/* d = p - onehot, and + weight (p - p0) where there is a base; t: the target's place, if here. */
+/* d = ce (p - onehot), and + kl (p - p0) where there is a base; t: the target's place, if here. */
 static void differences(float *restrict d, const float *restrict z, const float *restrict z0,
-                        int64_t n, int64_t t, float lse, float lse0, float weight) {
+                        int64_t n, int64_t t, float lse, float lse0, float ce, float kl) {
   if (z0) {
 #pragma omp simd
     for (int64_t k = 0; k < n; k++) {
       float p = fast_exp(z[k] - lse);
-      d[k] = p + weight * (p - fast_exp(z0[k] - lse0));
+      d[k] = ce * p + kl * (p - fast_exp(z0[k] - lse0));
     }
     if (t < 0 || t >= n) return;
     float p = fast_exp(z[t] - lse);
-    d[t] = (p - 1.0f) + weight * (p - fast_exp(z0[t] - lse0));
+    d[t] = ce * (p - 1.0f) + kl * (p - fast_exp(z0[t] - lse0));
   } else {
 #pragma omp simd
-    for (int64_t k = 0; k < n; k++) d[k] = fast_exp(z[k] - lse);
-    if (t >= 0 && t < n) d[t] -= 1.0f;
+    for (int64_t k = 0; k < n; k++) d[k] = ce * fast_exp(z[k] - lse);
+    if (t >= 0 && t < n) d[t] -= ce;
   }
 }
 
@@ -106,7 +106,7 @@ static void gradient(const struct ka_xent_args *args, int64_t r, float lse, floa
     const float *z = scores(args, &args->logits, at, n, buf), *z0 = NULL;
     if (args->base.data) z0 = scores(args, &args->base, at, n, buf0);
     float *out = open_block(&args->logits, at, buf_out);
-    differences(d, z, z0, n, target - c, lse, lse0, (float)args->kl_weight);
+    differences(d, z, z0, n, target - c, lse, lse0, (float)args->ce_weight, (float)args->kl_weight);
     if (cap > 0) {
 #pragma omp simd
       for (int64_t k = 0; k < n; k++) out[k] = scale * d[k] * (1.0f - z[k] / cap * (z[k] / cap));

@@ -18,7 +18,7 @@ template <typename T> struct rows_of_logits {
   float *loss, *kl;
   int32_t *argmax;
   int64_t n_classes;
-  float grad_scale, kl_weight, cap;
+  float grad_scale, ce_weight, kl_weight, cap;
   bool backward;
 };
 
@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(BLOCK) k_xent(rows_of_logits<T> a) {
 #pragma unroll
     for (int k = 0; k < N; k++) {
       float x = capped(z[k], a.cap), of_x = expf(x - lse);
-      float d = of_x - (c + k == target ? 1.0f : 0.0f);
+      float d = a.ce_weight * (of_x - (c + k == target ? 1.0f : 0.0f));
       if (BASE) d += a.kl_weight * (of_x - expf(capped(z0[k], a.cap) - lse0));
       if (a.cap > 0) d *= 1.0f - x / a.cap * (x / a.cap);
       z[k] = target >= 0 ? scale * d : 0.0f;
@@ -163,6 +163,7 @@ ka_status xent_cuda(struct ka_dev *dev, const struct ka_xent_args *args) {
                            (int32_t *)args->argmax.data,
                            args->logits.shape[1],
                            (float)args->grad_scale,
+                           (float)args->ce_weight,
                            (float)args->kl_weight,
                            (float)args->softcap,
                            args->backward};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Cross-entropy of rows of logits, the divergence from a base's, and the logits' gradient in place:
- * (p - onehot) + kl_weight (p - p0). */
+ * ce_weight (p - onehot) + kl_weight (p - p0). */
 #include "kernels/ref/ref.h"
 
 #include <math.h>
@@ -47,7 +47,8 @@ static void one_row(const struct ka_xent_args *args, int64_t r) {
   if (!args->backward) return;
   double scale = args->grad_scale * (args->scale.data ? get(&args->scale, 0) : 1);
   for (int64_t c = 0; c < logits->shape[1]; c++) {
-    double z = score(args, logits, r, c), p = exp(z - lse), d = p - (c == target ? 1 : 0);
+    double z = score(args, logits, r, c), p = exp(z - lse);
+    double d = args->ce_weight * (p - (c == target ? 1 : 0));
     if (with_base) d += args->kl_weight * (p - exp(score(args, &args->base, r, c) - lse0));
     if (args->softcap > 0) d *= 1 - z / args->softcap * (z / args->softcap);
     put2(logits, r, c, target < 0 ? 0 : scale * d);

@@ -51,7 +51,7 @@ static void any_number_of_ranks(void **state) {
   NEEDS_MPIRUN
   struct home *h = *state;
   static const char *const jobs[] = {"", "gradient_checkpointing=block selection.unit=head",
-                                     "anchor.kind=kl anchor.weight=0.3",
+                                     "anchor.kind=kl anchor.weight=0.3 anchor.on=both",
                                      "gradient_accumulation_steps=5 selection.metric=all"};
   for (int j = 0; j < 4; j++)
     for (size_t n = 1; n <= (j == 0 ? 4 : 2); n++) {

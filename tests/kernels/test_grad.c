@@ -146,7 +146,7 @@ static double total_loss(struct ka_dev *ref, struct ka_xent_args args) {
   T_OK(ka_xent(ref, &args));
   double sum = 0;
   for (int64_t r = 0; r < args.loss.shape[0]; r++) {
-    sum += ((double *)args.loss.data)[r];
+    sum += args.ce_weight * ((double *)args.loss.data)[r];
     if (args.kl.data) sum += args.kl_weight * ((double *)args.kl.data)[r];
   }
   return sum;
@@ -164,9 +164,9 @@ static void test_xent(void **state) {
     struct ka_arena a;
     struct ka_op_call call;
     ka_arena_init(&a, ctx, "xent");
-    struct ka_op_case c =
-        KA_OP_CASE(xent, "R3 V11", way & 1 ? KA_CASE_BASE : 0, .backward = true,
-                   .grad_scale = 0.125, .kl_weight = 0.5, .softcap = way & 2 ? 2.5 : 0);
+    struct ka_op_case c = KA_OP_CASE(xent, "R3 V11", way & 1 ? KA_CASE_BASE : 0, .backward = true,
+                                     .grad_scale = 0.125, .ce_weight = way & 2 ? 0.75 : 1,
+                                     .kl_weight = 0.5, .softcap = way & 2 ? 2.5 : 0);
     T_OK(ka_op_call_make(&ref, &a, &c, KA_F64, 3, (struct ka_op_layout){0}, &call));
     struct ka_xent_args args = call.args.xent;
     double *z = args.logits.data, *keep = copy_of(&a, &args.logits), *grad;

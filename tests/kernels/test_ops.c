@@ -332,7 +332,7 @@ static void test_lists(void **state) {
 static void test_equal_base(void **state) {
   (void)state;
   const struct ka_op_case kind = KA_OP_CASE(xent, "R5 V3001", KA_CASE_BASE, .grad_scale = 0.125,
-                                            .kl_weight = 0.5, .backward = true);
+                                            .ce_weight = 1, .kl_weight = 0.5, .backward = true);
   struct ka_ctx context, *ctx = &context;
   ka_ctx_init(ctx);
   struct ka_dev dev;

@@ -11,7 +11,7 @@ static const double weight = 0.7;
 static void anchored_open(struct bed *t, const char *dir, const char *device,
                           enum ka_dtype compute) {
   bed_open(t, dir, device, compute);
-  t->m.kl_weight = weight;
+  t->m.term_weight[KA_TERM_KL_TASK] = weight;
 }
 
 /* Is one of the parts, with | between them, in the name? (A Llama's, or a GPT-2's.) */
@@ -46,13 +46,13 @@ static struct ka_step_stats stats_of(struct bed *t) {
   struct ka_step_stats h;
   double loss = gradient(t);
   T_OK(ka_model_step_stats(&t->m, &h));
-  assert_true(fabs(h.loss - loss) <= 1e-12 * loss);
+  assert_true(fabs(h.term[KA_TERM_CE] - loss) <= 1e-12 * loss);
   return h;
 }
 
 static double objective(struct bed *t) {
   struct ka_step_stats h = stats_of(t);
-  return (h.loss + weight * h.kl) / (double)t->batch.batch.n_targets;
+  return (h.term[KA_TERM_CE] + weight * h.term[KA_TERM_KL_TASK]) / (double)t->batch.batch.n_targets;
 }
 
 static void slope_is_gradient(struct bed *t, int64_t slice, const char *what) {
@@ -93,7 +93,7 @@ static void finite_differences(void **state) {
       train_some(&t.m, some[i]);
       T_OK(ka_model_prepare(&t.m, B, T, false));
       move_trained(&t.m, 0.1);
-      assert_true(stats_of(&t).kl > 1e-4);
+      assert_true(stats_of(&t).term[KA_TERM_KL_TASK] > 1e-4);
       for (int64_t s = 0; s < t.m.n_slices; s++) slope_is_gradient(&t, s, some[i]);
       bed_close(&t);
     }
@@ -138,7 +138,7 @@ static void value_is_of_two_models(void **state) {
       logits_of(&t, base);
       move_trained(&t.m, 0.1);
       logits_of(&t, tuned);
-      double want = divergence(&t.batch, base, tuned), got = stats_of(&t).kl;
+      double want = divergence(&t.batch, base, tuned), got = stats_of(&t).term[KA_TERM_KL_TASK];
       if (!(want > 1e-3 && fabs(got - want) < 2e-5 * (1 + want)))
         fail_msg("%s of config %d: %.9g, expected %.9g", some[i], c, got, want);
       bed_close(&t);
@@ -160,7 +160,8 @@ static void nothing_at_the_start(void **state) {
       T_OK(ka_model_prepare(&plain.m, B, T, false));
       T_OK(ka_model_prepare(&anchored.m, B, T, false));
       struct ka_step_stats a = stats_of(&plain), b = stats_of(&anchored);
-      assert_true(a.loss == b.loss && a.kl == 0 && b.kl == 0);
+      assert_true(a.term[KA_TERM_CE] == b.term[KA_TERM_CE] && a.term[KA_TERM_KL_TASK] == 0 &&
+                  b.term[KA_TERM_KL_TASK] == 0);
       all_bits_equal(&plain.m, &anchored.m);
       bed_close(&plain);
       bed_close(&anchored);
@@ -185,7 +186,9 @@ static void alone_as_together(const char *device, enum ka_dtype compute) {
       move(&all.m, p, 0.1);
       move(&one.m, p, 0.1);
       struct ka_step_stats a = stats_of(&all), b = stats_of(&one);
-      assert_true(a.loss == b.loss && a.kl == b.kl && a.kl > 0);
+      assert_true(a.term[KA_TERM_CE] == b.term[KA_TERM_CE] &&
+                  a.term[KA_TERM_KL_TASK] == b.term[KA_TERM_KL_TASK] &&
+                  a.term[KA_TERM_KL_TASK] > 0);
       same_elements(&all, &one, "alone");
       assert_true(one.m.step.used_bytes <= all.m.step.used_bytes);
       bed_close(&one);
@@ -218,7 +221,9 @@ static void checkpointing_changes_no_bit(void **state) {
       move_trained(&plain.m, 0.05);
       move_trained(&redo.m, 0.05);
       struct ka_step_stats a = stats_of(&plain), b = stats_of(&redo);
-      assert_true(a.loss == b.loss && a.kl == b.kl && a.kl > 0);
+      assert_true(a.term[KA_TERM_CE] == b.term[KA_TERM_CE] &&
+                  a.term[KA_TERM_KL_TASK] == b.term[KA_TERM_KL_TASK] &&
+                  a.term[KA_TERM_KL_TASK] > 0);
       all_bits_equal(&plain.m, &redo.m);
       bed_close(&plain);
       bed_close(&redo);
@@ -256,11 +261,13 @@ static void batches_do_not_matter(void **state) {
       T_OK(ka_model_grad(&halves.m, &half, 1.0 / (double)rows.batch.batch.n_targets, NULL));
     }
     T_OK(ka_model_step_stats(&halves.m, &h));
-    assert_true(a.kl > 1e-3 && fabs(a.kl - b.kl) < 1e-10 && fabs(a.kl - h.kl) < 1e-10);
-    assert_true(fabs(a.loss - b.loss) < 1e-10);
+    assert_true(a.term[KA_TERM_KL_TASK] > 1e-3 &&
+                fabs(a.term[KA_TERM_KL_TASK] - b.term[KA_TERM_KL_TASK]) < 1e-10 &&
+                fabs(a.term[KA_TERM_KL_TASK] - h.term[KA_TERM_KL_TASK]) < 1e-10);
+    assert_true(fabs(a.term[KA_TERM_CE] - b.term[KA_TERM_CE]) < 1e-10);
     assert_true(grad_distance(&rows.m, &packed.m) < 1e-12);
     bool same = !rows.m.recipe.moe; /* the balance of experts is that of a batch */
-    assert_true(!same || fabs(a.loss - h.loss) < 1e-10);
+    assert_true(!same || fabs(a.term[KA_TERM_CE] - h.term[KA_TERM_CE]) < 1e-10);
     assert_true(!same || grad_distance(&rows.m, &halves.m) < 1e-12);
     for (int i = 0; i < 3; i++) bed_close(all[i]);
   }
@@ -289,7 +296,7 @@ static void slices_as_whole_tensors(void **state) {
     move(&all.m, p, 0.1);
     move(&some.m, p, 0.1);
   }
-  assert_true(stats_of(&all).kl == stats_of(&some).kl);
+  assert_true(stats_of(&all).term[KA_TERM_KL_TASK] == stats_of(&some).term[KA_TERM_KL_TASK]);
   same_elements(&all, &some, "slice");
   bed_close(&some);
   bed_close(&all);
@@ -333,7 +340,7 @@ static void another_base(void **state) {
       T_OK(ka_model_prepare(&now.m, B, T, false));
       move_trained(&now.m, 0.1);
       logits_of(&now, tuned);
-      double want = divergence(&now.batch, base, tuned), got = stats_of(&now).kl;
+      double want = divergence(&now.batch, base, tuned), got = stats_of(&now).term[KA_TERM_KL_TASK];
       if (!(want > 1e-3 && fabs(got - want) < 1e-5 * (1 + want)))
         fail_msg("%s of config %d: %.9g, expected %.9g", once[i], c, got, want);
       slope_is_gradient(&now, 0, once[i]);
@@ -357,9 +364,9 @@ static void steps_allocate_what_was_planned_and_no_more(void **state) {
   T_OK(ka_model_prepare(&t.m, B, T, false));
   assert_true(t.m.run.used_bytes == run_bytes && t.m.run.capacity_bytes == run_bytes);
   assert_true(t.m.step.used_bytes == step_bytes && t.m.step.capacity_bytes == step_bytes);
-  double kl = stats_of(&t).kl;
+  double kl = stats_of(&t).term[KA_TERM_KL_TASK];
   ctx->fail_alloc_at = 1; /* any allocation fails from here */
-  for (int i = 0; i < 3; i++) assert_true(stats_of(&t).kl == kl);
+  for (int i = 0; i < 3; i++) assert_true(stats_of(&t).term[KA_TERM_KL_TASK] == kl);
   ctx->fail_alloc_at = 0;
   bed_close(&t);
 }

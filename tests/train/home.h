@@ -20,6 +20,7 @@ static const char config_text[] =
     " \"hidden_size\": 32, \"num_hidden_layers\": 2, \"num_attention_heads\": 4,\n"
     " \"num_key_value_heads\": 2, \"intermediate_size\": 48, \"max_position_embeddings\": 64,\n"
     " \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\", \"tie_word_embeddings\": false,\n"
+    " \"bos_token_id\": 7,\n"
     " \"initializer_range\": 0.1, \"torch_dtype\": \"float32\"}\n";
 
 #define JOB                                                                                        \

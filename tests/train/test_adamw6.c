@@ -121,7 +121,7 @@ static void run(const char *dir, int64_t rows, const char *device) {
   for (size_t s = 0; s < 6; s++) {
     struct ka_loop_step step;
     T_OK(ka_loop_step(&loop, &step));
-    double loss = step.loss / (double)step.n_targets, norm = step.norm;
+    double loss = step.term[KA_TERM_CE] / (double)step.n_targets[KA_ROWS_TASK], norm = step.norm;
     const json_t *want = json_array_get(steps, s);
     double want_loss = json_number_value(json_object_get(want, "loss"));
     double want_norm = json_number_value(json_object_get(want, "grad_norm"));

@@ -5,6 +5,8 @@
 #include "tests/train/home.h"
 
 #define KL "anchor.kind=kl anchor.weight=0.5 "
+#define SELF "anchor.kind=kl anchor.on=self anchor.weight=2 "
+#define BOTH "anchor.kind=kl anchor.on=both anchor.share=0.5 "
 #define L2 "anchor.kind=l2 anchor.weight=20 "
 #define SOFT "selection.count= selection.mode=soft "
 
@@ -71,8 +73,9 @@ static void decay_holds_the_weights(void **state) {
 
 static void no_switch_changes_a_bit(void **state) {
   struct home *h = *state;
-  static const char *const words[] = {KL, L2 "anchor.by=kappa ", KL SOFT, L2 SOFT};
-  for (int i = 0; i < 4; i++) {
+  static const char *const words[] = {KL,   L2 "anchor.by=kappa ",       KL SOFT, L2 SOFT,
+                                      SELF, BOTH "selection.metric=all "};
+  for (int i = 0; i < 6; i++) {
     const char *whole = t_str("whole-%d", i), *out = t_str("other-%d", i);
     assert_int_equal(train(h, whole, t_str("%s save_steps=3", words[i])), 0);
     assert_int_equal(train(h, out, t_str("%s save_steps=3 --threads 3", words[i])), 0);
@@ -197,11 +200,58 @@ static void plan_tells(void **state) {
   ka_str_deinit(&out);
 }
 
+/* Of 4 rows a step 0.125 are less than one: it is one; 0.5 are as many as the task's. */
+static void text_of_the_base_holds(void **state) {
+  struct home *h = *state;
+  struct ka_str out = {0};
+  assert_int_equal(train(h, "self", SELF), 0);
+  assert_true(logged(h, "self", 1, "kl_self") == 0 && isnan(logged(h, "self", 1, "kl")));
+  assert_true(logged(h, "self", 2, "grad_norm") == logged(h, "plain", 2, "grad_norm"));
+  assert_true(logged(h, "self", 12, "kl_self") > 1e-4);
+  assert_int_equal(train(h, "self-much", "anchor.kind=kl anchor.on=self anchor.weight=30"), 0);
+  assert_true(logged(h, "self-much", 12, "kl_self") < 0.75 * logged(h, "self", 12, "kl_self"));
+  assert_int_equal(train(h, "both", BOTH), 0);
+  assert_true(logged(h, "both", 12, "kl") > 0 && logged(h, "both", 12, "kl_self") > 0);
+  assert_int_equal(t_kappa(&out, NULL, "plan %s/job.yaml " BOTH, h->dir), 0);
+  assert_non_null(strstr(out.data, "every step has 4 rows of 32 tokens beside them"));
+  assert_non_null(strstr(out.data, "48 in all, from BOS"));
+  ka_str_deinit(&out);
+}
+
+/* No BOS: what ends a text separates it from the next one. Nothing of the kind: a message. */
+static void text_starts_somewhere(void **state) {
+  struct home *h = *state;
+  static const struct {
+    const char *key, *says;
+    int rc;
+  } ways[] = {{"\"eos_token_id\": 3,", "from EOS, as the model names no BOS", 0},
+              {"", "names neither bos_token_id nor eos_token_id", 2}};
+  const char *at = strstr(config_text, "\"bos_token_id\""), *rest = strchr(at, ',') + 1;
+  for (size_t i = 0; i < 2; i++) {
+    struct ka_str err = {0};
+    const char *name = t_str("start-%d", (int)i);
+    write_text(h, t_str("%s.json", name),
+               t_str("%.*s%s%s", (int)(at - config_text), config_text, ways[i].key, rest));
+    if (t_kappa(NULL, &err, "init --config %s/%s.json --out %s/%s --seed 5", h->dir, name, h->dir,
+                name) != 0)
+      fail_msg("%s", err.data);
+    ka_str_deinit(&err);
+    int rc =
+        t_kappa(NULL, &err,
+                "train %s/job.yaml base_model=%s/start-%d output_dir=%s/from-%d max_steps=2 " SELF,
+                h->dir, h->dir, (int)i, h->dir, (int)i);
+    if (rc != ways[i].rc) fail_msg("%s", err.data);
+    if (!strstr(err.data, ways[i].says)) fail_msg("%s", err.data);
+    ka_str_deinit(&err);
+  }
+}
+
 static void resume_keeps_the_anchor(void **state) {
   struct home *h = *state;
   assert_int_equal(train(h, "change", KL "max_steps=4 save_steps=2"), 0);
   assert_int_equal(train(h, "change", "max_steps=6 --resume"), 2);
   assert_int_equal(train(h, "change", L2 "max_steps=6 --resume"), 2);
+  assert_int_equal(train(h, "change", SELF "max_steps=6 --resume"), 2);
   assert_int_equal(train(h, "change", "anchor.kind=kl anchor.weight=2 max_steps=6 --resume"), 0);
 }
 
@@ -215,6 +265,8 @@ int main(void) {
       cmocka_unit_test(soft_trains_all_at_their_rates),
       cmocka_unit_test(pulls_go_by_kappa),
       cmocka_unit_test(plan_tells),
+      cmocka_unit_test(text_of_the_base_holds),
+      cmocka_unit_test(text_starts_somewhere),
       cmocka_unit_test(resume_keeps_the_anchor),
   };
   return cmocka_run_group_tests(tests, setup, NULL);
