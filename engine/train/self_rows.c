@@ -276,7 +276,11 @@ ka_status ka_self_rows_draw(struct ka_ctx *ctx, struct ka_self_rows *s,
                 out);
     KA_TRY_GOTO(ka_dist_wait(ctx->dist), out);
   }
-  if (have == s->n) goto out;
+  if (have == s->n) {
+    ka_info(ctx, "anchor", "%lld rows of %lld tokens that the base wrote before, from %s",
+            (long long)s->n, (long long)s->T, s->start_name);
+    goto out;
+  }
   KA_TRY_GOTO(draw_rest(ctx, s, spec, dev, compute, have, path), out);
 out:
   ka_arena_deinit(&a);
