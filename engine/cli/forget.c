@@ -67,7 +67,9 @@ static ka_status read_all(struct ka_ctx *ctx, struct models *m, const struct ka_
   if (ka_cli_n_args(cli) < 2)
     return ka_fail(ctx, KA_E_USAGE, "forget: a JOB.yaml, or BASE and one TUNED model or more");
   KA_TRY(ka_cli_measure_options(ctx, &m->arena, cli, &m->measures, &m->spec));
-  return read_models(ctx, m, cli);
+  KA_TRY(read_models(ctx, m, cli));
+  m->spec.tuned = m->paths[0];
+  return KA_STATUS_OK;
 }
 
 static ka_status compare_models(struct ka_ctx *ctx, const struct ka_cli *cli, json_t **report) {

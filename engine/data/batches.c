@@ -4,6 +4,7 @@
 #include "base/rng.h"
 #include "engine/data/dataset_parts.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static ka_status shuffle_pieces(struct ka_ctx *ctx, struct ka_data_pieces *p, uint64_t seed) {
@@ -74,6 +75,12 @@ ka_status ka_data_split_build(struct ka_data *d, enum ka_data_split part) {
     KA_TRY(ka_alloc_n(ctx, &mem, p->packed.n_rows, sizeof(int64_t), "row order"));
     p->order = mem;
   }
+  if (shuffle && d->spec.group_by_length && !d->spec.sample_packing) {
+    KA_TRY(ka_alloc_n(ctx, &mem, p->packed.n_rows, sizeof(struct ka_data_sized_row), "row order"));
+    p->sized = mem;
+    KA_TRY(ka_alloc_n(ctx, &mem, p->packed.n_rows, sizeof(int64_t), "row order"));
+    p->groups = mem;
+  }
   int64_t B =
       d->spec.micro_batch_size < p->packed.n_rows ? d->spec.micro_batch_size : p->packed.n_rows;
   KA_TRY(ka_alloc_n(ctx, &mem, 4 * B * p->T, sizeof(int32_t), "micro-batch"));
@@ -86,6 +93,8 @@ void ka_data_split_deinit(struct ka_data_packed_split *p) {
   ka_data_packed_deinit(&p->packed);
   ka_free(p->order);
   ka_free(p->buffer);
+  ka_free(p->sized);
+  ka_free(p->groups);
   ka_free(p->clips);
   ka_free(p->files);
   *p = (struct ka_data_packed_split){0};
@@ -157,11 +166,35 @@ static void fill_row(const struct ka_data *d, const struct ka_data_packed_split 
   counts->n_tok += at;
 }
 
+static int by_length(const void *a, const void *b) {
+  const struct ka_data_sized_row *x = a, *y = b;
+  return x->n != y->n ? (x->n < y->n ? -1 : 1) : x->row < y->row ? -1 : x->row > y->row;
+}
+
+/* The rows of each GROUP micro-batches by length; then their micro-batches in a seeded order, but for
+ * one that is not full, which stays the last. */
+static void group(const struct ka_data *d, struct ka_data_packed_split *p, uint64_t stream) {
+  enum { GROUP = 64 };
+  int64_t n = p->packed.n_rows, B = d->spec.micro_batch_size, full = n / B;
+  for (int64_t i = 0; i < n; i++)
+    p->sized[i] = (struct ka_data_sized_row){p->order[i], row_length(p, p->order[i])};
+  for (int64_t i = 0; i < n; i += GROUP * B) {
+    int64_t left = n - i < GROUP * B ? n - i : GROUP * B;
+    qsort(p->sized + i, (size_t)left, sizeof *p->sized, by_length);
+  }
+  ka_rng_permutation((uint64_t)d->spec.seed, stream, full, p->groups);
+  for (int64_t i = 0; i < n; i++) {
+    int64_t batch = i / B < full ? p->groups[i / B] : i / B;
+    p->order[i] = p->sized[batch * B + i % B].row;
+  }
+}
+
 static int64_t row_at(struct ka_data *d, struct ka_data_packed_split *p, int64_t epoch, int64_t i) {
   if (!p->order) return i;
   if (p->epoch != epoch) {
     ka_rng_permutation((uint64_t)d->spec.seed, ka_rng_stream("data.epoch") + (uint64_t)epoch,
                        p->packed.n_rows, p->order);
+    if (p->sized) group(d, p, ka_rng_stream("data.groups") + (uint64_t)epoch);
     p->epoch = epoch;
   }
   return p->order[i];

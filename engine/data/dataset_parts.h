@@ -16,6 +16,10 @@ struct ka_data_pieces {
   int64_t n, cap;
 };
 
+struct ka_data_sized_row {
+  int64_t row, n;
+};
+
 struct ka_data_packed_split {
   const struct ka_data *data;
   struct ka_ctx *ctx;                  /* of who asked for the micro-batch at hand */
@@ -24,10 +28,12 @@ struct ka_data_packed_split {
   int64_t n_clips, clips_cap, files_cap;
   struct ka_data_pieces pieces; /* in packing order */
   struct ka_data_packed packed;
-  int64_t *order;  /* of the rows in epoch `epoch`; NULL: as packed */
-  int64_t epoch;   /* -1: none yet */
-  int64_t T;       /* longest row */
-  int32_t *buffer; /* [4, micro_batch_size, T]: ids, labels, position, doc_start */
+  struct ka_data_sized_row *sized; /* with group_by_length, and */
+  int64_t *groups;                 /* the order of micro-batches */
+  int64_t *order;                  /* of the rows in epoch `epoch`; NULL: as packed */
+  int64_t epoch;                   /* -1: none yet */
+  int64_t T;                       /* longest row */
+  int32_t *buffer;                 /* [4, micro_batch_size, T]: ids, labels, position, doc_start */
 };
 
 struct ka_data {

@@ -12,7 +12,7 @@ struct ka_data_spec {
   int64_t eos_token_id;   /* config.json's, for a tokenizer that names none; -1 */
   int64_t sequence_len, micro_batch_size;
   int length_policy; /* KA_LENGTH_... */
-  bool sample_packing, shuffle, train_on_inputs;
+  bool sample_packing, group_by_length, shuffle, train_on_inputs;
   double val_set_size;
   int64_t seed;
   const char *dataset_prepared_path; /* NULL: tokens are not kept */

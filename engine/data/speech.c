@@ -3,6 +3,7 @@
 #include "engine/data/speech.h"
 
 #include "base/json.h"
+#include "base/log.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,7 @@ static ka_status conv_of_job(struct ka_ctx *ctx, struct ka_projector_config *c,
 
 ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const struct ka_job *job) {
   const struct ka_job_projector *p = &job->projector;
+  struct ka_speech saved;
   bool there = false;
   KA_TRY(ka_audio_there(ctx));
   *out = (struct ka_speech){.projector = {.n_features = p->bands,
@@ -47,7 +49,15 @@ ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const stru
                                       .per_feature = p->normalise == KA_NORMALISE_PER_FEATURE,
                                       .max_s = p->max_seconds}};
   KA_TRY(conv_of_job(ctx, &out->projector, job));
-  if (p->path) KA_TRY(ka_speech_read(ctx, out, p->path, &there));
+  out->from = p->path ? p->path : job->base_model;
+  KA_TRY(ka_speech_read(ctx, &saved, out->from, &there));
+  if (there) {
+    out->projector = saved.projector;
+    out->audio = saved.audio;
+  }
+  if (!there) out->from = NULL;
+  if (there && !p->path)
+    ka_info(ctx, "data", "the projector of %s goes on, with its sizes", job->base_model);
   if (p->path && !there)
     return ka_fail(ctx, KA_E_INPUT, "%s: projector.path: %s has no %s",
                    ka_job_place(job, "projector.path"), p->path, file_json);
@@ -65,7 +75,7 @@ static ka_status open_from(struct ka_model *m, const struct ka_speech *s, const 
 
 ka_status ka_speech_open_job(struct ka_model *m, const struct ka_speech *s,
                              const struct ka_job *job) {
-  if (job->projector.path) return open_from(m, s, job->projector.path);
+  if (s->from) return open_from(m, s, s->from);
   return ka_projector_open(m, &s->projector, NULL, (uint64_t)job->seed);
 }
 

@@ -18,11 +18,13 @@
 struct ka_speech {
   struct ka_projector_config projector;
   struct ka_audio_spec audio;
+  const char *from; /* of a job: the directory whose projector it starts from; NULL: a fresh one */
 };
 
 /* Does an entry of the job's datasets or test_datasets hold speech? */
 bool ka_speech_wanted(const struct ka_job *job);
-/* What the job's `projector:` says, or projector.json of the directory that it names. */
+/* What the job's `projector:` says, or projector.json of the directory that it names, or of the base
+ * model where that has one. */
 ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const struct ka_job *job);
 /* The job's projector in front of an opened model: fresh by the seed, or of the directory. */
 ka_status ka_speech_open_job(struct ka_model *m, const struct ka_speech *s,

@@ -44,6 +44,7 @@ struct ka_data_spec ka_train_data_spec(const struct ka_job *job, const struct ka
                                .micro_batch_size = job->micro_batch_size,
                                .length_policy = job->length_policy,
                                .sample_packing = job->sample_packing,
+                               .group_by_length = job->group_by_length,
                                .shuffle = job->shuffle,
                                .train_on_inputs = job->train_on_inputs,
                                .val_set_size = job->val_set_size,

@@ -160,6 +160,12 @@ static ka_status take_fingerprint(struct ka_run *r) {
   /* "auto" is not the same on every device */
   KA_TRY(ka_json_set(ctx, json_object_get(r->fingerprint, "same"), "bf16",
                      json_boolean(r->open.model.compute == KA_BF16)));
+  if (r->has_speech) {
+    char sound[KA_FILE_HASH];
+    ka_data_sound_hash(r->data.data, sound);
+    KA_TRY(ka_json_set(ctx, json_object_get(r->fingerprint, "data"), "sound files",
+                       json_string(sound)));
+  }
   if (!r->checkpoint) return KA_STATUS_OK;
   const json_t *saved = json_object_get(json_object_get(r->state, "run"), "job");
   return ka_fingerprint_check(ctx, r->job, saved, r->fingerprint, r->checkpoint);
@@ -244,9 +250,10 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   ka_dist_set_timeout(ctx->dist, job->dist_timeout_s);
   KA_TRY(check_output_dir(r));
   KA_TRY(open_model(r));
-  KA_TRY(take_fingerprint(r));
+  if (!r->has_speech) KA_TRY(take_fingerprint(r)); /* before the data: it is quickly seen */
   r->has_data = true;
   KA_TRY(ka_train_data_open(ctx, &r->data, job, &r->open, r->has_speech ? &r->speech : NULL));
+  if (r->has_speech) KA_TRY(take_fingerprint(r));
   ka_data_round_lengths(r->data.data, ka_dev_round(&r->open.dev, 1, 0));
   KA_TRY(fill_loop_config(r));
   warn(r);

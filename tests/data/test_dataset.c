@@ -665,6 +665,45 @@ static void epochs_are_permutations_addressed_by_number(void **state) {
   }
 }
 
+/* Tokens of an epoch's micro-batches with their padding; each row is there once. */
+static int64_t padded_tokens(struct ka_data *d, int64_t epoch) {
+  int64_t n = 0, n_batches = ka_data_n_batches(d, KA_DATA_TRAIN);
+  bool seen[100] = {false};
+  for (int64_t i = 0; i < n_batches; i++) {
+    struct ka_batch b;
+    T_OK(ka_data_batch(ctx, d, KA_DATA_TRAIN, epoch * n_batches + i, &b));
+    n += b.B * b.T;
+    for (int64_t r = 0; r < b.B; r++) {
+      assert_false(seen[b.input_ids[r * b.T]]);
+      seen[b.input_ids[r * b.T]] = true;
+    }
+  }
+  for (int i = 1; i < 60; i++) assert_true(seen[i]);
+  return n;
+}
+
+static void rows_are_grouped_by_length(void **state) {
+  (void)state;
+  const char *dir = t_temp_dir(), *rows = "";
+  for (int i = 1; i < 60; i++)
+    rows = t_str("%s{\"input_ids\":[%d%.*s]}\n", rows, i, 2 + 2 * (i * 7 % 6), ",1,1,1,1,1,1,1,1");
+  put(dir, "a.jsonl", rows);
+  int64_t n[2];
+  for (int grouped = 0; grouped < 2; grouped++) {
+    struct ka_job j;
+    job(&j, dir, "[{path: a.jsonl, type: tokenized}]",
+        t_str("sample_packing: false\ngroup_by_length: %s", grouped ? "true" : "false"));
+    j.shuffle = true;
+    struct ka_data *d = open_data(&j, NULL);
+    n[grouped] = padded_tokens(d, 0);
+    assert_int_equal(padded_tokens(d, 1) > 0, 1);
+    assert_int_equal(padded_tokens(d, 0), n[grouped]); /* again, by number */
+    ka_data_close(d);
+    ka_job_close(&j);
+  }
+  assert_true(n[1] < n[0]);
+}
+
 static void validation_is_set_aside_by_the_seed(void **state) {
   (void)state;
   const char *dir = t_temp_dir();
@@ -903,6 +942,7 @@ int main(void) {
       cmocka_unit_test_setup(splits_choose_rows, fresh),
       cmocka_unit_test_setup(long_documents_follow_the_policy, fresh),
       cmocka_unit_test_setup(epochs_are_permutations_addressed_by_number, fresh),
+      cmocka_unit_test_setup(rows_are_grouped_by_length, fresh),
       cmocka_unit_test_setup(validation_is_set_aside_by_the_seed, fresh),
       cmocka_unit_test_setup(weights_repeat_and_thin_out, fresh),
       cmocka_unit_test_setup(threads_do_not_matter, fresh),

@@ -183,14 +183,34 @@ static void resumed(void **state) {
   same_file("whole", "half", "projector.json");
 }
 
+/* Another sound under the same name is other data. */
+static void other_sound(void **state) {
+  (void)state;
+  T_AUDIO
+  struct ka_str err = {0};
+  const int spoken[] = {0, 1};
+  const char *path = t_str("%s/train-3.wav", dir), *kept = t_str("%s/kept.wav", dir);
+  train("changed", "max_steps=2 save_steps=1");
+  T_OK(ka_copy_file(ctx, path, kept));
+  write_wav(path, spoken, 2, 1.1, 0.2, 99);
+  assert_int_equal(t_kappa(NULL, &err,
+                           "train %s/job.yaml output_dir=%s/changed max_steps=4 save_steps=1 "
+                           "--resume --quiet",
+                           dir, dir),
+                   2);
+  assert_non_null(strstr(err.data, "sound files"));
+  T_OK(ka_copy_file(ctx, kept, path));
+  ka_str_deinit(&err);
+}
+
 /* A tuned model is where another run starts from; its projector with it. */
 static void goes_on(void **state) {
   (void)state;
   T_AUDIO
   train("first", "max_steps=2");
   train("second", t_str("max_steps=1 learning_rate=1e-30 projector.learning_rate=1e-30 "
-                        "projector.path=%s/first base_model=%s/first",
-                        dir, dir));
+                        "base_model=%s/first",
+                        dir));
   same_file("first", "second", "projector.safetensors");
 }
 
@@ -221,6 +241,7 @@ static void bad_sound(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(learns_to_hear), cmocka_unit_test(resumed),
-                                     cmocka_unit_test(goes_on), cmocka_unit_test(bad_sound)};
+                                     cmocka_unit_test(other_sound), cmocka_unit_test(goes_on),
+                                     cmocka_unit_test(bad_sound)};
   return cmocka_run_group_tests(tests, set_up, NULL);
 }
