@@ -341,6 +341,7 @@ ka_status ka_publish_begin(struct ka_ctx *ctx, struct ka_publish *p, const char 
 ka_status ka_publish_write(struct ka_ctx *ctx, struct ka_publish *p, const void *bytes, size_t n) {
   if (n > 0 && fwrite(bytes, 1, n, p->f) != n)
     return ka_fail(ctx, KA_E_IO, "%s: write of %zu bytes failed: %s", p->path, n, strerror(errno));
+  if (ctx->wrote) ctx->wrote(ctx->wrote_user, n);
   return KA_STATUS_OK;
 }
 

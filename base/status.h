@@ -73,6 +73,9 @@ struct ka_ctx {
   int64_t fail_alloc_at;         /* tests: the Nth ka_alloc from now fails; 0 = never */
   void (*log_clear)(void *user); /* called before a log line (progress bars); may be NULL */
   void *log_user;
+  /* Told how many bytes went to a file that is published (progress bars); may be NULL. */
+  void (*wrote)(void *user, size_t n_bytes);
+  void *wrote_user;
 };
 
 void ka_ctx_init(struct ka_ctx *ctx);

@@ -8,12 +8,22 @@
 #             another result than without, never a signal, and the message is not empty
 #   memory    the same with malloc at sampled places
 #   threads   train, eval and analyze with 1, 2 and 3 threads twice each: the same bits a thread count
-#   tests/campaign.sh [--short] [STEP]      (KAPPA=build/kappa, FAULT=build/tests/libkappa_fault.so)
-# --short takes three places of each command, the kinds of file calls in one row; STEP (1): every so many
-# places otherwise. Prints counts; exits 1 when one fell.
+#   tests/campaign.sh [--short] [--part kills|files|memory|threads] [--from N] [STEP]
+#                     (KAPPA=build/kappa, FAULT=build/tests/libkappa_fault.so)
+# --short takes three places of each command, the kinds of file calls in one row; STEP (1, of memory 37):
+# every so many places otherwise, from the N-th (1), so that campaigns of several pieces add up. Prints
+# counts; exits 1 when one fell.
 set -uo pipefail
-short=0; [ "${1:-}" = --short ] && { short=1; shift; }
-step=${1:-1}
+short=0 part=all from=1 step=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --short) short=1 ;;
+    --part) part=$2; shift ;;
+    --from) from=$2; shift ;;
+    *) step=$1 ;;
+  esac
+  shift
+done
 kappa=$(realpath "${KAPPA:-build/kappa}"); fault=$(realpath "${FAULT:-build/tests/libkappa_fault.so}")
 home=$(mktemp -d); trap 'rm -rf "$home"' EXIT; cd "$home"
 export OMP_NUM_THREADS=1 XDG_CACHE_HOME=$home/cache TMPDIR=$home/tmp; mkdir -p tmp
@@ -82,10 +92,10 @@ result() {
     elif [ -e "$1" ]; then sed -E 's/"[a-z_]*(seconds|time_s|_s)": [0-9.e+-]+//' "$1"; fi; } | sha256sum
 }
 places() { # COUNT: the n to try
-  local n=$1 by=$step
+  local n=$1 by=${step:-${2:-1}}
   [ $short = 1 ] && by=$(((n + 2) / 3))
   [ "$by" -lt 1 ] && by=1
-  seq 1 "$by" "$n"
+  seq "$from" "$by" "$n"
 }
 left() { find . -name '*.tmp' -o -name '*.tmp.*' -o -name 'kappa-*' | grep -v '^./cache' | head -3; }
 
@@ -119,14 +129,14 @@ kills() {
   done
 }
 
-fails() { # KINDS: every command, each kind
+fails() { # KINDS STEP: every command, each kind
   for c in "${commands[@]}"; do
     name=$(field "$c" 1) out=$(field "$c" 2) line=$(field "$c" 3) k=0
     rm -rf "$out"; run "$line" || { say "$name: $(cat stderr)"; continue; }
     good=$(result "$out")
     for kind in $1; do
       rm -rf "$out"; n=$(count "$kind" "$line")
-      for at in $(places "$n"); do
+      for at in $(places "$n" "${2:-1}"); do
         rm -rf "$out"
         faulty "$kind" "$at" "$line"; rc=$?; k=$((k + 1))
         case $rc in
@@ -154,8 +164,12 @@ threads() {
   done
 }
 
-kills
-if [ $short = 1 ]; then fails "orwndl m"; else fails "o r w n d l"; step=$((step * 37)) fails m; fi
-threads
+wanted() { [ $part = all ] || [ $part = "$1" ]; }
+if wanted kills; then kills; fi
+if [ $short = 1 ]; then fails "orwndl m"; else
+  if wanted files; then fails "o r w n d l"; fi
+  if wanted memory; then fails m 37; fi
+fi
+if wanted threads; then threads; fi
 echo "$done_n tried, $fell fell"
 [ $fell = 0 ]

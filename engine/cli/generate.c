@@ -114,7 +114,10 @@ static ka_status generate(struct generation *g, int64_t max_tokens) {
     if (is_eos(&g->open.model.config, id)) break;
     KA_TRY(show_id(g, id, true));
     if (g->stopped || ka_interrupted(ctx)) break;
-    if (i + 1 < max_tokens) KA_TRY(ka_decoder_push(&g->decoder, &id, 1, logits, NULL));
+    ka_status st = KA_STATUS_OK;
+    if (i + 1 < max_tokens) st = ka_decoder_push(&g->decoder, &id, 1, logits, NULL);
+    if (st.code == KA_E_INTERRUPTED) break; /* run_one says it behind what there is */
+    KA_TRY(st);
   }
   return KA_STATUS_OK;
 }
@@ -140,7 +143,8 @@ static ka_status run_one(struct generation *g, int64_t max_tokens) {
   g->print_text = !ka_cli_flag(g->cli, "ids");
   g->stream.skip_special = true;
   KA_TRY(generate(g, max_tokens));
-  return finish(g);
+  KA_TRY(finish(g));
+  return ka_check_interrupted(ctx, "generation");
 }
 
 /* --- a batch ----------------------------------------------------------------- */

@@ -101,6 +101,7 @@ static ka_status read_rows(struct reader *r) {
       KA_TRY(take_document(r, &records[i], &r->slots[i]));
       stop = !r->skip && r->n_bad == MAX_BAD;
     }
+    if (r->o->spec->on_rows) r->o->spec->on_rows(r->o->spec->user, r->stats->n_rows);
   }
   if (r->n_bad == 0) return KA_STATUS_OK;
   r->stats->n_bad += r->n_bad;

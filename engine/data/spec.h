@@ -19,6 +19,8 @@ struct ka_data_spec {
   const struct ka_speech *speech;    /* of entries of type speech; NULL: there is none */
   const char *output_dir;            /* tokens that do not fit memory go there, or above it */
   const struct ka_key_file *file;    /* where the keys were given, for messages */
+  void (*on_rows)(void *user, int64_t n_rows); /* told how many are read so far; may be NULL */
+  void *user;
 };
 
 #endif

@@ -107,6 +107,9 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, doubl
 ka_status ka_pass_fwd(struct ka_model *m, float **hidden, const struct ka_kv *kv);
 /* A step's forward and backward passes; struct ka_model *. */
 ka_status ka_pass_step(void *model);
+/* A signal ends the pass of a model that is only read, between layers and chunks of the head: one
+ * over a long window takes many seconds of a host. One that is trained ends its step. */
+ka_status ka_pass_check_signal(struct ka_model *m);
 /* Behind ka_pass_fwd: the losses of ka_head_loss, the logits of ka_head_logits. */
 ka_status ka_pass_loss(struct ka_model *m);
 ka_status ka_pass_logits(struct ka_model *m, int64_t first, int64_t n, float *hidden,

@@ -88,6 +88,7 @@ ka_status ka_decoder_init(struct ka_decoder *d, struct ka_model *m, int64_t capa
   *d = (struct ka_decoder){0};
   KA_NEVER(ctx, m->n_slices > 0);
   m->max_position = capacity;
+  m->few_rows = true;
   bool whole = m->projector || capacity < CHUNK; /* a clip goes in at once */
   KA_TRY(ka_model_prepare(m, 1, whole ? capacity : CHUNK, false));
   return ka_decoder_attach(d, m, 1, capacity);

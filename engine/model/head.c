@@ -127,6 +127,7 @@ ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
     bool anchored = base && first >= b->n_free;
     n = (base && !anchored ? b->n_free : R) - first;
     if (n > most) n = most;
+    KA_TRY(ka_pass_check_signal(m));
     KA_TRY(chunk(m, w->head, anchored ? base->head : NULL, first, n, backward));
   }
   if (!backward) return KA_STATUS_OK;

@@ -60,8 +60,7 @@ struct ka_model {
   struct ka_recipe recipe;
   struct ka_safetensors files;
   const char
-      *head_copy;  /* a tied head that the files hold as well (formats/tied_head.h), or NULL */
-  bool head_alone; /* the files hold the tied weight as the head alone: it is the embedding */
+      *head_copy; /* a tied head that the files hold as well (formats/tied_head.h), or NULL */
   enum ka_dtype compute; /* KA_F32 or KA_BF16 (KA_F64 with ref, for tests) */
   int64_t n_params;
   struct ka_param *params;        /* in file order by name; behind them the projector's */
@@ -73,6 +72,7 @@ struct ka_model {
   int64_t recompute;    /* so many blocks, from the lowest trained one up, keep only their input and
                            run their forward pass again */
   int64_t max_position; /* positions the RoPE tables hold; 0: T */
+  bool few_rows; /* decoding: products of few rows read weights as they lie, none is packed */
   struct ka_shards shards;        /* of the optimizer's state */
   double term_weight[KA_N_TERMS]; /* of the loss in ka_model_grad; 0: not there. KA_TERM_CE: 1 */
   /* Told in ka_model_grad, from the top down, when a layer's gradients are complete, on devices whose

@@ -24,6 +24,11 @@ static struct ka_branch_call call_of(struct ka_model *m, const struct ka_stack *
                                  .N = B * T};
 }
 
+ka_status ka_pass_check_signal(struct ka_model *m) {
+  if (m->n_slices > 0 || m->dev->backend->separate) return KA_STATUS_OK;
+  return ka_check_interrupted(m->ctx, "the model's pass");
+}
+
 /* Gemma multiplies by a tensor of the weights' dtype. */
 static double embed_scale(const struct ka_model *m) {
   double scale = m->recipe.embed_scale;
@@ -90,6 +95,7 @@ static ka_status layers_fwd(struct ka_model *m, struct ka_stack *s, int64_t from
   struct ka_ctx *ctx = m->ctx;
   for (int64_t l = from; l < to; l++) {
     struct ka_layer_weights w;
+    KA_TRY(ka_pass_check_signal(m));
     ka_status st = ka_weights_acquire(m, l, which, &w);
     for (int i = 0; i < KA_BRANCHES && ka_ok(st); i++) {
       struct ka_branch_call call = call_of(m, s, l, i, &w);

@@ -74,6 +74,7 @@ struct ka_weights {
   struct ka_param *base;
   void *pack_scratch; /* a trained weight in the back end's layout, for the product at hand */
   size_t pack_bytes;
+  size_t pack_left; /* of what packed copies of frozen weights may take */
 };
 
 static inline bool ka_weight_trained(const struct ka_weight *w) { return w && w->n_pieces > 0; }

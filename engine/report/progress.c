@@ -39,6 +39,23 @@ void ka_progress_begin(struct ka_ctx *ctx, struct ka_progress *p, const char *wh
   ctx->log_user = p;
 }
 
+static void wrote(void *user, size_t n_bytes) {
+  struct ka_progress *p = user;
+  char done[32], note[48];
+  snprintf(note, sizeof note, "%s", ka_fmt_bytes((double)(p->done + (int64_t)n_bytes), done));
+  ka_progress_update(p, p->done + (int64_t)n_bytes, note);
+}
+
+void ka_progress_begin_bytes(struct ka_ctx *ctx, struct ka_progress *p, const char *what,
+                             double total) {
+  ka_progress_begin(ctx, p, what, 0, (int64_t)total);
+  p->share = true;
+  p->bytes = p->open && !ctx->wrote;
+  if (!p->bytes) return;
+  ctx->wrote = wrote;
+  ctx->wrote_user = p;
+}
+
 int ka_progress_bar(char *buf, size_t n, double fraction, int width) {
   static const char *const part[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
   fraction = fraction < 0 ? 0 : fraction > 1 ? 1 : fraction;
@@ -109,6 +126,7 @@ void ka_progress_end(struct ka_progress *p) {
   if (!p->open) return;
   clear_line(p);
   p->open = false;
+  if (p->bytes) p->ctx->wrote = NULL;
   if (p->ctx->log_user == p) {
     p->ctx->log_clear = p->outer_clear;
     p->ctx->log_user = p->outer_user;

@@ -17,12 +17,16 @@ struct ka_progress {
   bool share; /* set after begin: the units say nothing to a reader, the percent alone is shown */
   void (*outer_clear)(void *user); /* of the bar that this one interrupts */
   void *outer_user;
+  bool bytes; /* owns ctx->wrote */
 };
 
 /* total 0: unknown length. `done` starts at `first` (a resumed run), which the rate does not count.
  */
 void ka_progress_begin(struct ka_ctx *ctx, struct ka_progress *p, const char *what, int64_t first,
                        int64_t total);
+/* A bar of the bytes that are written to files until it ends. */
+void ka_progress_begin_bytes(struct ka_ctx *ctx, struct ka_progress *p, const char *what,
+                             double total);
 /* Redraws when the last drawing is old enough. note: "loss 2.31  1.2K tok/s"; may be "". */
 void ka_progress_update(struct ka_progress *p, int64_t done, const char *note);
 /* So many seconds went into something else: they count neither for the rate nor for the ETA. */

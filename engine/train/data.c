@@ -2,6 +2,8 @@
  * The job's data for the loop; see data.h. */
 #include "engine/train/data.h"
 
+#include "engine/report/progress.h"
+
 static ka_status get_batch(void *user, int64_t index, struct ka_batch *out) {
   struct ka_train_stream *s = user;
   return ka_data_batch(s->ctx, s->data, s->part, index, out);
@@ -55,12 +57,20 @@ struct ka_data_spec ka_train_data_spec(const struct ka_job *job, const struct ka
                                .file = &job->file};
 }
 
+static void show_rows(void *bar, int64_t n_rows) { ka_progress_update(bar, n_rows, "rows"); }
+
 ka_status ka_train_data_open(struct ka_ctx *ctx, struct ka_train_data *d, const struct ka_job *job,
                              const struct ka_session *open, const struct ka_speech *speech) {
   *d = (struct ka_train_data){0};
   struct ka_data_spec spec = ka_train_data_spec(job, speech);
+  struct ka_progress bar;
   spec.eos_token_id = open->model.config.eos_token_id;
-  KA_TRY(ka_data_open(ctx, &d->data, &spec, open->tokenizer, open->model.recipe.V));
+  spec.on_rows = show_rows;
+  spec.user = &bar;
+  ka_progress_begin(ctx, &bar, "data", 0, 0);
+  ka_status st = ka_data_open(ctx, &d->data, &spec, open->tokenizer, open->model.recipe.V);
+  ka_progress_end(&bar);
+  KA_TRY(st);
   d->train = source_of(ctx, d, KA_DATA_TRAIN);
   d->validation = source_of(ctx, d, KA_DATA_VALIDATION);
   return KA_STATUS_OK;

@@ -325,10 +325,15 @@ ka_status ka_loop_save(struct ka_loop *l) {
   KA_TRY(ka_jsonl_sync(ctx, l->log));
   KA_TRY(ka_train_experts_gather(&l->experts, l->model));
   json_t *state = json_object();
+  struct ka_progress bar;
+  double before = ka_now_s(), size = l->optim->config.state == KA_BF16 ? 2 : 4;
+  ka_progress_begin_bytes(ctx, &bar, "checkpoint", 3 * size * (double)ka_model_n_trained(l->model));
   ka_status st = fill_state(l, state);
   if (ka_ok(st))
     st = ka_ckpt_write(ctx, c->out_dir, l->step, l->optim, state, c->selection_path,
                        c->save_total_limit);
+  ka_progress_end(&bar);
+  set_aside(l, ka_now_s() - before);
   json_decref(state);
   return st;
 }

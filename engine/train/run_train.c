@@ -113,6 +113,19 @@ static ka_status say_end(struct ka_run *r, const struct ka_loop *loop, double ra
   return st;
 }
 
+static ka_status save_model(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  struct ka_progress bar;
+  double n_bytes = 0;
+  for (int64_t i = 0; i < r->open.model.files.n_shards; i++)
+    n_bytes += (double)r->open.model.files.shards[i].map.len;
+  ka_info(ctx, "train", "saving the model to %s", r->job->output_dir);
+  ka_progress_begin_bytes(ctx, &bar, "saving", n_bytes);
+  ka_status st = ka_train_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir);
+  ka_progress_end(&bar);
+  return st;
+}
+
 static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   struct ka_ctx *ctx = r->ctx;
   json_t *kappa = NULL;
@@ -123,9 +136,7 @@ static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   ka_info(ctx, "train", "spectra of the %lld trained units as they are now",
           (long long)r->selection.chosen.n_units);
   KA_TRY_GOTO(kappa_json(r, true, &kappa), out);
-  if (r->job->save_model) ka_info(ctx, "train", "saving the model to %s", r->job->output_dir);
-  if (r->job->save_model)
-    KA_TRY_GOTO(ka_train_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir), out);
+  if (r->job->save_model) KA_TRY_GOTO(save_model(r), out);
   KA_TRY_GOTO(ka_optim_serve(&r->optim), out);
   if (r->has_speech && r->job->save_model)
     KA_TRY_GOTO(ka_speech_write(ctx, &r->speech, r->job->output_dir), out);

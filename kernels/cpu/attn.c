@@ -101,7 +101,7 @@ void attn_pack(struct attn_head h, int64_t first, int64_t n, const float *from, 
 }
 
 /* First visible key of query i, whose last is q_offset + i. */
-static int64_t first_key(const struct attn_mask *mask, int64_t i) {
+int64_t attn_first_key(const struct attn_mask *mask, int64_t i) {
   int64_t first = 0, p = mask->q_offset + i;
   if (mask->doc_start->data) first = get_id(mask->doc_start, mask->batch * mask->n_tok + i);
   return mask->window > 0 ? max64(first, p - mask->window + 1) : first;
@@ -110,14 +110,14 @@ static int64_t first_key(const struct attn_mask *mask, int64_t i) {
 int64_t attn_first_key_of_tile(const struct attn_mask *mask, int64_t first) {
   int64_t key = INT64_MAX;
   for (int64_t i = first; i < min64(first + TILE, mask->n_tok); i++)
-    key = min64(key, first_key(mask, i));
+    key = min64(key, attn_first_key(mask, i));
   return key;
 }
 
 void attn_range(const struct attn_mask *mask, int64_t i, int64_t key, int64_t *lo, int64_t *hi) {
   *lo = *hi = 0;
   if (i >= mask->n_tok) return;
-  int64_t from = max64(first_key(mask, i) - key, 0);
+  int64_t from = max64(attn_first_key(mask, i) - key, 0);
   int64_t to = min64(mask->q_offset + i + 1 - key, TILE);
   if (from >= to) return;
   *lo = from;

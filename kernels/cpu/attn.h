@@ -39,6 +39,8 @@ struct attn_mask {
   float scale, softcap;
 };
 
+/* First visible key of query i, whose last is q_offset + i. */
+int64_t attn_first_key(const struct attn_mask *mask, int64_t i);
 /* First key that any query of the tile from `first` on sees. */
 int64_t attn_first_key_of_tile(const struct attn_mask *mask, int64_t first);
 
@@ -56,6 +58,9 @@ static inline void attn_score(const struct attn_mask *mask, float *s, int64_t lo
     for (int64_t j = lo; j < hi; j++) s[j] *= scale;
   }
 }
+
+/* attn_fwd for one query a row, in f32 or bf16; see attn_step.c. */
+ka_status attn_step_cpu(struct ka_dev *dev, const struct ka_attn_fwd_args *args);
 
 /* False when t holds a NaN or an infinity. Tiles multiply masked weights (zero) with whatever is
  * there, and 0 * inf is no zero: such input goes to ref. */

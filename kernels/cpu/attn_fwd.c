@@ -125,8 +125,10 @@ static ka_status make_plan(struct ka_dev *dev, const struct ka_attn_fwd_args *ar
 ka_status attn_fwd_cpu(struct ka_dev *dev, const struct ka_attn_fwd_args *args) {
   struct ka_ctx *ctx = dev->ctx;
   int64_t width = max64(args->q.shape[3], args->v.shape[3]);
-  if (args->q.dtype == KA_F64 || ka_tensor_elems(&args->q) == 0 || width > CPU_BLOCK ||
-      !attn_finite(&args->q) || !attn_finite(&args->k) || !attn_finite(&args->v))
+  if (args->q.dtype == KA_F64 || ka_tensor_elems(&args->q) == 0 || width > CPU_BLOCK)
+    return attn_fwd_ref(dev, args);
+  if (args->q.shape[1] == 1) return attn_step_cpu(dev, args);
+  if (!attn_finite(&args->q) || !attn_finite(&args->k) || !attn_finite(&args->v))
     return attn_fwd_ref(dev, args);
   struct plan p;
   KA_TRY(make_plan(dev, args, &p));

@@ -24,6 +24,9 @@ void cpu_gemm_close(struct ka_dev *dev);
 void cpu_gemm_describe(char *text, size_t n);
 /* matmul without epilogue and bias_grad. */
 ka_status cpu_product(struct ka_dev *dev, const struct ka_matmul_args *args);
+/* matvec.c: the same for few rows of a, from b as it lies: whether it is packed changes no bit. */
+bool cpu_matvec_takes(const struct ka_matmul_args *args);
+ka_status cpu_matvec(struct ka_dev *dev, const struct ka_matmul_args *args);
 size_t cpu_pack_bytes(struct ka_dev *dev, const struct ka_pack_args *args);
 
 #define KA_OP(name, ...)                                                                           \

@@ -32,7 +32,8 @@ ka_status matmul_cpu(struct ka_dev *dev, const struct ka_matmul_args *args) {
   product.epilogue = KA_EPILOGUE_NONE;
   product.pre = product.bias_grad = (struct ka_tensor){0};
   if (args->pre.data && !back) product.out = args->pre;
-  KA_TRY(cpu_product(dev, &product));
+  bool few = cpu_matvec_takes(&product);
+  KA_TRY(few ? cpu_matvec(dev, &product) : cpu_product(dev, &product));
   if (args->epilogue != KA_EPILOGUE_NONE)
     epilogue(&args->out, back ? &args->pre : &product.out, back);
   if (!args->bias_grad.data) return KA_STATUS_OK;

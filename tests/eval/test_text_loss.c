@@ -133,9 +133,25 @@ static void batches_do_not_matter(void **state) {
   assert_int_equal(score(f, "", 2, 8).n_tokens, 0);
 }
 
+/* One window can take long: a signal ends it between layers, not behind them. */
+static void signal_ends_a_pass(void **state) {
+  struct fixture *f = *state;
+  struct ka_ctx *ctx = &f->ctx;
+  volatile int interrupted = 15;
+  const int32_t ids[] = {1, 2, 3, 4}, position[] = {0, 1, 2, 3}, start[4] = {0};
+  struct ka_batch b = {1, 4, ids, ids, position, start, 3};
+  double loss = 0;
+  T_OK(ka_model_prepare(&f->model, 1, 4, false));
+  ctx->interrupted = &interrupted;
+  T_FAILS(ka_model_eval(&f->model, &b, &loss, NULL), KA_E_INTERRUPTED, "interrupted");
+  ctx->interrupted = NULL;
+  T_OK(ka_model_eval(&f->model, &b, &loss, NULL));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(windows_follow_the_definition), cmocka_unit_test(figures_agree),
-      cmocka_unit_test(words_as_python), cmocka_unit_test(batches_do_not_matter)};
+      cmocka_unit_test(words_as_python), cmocka_unit_test(batches_do_not_matter),
+      cmocka_unit_test(signal_ends_a_pass)};
   return cmocka_run_group_tests(tests, setup, teardown);
 }

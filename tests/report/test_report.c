@@ -317,12 +317,34 @@ static void card_of_a_run(void **state) {
   json_decref(root);
 }
 
+/* A bar of bytes sees what is published while it is open, and nothing afterwards. */
+static void bytes_are_counted(void **state) {
+  (void)state;
+  struct ka_ctx ctx;
+  struct ka_progress bar;
+  ka_ctx_init(&ctx);
+  ctx.log_level = KA_LOG_INFO;
+  const char *path = t_str("%s/bytes", t_temp_dir());
+  ka_progress_begin_bytes(&ctx, &bar, "saving", 20);
+  assert_true(ka_ok(ka_write_file(&ctx, path, "0123456789", 10)));
+  assert_int_equal(bar.done, 10);
+  assert_int_equal(bar.total, 20);
+  ka_progress_end(&bar);
+  assert_true(ka_ok(ka_write_file(&ctx, path, "0123456789", 10)));
+  assert_int_equal(bar.done, 10);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(crc_known_values),       cmocka_unit_test(tensorboard_reads_back),
-      cmocka_unit_test(log_rows_are_cut),       cmocka_unit_test(bar_fills),
-      cmocka_unit_test(report_of_a_run),        cmocka_unit_test(report_of_nothing),
-      cmocka_unit_test(report_of_a_comparison), cmocka_unit_test(card_of_a_run),
+      cmocka_unit_test(bytes_are_counted),
+      cmocka_unit_test(crc_known_values),
+      cmocka_unit_test(tensorboard_reads_back),
+      cmocka_unit_test(log_rows_are_cut),
+      cmocka_unit_test(bar_fills),
+      cmocka_unit_test(report_of_a_run),
+      cmocka_unit_test(report_of_nothing),
+      cmocka_unit_test(report_of_a_comparison),
+      cmocka_unit_test(card_of_a_run),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
