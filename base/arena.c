@@ -42,6 +42,14 @@ ka_status ka_alloc_n(struct ka_ctx *ctx, void **out, int64_t n, size_t size, con
   return ka_alloc(ctx, out, n_bytes, name);
 }
 
+/* Pointers to objects have one representation here (POSIX). */
+ka_status ka_new(struct ka_ctx *ctx, void *out, int64_t n, size_t size, const char *name) {
+  void *memory;
+  ka_status st = ka_alloc_n(ctx, &memory, n, size, name);
+  memcpy(out, &memory, sizeof memory);
+  return st;
+}
+
 ka_status ka_grow(struct ka_ctx *ctx, void **items, int64_t *cap, int64_t need, size_t size,
                   const char *name) {
   if (need <= *cap) return KA_STATUS_OK;
@@ -190,6 +198,13 @@ ka_status ka_arena_alloc_n(struct ka_arena *a, void **out, int64_t n, size_t siz
     return ka_fail(a->ctx, KA_E_MEMORY, "%s: %lld elements of %zu bytes overflow", name,
                    (long long)n, size);
   return ka_arena_alloc(a, out, n_bytes, name);
+}
+
+ka_status ka_arena_new(struct ka_arena *a, void *out, int64_t n, size_t size, const char *name) {
+  void *memory;
+  ka_status st = ka_arena_alloc_n(a, &memory, n, size, name);
+  memcpy(out, &memory, sizeof memory);
+  return st;
 }
 
 ka_status ka_arena_str(struct ka_arena *a, const char **out, const char *s, size_t n) {

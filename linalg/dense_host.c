@@ -55,13 +55,8 @@ static void close(struct ka_dense_worker *worker) {
 
 static ka_status take(struct ka_dense_worker *worker, const struct ka_dense_size *size,
                       double **out) {
-  struct ka_ctx *ctx = worker->ctx;
-  void *memory = NULL; /* zero: times_x reads a little across the diagonal */
-  *out = NULL;
-  KA_TRY(ka_alloc_n(ctx, &memory, size->units * size->work_doubles, sizeof(double),
-                    "spectral workspace"));
-  *out = memory;
-  return KA_STATUS_OK;
+  /* zero: times_x reads a little across the diagonal */
+  return KA_NEW_HEAP(worker->ctx, out, size->units * size->work_doubles, "spectral workspace");
 }
 
 static void give(struct ka_dense_worker *worker, double *workspace) {
@@ -76,12 +71,10 @@ static ka_status panels(struct ka_dense_worker *worker, const struct ka_panels *
   struct host_worker *h = worker->state;
   int64_t need = n * KA_PANEL * p->m;
   if (need > h->n_panels) {
-    void *memory = NULL;
     ka_free(h->panels);
     h->panels = NULL;
     h->n_panels = 0;
-    KA_TRY(ka_alloc_n(ctx, &memory, need, sizeof(double), "spectral panels"));
-    h->panels = memory;
+    KA_TRY(KA_NEW_HEAP(ctx, &h->panels, need, "spectral panels"));
     h->n_panels = need;
   }
   *out = h->panels;

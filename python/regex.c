@@ -176,11 +176,9 @@ ka_status ka_py_regex_open(struct ka_ctx *ctx, struct ka_py_regex **out, const c
   struct ka_str translated = {0};
   struct walk w = {.ctx = ctx, .p = pattern, .n = n, .out = &translated};
   struct ka_py_regex *re = NULL;
-  void *p;
   ka_status st = KA_STATUS_OK;
   *out = NULL;
-  KA_TRY_GOTO(ka_alloc(ctx, &p, sizeof *re, "pattern"), out);
-  re = p;
+  KA_TRY_GOTO(KA_NEW_HEAP(ctx, &re, 1, "pattern"), out);
   KA_TRY_GOTO(translate(&w), out);
   KA_TRY_GOTO(compile(ctx, re, &translated, pattern), out);
   *out = re;

@@ -4,7 +4,7 @@
 # declared once, and begins with a noun of its room. A new noun is a word in this table.
 cd "$(dirname "$0")/.." || exit 1
 rooms='
-base            alloc arena cache check code copy ctx ends error exit fail file fmt free fsync grow index interrupted is json list lock log machine make map memory nearest now ok open parse path pattern philox publish read remove rename rng sha256 signalled starts str sweep threads trace utf8 visible write
+base            alloc arena cache check code copy ctx ends error exit fail file fmt free fsync grow index interrupted is json list lock log machine make map memory nearest new now ok open parse path pattern philox publish read remove rename rng sha256 signalled starts str sweep threads trace utf8 visible write
 linalg          blas dense linalg panels worker
 python          jinja py
 tokenizer       tok tokenizer utf8

@@ -63,15 +63,12 @@ struct ka_bpe_work {
 #define NONE UINT32_MAX
 
 ka_status ka_tok_bpe_work_create(struct ka_ctx *ctx, struct ka_bpe_work **out) {
-  void *p;
   ka_status st = KA_STATUS_OK;
   *out = NULL;
-  KA_TRY(ka_alloc(ctx, &p, sizeof **out, "tokenizer work space"));
-  struct ka_bpe_work *w = p;
-  KA_TRY_GOTO(ka_alloc_n(ctx, &p, N_SMALL, sizeof *w->small, "tokenizer word cache"), out);
-  w->small = p;
-  KA_TRY_GOTO(ka_alloc_n(ctx, &p, N_LARGE, sizeof *w->large, "tokenizer word cache"), out);
-  w->large = p;
+  struct ka_bpe_work *w;
+  KA_TRY(KA_NEW_HEAP(ctx, &w, 1, "tokenizer work space"));
+  KA_TRY_GOTO(KA_NEW_HEAP(ctx, &w->small, N_SMALL, "tokenizer word cache"), out);
+  KA_TRY_GOTO(KA_NEW_HEAP(ctx, &w->large, N_LARGE, "tokenizer word cache"), out);
   *out = w;
 out:
   if (!*out) ka_tok_bpe_work_free(w);

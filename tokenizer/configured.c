@@ -77,10 +77,9 @@ static ka_status add_decoder(struct ka_arena *a, json_t *list, const json_t *dec
   json_t *decoder = (json_t *)(uintptr_t)decoder_, *entry;
   const char *id;
   int64_t n = 0;
-  void *p;
   if (json_object_size(decoder) == 0) return KA_STATUS_OK;
-  KA_TRY(ka_arena_alloc_n(a, &p, (int64_t)json_object_size(decoder), sizeof id, "added tokens"));
-  const char **ids = p;
+  const char **ids;
+  KA_TRY(KA_NEW(a, &ids, (int64_t)json_object_size(decoder), "added tokens"));
   json_object_foreach(decoder, id, entry) ids[n++] = id;
   qsort(ids, (size_t)n, sizeof *ids, by_id);
   for (int64_t i = 0, value; i < n; i++)

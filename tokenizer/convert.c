@@ -130,9 +130,7 @@ static ka_status add_decoder(struct files *f) {
   json_t *decoder = json_object_get(f->config, "added_tokens_decoder"), *v;
   const char *key, **keys;
   int64_t n = 0;
-  void *p;
-  KA_TRY(ka_arena_alloc_n(&f->arena, &p, (int64_t)json_object_size(decoder), sizeof *keys, "ids"));
-  keys = p;
+  KA_TRY(KA_NEW(&f->arena, &keys, (int64_t)json_object_size(decoder), "ids"));
   json_object_foreach(decoder, key, v) keys[n++] = key;
   if (n > 1) qsort(keys, (size_t)n, sizeof *keys, by_number);
   for (int64_t i = 0; i < n; i++) {

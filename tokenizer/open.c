@@ -71,14 +71,10 @@ static ka_status normalize_added(struct ka_tokenizer *t, struct ka_tok_work *w) 
 static ka_status finish_added(struct ka_tokenizer *t, const char *what) {
   struct ka_ctx *ctx = t->arena.ctx;
   struct ka_tok_work *w;
-  void *p;
   KA_TRY(number_added(ctx, t, what));
-  KA_TRY(ka_arena_alloc_n(&t->arena, &p, t->bpe.n_ids, sizeof *t->decoded, "decoded forms"));
-  t->decoded = p;
-  KA_TRY(ka_arena_alloc_n(&t->arena, &p, t->bpe.n_ids, sizeof *t->special, "special flags"));
-  t->special = p;
-  KA_TRY(ka_arena_alloc_n(&t->arena, &p, t->bpe.n_ids, sizeof *t->skipped, "special flags"));
-  t->skipped = p;
+  KA_TRY(KA_NEW(&t->arena, &t->decoded, t->bpe.n_ids, "decoded forms"));
+  KA_TRY(KA_NEW(&t->arena, &t->special, t->bpe.n_ids, "special flags"));
+  KA_TRY(KA_NEW(&t->arena, &t->skipped, t->bpe.n_ids, "special flags"));
   KA_TRY(ka_tok_work_take(ctx, t, &w));
   w->aligned = false;
   ka_status st = normalize_added(t, w);
@@ -213,7 +209,6 @@ static ka_status load_root(struct ka_tokenizer *t, const json_t *root, bool nul_
                            const char *what) {
   struct ka_ctx *ctx = t->arena.ctx;
   const char *where;
-  void *p;
   KA_TRY(check_model(ctx, root, what));
   KA_TRY(ka_tok_added_load(&t->arena, json_object_get(root, "added_tokens"), what, &t->added));
   KA_TRY(ka_tok_bpe_load(&t->bpe, &t->arena, json_object_get(root, "model"), t->added.n, nul_marks,
@@ -228,8 +223,7 @@ static ka_status load_root(struct ka_tokenizer *t, const json_t *root, bool nul_
   KA_TRY(ka_arena_printf(&t->arena, &where, "%s: decoder", what));
   KA_TRY(ka_tok_load_decoder(&t->arena, json_object_get(root, "decoder"), where, &t->decoders));
   KA_TRY(finish_added(t, what));
-  KA_TRY(ka_arena_alloc_n(&t->arena, &p, 2 * 64, sizeof *t->before, "special tokens"));
-  t->before = p;
+  KA_TRY(KA_NEW(&t->arena, &t->before, 2 * 64, "special tokens"));
   t->after = t->before + 64;
   KA_TRY(ka_arena_printf(&t->arena, &where, "%s: post_processor", what));
   KA_TRY(load_processor(t, json_object_get(root, "post_processor"), where));
@@ -374,8 +368,8 @@ bool ka_tokenizer_is_in(const char *dir) {
 ka_status ka_tokenizer_open(struct ka_ctx *ctx, struct ka_tokenizer **out, const char *path) {
   void *p;
   *out = NULL;
-  KA_TRY(ka_alloc(ctx, &p, sizeof **out, "tokenizer"));
-  struct ka_tokenizer *t = p;
+  struct ka_tokenizer *t;
+  KA_TRY(KA_NEW_HEAP(ctx, &t, 1, "tokenizer"));
   ka_arena_init(&t->arena, ctx, "tokenizer");
   ka_status st = ka_alloc(ctx, &p, sizeof *t->pool, "tokenizer");
   if (st.code == KA_OK) {

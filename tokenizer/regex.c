@@ -483,10 +483,9 @@ void ka_tok_rx_free(struct ka_rx *rx) {
 }
 
 ka_status ka_tok_rx_scan_create(struct ka_ctx *ctx, struct ka_rx_scan **out) {
-  void *p;
   *out = NULL;
-  KA_TRY(ka_alloc(ctx, &p, sizeof **out, "regular expression state"));
-  struct ka_rx_scan *scan = p;
+  struct ka_rx_scan *scan;
+  KA_TRY(KA_NEW_HEAP(ctx, &scan, 1, "regular expression state"));
   pcre2_general_context *memory = ka_pattern_memory();
   if (memory) {
     scan->data = pcre2_match_data_create(2, memory);

@@ -47,10 +47,8 @@ ka_status ka_tok_work_take(struct ka_ctx *ctx, const struct ka_tokenizer *t,
   if (w) pool->free = w->next;
   pthread_mutex_unlock(&pool->lock);
   if (!w) {
-    void *p;
     ka_status st = KA_STATUS_OK;
-    KA_TRY(ka_alloc(ctx, &p, sizeof *w, "tokenizer work space"));
-    w = p;
+    KA_TRY(KA_NEW_HEAP(ctx, &w, 1, "tokenizer work space"));
     st = ka_tok_bpe_work_create(ctx, &w->bpe);
     if (st.code == KA_OK) st = ka_tok_rx_scan_create(ctx, &w->scan);
     if (st.code != KA_OK) {

@@ -134,9 +134,7 @@ ka_status ka_tok_unicode_init(struct ka_tok_unicode *u, struct ka_arena *a) {
   struct ka_ctx *ctx = a->ctx;
   /* Planes 0 to 3 and the tags at E0000; page 0 of flags serves all that is unassigned beyond. */
   enum { FIRST = 0x34000 >> 8, N_PAGES = FIRST + 16 + 1 };
-  void *p;
-  KA_TRY(ka_arena_alloc_n(a, &p, N_PAGES, sizeof *u->flags, "character classes"));
-  u->flags = p;
+  KA_TRY(KA_NEW(a, &u->flags, N_PAGES, "character classes"));
   for (int i = 0; i < 256; i++) u->flags[0][i] = KA_UC_STARTER | KA_UC_STABLE * 15;
   memset(u->pages, 0, sizeof u->pages);
   for (uint16_t i = 0; i < FIRST; i++) u->pages[i] = (uint16_t)(i + 1);

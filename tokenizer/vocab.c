@@ -94,11 +94,9 @@ static ka_status load_vocab(struct ka_tok_bpe *b, struct ka_arena *a, json_t *vo
   }
   int64_t room = (max_id + 1 > b->n_vocab ? max_id + 1 : b->n_vocab) + n_extra;
   void *p;
-  KA_TRY(ka_arena_alloc_n(a, &p, room, sizeof *b->tokens, "vocabulary"));
-  b->tokens = p;
+  KA_TRY(KA_NEW(a, &b->tokens, room, "vocabulary"));
   uint64_t size = table_size(b->n_vocab + n_extra);
-  KA_TRY(ka_arena_alloc_n(a, &p, (int64_t)size, sizeof *b->by_text, "vocabulary index"));
-  b->by_text = p;
+  KA_TRY(KA_NEW(a, &b->by_text, (int64_t)size, "vocabulary index"));
   b->by_text_mask = size - 1;
   KA_TRY(ka_arena_alloc(a, &p, text_bytes, "vocabulary text"));
   char *text = p;
@@ -191,14 +189,11 @@ static ka_status load_merges(struct ka_tok_bpe *b, struct ka_arena *a, const jso
   ka_status st = KA_STATUS_OK;
   int64_t n = (int64_t)json_array_size(merges), rank = 0;
   uint64_t size = table_size(n);
-  void *p;
   if (n > INT32_MAX / 2) return ka_fail(ctx, KA_E_INPUT, "%s: model.merges: too many", what);
-  KA_TRY(ka_arena_alloc_n(a, &p, (int64_t)size, sizeof *b->merges, "merges"));
-  b->merges = p;
+  KA_TRY(KA_NEW(a, &b->merges, (int64_t)size, "merges"));
   b->merges_mask = size - 1;
   memset(b->merges, 0xFF, size * sizeof *b->merges);
-  KA_TRY(ka_arena_alloc_n(a, &p, KA_JOINED_BITS / 64, sizeof *b->joined, "merge bigrams"));
-  b->joined = p;
+  KA_TRY(KA_NEW(a, &b->joined, KA_JOINED_BITS / 64, "merge bigrams"));
   for (int64_t i = 0; i < n; i++) {
     const json_t *m = json_array_get(merges, (size_t)i);
     const char *half[2] = {0};
@@ -215,9 +210,7 @@ out:
 
 static ka_status fill_char_tables(struct ka_tok_bpe *b, struct ka_arena *a) {
   struct ka_ctx *ctx = a->ctx;
-  void *p;
-  KA_TRY(ka_arena_alloc_n(a, &p, 0x10000, sizeof *b->char_id, "character ids"));
-  b->char_id = p;
+  KA_TRY(KA_NEW(a, &b->char_id, 0x10000, "character ids"));
   memset(b->char_id, 0xFF, 0x10000 * sizeof *b->char_id);
   for (int64_t id = 0; id < b->n_ids; id++) {
     const struct ka_tok_token_text *t = &b->tokens[id];

@@ -105,9 +105,7 @@ static void mix(float *x, int64_t n, int64_t n_channels) {
 
 static ka_status read_samples(struct ka_ctx *ctx, struct ka_audio_wave *w, const char *path,
                               SNDFILE *f, const SF_INFO *info) {
-  void *p;
-  KA_TRY(ka_alloc_n(ctx, &p, info->frames * info->channels, sizeof(float), "samples"));
-  w->samples = p;
+  KA_TRY(KA_NEW_HEAP(ctx, &w->samples, info->frames * info->channels, "samples"));
   w->n = sf_readf_float(f, w->samples, info->frames);
   if (w->n < info->frames)
     return ka_fail(ctx, KA_E_INPUT, "%s: cut off: its header says %lld samples, %lld are there",

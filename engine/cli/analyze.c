@@ -125,15 +125,13 @@ static ka_status open_engine(struct analysis *a, double flops) {
 
 static ka_status compute(struct analysis *a) {
   struct ka_ctx *ctx = a->ctx;
-  void *memory = NULL;
   const struct ka_hf_config *config = a->has_config ? &a->config : NULL;
   KA_TRY(ka_units_of_file(ctx, &a->arena, &a->source.files, config, a->spec.unit, false, &a->units,
                           &a->n));
   if (a->n == 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: no tensor of two or more dimensions",
                    a->source.files.path);
-  KA_TRY(ka_arena_alloc_n(&a->arena, &memory, a->n, sizeof *a->results, "results"));
-  a->results = memory;
+  KA_TRY(KA_NEW(&a->arena, &a->results, a->n, "results"));
   /* A page without spectra is poor: small models get them unasked. */
   double elems = 0;
   for (int64_t i = 0; i < a->n; i++) elems += (double)ka_unit_elems(&a->units[i]);

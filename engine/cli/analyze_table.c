@@ -108,9 +108,7 @@ static int by_metric(const void *x, const void *y, void *user) {
 static ka_status rows_of(struct ka_ctx *ctx, const struct ka_spectrum *results, int64_t n,
                          enum ka_spectral_metric metric, int64_t top,
                          const struct ka_spectrum ***out) {
-  void *memory = NULL;
-  KA_TRY(ka_alloc_n(ctx, &memory, n + 1, sizeof **out, "rows"));
-  *out = memory;
+  KA_TRY(KA_NEW_HEAP(ctx, out, n + 1, "rows"));
   for (int64_t i = 0; i < n; i++) (*out)[i] = &results[i];
   if (top > 0) qsort_r(*out, (size_t)n, sizeof **out, by_metric, &metric);
   return KA_STATUS_OK;

@@ -28,17 +28,15 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 static ka_status made_units(struct ka_ctx *ctx, struct ka_arena *arena, int64_t layers,
                             struct ka_unit **units, int64_t *n) {
-  void *memory = NULL;
   *n = layers * N_SHAPES;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, *n, sizeof **units, "units"));
-  *units = memory;
+  KA_TRY(KA_NEW(arena, units, *n, "units"));
   for (int64_t i = 0; i < *n; i++) {
     const char *name = NULL;
     int64_t rows = shapes[i % N_SHAPES].rows, cols = shapes[i % N_SHAPES].cols;
     KA_TRY(ka_arena_printf(arena, &name, "model.layers.%lld.%s.weight", (long long)(i / N_SHAPES),
                            shapes[i % N_SHAPES].name));
-    KA_TRY(ka_arena_alloc_n(arena, &memory, rows * cols, sizeof(uint16_t), "weights"));
-    uint16_t *w = memory;
+    uint16_t *w;
+    KA_TRY(KA_NEW(arena, &w, rows * cols, "weights"));
 #pragma omp parallel for
     for (int64_t k = 0; k < rows * cols; k++)
       w[k] = ka_f32_to_bf16((float)(0.02 * ka_rng_normal(1, (uint64_t)i, (uint64_t)k)));
@@ -90,7 +88,6 @@ static ka_status run(struct ka_ctx *ctx, struct bench *b, const struct ka_cli *c
   static const char *const names[] = {"auto", "f64"};
   const char *file = ka_cli_str(cli, "file"), *json = ka_cli_str(cli, "json");
   double rate = 0;
-  void *memory = NULL;
   if (file) {
     KA_TRY(ka_st_open(ctx, &b->files, file));
     b->opened = true;
@@ -99,8 +96,7 @@ static ka_status run(struct ka_ctx *ctx, struct bench *b, const struct ka_cli *c
   } else {
     KA_TRY(made_units(ctx, &b->arena, 2, &b->units, &b->n));
   }
-  KA_TRY(ka_arena_alloc_n(&b->arena, &memory, b->n + 1, sizeof *b->results, "results"));
-  b->results = memory;
+  KA_TRY(KA_NEW(&b->arena, &b->results, b->n + 1, "results"));
   const char *slow = ka_blas_slow_core();
   if (slow) ka_warn(ctx, "bench", "%s", slow);
   KA_TRY(ka_dev_open(ctx, &b->dev, ka_cli_str(cli, "device")));

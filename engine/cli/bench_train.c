@@ -327,9 +327,7 @@ static ka_status make_batch(struct bench *b) {
   struct ka_ctx *ctx = b->ctx;
   int32_t **arrays[] = {&b->ids, &b->position, &b->start};
   for (int i = 0; i < 3; i++) {
-    void *p;
-    KA_TRY(ka_arena_alloc_n(&b->arena, &p, b->rows * b->length, sizeof(int32_t), "bench tokens"));
-    *arrays[i] = p;
+    KA_TRY(KA_NEW(&b->arena, arrays[i], b->rows * b->length, "bench tokens"));
   }
   for (int64_t i = 0; i < b->rows * b->length; i++) b->position[i] = (int32_t)(i % b->length);
   return KA_STATUS_OK;

@@ -187,9 +187,7 @@ static ka_status add_options(struct ka_ctx *ctx, struct ka_cli *cli,
     v->option = o;
     if (o->dflt) KA_TRY(set_value(ctx, v, o->dflt));
     if (o->kind == KA_OPT_LIST) {
-      void *words;
-      KA_TRY(ka_alloc_n(ctx, &words, argc, sizeof *v->words, "option words"));
-      v->words = words;
+      KA_TRY(KA_NEW_HEAP(ctx, &v->words, argc, "option words"));
     }
   }
   return KA_STATUS_OK;

@@ -73,9 +73,8 @@ static ka_status read_all(struct ka_ctx *ctx, struct models *m, const struct ka_
 }
 
 static ka_status compare_models(struct ka_ctx *ctx, const struct ka_cli *cli, json_t **report) {
-  void *mem;
-  KA_TRY(ka_alloc_n(ctx, &mem, 1, sizeof(struct models), "models"));
-  struct models *m = mem;
+  struct models *m;
+  KA_TRY(KA_NEW_HEAP(ctx, &m, 1, "models"));
   ka_arena_init(&m->arena, ctx, "forget");
   ka_status st = read_all(ctx, m, cli);
   if (ka_ok(st))

@@ -108,11 +108,10 @@ static void print(const json_t *report) {
 }
 
 static ka_status repair_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
-  void *mem;
   json_t *report = NULL;
   const char *json = ka_cli_str(cli, "json");
-  KA_TRY(ka_alloc_n(ctx, &mem, 1, sizeof(struct request), "repair"));
-  struct request *r = mem;
+  struct request *r;
+  KA_TRY(KA_NEW_HEAP(ctx, &r, 1, "repair"));
   ka_arena_init(&r->arena, ctx, "repair");
   ka_status st = read_request(r, cli);
   if (ka_ok(st)) st = ka_repair_sweep(ctx, &r->options, &report);

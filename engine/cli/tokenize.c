@@ -111,10 +111,9 @@ static ka_status read_batch(struct ka_ctx *ctx, FILE *in, const char *name, stru
 
 static ka_status run_jsonl(struct ka_ctx *ctx, const struct ka_tokenizer *t, FILE *in,
                            const char *name) {
-  void *p;
   long long first = 1;
-  KA_TRY(ka_alloc(ctx, &p, sizeof(struct batch), "lines"));
-  struct batch *b = p;
+  struct batch *b;
+  KA_TRY(KA_NEW_HEAP(ctx, &b, 1, "lines"));
   ka_status st = KA_STATUS_OK;
   json_object_seed(0); /* before threads parse */
   for (;;) {

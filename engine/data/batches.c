@@ -25,9 +25,8 @@ static ka_status shuffle_pieces(struct ka_ctx *ctx, struct ka_data_pieces *p, ui
 
 static ka_status pack_part(struct ka_data *d, struct ka_data_packed_split *p) {
   struct ka_ctx *ctx = d->ctx;
-  void *mem;
-  KA_TRY(ka_alloc_n(ctx, &mem, p->pieces.n, sizeof(int64_t), "lengths"));
-  int64_t *lengths = mem;
+  int64_t *lengths;
+  KA_TRY(KA_NEW_HEAP(ctx, &lengths, p->pieces.n, "lengths"));
   for (int64_t i = 0; i < p->pieces.n; i++) lengths[i] = p->pieces.items[i].n;
   ka_status st = ka_data_pack_rows(ctx, &p->packed, lengths, p->pieces.n, d->spec.sequence_len,
                                    d->spec.sample_packing ? KA_PACK_WINDOW : 1);
@@ -64,28 +63,20 @@ ka_status ka_data_split_build(struct ka_data *d, enum ka_data_split part) {
   struct ka_ctx *ctx = d->ctx;
   struct ka_data_packed_split *p = &d->parts[part];
   bool shuffle = d->spec.shuffle && part == KA_DATA_TRAIN;
-  void *mem;
   p->epoch = -1;
   if (p->pieces.n == 0) return KA_STATUS_OK;
   if (shuffle && d->spec.sample_packing)
     KA_TRY(shuffle_pieces(ctx, &p->pieces, (uint64_t)d->spec.seed));
   KA_TRY(pack_part(d, p));
   count(d, p, &d->stats.part[part]);
-  if (shuffle) {
-    KA_TRY(ka_alloc_n(ctx, &mem, p->packed.n_rows, sizeof(int64_t), "row order"));
-    p->order = mem;
-  }
+  if (shuffle) KA_TRY(KA_NEW_HEAP(ctx, &p->order, p->packed.n_rows, "row order"));
   if (shuffle && d->spec.group_by_length && !d->spec.sample_packing) {
-    KA_TRY(ka_alloc_n(ctx, &mem, p->packed.n_rows, sizeof(struct ka_data_sized_row), "row order"));
-    p->sized = mem;
-    KA_TRY(ka_alloc_n(ctx, &mem, p->packed.n_rows, sizeof(int64_t), "row order"));
-    p->groups = mem;
+    KA_TRY(KA_NEW_HEAP(ctx, &p->sized, p->packed.n_rows, "row order"));
+    KA_TRY(KA_NEW_HEAP(ctx, &p->groups, p->packed.n_rows, "row order"));
   }
   int64_t B =
       d->spec.micro_batch_size < p->packed.n_rows ? d->spec.micro_batch_size : p->packed.n_rows;
-  KA_TRY(ka_alloc_n(ctx, &mem, 4 * B * p->T, sizeof(int32_t), "micro-batch"));
-  p->buffer = mem;
-  return KA_STATUS_OK;
+  return KA_NEW_HEAP(ctx, &p->buffer, 4 * B * p->T, "micro-batch");
 }
 
 void ka_data_split_deinit(struct ka_data_packed_split *p) {

@@ -150,10 +150,9 @@ out:
 }
 
 static ka_status create(struct ka_ctx *ctx, struct ka_chat **out, const char *where) {
-  void *p;
   *out = NULL;
-  KA_TRY(ka_alloc(ctx, &p, sizeof(struct ka_chat), "chat templates"));
-  struct ka_chat *chat = p;
+  struct ka_chat *chat;
+  KA_TRY(KA_NEW_HEAP(ctx, &chat, 1, "chat templates"));
   ka_arena_init(&chat->arena, ctx, "chat templates");
   chat->tokens = json_object();
   ka_status st = ka_arena_str(&chat->arena, &chat->where, where, strlen(where));

@@ -117,10 +117,9 @@ static ka_status fill_store(struct ka_data *d, const struct ka_data_read_options
 static ka_status read_all(struct ka_data *d, const struct ka_data_read_options *o) {
   struct ka_ctx *ctx = d->ctx;
   const struct ka_data_spec *spec = &d->spec;
-  void *p, *ends;
+  void *ends;
   int64_t n_train = spec->datasets.n, n = n_train + spec->test_datasets.n;
-  KA_TRY(ka_arena_alloc_n(&d->arena, &p, n_train, sizeof *d->entry_pieces, "entries"));
-  d->entry_pieces = p;
+  KA_TRY(KA_NEW(&d->arena, &d->entry_pieces, n_train, "entries"));
   KA_TRY(ka_arena_alloc_n(&d->arena, &ends, n, sizeof(int64_t), "entries"));
   KA_TRY(fill_store(d, o, n, ends));
   for (int64_t i = 0, doc = 0; i < n; i++) {
@@ -164,8 +163,8 @@ static ka_status set_aside(struct ka_data *d) {
   for (int64_t e = 0; e < d->spec.datasets.n; e++) n += d->entry_pieces[e].n;
   KA_TRY(validation_size(d, n, &n_val));
   if (n_val == 0) return KA_STATUS_OK;
-  KA_TRY(ka_alloc_n(ctx, &p, n, sizeof(int64_t), "validation"));
-  int64_t *order = p;
+  int64_t *order;
+  KA_TRY(KA_NEW_HEAP(ctx, &order, n, "validation"));
   ka_rng_permutation(0, ka_rng_stream("data.validation"), n, order);
   ka_status st = ka_alloc_n(ctx, &p, n, 1, "validation");
   unsigned char *chosen = p;
@@ -196,9 +195,8 @@ static ka_status weigh(struct ka_data *d, int64_t e) {
   for (double k = 0; k < whole; k++)
     for (int64_t i = 0; i < from->n; i++) KA_TRY(add_piece(ctx, to, from->items[i]));
   if (n_more == 0) return KA_STATUS_OK;
-  void *p;
-  KA_TRY(ka_alloc_n(ctx, &p, from->n, sizeof(int64_t), "weights"));
-  int64_t *order = p;
+  int64_t *order;
+  KA_TRY(KA_NEW_HEAP(ctx, &order, from->n, "weights"));
   ka_rng_permutation((uint64_t)d->spec.seed, ka_rng_stream("data.weight") + (uint64_t)e, from->n,
                      order);
   ka_status st = KA_STATUS_OK;
@@ -311,10 +309,9 @@ static ka_status build(struct ka_data *d, const struct ka_tokenizer *tokenizer, 
 
 ka_status ka_data_open(struct ka_ctx *ctx, struct ka_data **out, const struct ka_data_spec *spec,
                        const struct ka_tokenizer *tokenizer, int64_t V) {
-  void *p;
   *out = NULL;
-  KA_TRY(ka_alloc(ctx, &p, sizeof **out, "data"));
-  struct ka_data *d = p;
+  struct ka_data *d;
+  KA_TRY(KA_NEW_HEAP(ctx, &d, 1, "data"));
   d->ctx = ctx;
   d->spec = *spec;
   d->length_unit = 1;

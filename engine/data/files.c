@@ -343,12 +343,10 @@ ka_status ka_data_files(struct ka_arena *a, const struct ka_key_texts *paths,
   struct ka_ctx *ctx = a->ctx;
   struct walker w = {.ctx = ctx, .a = a, .choice = choice ? choice : &everything};
   struct left_out l = {0};
-  void *list;
   ka_status st = KA_STATUS_OK;
   *out = (struct ka_data_files){.left_out = ""};
   KA_TRY_GOTO(find_all(&w, paths, &l), out);
-  KA_TRY_GOTO(ka_arena_alloc_n(a, &list, w.n, sizeof *out->items, "data files"), out);
-  out->items = list;
+  KA_TRY_GOTO(KA_NEW(a, &out->items, w.n, "data files"), out);
   out->n = w.n;
   for (int64_t i = 0; i < w.n; i++)
     out->items[i] = (struct ka_data_file){w.items[i].path, w.items[i].named};

@@ -54,15 +54,13 @@ static int64_t pack_window(struct item *items, int64_t n, int64_t T, int64_t *ro
 
 ka_status ka_data_pack_rows(struct ka_ctx *ctx, struct ka_data_packed *out, const int64_t *lengths,
                             int64_t n, int64_t T, int64_t window) {
-  void *items = NULL, *room = NULL, *p = NULL;
+  void *items = NULL, *room = NULL;
   ka_status st = KA_STATUS_OK;
   *out = (struct ka_data_packed){0};
   KA_TRY_GOTO(ka_alloc_n(ctx, &items, window, sizeof(struct item), "packing"), out);
   KA_TRY_GOTO(ka_alloc_n(ctx, &room, 4 * window, sizeof(int64_t), "packing"), out);
-  KA_TRY_GOTO(ka_alloc_n(ctx, &p, n + 1, sizeof(int64_t), "rows"), out);
-  out->first = p;
-  KA_TRY_GOTO(ka_alloc_n(ctx, &p, n, sizeof(int64_t), "rows"), out);
-  out->items = p;
+  KA_TRY_GOTO(KA_NEW_HEAP(ctx, &out->first, n + 1, "rows"), out);
+  KA_TRY_GOTO(KA_NEW_HEAP(ctx, &out->items, n, "rows"), out);
   struct item *w = items;
   for (int64_t start = 0; start < n; start += window) {
     int64_t m = n - start < window ? n - start : window;

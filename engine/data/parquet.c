@@ -49,10 +49,9 @@ static ka_status open_all(struct ka_ctx *ctx, struct ka_parquet *p) {
 
 ka_status ka_parquet_open(struct ka_ctx *ctx, struct ka_parquet **out, const char *path,
                           const struct ka_map *m) {
-  void *space;
   *out = NULL;
-  KA_TRY(ka_alloc(ctx, &space, sizeof **out, "Parquet file"));
-  struct ka_parquet *p = space;
+  struct ka_parquet *p;
+  KA_TRY(KA_NEW_HEAP(ctx, &p, 1, "Parquet file"));
   p->x.path = path;
   p->x.m = m;
   ka_status st = open_all(ctx, p);

@@ -321,14 +321,11 @@ static ka_status read_schema(struct ka_pq_index *x, struct ka_thrift *t,
                              const struct ka_thrift_field *f) {
   struct ka_ctx *ctx = x->arena.ctx;
   int64_t n = list(t, f);
-  void *p;
   int at = 0;
   if (n > 1 << 20) return ka_fail(ctx, KA_E_INPUT, "%s: more than 2^20 columns", x->path);
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, n, sizeof *x->nodes, "columns"));
-  x->nodes = p;
+  KA_TRY(KA_NEW(&x->arena, &x->nodes, n, "columns"));
   x->n_nodes = (int)n;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, n, sizeof *x->leaves, "columns"));
-  x->leaves = p;
+  KA_TRY(KA_NEW(&x->arena, &x->leaves, n, "columns"));
   for (int64_t i = 0; i < n; i++) KA_TRY(read_element(x, t, &x->nodes[i]));
   if (n < 2) return ka_fail(ctx, KA_E_INPUT, "%s: a Parquet file without columns", x->path);
   x->n_leaves = 0;
@@ -411,14 +408,11 @@ static ka_status read_group(struct ka_pq_index *x, struct ka_thrift *t, int64_t 
 static ka_status read_groups(struct ka_pq_index *x, struct ka_thrift *t,
                              const struct ka_thrift_field *f) {
   struct ka_ctx *ctx = x->arena.ctx;
-  void *p;
   x->n_groups = list(t, f);
   if (x->n_leaves == 0 || x->n_groups > (t->end - t->p) / x->n_leaves)
     return ka_fail(ctx, KA_E_INPUT, "%s: broken Parquet file: its row groups", x->path);
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->n_groups * x->n_leaves, sizeof *x->chunks, "columns"));
-  x->chunks = p;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->n_groups, sizeof *x->group_rows, "row groups"));
-  x->group_rows = p;
+  KA_TRY(KA_NEW(&x->arena, &x->chunks, x->n_groups * x->n_leaves, "columns"));
+  KA_TRY(KA_NEW(&x->arena, &x->group_rows, x->n_groups, "row groups"));
   for (int64_t g = 0; g < x->n_groups; g++) KA_TRY(read_group(x, t, g));
   return KA_STATUS_OK;
 }

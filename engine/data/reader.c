@@ -133,7 +133,6 @@ static ka_status start(struct reader *r, struct ka_data_files *files) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_job_dataset *ds = r->maker.dataset;
   const char *what;
-  void *p;
   if (!r->o->tokenizer && ds->type != KA_DOCUMENT_TOKENIZED)
     return ka_fail(ctx, KA_E_INPUT, "%s: %s.type: %s needs a tokenizer in %s",
                    ka_key_place(r->o->spec->file, r->key), r->key, ka_job_words_type[ds->type],
@@ -144,8 +143,7 @@ static ka_status start(struct reader *r, struct ka_data_files *files) {
   if (*files->left_out)
     ka_info(ctx, "data", "%s: no data, left out: %s", ds->path.items[0], files->left_out);
   KA_TRY(load_chat(r));
-  KA_TRY(ka_alloc_n(ctx, &p, KA_RECORDS_BATCH, sizeof *r->slots, "rows"));
-  r->slots = p;
+  KA_TRY(KA_NEW_HEAP(ctx, &r->slots, KA_RECORDS_BATCH, "rows"));
   for (int i = 0; i < KA_RECORDS_BATCH; i++) ka_ctx_init(&r->slots[i].ctx);
   KA_TRY(ka_arena_printf(&r->arena, &what, "%s: %s.split", ka_key_place(r->o->spec->file, r->key),
                          r->key));

@@ -182,10 +182,9 @@ static ka_status start_csv(struct ka_data_records *r, struct ka_record_source *s
 
 static ka_status open_source(struct ka_data_records *r, struct ka_record_source **out) {
   struct ka_ctx *ctx = r->ctx;
-  void *p;
   *out = NULL;
-  KA_TRY(ka_alloc(ctx, &p, sizeof **out, "data file"));
-  struct ka_record_source *s = p;
+  struct ka_record_source *s;
+  KA_TRY(KA_NEW_HEAP(ctx, &s, 1, "data file"));
   s->file = &r->files->items[r->next_file++];
   s->line = 1;
   r->open[r->n_open++] = *out = s; /* ka_data_records_deinit closes it, whatever follows */

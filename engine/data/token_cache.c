@@ -124,14 +124,12 @@ static ka_status hash_all(struct ka_arena *a, XXH3_state_t *h,
 ka_status ka_data_cache_init(struct ka_data_cache *c, struct ka_arena *a,
                              const struct ka_data_read_options *o, struct ka_data_stats *stats) {
   struct ka_ctx *ctx = a->ctx;
-  void *ends;
   const char *name;
   *c = (struct ka_data_cache){.ctx = ctx,
                               .stats = stats,
                               .n_entries = o->spec->datasets.n + o->spec->test_datasets.n,
                               .V = o->V};
-  KA_TRY(ka_arena_alloc_n(a, &ends, c->n_entries, sizeof *c->ends, "entries"));
-  c->ends = ends;
+  KA_TRY(KA_NEW(a, &c->ends, c->n_entries, "entries"));
   XXH3_state_t *h = XXH3_createState();
   if (!h) return ka_fail(ctx, KA_E_MEMORY, "token cache: out of memory");
   XXH3_128bits_reset(h);

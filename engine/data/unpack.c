@@ -193,10 +193,8 @@ static ka_status start(struct ka_ctx *ctx, struct ka_unpack_stream *s) {
 
 ka_status ka_unpack_open(struct ka_ctx *ctx, struct ka_unpack_stream **out, enum ka_codec codec,
                          const char *path, const struct ka_map *m) {
-  void *p;
   *out = NULL;
-  KA_TRY(ka_alloc(ctx, &p, sizeof **out, "compressed file"));
-  *out = p;
+  KA_TRY(KA_NEW_HEAP(ctx, out, 1, "compressed file"));
   **out = (struct ka_unpack_stream){.codec = codec, .path = path, .m = m, .between = true};
   ka_status st = start(ctx, *out);
   if (ka_ok(st)) return st;

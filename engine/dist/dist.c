@@ -35,9 +35,7 @@ static ka_status no_transport(struct ka_dist *d, int n_ranks, const char *by) {
 /* Where n in equal parts begin, the remainder spread; the caller frees them. */
 static ka_status even_starts(struct ka_dist *d, int64_t n, int64_t **out) {
   struct ka_ctx *ctx = d->ctx;
-  void *memory;
-  KA_TRY(ka_alloc_n(ctx, &memory, d->n + 1, sizeof **out, "ranks"));
-  *out = memory;
+  KA_TRY(KA_NEW_HEAP(ctx, out, d->n + 1, "ranks"));
   for (int r = 0; r <= d->n; r++) (*out)[r] = n / d->n * r + n % d->n * r / d->n;
   return KA_STATUS_OK;
 }
@@ -75,13 +73,12 @@ static ka_status open_ranks(struct ka_dist *d, int n_ranks, const char *by) {
 }
 
 ka_status ka_dist_open(struct ka_ctx *ctx, struct ka_dist **out, double timeout_s) {
-  void *memory;
   int n_ranks;
   const char *by;
   *out = NULL;
   KA_TRY(ka_dist_launched(ctx, &n_ranks, &by));
-  KA_TRY(ka_alloc(ctx, &memory, sizeof(struct ka_dist), "ranks"));
-  struct ka_dist *d = memory;
+  struct ka_dist *d;
+  KA_TRY(KA_NEW_HEAP(ctx, &d, 1, "ranks"));
   *d = (struct ka_dist){.ctx = ctx, .n = 1, .timeout_s = timeout_s};
   d->hear = d->beat_receive = d->beat_send = -1;
   pthread_mutex_init(&d->lock, NULL);
@@ -148,10 +145,9 @@ static ka_status copy_starts(struct ka_dist *d, int64_t **out, const int64_t *st
 static ka_status make_room(struct ka_dist *d) {
   struct ka_ctx *ctx = d->ctx;
   if (d->n_started - d->n_done < d->cap) return KA_STATUS_OK;
-  void *memory;
   int64_t cap = d->cap > 0 ? 2 * d->cap : 64;
-  KA_TRY(ka_alloc_n(ctx, &memory, cap, sizeof *d->queue, "ranks"));
-  struct ka_dist_call *queue = memory;
+  struct ka_dist_call *queue;
+  KA_TRY(KA_NEW_HEAP(ctx, &queue, cap, "ranks"));
   for (int64_t i = d->n_done; i < d->n_started; i++) queue[i % cap] = d->queue[i % d->cap];
   ka_free(d->queue);
   d->queue = queue;

@@ -97,8 +97,8 @@ static ka_status generate(struct run *x, int64_t i) {
   int64_t each = task->sampling.temperature > 0 ? task->config.repeats : 1,
           n = task->n_requests * each;
   void *p;
-  KA_TRY(ka_alloc_n(ctx, &p, n, sizeof(struct ka_eval_prompt), "requests"));
-  struct ka_eval_prompt *prompts = p;
+  struct ka_eval_prompt *prompts;
+  KA_TRY(KA_NEW_HEAP(ctx, &prompts, n, "requests"));
   bool sound = ka_eval_field_given(&task->audio);
   for (int64_t k = 0; k < n; k++) {
     const struct ka_eval_request *r = &task->requests[k / each];
@@ -290,10 +290,8 @@ static ka_status make_room(struct run *x) {
   struct ka_ctx *ctx = x->ctx;
   int64_t n = x->t->n_tasks;
   void *p;
-  KA_TRY(ka_alloc_n(ctx, &p, n, sizeof *x->r->answers, "answers"));
-  x->r->answers = p;
-  KA_TRY(ka_alloc_n(ctx, &p, n, sizeof *x->r->n_answers, "answers"));
-  x->r->n_answers = p;
+  KA_TRY(KA_NEW_HEAP(ctx, &x->r->answers, n, "answers"));
+  KA_TRY(KA_NEW_HEAP(ctx, &x->r->n_answers, n, "answers"));
   x->r->n_tasks = n;
   for (int64_t i = 0; i < n; i++) {
     KA_TRY(

@@ -50,9 +50,7 @@ static ka_status find_field(struct ka_arena *a, struct type *t, const char *name
   struct field **at = &t->first;
   while (*at && strcmp((*at)->name, name) != 0) at = &(*at)->next;
   if (!*at && make) {
-    void *p;
-    KA_TRY(ka_arena_alloc(a, &p, sizeof **at, "columns"));
-    *at = p;
+    KA_TRY(KA_NEW(a, at, 1, "columns"));
     KA_TRY(ka_arena_str(a, &(*at)->name, name, strlen(name))); /* rows do not stay */
     t->n_fields++;
   }
@@ -88,9 +86,7 @@ static ka_status learn(struct ka_arena *a, struct type *t, const json_t *v) {
   if (t->kind == STRUCT) return learn_struct(a, t, v, fresh);
   if (t->kind != LIST) return KA_STATUS_OK;
   if (!t->item) {
-    void *p;
-    KA_TRY(ka_arena_alloc(a, &p, sizeof *t->item, "columns"));
-    t->item = p;
+    KA_TRY(KA_NEW(a, &t->item, 1, "columns"));
   }
   for (size_t i = 0; i < json_array_size(v); i++) KA_TRY(learn(a, t->item, json_array_get(v, i)));
   return KA_STATUS_OK;

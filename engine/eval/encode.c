@@ -36,9 +36,7 @@ static ka_status encode(struct worker *w, const char *p, size_t n, struct ka_tok
 static ka_status keep(struct worker *w, struct ka_eval_request *r, const int32_t *before,
                       int64_t n_before, const int32_t *ids, int64_t n, int64_t n_targets) {
   struct ka_ctx *ctx = w->ctx;
-  void *p;
-  KA_TRY(ka_alloc_n(ctx, &p, n_before + n, sizeof(int32_t), "requests"));
-  r->ids = p;
+  KA_TRY(KA_NEW_HEAP(ctx, &r->ids, n_before + n, "requests"));
   r->n = n_before + n;
   r->n_targets = n_targets;
   if (n_before > 0) memcpy(r->ids, before, (size_t)n_before * sizeof *before);

@@ -270,11 +270,10 @@ static ka_status step_multi_choice_regex(const struct context *c, struct ka_eval
   struct ka_ctx *ctx = c->ctx;
   const json_t *list = json_object_get(c->doc, "choices");
   int64_t n = (int64_t)json_array_size(list);
-  void *p;
   if (n == 0)
     return ka_fail(ctx, KA_E_INPUT, "multi_choice_regex: the document has no list \"choices\"");
-  KA_TRY(ka_alloc_n(ctx, &p, n, sizeof(struct ka_str), "choices"));
-  struct ka_str *choices = p;
+  struct ka_str *choices;
+  KA_TRY(KA_NEW_HEAP(ctx, &choices, n, "choices"));
   ka_status st = KA_STATUS_OK;
   for (int64_t i = 0; i < n && ka_ok(st); i++) {
     const json_t *v = json_array_get(list, (size_t)i);
@@ -356,9 +355,7 @@ static ka_status open_map(struct ka_ctx *ctx, struct ka_filter_step *s) {
 
 static ka_status open_ignored(struct ka_ctx *ctx, struct ka_filter_step *s, const char *place) {
   const struct ka_key_texts *texts = &s->config->regexes_to_ignore;
-  void *p;
-  KA_TRY(ka_alloc_n(ctx, &p, texts->n, sizeof *s->ignore, "patterns"));
-  s->ignore = p;
+  KA_TRY(KA_NEW_HEAP(ctx, &s->ignore, texts->n, "patterns"));
   for (int64_t i = 0; i < texts->n; i++) {
     ka_status st = ka_py_regex_open(ctx, &s->ignore[i], texts->items[i], strlen(texts->items[i]));
     if (st.code != KA_E_INPUT) KA_TRY(st);

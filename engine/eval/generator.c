@@ -189,35 +189,23 @@ static int longest_first(const void *a, const void *b) {
 
 static ka_status allocate(struct generator *x, int64_t longest) {
   struct ka_ctx *ctx = x->ctx;
-  void *p;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B, sizeof *x->answers, "answers"));
-  x->answers = p;
+  KA_TRY(KA_NEW(&x->arena, &x->answers, x->B, "answers"));
   for (int64_t b = 0; b < x->B; b++) {
-    KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->g->max_tokens, sizeof(int32_t), "answers"));
-    x->answers[b].ids = p;
+    KA_TRY(KA_NEW(&x->arena, &x->answers[b].ids, x->g->max_tokens, "answers"));
   }
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B, sizeof *x->clips, "answers"));
-  x->clips = p;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B, sizeof *x->files, "answers"));
-  x->files = p;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->g->until->n + 1, sizeof(int64_t), "answers"));
-  x->reach = p;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B * longest, sizeof(int32_t), "answers"));
-  x->padded = p;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B, sizeof(int32_t), "answers"));
-  x->next = p;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->B * x->m->recipe.V, sizeof(float), "answers"));
-  x->logits = p;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, x->m->recipe.V, sizeof(int32_t), "answers"));
-  x->heap = p;
-  return KA_STATUS_OK;
+  KA_TRY(KA_NEW(&x->arena, &x->clips, x->B, "answers"));
+  KA_TRY(KA_NEW(&x->arena, &x->files, x->B, "answers"));
+  KA_TRY(KA_NEW(&x->arena, &x->reach, x->g->until->n + 1, "answers"));
+  KA_TRY(KA_NEW(&x->arena, &x->padded, x->B * longest, "answers"));
+  KA_TRY(KA_NEW(&x->arena, &x->next, x->B, "answers"));
+  KA_TRY(KA_NEW(&x->arena, &x->logits, x->B * x->m->recipe.V, "answers"));
+  return KA_NEW(&x->arena, &x->heap, x->m->recipe.V, "answers");
 }
 
 static ka_status run(struct generator *x, struct ka_eval_prompt *prompts, int64_t n) {
   struct ka_ctx *ctx = x->ctx;
-  void *p;
-  KA_TRY(ka_arena_alloc_n(&x->arena, &p, n, sizeof(struct ka_eval_prompt *), "answers"));
-  struct ka_eval_prompt **order = p;
+  struct ka_eval_prompt **order;
+  KA_TRY(KA_NEW(&x->arena, &order, n, "answers"));
   for (int64_t i = 0; i < n; i++) order[i] = &prompts[i];
   qsort(order, (size_t)n, sizeof *order, longest_first);
   int64_t rows = ka_model_rows(x->m), longest = order[0]->n;

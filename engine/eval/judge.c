@@ -10,26 +10,20 @@
 ka_status ka_eval_judge_open(struct ka_ctx *ctx, struct ka_eval_judge *j,
                              const struct ka_task *task, const struct ka_eval_answer *answers) {
   int64_t most = 1;
-  void *p;
   *j = (struct ka_eval_judge){.ctx = ctx, .task = task, .answers = answers};
   ka_arena_init(&j->arena, ctx, "metrics");
   for (int64_t i = 0; i < task->n_items; i++)
     if (task->items[i].n_requests > most) most = task->items[i].n_requests;
   double **reals[] = {&j->ll, &j->ll_alone, &j->p};
   for (int i = 0; i < 3; i++) {
-    KA_TRY(ka_arena_alloc_n(&j->arena, &p, most, sizeof(double), "metrics"));
-    *reals[i] = p;
+    KA_TRY(KA_NEW(&j->arena, reals[i], most, "metrics"));
   }
   int64_t **wholes[] = {&j->chars, &j->bytes};
   for (int i = 0; i < 2; i++) {
-    KA_TRY(ka_arena_alloc_n(&j->arena, &p, most, sizeof(int64_t), "metrics"));
-    *wholes[i] = p;
+    KA_TRY(KA_NEW(&j->arena, wholes[i], most, "metrics"));
   }
-  KA_TRY(ka_arena_alloc_n(&j->arena, &p, most, sizeof(bool), "metrics"));
-  j->greedy = p;
-  KA_TRY(ka_arena_alloc_n(&j->arena, &p, task->n_metrics, sizeof *j->items, "metrics"));
-  j->items = p;
-  return KA_STATUS_OK;
+  KA_TRY(KA_NEW(&j->arena, &j->greedy, most, "metrics"));
+  return KA_NEW(&j->arena, &j->items, task->n_metrics, "metrics");
 }
 
 void ka_eval_judge_close(struct ka_eval_judge *j) {

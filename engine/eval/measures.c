@@ -85,11 +85,9 @@ ka_status ka_measures_open(struct ka_ctx *ctx, struct ka_measures *ms,
                            const struct ka_measures_spec *spec, const struct ka_speech *speech,
                            const struct ka_tokenizer *tokenizer, int64_t max_length) {
   int64_t n_sets = spec->old_tasks.n + spec->new_tasks.n, cap = 0;
-  void *sets;
   *ms = (struct ka_measures){.ctx = ctx, .spec = *spec, .speech = speech, .tokenizer = tokenizer};
   ka_arena_init(&ms->arena, ctx, "measures");
-  KA_TRY(ka_arena_alloc_n(&ms->arena, &sets, n_sets, sizeof *ms->sets, "task files"));
-  ms->sets = sets;
+  KA_TRY(KA_NEW(&ms->arena, &ms->sets, n_sets, "task files"));
   if (!tokenizer && n_sets + spec->n_texts > 0)
     return ka_fail(ctx, KA_E_INPUT,
                    "held_out and forgetting: the model has no tokenizer.json to read text with");

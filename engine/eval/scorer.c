@@ -238,20 +238,13 @@ static ka_status allocate(struct scorer *x, struct ka_arena *a) {
     int64_t n;
   } ints[] = {{&x->ids, x->rows}, {&x->position, x->rows}, {&x->start, x->rows},
               {&x->row, most},    {&x->target, most},      {&x->best, most}};
-  void *p;
   for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
-    KA_TRY(ka_arena_alloc_n(a, &p, ints[i].n, sizeof(int32_t), "evaluation"));
-    *ints[i].p = p;
+    KA_TRY(KA_NEW(a, ints[i].p, ints[i].n, "evaluation"));
   }
-  KA_TRY(ka_arena_alloc_n(a, &p, most, sizeof(float), "evaluation"));
-  x->loss = p;
-  KA_TRY(ka_arena_alloc_n(a, &p, most, sizeof(int64_t), "evaluation"));
-  x->owner = p;
-  KA_TRY(ka_arena_alloc_n(a, &p, x->n, sizeof(int64_t), "evaluation"));
-  x->order = p;
-  KA_TRY(ka_arena_alloc_n(a, &p, x->n, sizeof(struct leaf), "evaluation"));
-  x->leaves = p;
-  return KA_STATUS_OK;
+  KA_TRY(KA_NEW(a, &x->loss, most, "evaluation"));
+  KA_TRY(KA_NEW(a, &x->owner, most, "evaluation"));
+  KA_TRY(KA_NEW(a, &x->order, x->n, "evaluation"));
+  return KA_NEW(a, &x->leaves, x->n, "evaluation");
 }
 
 static ka_status score(struct scorer *x, struct ka_arena *a) {

@@ -68,16 +68,11 @@ const struct ka_key_table ka_task_table = {
 static ka_status new_map(struct ka_arena *arena, int64_t n, const struct ka_yaml *like,
                          struct ka_yaml **out) {
   struct ka_ctx *ctx = arena->ctx;
-  void *p;
-  KA_TRY(ka_arena_alloc(arena, &p, sizeof **out, "yaml"));
-  *out = p;
+  KA_TRY(KA_NEW(arena, out, 1, "yaml"));
   **out = (struct ka_yaml){
       .kind = KA_YAML_MAP, .file = like->file, .line = like->line, .column = like->column};
-  KA_TRY(ka_arena_alloc_n(arena, &p, n, sizeof *(*out)->keys, "yaml"));
-  (*out)->keys = p;
-  KA_TRY(ka_arena_alloc_n(arena, &p, n, sizeof *(*out)->values, "yaml"));
-  (*out)->values = p;
-  return KA_STATUS_OK;
+  KA_TRY(KA_NEW(arena, &(*out)->keys, n, "yaml"));
+  return KA_NEW(arena, &(*out)->values, n, "yaml");
 }
 
 static void add_pair(struct ka_yaml *map, struct ka_yaml *key, struct ka_yaml *value) {

@@ -107,9 +107,7 @@ static ka_status open_ignored(struct ka_task *t, struct ka_eval_metric_use *use,
                               const char *place) {
   struct ka_ctx *ctx = t->ctx;
   const struct ka_key_texts *patterns = &use->config->regexes_to_ignore;
-  void *list;
-  KA_TRY(ka_arena_alloc_n(&t->arena, &list, patterns->n, sizeof *use->ignore, "patterns"));
-  use->ignore = list;
+  KA_TRY(KA_NEW(&t->arena, &use->ignore, patterns->n, "patterns"));
   for (int64_t i = 0; i < patterns->n; i++) {
     const char *text = patterns->items[i];
     ka_status st = ka_py_regex_open(ctx, &use->ignore[i], text, strlen(text));
@@ -127,9 +125,8 @@ static ka_status open_ignored(struct ka_task *t, struct ka_eval_metric_use *use,
 static ka_status open_template(struct ka_task *t, struct ka_eval_metric_use *use, int64_t i) {
   struct ka_ctx *ctx = t->ctx;
   const struct ka_yaml *map = t->config.process_results;
-  void *p;
-  KA_TRY(ka_arena_alloc(&t->arena, &p, sizeof(struct ka_eval_metric), "metrics"));
-  struct ka_eval_metric *m = p;
+  struct ka_eval_metric *m;
+  KA_TRY(KA_NEW(&t->arena, &m, 1, "metrics"));
   *m = (struct ka_eval_metric){.name = map->keys[i]->text,
                                .items = KA_ITEMS_VALUE,
                                .aggregation = "mean",
@@ -193,14 +190,12 @@ static ka_status open_metrics(struct ka_task *t) {
   struct ka_ctx *ctx = t->ctx;
   const struct ka_yaml *map = t->config.process_results;
   int64_t n = t->config.metric_list.n, most = n;
-  void *list;
   if (map && (map->kind != KA_YAML_MAP || map->n == 0))
     return ka_fail(ctx, KA_E_INPUT, "%s: process_results: expected {metric: template, ...}",
                    ka_task_place(t, "process_results"));
   for (const struct ka_eval_metric *m = ka_metrics; m->name; m++) most++;
   if (map) most += map->n;
-  KA_TRY(ka_arena_alloc_n(&t->arena, &list, most, sizeof *t->metrics, "metrics"));
-  t->metrics = list;
+  KA_TRY(KA_NEW(&t->arena, &t->metrics, most, "metrics"));
   if (!given(t, "metric_list")) KA_TRY(open_own_metrics(t));
   for (int64_t i = 0; i < n; i++) {
     t->n_metrics++;
@@ -219,10 +214,8 @@ static ka_status open_metrics(struct ka_task *t) {
 static ka_status open_filters(struct ka_task *t) {
   struct ka_ctx *ctx = t->ctx;
   const struct ka_task_filters *c = &t->config.filter_list;
-  void *list;
   int64_t n = c->n > 0 ? c->n : 1;
-  KA_TRY(ka_arena_alloc_n(&t->arena, &list, n, sizeof *t->filters, "filters"));
-  t->filters = list;
+  KA_TRY(KA_NEW(&t->arena, &t->filters, n, "filters"));
   for (int64_t i = 0; i < n; i++) {
     t->n_filters++;
     KA_TRY(ka_eval_filter_open(&t->arena, &t->filters[i], c->n > 0 ? &c->items[i] : NULL,

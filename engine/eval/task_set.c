@@ -139,9 +139,7 @@ static ka_status find_in(struct finder *f, const struct directory *d, const char
     return KA_STATUS_OK;
   }
   if (n_tagged == 0) return KA_STATUS_OK;
-  void *list;
-  KA_TRY(ka_arena_alloc_n(&f->t->arena, &list, n_tagged, sizeof **out, "tag"));
-  *out = list;
+  KA_TRY(KA_NEW(&f->t->arena, out, n_tagged, "tag"));
   for (int64_t k = 0; k < d->n; k++)
     if (d->entries[k].keys && has_tag(d->entries[k].keys, name)) (*out)[(*n)++] = d->entries[k];
   qsort(*out, (size_t)*n, sizeof **out, by_task);
@@ -447,10 +445,9 @@ void ka_eval_group_tasks(const struct ka_tasks *t, const struct ka_eval_group *g
 
 ka_status ka_tasks_load(struct ka_ctx *ctx, struct ka_tasks **out, const char *const *names,
                         int64_t n, const struct ka_tasks_options *o) {
-  void *p;
   *out = NULL;
-  KA_TRY(ka_alloc(ctx, &p, sizeof **out, "tasks"));
-  struct ka_tasks *t = p;
+  struct ka_tasks *t;
+  KA_TRY(KA_NEW_HEAP(ctx, &t, 1, "tasks"));
   *t = (struct ka_tasks){.ctx = ctx, .options = *o};
   ka_arena_init(&t->arena, ctx, "tasks");
   ka_status st = KA_STATUS_OK;

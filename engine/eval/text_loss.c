@@ -61,9 +61,7 @@ ka_status ka_eval_text_scorer_init(struct ka_ctx *ctx, struct ka_eval_text_score
   *s = (struct ka_eval_text_scorer){.ctx = ctx, .model = m, .tokenizer = tokenizer, .B = B, .T = T};
   int32_t **arrays[] = {&s->input_ids, &s->labels, &s->position, &s->doc_start};
   for (int i = 0; i < 4; i++) {
-    void *mem = NULL;
-    KA_TRY(ka_alloc_n(ctx, &mem, B * T, sizeof(int32_t), "evaluation batch"));
-    *arrays[i] = mem;
+    KA_TRY(KA_NEW_HEAP(ctx, arrays[i], B * T, "evaluation batch"));
   }
   return KA_STATUS_OK;
 }

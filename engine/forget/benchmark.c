@@ -186,10 +186,9 @@ static ka_status quoted_word(struct ka_bench *b, const char *key, const char *pa
 static ka_status words_of(struct ka_bench *b, struct ka_bench_run *run,
                           const struct ka_bench_method *m) {
   struct ka_ctx *ctx = b->ctx;
-  void *mem;
   int64_t n = 0;
-  KA_TRY(ka_arena_alloc_n(&b->arena, &mem, b->o->n_words + MAX_WORDS, sizeof(char *), "words"));
-  const char **words = mem;
+  const char **words;
+  KA_TRY(KA_NEW(&b->arena, &words, b->o->n_words + MAX_WORDS, "words"));
   for (; n < b->o->n_words; n++) words[n] = b->o->words[n];
   for (const char *p = m->words; *p;) {
     size_t len = strcspn(p, " ");
@@ -238,7 +237,6 @@ static ka_status rates_of(struct ka_bench *b, int64_t m, double *rates, int64_t 
 /* Seeds outermost: an early reading compares all methods on few seeds. */
 static ka_status make_grid(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
-  void *mem;
   double rates[KA_BENCH_LIST], most = 0;
   int64_t n_rates;
   for (int64_t m = 0; m < b->n_chosen; m++) {
@@ -249,8 +247,7 @@ static ka_status make_grid(struct ka_bench *b) {
   if (most > MAX_RUNS)
     return ka_fail(ctx, KA_E_USAGE,
                    "more than %d runs; fewer seeds, draws, budgets or rates, please", MAX_RUNS);
-  KA_TRY(ka_arena_alloc_n(&b->arena, &mem, (int64_t)most, sizeof *b->runs, "runs"));
-  b->runs = mem;
+  KA_TRY(KA_NEW(&b->arena, &b->runs, (int64_t)most, "runs"));
   for (int64_t s = 0; s < b->o->n_seeds; s++)
     for (int64_t m = 0; m < b->n_chosen; m++) {
       const struct ka_bench_method *method = b->chosen[m];

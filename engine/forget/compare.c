@@ -65,18 +65,14 @@ static struct ka_forget_cell *cell_of(struct ka_forget_series *s, double lr) {
 static ka_status count(struct ka_forget_comparison *c, const json_t *runs) {
   struct ka_ctx *ctx = c->arena.ctx;
   int64_t n = (int64_t)json_array_size(runs);
-  void *mem;
   size_t i;
   const json_t *run;
-  KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n, sizeof *c->series, "series"));
-  c->series = mem;
+  KA_TRY(KA_NEW(&c->arena, &c->series, n, "series"));
   json_array_foreach(runs, i, run) {
     struct ka_forget_series *s = series_of(c, run);
     if (!s->cells) {
-      KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n, sizeof *s->cells, "cells"));
-      s->cells = mem;
-      KA_TRY(ka_arena_alloc_n(&c->arena, &mem, 2 * n, sizeof(int64_t), "seeds"));
-      s->seeds = mem;
+      KA_TRY(KA_NEW(&c->arena, &s->cells, n, "cells"));
+      KA_TRY(KA_NEW(&c->arena, &s->seeds, 2 * n, "seeds"));
       s->draws = s->seeds + n;
     }
     index_of(s->seeds, &s->n_seeds, (int64_t)json_integer_value(json_object_get(run, "seed")));
@@ -115,15 +111,13 @@ static ka_status place(struct ka_forget_comparison *c, const json_t *run) {
 
 static ka_status fill(struct ka_forget_comparison *c, const json_t *runs) {
   struct ka_ctx *ctx = c->arena.ctx;
-  void *mem;
   size_t i;
   const json_t *run;
   for (int64_t k = 0; k < c->n_series; k++) {
     struct ka_forget_series *s = &c->series[k];
     qsort(s->cells, (size_t)s->n_cells, sizeof *s->cells, by_rate);
     for (int64_t l = 0; l < s->n_cells; l++) {
-      KA_TRY(ka_arena_alloc_n(&c->arena, &mem, s->n_draws * s->n_seeds, sizeof(json_t *), "runs"));
-      s->cells[l].runs = mem;
+      KA_TRY(KA_NEW(&c->arena, &s->cells[l].runs, s->n_draws * s->n_seeds, "runs"));
     }
   }
   json_array_foreach(runs, i, run) KA_TRY(place(c, run));
@@ -216,9 +210,7 @@ static double reach_of(struct ka_forget_comparison *c, const struct ka_forget_se
 static ka_status reduce(struct ka_forget_comparison *c, struct ka_forget_series *s) {
   struct ka_ctx *ctx = c->arena.ctx;
   int64_t n = s->n_draws * s->n_seeds;
-  void *mem;
-  KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n, sizeof(double), "areas"));
-  s->areas = mem;
+  KA_TRY(KA_NEW(&c->arena, &s->areas, n, "areas"));
   if (s->n_trained == 0) s->trained = NAN;
   for (int64_t l = 0; l < s->n_cells; l++) {
     struct ka_forget_cell *cell = &s->cells[l];
@@ -294,13 +286,9 @@ static json_t *series_json(struct ka_forget_comparison *c, const struct ka_forge
 static ka_status compare(struct ka_forget_comparison *c, const json_t *runs, json_t *out) {
   struct ka_ctx *ctx = c->arena.ctx;
   int64_t n = (int64_t)json_array_size(runs);
-  void *mem;
-  KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n + 1, sizeof *c->points, "points"));
-  c->points = mem;
-  KA_TRY(ka_arena_alloc_n(&c->arena, &mem, KA_N_TESTS * n + 1, sizeof(double), "values"));
-  c->scratch = mem;
-  KA_TRY(ka_arena_alloc_n(&c->arena, &mem, n + 1, sizeof *c->order, "order"));
-  c->order = mem;
+  KA_TRY(KA_NEW(&c->arena, &c->points, n + 1, "points"));
+  KA_TRY(KA_NEW(&c->arena, &c->scratch, KA_N_TESTS * n + 1, "values"));
+  KA_TRY(KA_NEW(&c->arena, &c->order, n + 1, "order"));
   KA_TRY(count(c, runs));
   KA_TRY(fill(c, runs));
   find_reference(c);

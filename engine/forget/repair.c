@@ -65,10 +65,8 @@ struct difference {
 };
 
 static ka_status subtract(struct ka_ctx *ctx, struct difference *x) {
-  void *mem = NULL;
   x->n = ka_tensor_elems(&x->tuned->t);
-  KA_TRY(ka_alloc_n(ctx, &mem, x->n, sizeof(double), "difference"));
-  x->d = mem;
+  KA_TRY(KA_NEW_HEAP(ctx, &x->d, x->n, "difference"));
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < x->n; i++)
     x->d[i] = ka_load(x->tuned->t.data, x->tuned->t.dtype, i) -
@@ -109,10 +107,8 @@ static void svd_free(struct svd *x) {
 static ka_status svd_of(struct ka_ctx *ctx, struct svd *x, const double *a, int64_t rows,
                         int64_t cols) {
   int64_t k = rows < cols ? rows : cols;
-  void *mem = NULL;
   *x = (struct svd){.rows = rows, .cols = cols, .k = k};
-  KA_TRY(ka_alloc_n(ctx, &mem, rows * cols + k + k * rows + k * cols + 1, sizeof(double), "svd"));
-  x->a = mem;
+  KA_TRY(KA_NEW_HEAP(ctx, &x->a, rows * cols + k + k * rows + k * cols + 1, "svd"));
   x->s = x->a + rows * cols;
   x->left = x->s + k;
   x->right = x->left + k * rows;

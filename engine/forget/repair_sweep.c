@@ -82,11 +82,10 @@ static ka_status write_weights(struct ka_ctx *ctx, const struct ka_safetensors *
                                const char *dir) {
   static const char *const metadata[] = {"format", "pt"};
   struct ka_arena a;
-  void *mem = NULL;
   const char *path;
   ka_arena_init(&a, ctx, "repaired model");
-  ka_status st = ka_arena_alloc_n(&a, &mem, files->n_entries, sizeof(struct ka_st_out), "tensors");
-  struct ka_st_out *out = mem;
+  struct ka_st_out *out;
+  ka_status st = KA_NEW(&a, &out, files->n_entries, "tensors");
   for (int64_t i = 0; i < files->n_entries && ka_ok(st); i++) {
     const struct ka_st_entry *e = &files->entries[i];
     out[i] = (struct ka_st_out){.name = e->name, .t = e->t};
@@ -195,10 +194,9 @@ static ka_status run(struct sweep *s, json_t *root) {
 }
 
 ka_status ka_repair_sweep(struct ka_ctx *ctx, const struct ka_repair_options *o, json_t **report) {
-  void *mem;
   *report = NULL;
-  KA_TRY(ka_alloc_n(ctx, &mem, 1, sizeof(struct sweep), "repair"));
-  struct sweep *s = mem;
+  struct sweep *s;
+  KA_TRY(KA_NEW_HEAP(ctx, &s, 1, "repair"));
   s->ctx = ctx;
   s->o = o;
   json_t *root = json_object();

@@ -68,13 +68,11 @@ static ka_status open_base(struct ka_forget_scoring *s) {
 
 ka_status ka_forget_scoring_open(struct ka_ctx *ctx, struct ka_forget_scoring *s,
                                  const struct ka_forget_scoring_spec *spec) {
-  void *mem;
   *s = (struct ka_forget_scoring){.ctx = ctx, .spec = *spec};
   ka_arena_init(&s->arena, ctx, "scoring");
   KA_TRY(open_base(s));
   KA_TRY(open_measures(s));
-  KA_TRY(ka_arena_alloc_n(&s->arena, &mem, 3 * s->measures.n, sizeof(double), "measures"));
-  s->values = mem;
+  KA_TRY(KA_NEW(&s->arena, &s->values, 3 * s->measures.n, "measures"));
   ka_info(ctx, "score", "the base, %s", s->spec.base);
   return score(s, &s->base.model, s->values);
 }

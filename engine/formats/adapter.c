@@ -264,15 +264,13 @@ static void retie(struct merge *m, int64_t *n) {
 
 static ka_status run(struct merge *m, const char *dir, bool *untied) {
   struct ka_ctx *ctx = m->ctx;
-  void *memory = NULL;
   const char *path = NULL;
   int64_t n = m->files->n_entries;
   KA_TRY(ka_adapter_config_open(ctx, &m->config, dir));
   KA_TRY(ka_path_join(&m->config.arena, &path, dir, "adapter_model.safetensors"));
   KA_TRY(ka_st_open(ctx, &m->file, path));
   KA_TRY(read_base(m));
-  KA_TRY(ka_arena_alloc_n(&m->files->arena, &memory, n + 1, sizeof *m->entries, "entries"));
-  m->entries = memory;
+  KA_TRY(KA_NEW(&m->files->arena, &m->entries, n + 1, "entries"));
   if (n > 0) memcpy(m->entries, m->files->entries, (size_t)n * sizeof *m->entries);
   for (int pass = 0; pass < 2; pass++)
     for (int64_t i = 0; i < m->file.n_entries; i++) {

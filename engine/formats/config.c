@@ -135,10 +135,8 @@ static ka_status read_layer_types(struct ka_ctx *ctx, struct ka_hf_config *c) {
     return ka_fail(ctx, KA_E_INPUT,
                    "%s: key \"layer_types\": expected a list of %lld strings, one a layer", c->path,
                    (long long)c->num_hidden_layers);
-  void *list;
-  KA_TRY(ka_arena_alloc_n(&c->arena, &list, c->num_hidden_layers, sizeof(const char *),
-                          "layer types"));
-  const char **types = list;
+  const char **types;
+  KA_TRY(KA_NEW(&c->arena, &types, c->num_hidden_layers, "layer types"));
   for (int64_t i = 0; i < c->num_hidden_layers; i++) {
     types[i] = json_string_value(json_array_get(v, (size_t)i));
     if (!types[i])

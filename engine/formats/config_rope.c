@@ -80,14 +80,13 @@ static ka_status read_longrope(struct ka_ctx *ctx, const struct source *s,
                                struct ka_hf_rope_params *r) {
   const json_t *list = json_object_get(s->obj, "short_factor"), *v;
   size_t i, n = json_array_size(list);
-  void *memory;
   KA_TRY(read_original(ctx, s, r));
   KA_TRY(number(ctx, s, "factor", 0, &r->factor));
   if (r->factor == 0)
     r->factor = (double)s->c->max_position_embeddings / r->original_max_position_embeddings;
   KA_TRY(number(ctx, s, "attention_factor", 0, &r->attention_factor));
-  KA_TRY(ka_arena_alloc_n(&s->c->arena, &memory, (int64_t)n, sizeof(double), "RoPE factors"));
-  double *factors = memory;
+  double *factors;
+  KA_TRY(KA_NEW(&s->c->arena, &factors, (int64_t)n, "RoPE factors"));
   json_array_foreach((json_t *)(uintptr_t)list, i, v) factors[i] = json_number_value(v);
   bool good = n > 0;
   for (i = 0; i < n; i++) good = good && isfinite(factors[i]) && factors[i] > 0;

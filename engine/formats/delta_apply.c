@@ -112,10 +112,8 @@ static ka_status put_file(struct apply *a, const struct ka_delta_file *f) {
 static ka_status make_room(struct apply *a) {
   struct ka_ctx *ctx = a->ctx;
   const struct ka_delta *d = &a->delta;
-  void *memory = NULL;
   size_t most = 0;
-  KA_TRY(ka_arena_alloc_n(&a->arena, &memory, d->layout.n_entries, sizeof *a->order, "order"));
-  a->order = memory;
+  KA_TRY(KA_NEW(&a->arena, &a->order, d->layout.n_entries, "order"));
   for (int64_t i = 0; i < d->n_tensors; i++) {
     const struct ka_delta_tensor *t = &d->tensors[i];
     if ((t->part || t->packed) && t->entry->n_bytes > most) most = t->entry->n_bytes;

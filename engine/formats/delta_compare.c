@@ -9,7 +9,6 @@ static ka_status to_ranges(struct ka_arena *arena, const unsigned char *marks, i
                            size_t width, struct ka_delta_ranges *out) {
   struct ka_ctx *ctx = arena->ctx;
   static const unsigned char zeros[8];
-  void *memory = NULL;
   int64_t *at = NULL;
   for (int pass = 0; pass < 2; pass++) { /* counts, then writes */
     bool inside = false;
@@ -22,8 +21,7 @@ static ka_status to_ranges(struct ka_arena *arena, const unsigned char *marks, i
       inside = mark;
     }
     if (pass == 0) {
-      KA_TRY(ka_arena_alloc_n(arena, &memory, 2 * out->n, sizeof *at, "ranges"));
-      at = memory;
+      KA_TRY(KA_NEW(arena, &at, 2 * out->n, "ranges"));
     }
   }
   out->at = at;

@@ -77,11 +77,8 @@ struct worker {
 
 static ka_status make_workers(struct ka_ctx *ctx, size_t blocks, struct worker **workers,
                               size_t *n) {
-  void *memory;
   *n = (size_t)omp_get_max_threads() < blocks ? (size_t)omp_get_max_threads() : blocks;
-  KA_TRY(ka_alloc_n(ctx, &memory, (int64_t)*n, sizeof **workers, "packing"));
-  *workers = memory;
-  return KA_STATUS_OK;
+  return KA_NEW_HEAP(ctx, workers, (int64_t)*n, "packing");
 }
 
 ka_status ka_delta_pack(struct ka_ctx *ctx, const unsigned char *x, const unsigned char *base,

@@ -114,14 +114,12 @@ static ka_status read_file(struct ka_ctx *ctx, struct ka_delta *d, const json_t 
 
 static ka_status read_files(struct ka_ctx *ctx, struct ka_delta *d) {
   const json_t *rows = NULL;
-  void *memory = NULL;
   KA_TRY(member(ctx, d, d->root, "files", "files", JSON_ARRAY, &rows));
   int64_t n = (int64_t)json_array_size(rows), n_headers = 0;
   if (n > 10000) return bad(ctx, d, "files", "more than 10000");
-  KA_TRY(ka_arena_alloc_n(&d->arena, &memory, n, sizeof *d->files, "files"));
-  d->files = memory;
-  KA_TRY(ka_arena_alloc_n(&d->arena, &memory, n, sizeof(struct ka_st_header), "headers"));
-  struct ka_st_header *headers = memory;
+  KA_TRY(KA_NEW(&d->arena, &d->files, n, "files"));
+  struct ka_st_header *headers;
+  KA_TRY(KA_NEW(&d->arena, &headers, n, "headers"));
   for (; d->n_files < n; d->n_files++) {
     struct ka_delta_file *f = &d->files[d->n_files];
     KA_TRY(read_file(ctx, d, json_array_get(rows, (size_t)d->n_files), f));
@@ -142,11 +140,10 @@ static ka_status read_ranges(struct ka_ctx *ctx, struct ka_delta *d, const json_
                              const char *where, const char *key, int64_t limit,
                              struct ka_delta_ranges *out) {
   const json_t *list = NULL;
-  void *memory = NULL;
   KA_TRY(member(ctx, d, row, where, key, JSON_ARRAY, &list));
   size_t n = json_array_size(list);
-  KA_TRY(ka_arena_alloc_n(&d->arena, &memory, (int64_t)n, sizeof *out->at, "ranges"));
-  int64_t *at = memory;
+  int64_t *at;
+  KA_TRY(KA_NEW(&d->arena, &at, (int64_t)n, "ranges"));
   bool good = n > 0 && n % 2 == 0;
   for (size_t i = 0; i < n && good; i++) {
     const json_t *v = json_array_get(list, i);
@@ -199,11 +196,9 @@ static ka_status read_tensor(struct ka_ctx *ctx, struct ka_delta *d, const json_
 
 static ka_status read_tensors(struct ka_ctx *ctx, struct ka_delta *d) {
   const json_t *rows = NULL;
-  void *memory = NULL;
   KA_TRY(member(ctx, d, d->root, "tensors", "tensors", JSON_ARRAY, &rows));
   int64_t n = (int64_t)json_array_size(rows);
-  KA_TRY(ka_arena_alloc_n(&d->arena, &memory, n, sizeof *d->tensors, "changed tensors"));
-  d->tensors = memory;
+  KA_TRY(KA_NEW(&d->arena, &d->tensors, n, "changed tensors"));
   for (; d->n_tensors < n; d->n_tensors++) {
     struct ka_delta_tensor *t = &d->tensors[d->n_tensors];
     KA_TRY(read_tensor(ctx, d, json_array_get(rows, (size_t)d->n_tensors), t));

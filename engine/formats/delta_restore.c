@@ -74,10 +74,8 @@ static ka_status place(struct ka_ctx *ctx, const struct ka_delta *d,
 }
 
 ka_status ka_delta_overlay(struct ka_ctx *ctx, struct ka_delta *d, struct ka_safetensors *files) {
-  void *memory = NULL;
-  KA_TRY(ka_arena_alloc_n(&files->arena, &memory, d->layout.n_entries, sizeof *files->entries,
-                          "entries"));
-  struct ka_st_entry *entries = memory;
+  struct ka_st_entry *entries;
+  KA_TRY(KA_NEW(&files->arena, &entries, d->layout.n_entries, "entries"));
   for (int64_t i = 0; i < d->layout.n_entries; i++) {
     const struct ka_st_entry *e = &d->layout.entries[i], *old = ka_st_find(files, e->name);
     const struct ka_delta_tensor *t = ka_delta_find(d, e->name);

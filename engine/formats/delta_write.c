@@ -69,11 +69,9 @@ static bool name_taken(const char *name) {
 
 static ka_status compare(struct export *x) {
   struct ka_ctx *ctx = x->ctx;
-  void *memory = NULL;
   json_t *rows = json_array();
   KA_TRY(ka_json_set(x->ctx, x->manifest, "tensors", rows));
-  KA_TRY(ka_arena_alloc_n(&x->arena, &memory, x->tuned.n_entries, sizeof *x->changed, "changed"));
-  x->changed = memory;
+  KA_TRY(KA_NEW(&x->arena, &x->changed, x->tuned.n_entries, "changed"));
   for (int64_t i = 0; i < x->tuned.n_entries; i++) {
     struct ka_delta_tensor *t = &x->changed[x->n_changed];
     bool changed = false;
@@ -105,11 +103,9 @@ static ka_status list_files(struct export *x) {
   const char **names, *path = NULL;
   struct ka_str left = {0};
   int64_t n = 0;
-  void *memory = NULL;
   ka_status st = KA_STATUS_OK;
   KA_TRY_GOTO(ka_list_dir(&x->arena, x->tuned_dir, &names, &n), out);
-  KA_TRY_GOTO(ka_arena_alloc_n(&x->arena, &memory, n, sizeof *x->files, "files"), out);
-  x->files = memory;
+  KA_TRY_GOTO(KA_NEW(&x->arena, &x->files, n, "files"), out);
   for (int64_t i = 0; i < n; i++) {
     struct stat info;
     KA_TRY_GOTO(ka_path_join(&x->arena, &path, x->tuned_dir, names[i]), out);

@@ -103,9 +103,7 @@ static ka_status find_kinds(struct vocab *v) {
   struct ka_ctx *ctx = v->arena->ctx;
   const json_t *one;
   size_t i, n;
-  void *p;
-  KA_TRY(ka_arena_alloc_n(v->arena, &p, v->n_ids, sizeof *v->kinds, "kinds of tokens"));
-  v->kinds = p;
+  KA_TRY(KA_NEW(v->arena, &v->kinds, v->n_ids, "kinds of tokens"));
   for (int32_t id = 0; id < v->n_ids; id++) {
     const char *text = id < v->n_tokens ? ka_tokenizer_token_text(v->t, id, &n) : NULL;
     v->kinds[id] = !text ? UNUSED : !v->bytes && is_byte(text, n) ? BYTE : NORMAL;
@@ -188,9 +186,8 @@ static ka_status set_scores(struct vocab *v) {
   struct ka_str text = {0};
   const char *half[2];
   size_t i, n[2];
-  void *p;
-  KA_TRY(ka_arena_alloc_n(v->arena, &p, v->n_ids, sizeof(float), "scores"));
-  float *scores = p;
+  float *scores;
+  KA_TRY(KA_NEW(v->arena, &scores, v->n_ids, "scores"));
   for (int64_t id = 0; id < v->n_ids; id++)
     scores[id] = v->kinds[id] == NORMAL ? -1e9f : v->kinds[id] == UNUSED ? -1e4f : 0;
   ka_status st = KA_STATUS_OK;

@@ -7,10 +7,8 @@
 
 /* out [rows, cols] or its transpose [cols, rows], in double. */
 static ka_status spread(struct ka_ctx *ctx, double **out, const struct ka_tensor *t, bool turn) {
-  void *memory = NULL;
   int64_t rows = t->shape[0], cols = t->shape[1];
-  KA_TRY(ka_alloc_n(ctx, &memory, rows * cols, sizeof **out, "adapter"));
-  *out = memory;
+  KA_TRY(KA_NEW_HEAP(ctx, out, rows * cols, "adapter"));
   for (int64_t i = 0; i < rows; i++)
     for (int64_t j = 0; j < cols; j++)
       (*out)[turn ? j * rows + i : i * cols + j] = ka_load(t->data, t->dtype, i * cols + j);

@@ -137,10 +137,7 @@ static ka_status parse_metadata(struct reader *r, int shard, json_t *meta) {
   struct ka_st_shard *s = &r->st->shards[shard];
   const char *wrong = "%s: __metadata__: expected an object of strings";
   if (!json_is_object(meta)) return ka_fail(ctx, KA_E_INPUT, wrong, s->path);
-  void *pairs;
-  KA_TRY(ka_arena_alloc_n(&r->st->arena, &pairs, 2 * (int64_t)json_object_size(meta),
-                          sizeof *s->metadata, "metadata"));
-  s->metadata = pairs;
+  KA_TRY(KA_NEW(&r->st->arena, &s->metadata, 2 * (int64_t)json_object_size(meta), "metadata"));
   const char *key;
   json_t *v;
   json_object_foreach(meta, key, v) {

@@ -296,13 +296,11 @@ ka_status ka_st_rewrite(struct ka_ctx *ctx, const struct ka_safetensors *base, c
   struct rewrite w = {.base = base, .n_changed = n_changed};
   struct ka_arena a;
   ka_status st = KA_STATUS_OK;
-  void *p;
   const char *path;
   KA_TRY(check_changed(ctx, base, changed, n_changed));
   KA_TRY(sort_by_name(ctx, base->path, changed, n_changed, &w.changed));
   ka_arena_init(&a, ctx, "rewrite");
-  KA_TRY_GOTO(ka_arena_alloc_n(&a, &p, base->n_entries, sizeof *w.order, "order"), out);
-  w.order = p;
+  KA_TRY_GOTO(KA_NEW(&a, &w.order, base->n_entries, "order"), out);
   KA_TRY_GOTO(ka_arena_alloc(&a, &w.buf, BUF_BYTES, "conversion"), out);
   for (int64_t i = 0; i < base->n_shards; i++) {
     KA_TRY_GOTO(ka_path_join(&a, &path, out_dir, base->shards[i].file_name), out);

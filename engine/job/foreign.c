@@ -49,9 +49,7 @@ bool ka_foreign_number(const struct ka_yaml *v, double *out) {
 
 ka_status ka_foreign_new(struct ka_foreign *f, struct ka_yaml **out, enum ka_yaml_kind kind) {
   struct ka_ctx *ctx = f->ctx;
-  void *p;
-  KA_TRY(ka_arena_alloc_n(f->arena, &p, 1, sizeof **out, "foreign keys"));
-  *out = p;
+  KA_TRY(KA_NEW(f->arena, out, 1, "foreign keys"));
   **out = (struct ka_yaml){.kind = kind,
                            .file = f->at->file,
                            .line = f->at->line,

@@ -227,11 +227,8 @@ static ka_status entry_max(struct ka_foreign *f, struct ka_yaml *v) {
 
 static ka_status new_list(struct ka_foreign *f, struct ka_yaml **list, int64_t n) {
   struct ka_ctx *ctx = f->ctx;
-  void *items;
   KA_TRY(ka_foreign_new(f, list, KA_YAML_LIST));
-  KA_TRY(ka_arena_alloc_n(f->arena, &items, n, sizeof **list, "foreign keys"));
-  (*list)->items = items;
-  return KA_STATUS_OK;
+  return KA_NEW(f->arena, &(*list)->items, n, "foreign keys");
 }
 
 static ka_status add_text(struct ka_foreign *f, struct ka_yaml *map, int64_t *cap, const char *key,

@@ -172,12 +172,10 @@ static ka_status copy_text(struct builder *b, const yaml_char_t *text, const cha
 static ka_status new_node(struct builder *b, const yaml_event_t *e, enum ka_yaml_kind kind,
                           struct ka_yaml **out) {
   struct ka_ctx *ctx = b->ctx;
-  void *p;
   *out = NULL;
   int line = (int)e->start_mark.line + 1, column = (int)e->start_mark.column + 1;
   if (++b->n_nodes > KA_YAML_MAX_NODES) return bad(b, line, column, "more than 100000 values");
-  KA_TRY(ka_arena_alloc(b->arena, &p, sizeof **out, "yaml"));
-  *out = p;
+  KA_TRY(KA_NEW(b->arena, out, 1, "yaml"));
   **out = (struct ka_yaml){.kind = kind, .file = b->what, .line = line, .column = column};
   return KA_STATUS_OK;
 }
@@ -351,9 +349,7 @@ ka_status ka_yaml_parse(struct ka_ctx *ctx, struct ka_arena *arena, const char *
   while (b.depth > 0) ka_index_deinit(&b.stack[--b.depth].index);
   KA_TRY(st);
   if (!b.root) {
-    void *p;
-    KA_TRY(ka_arena_alloc(arena, &p, sizeof *b.root, "yaml"));
-    b.root = p;
+    KA_TRY(KA_NEW(arena, &b.root, 1, "yaml"));
     *b.root = (struct ka_yaml){.file = what, .line = 1, .column = 1, .text = "", .plain = true};
   }
   *root = b.root;

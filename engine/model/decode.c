@@ -28,9 +28,7 @@ static ka_status alloc_cache(struct ka_decoder *d) {
   struct ka_ctx *ctx = d->m->ctx;
   const struct ka_recipe *r = &d->m->recipe;
   const struct ka_memory *device = ka_dev_memory(d->m->dev, KA_PLACE_DEVICE);
-  void *memory;
-  KA_TRY(ka_arena_alloc_n(&d->memory, &memory, r->L, sizeof *d->kv, "cache"));
-  d->kv = memory;
+  KA_TRY(KA_NEW(&d->memory, &d->kv, r->L, "cache"));
   ka_arena_init_measure(&d->cache, ctx, "decoding cache", device);
   KA_TRY(plan_cache(d));
   KA_TRY(ka_arena_init_fixed(&d->cache, ctx, "decoding cache", d->cache.used_bytes, device));
@@ -63,8 +61,7 @@ static ka_status alloc_batch(struct ka_decoder *d) {
     KA_TRY(ka_arena_alloc_n(&d->memory, &memory, ints[i].n, sizeof(int32_t), "batch"));
     *ints[i].p = memory;
   }
-  KA_TRY(ka_arena_alloc_n(&d->memory, &memory, d->B, sizeof(float), "batch"));
-  d->loss = memory;
+  KA_TRY(KA_NEW(&d->memory, &d->loss, d->B, "batch"));
   for (int64_t i = 0; i < n; i++) d->labels[i] = KA_LABEL_MASKED;
   return KA_STATUS_OK;
 }

@@ -23,10 +23,9 @@ ka_status ka_recipe_experts(struct ka_arena *arena, const struct ka_hf_config *c
                             const char *shared_width, struct ka_recipe *out) {
   struct ka_ctx *ctx = arena->ctx;
   const char *experts = experts_key(c);
-  void *memory;
   bool balanced;
-  KA_TRY(ka_arena_alloc(arena, &memory, sizeof(struct ka_moe), "recipe"));
-  struct ka_moe *x = memory;
+  struct ka_moe *x;
+  KA_TRY(KA_NEW(arena, &x, 1, "recipe"));
   *x = (struct ka_moe){.factor = 1};
   KA_TRY(ka_hf_i64_or(ctx, c, experts, 0, &x->E));
   KA_TRY(ka_hf_i64_or(ctx, c, "num_experts_per_tok", 0, &x->k));

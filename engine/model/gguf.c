@@ -264,9 +264,8 @@ static ka_status rope_factors(struct export *e, bool write) {
     return KA_STATUS_OK;
   int64_t R = ka_rope_channels(p, r->D), n = R / 2;
   bool llama3 = p->kind == KA_ROPE_LLAMA3;
-  void *memory;
-  KA_TRY(ka_arena_alloc_n(&e->arena, &memory, R + 2, sizeof(float), "factors"));
-  float *factors = memory;
+  float *factors;
+  KA_TRY(KA_NEW(&e->arena, &factors, R + 2, "factors"));
   for (int k = 0; k < (llama3 ? 1 : 2); k++) {
     const char *name = llama3 ? "rope_freqs.weight" : words[k];
     if (!write) KA_TRY(ka_gguf_add_tensor(e->g, name, KA_GGUF_F32, 1, &n));

@@ -114,7 +114,6 @@ static ka_status init(struct ka_arena *arena, const struct ka_hf_config *config,
   static const char *const metadata[] = {"format", "pt"}; /* transformers insists on it */
   struct new_model nm = {.seed = seed, .std = config->initializer_range};
   const char *weights, *index, *path;
-  void *memory;
   KA_TRY(ka_path_join(arena, &weights, out_dir, "model.safetensors"));
   KA_TRY(ka_path_join(arena, &index, out_dir, "model.safetensors.index.json"));
   if (ka_path_exists(weights) || ka_path_exists(index))
@@ -124,8 +123,7 @@ static ka_status init(struct ka_arena *arena, const struct ka_hf_config *config,
   KA_TRY(ka_family_find(ctx, config, &nm.family));
   KA_TRY(ka_family_recipe(nm.family, arena, config, &nm.recipe));
   KA_TRY(make_tensors(arena, &nm)); /* how many */
-  KA_TRY(ka_arena_alloc_n(arena, &memory, nm.n, sizeof *nm.tensors, "tensor list"));
-  nm.tensors = memory;
+  KA_TRY(KA_NEW(arena, &nm.tensors, nm.n, "tensor list"));
   KA_TRY(make_tensors(arena, &nm));
   KA_TRY(ka_make_dirs(ctx, out_dir));
   KA_TRY(ka_path_join(arena, &path, out_dir, "config.json"));

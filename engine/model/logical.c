@@ -70,14 +70,11 @@ static ka_status alloc_tables(struct ka_model *m) {
   KA_TRY(ka_arena_alloc(&m->meta, &memory, sizeof *m->weights, "weights"));
   ws = m->weights = memory;
   for (int64_t i = 0; i < m->n_params; i++) ws->n += parts_of(m, &m->params[i], NULL);
-  KA_TRY(ka_arena_alloc_n(&m->meta, &memory, m->n_params, sizeof *ws->base, "weights"));
-  ws->base = memory;
+  KA_TRY(KA_NEW(&m->meta, &ws->base, m->n_params, "weights"));
   int64_t L = m->recipe.L, E = ka_recipe_dim(&m->recipe, KA_DIM_E);
   for (int which = 0; which < KA_N_WHICH; which++) {
-    KA_TRY(ka_arena_alloc_n(&m->meta, &memory, ws->n, sizeof *ws->all[which], "weights"));
-    ws->all[which] = memory;
-    KA_TRY(ka_arena_alloc_n(&m->meta, &memory, L, sizeof *ws->layers[which], "weights"));
-    ws->layers[which] = memory;
+    KA_TRY(KA_NEW(&m->meta, &ws->all[which], ws->n, "weights"));
+    KA_TRY(KA_NEW(&m->meta, &ws->layers[which], L, "weights"));
     KA_TRY(ka_arena_alloc_n(&m->meta, &memory, L * E, sizeof(struct ka_expert_weights), "weights"));
     for (int64_t l = 0; l < L; l++) {
       ws->layers[which][l].n_experts = E;

@@ -65,14 +65,12 @@ static ka_status plan_head(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t N = b->B * b->T, C = m->recipe.C, V = m->recipe.V;
-  void *best;
   KA_TRY(values(m, &b->picked, N, C, false, "head"));
   KA_TRY(values(m, &b->hidden, N, C, false, "head"));
   KA_TRY(values(m, &b->rstd, N, 1, true, "head"));
   if (m->recipe.layer_norm) KA_TRY(values(m, &b->mean, N, 1, true, "head"));
   KA_TRY(values(m, &b->loss, N, 1, true, "head"));
-  KA_TRY(ka_arena_alloc_n(&m->step, &best, N, sizeof(int32_t), "head"));
-  b->best = best;
+  KA_TRY(KA_NEW(&m->step, &b->best, N, "head"));
   /* at least one row of the wide type */
   size_t wide = ka_dtype_bytes(ka_accum_dtype(m)),
          bytes = (size_t)(b->chunk_rows * V) * ka_dtype_bytes(m->compute);

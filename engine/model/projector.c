@@ -135,10 +135,8 @@ static ka_status take_param(struct ka_model *m, int stage, bool bias, const char
 ka_status ka_projector_open(struct ka_model *m, const struct ka_projector_config *c,
                             const char *file, uint64_t seed) {
   struct ka_ctx *ctx = m->ctx;
-  void *memory;
   KA_NEVER(ctx, m->projector || c->n_conv > KA_PROJECTOR_CONVS || c->stack < 1 || c->hidden < 1);
-  KA_TRY(ka_arena_alloc(&m->meta, &memory, sizeof *m->projector, "projector"));
-  m->projector = memory;
+  KA_TRY(KA_NEW(&m->meta, &m->projector, 1, "projector"));
   m->projector->config = *c;
   make_stages(m->projector, m->recipe.C);
   if (file) KA_TRY(ka_st_open(ctx, &m->projector->files, file));
@@ -213,16 +211,12 @@ static ka_status plan_host(struct ka_model *m, int64_t N) {
   KA_TRY(
       ka_arena_alloc_n(&p->host, &memory, frames * p->config.n_features, sizeof(float), "frames"));
   p->host_frames = memory;
-  KA_TRY(ka_arena_alloc_n(&p->host, &memory, N, sizeof(int32_t), "places"));
-  p->host_place = memory;
+  KA_TRY(KA_NEW(&p->host, &p->host_place, N, "places"));
   for (int i = 0; i + 1 < p->n_stages; i++) {
     struct ka_projector_stage *s = &p->stages[i];
     int64_t rows = N * s->frames;
-    KA_TRY(ka_arena_alloc_n(&p->host, &memory, rows * s->kernel, sizeof(int32_t), "windows"));
-    s->host_index = memory;
-    KA_TRY(ka_arena_alloc_n(&p->host, &memory, rows * s->stride * s->reach, sizeof(int32_t),
-                            "windows"));
-    s->host_back = memory;
+    KA_TRY(KA_NEW(&p->host, &s->host_index, rows * s->kernel, "windows"));
+    KA_TRY(KA_NEW(&p->host, &s->host_back, rows * s->stride * s->reach, "windows"));
   }
   return KA_STATUS_OK;
 }

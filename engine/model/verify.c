@@ -146,18 +146,14 @@ static ka_status compute(struct verify *v) {
   struct ka_model *m = &v->model;
   struct ka_batch *b = &v->batch;
   int64_t n = b->B * b->T;
-  void *memory;
-  KA_TRY(ka_arena_alloc_n(v->arena, &memory, v->L + 1, sizeof *v->hidden, "hidden"));
-  v->hidden = memory;
+  KA_TRY(KA_NEW(v->arena, &v->hidden, v->L + 1, "hidden"));
   for (int64_t i = 0; i < v->ref.n_entries; i++) {
     int64_t index;
     if (!hidden_index(v, v->ref.entries[i].name, &index)) continue;
-    KA_TRY(ka_arena_alloc_n(v->arena, &memory, n * m->recipe.C, sizeof(float), "hidden"));
-    v->hidden[index] = memory;
+    KA_TRY(KA_NEW(v->arena, &v->hidden[index], n * m->recipe.C, "hidden"));
   }
   if (v->want_logits) {
-    KA_TRY(ka_arena_alloc_n(v->arena, &memory, n * m->recipe.V, sizeof(float), "logits"));
-    v->logits = memory;
+    KA_TRY(KA_NEW(v->arena, &v->logits, n * m->recipe.V, "logits"));
   }
   KA_TRY(train_wanted(v));
   KA_TRY(ka_model_prepare(m, b->B, b->T, false));
@@ -276,12 +272,10 @@ ka_status ka_verify(struct ka_arena *arena, struct ka_dev *dev, const char *mode
   struct ka_ctx *ctx = arena->ctx;
   struct verify v = {.ctx = ctx, .arena = arena, .path = against};
   ka_status st = KA_STATUS_OK;
-  void *memory;
   *n_rows = 0;
   *rows = NULL;
   KA_TRY_GOTO(ka_st_open(ctx, &v.ref, against), out);
-  KA_TRY_GOTO(ka_arena_alloc_n(arena, &memory, v.ref.n_entries, sizeof **rows, "rows"), out);
-  *rows = memory;
+  KA_TRY_GOTO(KA_NEW(arena, rows, v.ref.n_entries, "rows"), out);
   /* names outlive the reference file */
   KA_TRY_GOTO(ka_model_source_open(ctx, &v.source, model, base), out);
   KA_TRY_GOTO(run(&v, dev, compute_type, *rows, n_rows), out);

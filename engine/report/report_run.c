@@ -166,18 +166,14 @@ static void add(struct heat *h, const json_t *unit) {
 static ka_status make_cells(struct ka_ctx *ctx, struct heat *h, const json_t *units) {
   size_t i;
   const json_t *u;
-  void *mem;
   json_array_foreach(units, i, u) if (shown(u)) h->n_rows =
       (int)fmax(h->n_rows, ka_report_number(u, "layer") + 1);
-  KA_TRY(ka_arena_alloc_n(&h->arena, &mem, h->n_rows, sizeof *h->rows, "layers"));
-  h->rows = mem;
+  KA_TRY(KA_NEW(&h->arena, &h->rows, h->n_rows, "layers"));
   for (int r = 0; r < h->n_rows; r++)
     KA_TRY(ka_arena_printf(&h->arena, &h->rows[r], "layer %d", r));
   int64_t n = (int64_t)h->n_rows * MAX_ROLES;
-  KA_TRY(ka_arena_alloc_n(&h->arena, &mem, n, sizeof *h->cells, "cells"));
-  h->cells = mem;
-  KA_TRY(ka_arena_alloc_n(&h->arena, &mem, n, sizeof *h->counts, "cells"));
-  h->counts = mem;
+  KA_TRY(KA_NEW(&h->arena, &h->cells, n, "cells"));
+  KA_TRY(KA_NEW(&h->arena, &h->counts, n, "cells"));
   json_array_foreach(units, i, u) if (shown(u) && ka_report_number(u, "trained") > 0)
       role_of(h, ka_report_text(u, "role")); /* the first columns: what a phone shows */
   json_array_foreach(units, i, u) add(h, u);
@@ -242,11 +238,8 @@ static void row_of(struct ka_page *p, const json_t *u) {
 static void list_trained(struct ka_page *p, const json_t *units) {
   const json_t **trained, *u;
   char summary[80];
-  void *mem = NULL;
   size_t i, n = 0;
-  if (ka_ok(p->st))
-    p->st = ka_alloc_n(p->ctx, &mem, (int64_t)json_array_size(units), sizeof u, "units");
-  trained = mem;
+  if (ka_ok(p->st)) p->st = KA_NEW_HEAP(p->ctx, &trained, (int64_t)json_array_size(units), "units");
   if (!trained) return;
   json_array_foreach(units, i, u) if (ka_report_number(u, "trained") > 0) trained[n++] = u;
   qsort(trained, n, sizeof *trained, by_change);

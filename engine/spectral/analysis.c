@@ -116,9 +116,7 @@ static bool alike(const struct ka_unit *x, const struct ka_unit *y) {
 static ka_status form_batches(struct ka_spectral_analysis *a, struct pool *c, struct ka_arena *tmp,
                               int64_t n) {
   struct ka_ctx *ctx = a->ctx;
-  void *memory = NULL;
-  KA_TRY(ka_arena_alloc_n(tmp, &memory, n + 1, sizeof *c->starts, "batches"));
-  c->starts = memory;
+  KA_TRY(KA_NEW(tmp, &c->starts, n + 1, "batches"));
   for (int64_t at = 0; at < n;) {
     const struct ka_unit *u = &a->units[c->order[at]];
     int most = ka_spectral_batch_size(a, c->engine.dense, u).units, got = 0;
@@ -176,9 +174,7 @@ static void close_workers(struct pool *c) {
 static ka_status open_workers(struct ka_spectral_analysis *a, struct pool *c, struct ka_arena *tmp,
                               int n, int64_t n_bytes) {
   struct ka_ctx *ctx = a->ctx;
-  void *memory = NULL;
-  KA_TRY(ka_arena_alloc_n(tmp, &memory, n, sizeof *c->workers, "workers"));
-  c->workers = memory;
+  KA_TRY(KA_NEW(tmp, &c->workers, n, "workers"));
   while (c->n_workers < n) {
     struct ka_dense_worker *worker = &c->workers[c->n_workers];
     *worker = (struct ka_dense_worker){.ctx = ctx, .engine = c->engine};

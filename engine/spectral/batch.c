@@ -26,11 +26,9 @@ static ka_status set_error(struct ka_spectral_analysis *a, struct ka_spectrum *r
 }
 
 static ka_status alloc_values(struct ka_spectral_analysis *a, struct ka_spectrum *r, int64_t m) {
-  void *memory = NULL;
   ka_status st;
 #pragma omp critical(ka_spectral_arena)
-  st = ka_arena_alloc_n(a->arena, &memory, m, sizeof(double), "singular values");
-  r->values = memory;
+  st = KA_NEW(a->arena, &r->values, m, "singular values");
   r->n_values = m;
   return st;
 }

@@ -148,10 +148,8 @@ static int by_low(const void *x, const void *y, void *user) {
 /* Analyses candidates by ascending lower bound until no other can belong to the choice. */
 static ka_status analyse_lowest(struct choice *c) {
   struct ka_ctx *ctx = c->ctx;
-  void *memory = NULL;
   int64_t *order, n_candidates = 0, next = 0;
-  KA_TRY(ka_arena_alloc_n(c->arena, &memory, c->n + 1, sizeof *order, "order"));
-  order = memory;
+  KA_TRY(KA_NEW(c->arena, &order, c->n + 1, "order"));
   KA_TRY(first_pass(c));
   for (int64_t i = 0; i < c->n; i++)
     if (c->candidate[i]) order[n_candidates++] = i;
@@ -249,18 +247,12 @@ static ka_status run(struct choice *c, bool everything) {
 
 static ka_status allocate(struct choice *c) {
   struct ka_ctx *ctx = c->ctx;
-  void *memory = NULL;
-  KA_TRY(ka_arena_alloc_n(c->arena, &memory, 3 * (c->n + 1), sizeof(bool), "choice"));
-  c->wanted = memory;
+  KA_TRY(KA_NEW(c->arena, &c->wanted, 3 * (c->n + 1), "choice"));
   c->known = c->wanted + c->n + 1;
   c->candidate = c->known + c->n + 1;
-  KA_TRY(ka_arena_alloc_n(c->arena, &memory, c->n + 1, sizeof *c->batch, "choice"));
-  c->batch = memory;
-  KA_TRY(ka_arena_alloc_n(c->arena, &memory, c->n + 1, sizeof *c->batch_results, "choice"));
-  c->batch_results = memory;
-  KA_TRY(ka_arena_alloc_n(c->arena, &memory, c->n + 1, sizeof *c->low, "choice"));
-  c->low = memory;
-  return KA_STATUS_OK;
+  KA_TRY(KA_NEW(c->arena, &c->batch, c->n + 1, "choice"));
+  KA_TRY(KA_NEW(c->arena, &c->batch_results, c->n + 1, "choice"));
+  return KA_NEW(c->arena, &c->low, c->n + 1, "choice");
 }
 
 ka_status ka_select_units(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_selection *out,

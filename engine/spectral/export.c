@@ -72,10 +72,8 @@ static bool of_expert(const struct writer *w, int64_t i) {
 
 static ka_status name_all(struct writer *w, bool selected) {
   struct ka_ctx *ctx = w->arena->ctx;
-  void *memory = NULL;
   int64_t n = selected ? w->selection->n_units : w->n;
-  KA_TRY(ka_arena_alloc_n(w->arena, &memory, n + 1, sizeof *w->names, "names"));
-  w->names = memory;
+  KA_TRY(KA_NEW(w->arena, &w->names, n + 1, "names"));
   for (int64_t i = 0; i < n; i++)
     KA_TRY(ka_memory_name_of(w->arena,
                              selected ? w->selection->units[i].tensor : w->results[i].unit->tensor,

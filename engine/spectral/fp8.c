@@ -101,12 +101,11 @@ static const unsigned char *bytes_of(const struct ka_safetensors *files,
 ka_status ka_fp8_unit(struct ka_arena *arena, const struct ka_safetensors *files,
                       const struct ka_st_entry *e, struct ka_unit *unit) {
   struct ka_ctx *ctx = arena->ctx;
-  void *memory = NULL;
   struct ka_tensor t = e->t;
   t.dtype = KA_U8;
   t.data = (void *)(uintptr_t)bytes_of(files, e);
-  KA_TRY(ka_arena_alloc_n(arena, &memory, 1, sizeof(struct ka_fp8), "fp8"));
-  struct ka_fp8 *q = memory;
+  struct ka_fp8 *q;
+  KA_TRY(KA_NEW(arena, &q, 1, "fp8"));
   *unit = ka_unit_of_tensor(e->name, t);
   bool stack = t.n_dim == 3;
   *q = (struct ka_fp8){.dtype_name = e->dtype_name, .e5m2 = strcmp(e->dtype_name, "F8_E5M2") == 0};

@@ -62,9 +62,7 @@ static void patterns_deinit(struct patterns *p) {
 
 static ka_status compile(struct ka_ctx *ctx, struct patterns *p, const char *key,
                          const char *const *texts, int64_t n) {
-  void *memory = NULL;
-  KA_TRY(ka_alloc_n(ctx, &memory, n, sizeof(pcre2_code *), "patterns"));
-  p->codes = memory;
+  KA_TRY(KA_NEW_HEAP(ctx, &p->codes, n, "patterns"));
   for (int64_t i = 0; i < n; i++) {
     struct ka_pattern_error error;
     KA_TRY(ka_pattern_compile(ctx, &p->codes[i], texts[i], strlen(texts[i]), PCRE2_UTF, &error));
@@ -161,9 +159,7 @@ static bool fits(const struct ka_unit *u, const struct ka_select_spec *s) {
 /* A pattern that matches nothing but units that are left out by default asks for them by name. */
 static ka_status by_name(struct ka_ctx *ctx, const struct patterns *include,
                          const struct ka_unit *units, int64_t n, struct patterns *out) {
-  void *memory;
-  KA_TRY(ka_alloc_n(ctx, &memory, include->n, sizeof(pcre2_code *), "patterns"));
-  out->codes = memory;
+  KA_TRY(KA_NEW_HEAP(ctx, &out->codes, include->n, "patterns"));
   for (int64_t i = 0; i < include->n; i++) {
     const struct patterns one = {&include->codes[i], 1};
     bool usual = false;
@@ -441,13 +437,9 @@ ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_select
   struct ka_unit *units = NULL;
   bool *candidate = NULL;
   int64_t m = 0;
-  void *memory = NULL;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, n + 1, sizeof *ranked, "ranking"));
-  ranked = memory;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, n + 1, sizeof *units, "candidates"));
-  units = memory;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, n + 1, sizeof *candidate, "candidates"));
-  candidate = memory;
+  KA_TRY(KA_NEW(arena, &ranked, n + 1, "ranking"));
+  KA_TRY(KA_NEW(arena, &units, n + 1, "candidates"));
+  KA_TRY(KA_NEW(arena, &candidate, n + 1, "candidates"));
   for (int64_t i = 0; i < n; i++) units[i] = *results[i].unit;
   KA_TRY(ka_select_candidates(ctx, spec, units, n, candidate));
   for (int64_t i = 0; i < n; i++)
@@ -463,8 +455,7 @@ ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_select
   rank(ranked, m, spec);
   *out = (struct ka_selection){
       .metric = spec->metric, .highest = spec->highest, .seed = spec->seed, .n_candidates = m};
-  KA_TRY(ka_arena_alloc_n(arena, &memory, m + 1, sizeof *out->units, "selection"));
-  out->units = memory;
+  KA_TRY(KA_NEW(arena, &out->units, m + 1, "selection"));
   bool by_share = is(spec, "affinity") && spec->count < 0 && spec->fraction < 0 && spec->params < 0;
   if (by_share)
     fill_shares(out, spec, ranked, m);

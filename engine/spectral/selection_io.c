@@ -145,7 +145,6 @@ static ka_status read_root(struct ka_ctx *ctx, struct ka_arena *arena, struct ka
                            const char *path, const json_t *root) {
   const char *text = NULL;
   int64_t version = 1, seed = 0;
-  void *memory = NULL;
   if (!json_is_object(root)) return ka_fail(ctx, KA_E_INPUT, "%s: expected an object", path);
   KA_TRY(ka_json_i64_or(ctx, path, root, "version", 1, &version));
   if (version != 1)
@@ -165,8 +164,7 @@ static ka_status read_root(struct ka_ctx *ctx, struct ka_arena *arena, struct ka
   if (!json_is_array(units) || json_array_size(units) == 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: units: expected a list of at least one unit", path);
   out->n_units = (int64_t)json_array_size(units);
-  KA_TRY(ka_arena_alloc_n(arena, &memory, out->n_units, sizeof *out->units, "selection"));
-  out->units = memory;
+  KA_TRY(KA_NEW(arena, &out->units, out->n_units, "selection"));
   for (int64_t i = 0; i < out->n_units; i++)
     KA_TRY(read_unit(ctx, arena, path, i, json_array_get(units, (size_t)i), &out->units[i]));
   return refuse_overlap(ctx, out, path);

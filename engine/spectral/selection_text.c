@@ -34,9 +34,8 @@ static ka_status parse_budget(struct ka_ctx *ctx, const char *word, struct ka_se
 
 ka_status ka_select_quotas(struct ka_ctx *ctx, struct ka_arena *arena, const char *const *words,
                            int64_t n, struct ka_select_spec *spec) {
-  void *memory = NULL;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, n + 1, sizeof *spec->quotas, "quotas"));
-  struct ka_select_quota *quotas = memory;
+  struct ka_select_quota *quotas;
+  KA_TRY(KA_NEW(arena, &quotas, n + 1, "quotas"));
   for (int64_t i = 0; i < n; i++) {
     const char *colon = strrchr(words[i], ':');
     int64_t count = -1;

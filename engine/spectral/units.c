@@ -91,10 +91,9 @@ static const struct ka_st_entry *repeated_head(const struct ka_safetensors *file
 ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
                            const struct ka_safetensors *files, const struct ka_hf_config *config,
                            int kind, bool vectors, struct ka_unit **units, int64_t *n) {
-  void *memory = NULL;
   int64_t n_wholes = 0, n_all = 0, n_parts = 0;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, files->n_entries + 1, sizeof(struct ka_unit), "units"));
-  struct ka_unit *wholes = memory;
+  struct ka_unit *wholes;
+  KA_TRY(KA_NEW(arena, &wholes, files->n_entries + 1, "units"));
   const struct ka_st_entry *head = repeated_head(files, config);
   for (int64_t i = 0; i < files->n_entries; i++) {
     const struct ka_st_entry *e = &files->entries[i];
@@ -108,8 +107,7 @@ ka_status ka_units_of_file(struct ka_ctx *ctx, struct ka_arena *arena,
     n_wholes++;
   }
   qsort(wholes, (size_t)n_wholes, sizeof *wholes, by_name);
-  KA_TRY(ka_arena_alloc_n(arena, &memory, n_all + 1, sizeof(struct ka_unit), "units"));
-  *units = memory;
+  KA_TRY(KA_NEW(arena, units, n_all + 1, "units"));
   *n = 0;
   for (int64_t i = 0; i < n_wholes; i++) {
     struct ka_unit *at = *units + *n;

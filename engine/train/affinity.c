@@ -62,9 +62,8 @@ static ka_status run(struct reader *r, struct ka_arena *arena, struct ka_train_s
   struct ka_ctx *ctx = arena->ctx;
   int64_t wanted = job->selection.score_tokens, LE = out->L * out->E;
   struct ka_progress bar;
-  void *memory;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, ka_model_rows(&r->model), sizeof(int32_t), "tokens"));
-  int32_t *live = memory;
+  int32_t *live;
+  KA_TRY(KA_NEW(arena, &live, ka_model_rows(&r->model), "tokens"));
   const struct ka_model_routes routes = {live, sums, sums + LE};
   ka_progress_begin(ctx, &bar, "affinity", 0, wanted);
   ka_status st = KA_STATUS_OK;
@@ -98,7 +97,6 @@ ka_status ka_train_shares_measure(struct ka_arena *arena, struct ka_train_shares
                                   const struct ka_train_batch_source *train) {
   struct ka_ctx *ctx = arena->ctx;
   struct reader r = {0};
-  void *memory;
   double start_s = ka_now_s();
   ka_status st = KA_STATUS_OK;
   if (!model->recipe.moe)
@@ -106,8 +104,7 @@ ka_status ka_train_shares_measure(struct ka_arena *arena, struct ka_train_shares
                    ka_job_place(job, "selection.metric"), model->config.path);
   *out = (struct ka_train_shares){.L = model->recipe.L, .E = model->recipe.moe->E};
   int64_t LE = out->L * out->E;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, 3 * LE, sizeof(double), "affinity"));
-  out->share = memory;
+  KA_TRY(KA_NEW(arena, &out->share, 3 * LE, "affinity"));
   double *sums = out->share + LE;
   KA_TRY_GOTO(reader_open(arena, &r, model, job), out);
   KA_TRY_GOTO(run(&r, arena, out, sums, job, train), out);

@@ -9,9 +9,7 @@ static bool separate(const struct ka_model *m) { return m->dev->backend->separat
 /* Where the ranks' parts of slice i begin, in elements of `size` bytes; the caller frees them. */
 static ka_status starts_of(struct ka_model *m, int64_t i, size_t size, int64_t **out) {
   struct ka_ctx *ctx = m->ctx;
-  void *memory;
-  KA_TRY(ka_alloc_n(ctx, &memory, m->shards.n + 1, sizeof **out, "ranks"));
-  *out = memory;
+  KA_TRY(KA_NEW_HEAP(ctx, out, m->shards.n + 1, "ranks"));
   for (int r = 0; r <= m->shards.n; r++) (*out)[r] = ka_model_shard_start(m, i, r) * (int64_t)size;
   return KA_STATUS_OK;
 }

@@ -12,13 +12,11 @@
 ka_status ka_train_experts_open(struct ka_arena *arena, struct ka_train_experts *x,
                                 const struct ka_model *model) {
   struct ka_ctx *ctx = arena->ctx;
-  void *memory;
   *x = (struct ka_train_experts){.model = model};
   if (!model->recipe.moe) return KA_STATUS_OK;
   x->L = model->recipe.L;
   x->E = model->recipe.moe->E;
-  KA_TRY(ka_arena_alloc_n(arena, &memory, 3 * x->L * x->E, sizeof(double), "experts"));
-  x->row = memory;
+  KA_TRY(KA_NEW(arena, &x->row, 3 * x->L * x->E, "experts"));
   x->all = x->row + x->L * x->E;
   x->news = x->all + x->L * x->E;
   return KA_STATUS_OK;

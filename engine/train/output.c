@@ -67,9 +67,7 @@ static void follow(const struct ka_model *m, struct ka_st_out *out, int64_t *n) 
 
 static ka_status collect(struct ka_ctx *ctx, struct ka_arena *a, const struct ka_optim *o,
                          struct ka_st_out **out, int64_t *n) {
-  void *mem = NULL;
-  KA_TRY(ka_arena_alloc_n(a, &mem, o->n + 1, sizeof **out, "changed tensors"));
-  *out = mem;
+  KA_TRY(KA_NEW(a, out, o->n + 1, "changed tensors"));
   *n = 0;
   for (int64_t i = 0; i < o->n && !ka_projector_owns(o->model, &o->model->slices[i]);) {
     struct ka_st_out *row = &(*out)[(*n)++];
@@ -88,10 +86,9 @@ static ka_status write_projector(struct ka_ctx *ctx, struct ka_arena *a, const s
                                  const char *out_dir) {
   int64_t n = 0, first = o->n - ka_projector_n_params(o->model);
   const char *path;
-  void *mem;
   if (first == o->n) return KA_STATUS_OK;
-  KA_TRY(ka_arena_alloc_n(a, &mem, o->n - first, sizeof(struct ka_st_out), "projector"));
-  struct ka_st_out *out = mem;
+  struct ka_st_out *out;
+  KA_TRY(KA_NEW(a, &out, o->n - first, "projector"));
   for (int64_t i = first; i < o->n; i++, n++) {
     out[n].name = o->slices[i].tensor;
     KA_TRY(whole(a, o, i, &out[n]));

@@ -20,10 +20,9 @@ bool ka_train_refresh_due(const struct ka_run *r, int64_t step) {
 
 ka_status ka_train_refresh_kappa(struct ka_run *r, bool after, json_t *into) {
   struct ka_ctx *ctx = r->ctx;
-  void *mem = NULL;
   const char *name;
-  KA_TRY(ka_arena_alloc_n(&r->arena, &mem, r->optim.n, sizeof(double), "kappa of trained units"));
-  double *kappa = mem;
+  double *kappa;
+  KA_TRY(KA_NEW(&r->arena, &kappa, r->optim.n, "kappa of trained units"));
   KA_TRY(ka_train_kappa(ctx, &r->optim, after, kappa));
   for (int64_t i = 0; i < r->optim.n; i++) {
     KA_TRY(ka_optim_slice_name(&r->arena, &r->optim, i, &name));
@@ -49,9 +48,7 @@ static ka_status to_host(struct ka_arena *a, struct ka_dev *dev, struct ka_tenso
 
 static ka_status keep_states(struct ka_arena *a, const struct ka_optim *o, struct kept **out) {
   struct ka_ctx *ctx = a->ctx;
-  void *mem = NULL;
-  KA_TRY(ka_arena_alloc_n(a, &mem, o->n, sizeof **out, "kept states"));
-  *out = mem;
+  KA_TRY(KA_NEW(a, out, o->n, "kept states"));
   for (int64_t i = 0; i < o->n; i++) {
     struct kept *k = &(*out)[i];
     KA_TRY(ka_optim_slice_name(a, o, i, &k->name));

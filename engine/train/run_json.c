@@ -241,9 +241,8 @@ static ka_status card(struct ka_run *r, const json_t *root) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_job *job = r->job;
   struct ka_report_card c = {.dir = job->output_dir, .base_dir = job->base_model};
-  void *mem;
-  KA_TRY(ka_arena_alloc_n(&r->arena, &mem, job->datasets.n, sizeof *c.datasets, "model card"));
-  const char **names = mem;
+  const char **names;
+  KA_TRY(KA_NEW(&r->arena, &names, job->datasets.n, "model card"));
   c.datasets = names;
   KA_TRY(ka_hub_name(&r->arena, KA_HUB_MODEL, job->base_model, &c.base));
   for (int64_t i = 0; i < job->datasets.n; i++) {

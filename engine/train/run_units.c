@@ -39,10 +39,8 @@ static ka_status list_units(struct table *t) {
 static ka_status analyze(struct table *t) {
   struct ka_ctx *ctx = t->r->ctx;
   struct ka_spectral_options options = {0};
-  void *mem;
   if (ka_spectral_flops(t->units, t->n, &options) > KA_ANALYZE_FLOPS) return KA_STATUS_OK;
-  KA_TRY(ka_arena_alloc_n(&t->arena, &mem, t->n, sizeof *t->results, "spectra"));
-  t->results = mem;
+  KA_TRY(KA_NEW(&t->arena, &t->results, t->n, "spectra"));
   return ka_train_analyze(ctx, &t->r->open.dev, &t->arena, t->results, t->units, t->n, true);
 }
 

@@ -61,9 +61,7 @@ static void drop_entries(struct gemm *g) {
 ka_status cpu_gemm_open(struct ka_dev *dev) {
   struct ka_ctx *ctx = dev->ctx;
   struct cpu_state *state = dev->state;
-  void *p;
-  KA_TRY(ka_alloc(ctx, &p, sizeof *state->gemm, "oneDNN primitives"));
-  state->gemm = p;
+  KA_TRY(KA_NEW_HEAP(ctx, &state->gemm, 1, "oneDNN primitives"));
   DNN(dnnl_engine_create(&state->gemm->engine, dnnl_cpu, 0));
   DNN(dnnl_stream_create(&state->gemm->stream, state->gemm->engine, dnnl_stream_default_flags));
   dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();

@@ -390,10 +390,10 @@ static ka_status parse_source(struct ka_ctx *ctx, struct ka_jinja *t, const char
 
 ka_status ka_jinja_parse(struct ka_ctx *ctx, struct ka_jinja **out, enum ka_jinja_dialect dialect,
                          const char *name, const char *text, size_t n) {
-  void *p, *copy;
+  void *copy;
   *out = NULL;
-  KA_TRY(ka_alloc(ctx, &p, sizeof(struct ka_jinja), "template"));
-  struct ka_jinja *t = p;
+  struct ka_jinja *t;
+  KA_TRY(KA_NEW_HEAP(ctx, &t, 1, "template"));
   t->dialect = dialect;
   ka_arena_init(&t->mem.arena, ctx, "template");
   t->mem.limit_bytes = PARSE_MEMORY_BYTES;
