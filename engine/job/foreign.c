@@ -239,6 +239,23 @@ ka_status ka_foreign_map(struct ka_foreign *f) {
   return KA_STATUS_OK;
 }
 
+static void drop(struct ka_yaml *map, int64_t i) {
+  map->n--;
+  for (int64_t k = i; k < map->n; k++) {
+    map->keys[k] = map->keys[k + 1];
+    map->values[k] = map->values[k + 1];
+  }
+}
+
+/* Nothing is set aside where test_datasets has its own: both may be said. */
+static void settle_validation(struct ka_foreign *f) {
+  double size;
+  for (int64_t i = f->to->n - 1; i >= 0 && ka_yaml_get(f->to, "test_datasets"); i--)
+    if (strcmp(f->to->keys[i]->text, "val_set_size") == 0 &&
+        ka_foreign_number(f->to->values[i], &size) && size == 0)
+      drop(f->to, i);
+}
+
 /* Hugging Face's trainers let the one win where both are given; kappa wants one. */
 static ka_status settle(struct ka_foreign *f) {
   static const char *const pairs[][2] = {{"max_steps", "num_epochs"},
@@ -247,6 +264,7 @@ static ka_status settle(struct ka_foreign *f) {
                                          {"saves_per_epoch", "save_steps"}};
   struct ka_ctx *ctx = f->ctx;
   double a;
+  settle_validation(f);
   if (f->r->file->n_notes == 0) return KA_STATUS_OK; /* kappa's own job: an error there */
   for (size_t p = 0; p < sizeof pairs / sizeof *pairs; p++) {
     struct ka_yaml *win = ka_yaml_get(f->to, pairs[p][0]);
@@ -257,11 +275,7 @@ static ka_status settle(struct ka_foreign *f) {
       f->at = f->to->keys[i];
       f->key = pairs[p][a > 0];
       KA_TRY(ka_foreign_pass(f));
-      f->to->n--;
-      for (int64_t k = i; k < f->to->n; k++) {
-        f->to->keys[k] = f->to->keys[k + 1];
-        f->to->values[k] = f->to->values[k + 1];
-      }
+      drop(f->to, i);
     }
   }
   return KA_STATUS_OK;

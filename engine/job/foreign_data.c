@@ -418,6 +418,25 @@ static ka_status mixture(struct ka_foreign *f, struct ka_yaml *v) {
   return ka_foreign_put(f, "datasets", list);
 }
 
+/* alignment-handbook: {path: part of it that is taken}. */
+static ka_status mixer(struct ka_foreign *f, struct ka_yaml *v) {
+  struct ka_ctx *ctx = f->ctx;
+  struct ka_yaml *list, *entry, *split;
+  int64_t cap;
+  double part;
+  if (v->kind != KA_YAML_MAP) return ka_foreign_refuse(f, "expected {path: part}");
+  if (ka_yaml_get(f->from, "dataset_name") || ka_yaml_get(f->from, "datasets"))
+    return ka_foreign_pass(f);
+  KA_TRY(new_list(f, &list, v->n));
+  for (int64_t i = 0; i < v->n; i++) {
+    KA_TRY(new_entry(f, list, &cap, &entry, v->keys[i]->text));
+    if (!ka_foreign_number(v->values[i], &part) || part <= 0 || part >= 1) continue;
+    KA_TRY(ka_foreign_scalar(f, &split, "train[:%.6g%%]", 100 * part));
+    KA_TRY(ka_foreign_set(f, entry, &cap, "split", split));
+  }
+  return ka_foreign_put(f, "datasets", list);
+}
+
 static ka_status pretraining(struct ka_foreign *f, struct ka_yaml *v) {
   struct ka_ctx *ctx = f->ctx;
   struct ka_yaml *list, *one = v, single = {.kind = KA_YAML_LIST, .n = 1, .items = &one};
@@ -440,10 +459,15 @@ ka_foreign_fn *ka_foreign_data_call(const char *name) {
   static const struct {
     const char *name;
     ka_foreign_fn *call;
-  } calls[] = {{"dataset", dataset},         {"eval_dataset", eval_dataset},
-               {"mixture", mixture},         {"type", type},
-               {"template", template},       {"entry_max", entry_max},
-               {"pretraining", pretraining}, {"message_field", message_field}};
+  } calls[] = {{"dataset", dataset},
+               {"eval_dataset", eval_dataset},
+               {"mixture", mixture},
+               {"type", type},
+               {"mixer", mixer},
+               {"template", template},
+               {"entry_max", entry_max},
+               {"pretraining", pretraining},
+               {"message_field", message_field}};
   for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
     if (strcmp(calls[i].name, name) == 0) return calls[i].call;
   return NULL;

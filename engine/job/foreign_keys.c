@@ -63,7 +63,7 @@ static ka_status stage(struct ka_foreign *f, struct ka_yaml *v) {
 }
 
 static ka_status loss(struct ka_foreign *f, struct ka_yaml *v) {
-  static const char *const good[] = {"*CrossEntropy*", "", NULL};
+  static const char *const good[] = {"*CrossEntropy*", "*CEWith*", "*.CE*", "", NULL};
   if (fits(component(v), good)) return ka_foreign_pass(f);
   return ka_foreign_refuse(f, "the loss is cross-entropy");
 }
@@ -117,6 +117,13 @@ static ka_status scheduler(struct ka_foreign *f, struct ka_yaml *v) {
   struct ka_ctx *ctx = f->ctx;
   const struct ka_yaml *warm = ka_yaml_get(v, "num_warmup_steps");
   static const char *const linear[] = {"*linear*", NULL}, *const constant[] = {"*constant*", NULL};
+  /* a warm-up and one decay to the end, by another curve */
+  static const char *const decays[] = {"rex", "one_cycle", "polynomial", "quadratic", NULL};
+  if (v->kind != KA_YAML_MAP && fits(ka_foreign_text(v), decays)) {
+    KA_TRY(ka_foreign_warn(f, "the rate decays by a cosine, for polynomial by a line"));
+    bool straight = strcmp(ka_foreign_text(v), "polynomial") == 0;
+    return ka_foreign_put_text(f, "lr_scheduler", straight ? "linear" : "cosine");
+  }
   if (v->kind != KA_YAML_MAP) return ka_foreign_put(f, "lr_scheduler", v);
   if (warm) KA_TRY(ka_foreign_put(f, "warmup_steps", (struct ka_yaml *)(uintptr_t)warm));
   const char *word = fits(component(v), linear)     ? "linear"
@@ -188,6 +195,21 @@ static ka_status save_part(struct ka_foreign *f, struct ka_yaml *v) {
 static ka_status not_of(struct ka_foreign *f, struct ka_yaml *v, const char *key) {
   bool off = ka_foreign_is_off(v);
   return ka_foreign_put_text(f, key, "%s", off ? "true" : "false");
+}
+
+/* LLaMA-Factory: neat_packing turns packing on. */
+static ka_status neat_packing(struct ka_foreign *f, struct ka_yaml *v) {
+  if (ka_foreign_get(f->from, "packing")) return ka_foreign_pass(f); /* packing() has it */
+  return ka_foreign_put(f, "sample_packing", v);
+}
+
+static ka_status packing(struct ka_foreign *f, struct ka_yaml *v) {
+  struct ka_yaml *neat = ka_yaml_get(f->from, "neat_packing");
+  return ka_foreign_put(f, "sample_packing", neat && !ka_foreign_is_off(neat) ? neat : v);
+}
+
+static ka_status not_bf16(struct ka_foreign *f, struct ka_yaml *v) {
+  return ka_foreign_is_off(v) ? ka_foreign_pass(f) : ka_foreign_put_text(f, "bf16", "false");
 }
 
 static ka_status not_shuffled(struct ka_foreign *f, struct ka_yaml *v) {
@@ -295,6 +317,9 @@ ka_foreign_fn *ka_foreign_call(const char *name) {
       CALL(warmup_steps),
       CALL(eval_part),
       CALL(save_part),
+      CALL(not_bf16),
+      CALL(neat_packing),
+      CALL(packing),
       CALL(not_shuffled),
       CALL(not_checkpointing),
       CALL(dtype),

@@ -74,6 +74,8 @@ static void refused_ones_say_why(void **state) {
       {"load_in_4bit: true", "frozen weights keep the model's dtype"},
       {"plugins: [axolotl.integrations.diffusion.DiffusionPlugin]", "other objectives"},
       {"tokens: [<a>, <b>]", "adds no tokens"},
+      {"pose_chunks: 2", "positions are not skipped"},
+      {"mixture_of_depths: convert", "every token passes every layer"},
       {"neftune_noise_alpha: 5", "noise on embeddings"},
       {"sequence_len: 9\ncutoff_len: 8", "cutoff_len is sequence_len, which is given too"},
       {"lr_scheduler_type: cosine_with_restarts", "lr_scheduler: got cosine_with_restarts"},
@@ -98,6 +100,28 @@ static void a_guess_is_made_only_at_misspellings(void **state) {
     ka_error_clear(ctx);
     ka_job_close(&j);
   }
+}
+
+/* What stands beside each other in published jobs and is no contradiction there. */
+static void what_trainers_settle(void **state) {
+  (void)state;
+  struct ka_job j;
+  T_OK(parse(&j, t_str("%sval_set_size: 0.0\ntest_datasets: [{path: t.jsonl}]\n", least)));
+  assert_int_equal(j.test_datasets.n, 1);
+  ka_job_close(&j);
+  T_OK(parse(&j, t_str("%spacking: false\nneat_packing: true\n", least)));
+  assert_true(j.sample_packing);
+  ka_job_close(&j);
+  T_OK(parse(&j, t_str("%slr_scheduler: rex\nfloat32: true\nearly_stopping_patience: 3\n", least)));
+  assert_int_equal(j.lr_scheduler, KA_SCHEDULE_COSINE);
+  assert_int_equal(j.bf16, KA_BF16_FALSE);
+  ka_job_close(&j);
+  T_OK(parse(&j, "model_name_or_path: m\ndataset_mixer: {a.jsonl: 1.0, b.jsonl: 0.25}\n"
+                 "dataset_splits: [train_sft]\nuse_flash_attention_2: true\n"));
+  assert_int_equal(j.datasets.n, 2);
+  assert_string_equal(j.datasets.items[1].path.items[0], "b.jsonl");
+  assert_string_equal(j.datasets.items[1].split, "train[:25%]");
+  ka_job_close(&j);
 }
 
 static void words_of_axolotl(void **state) {
@@ -260,6 +284,7 @@ int main(void) {
       cmocka_unit_test_setup(keys_that_are_off_are_passed_over, fresh),
       cmocka_unit_test_setup(refused_ones_say_why, fresh),
       cmocka_unit_test_setup(a_guess_is_made_only_at_misspellings, fresh),
+      cmocka_unit_test_setup(what_trainers_settle, fresh),
       cmocka_unit_test_setup(words_of_axolotl, fresh),
       cmocka_unit_test_setup(words_of_llama_factory_and_hugging_face, fresh),
       cmocka_unit_test_setup(words_of_torchtune_and_trl, fresh),
