@@ -58,9 +58,22 @@ static bool ends_in(const char *pattern, const char *name, int *layer, int *expe
   return false;
 }
 
+/* Behind the words that others put in front of a decoder's names: models without a head, models in
+ * models with other modalities, wrappers that trainers saved along. */
+static const char *inner_name(const char *name) {
+  static const char *const words[] = {"model.",      "transformer.", "language_model.",
+                                      "text_model.", "base_model.",  "backbone.",
+                                      "module.",     "_orig_mod."};
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+    if (ka_starts_with(name, words[i])) return inner_name(name + strlen(words[i]));
+  return name;
+}
+
 static bool row_matches(const struct ka_tensor_map *map, const struct ka_tensor_row *row,
                         const char *name, int *layer, int *expert) {
-  if (row->name[0] != '.') return matches(row->name, name, layer, expert);
+  bool dot = row->name[0] == '.';
+  if (matches(row->name + dot, inner_name(name), layer, expert)) return true;
+  if (!dot) return matches(row->name, name, layer, expert);
   for (const char *const *p = map->prefixes; *p; p++) {
     size_t n = strlen(*p);
     if (strcmp(*p, "*") == 0 && ends_in(row->name, name, layer, expert)) return true;

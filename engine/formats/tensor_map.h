@@ -139,7 +139,8 @@ struct ka_tensor_row {
 };
 
 struct ka_tensor_map {
-  const char *const *prefixes;      /* NULL-terminated: "model", "" (then the dot goes too), "*"
+  const char *const *prefixes;      /* of names that start with a dot, besides the usual words in
+                                       front (model., transformer., ...). NULL-terminated: "model", "" (then the dot goes too), "*"
                                        (anything); the first is the one that is written */
   const struct ka_tensor_row *rows; /* NULL name ends; fused ones in order, behind each other */
   bool tied;                        /* where config.json does not say, the head is the embedding */

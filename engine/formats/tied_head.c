@@ -8,8 +8,8 @@ bool ka_head_tied(const struct ka_tensor_map *map, const struct ka_hf_config *co
   return config->has_tie_word_embeddings ? config->tie_word_embeddings : map->tied;
 }
 
-static const struct ka_st_entry *find(const struct ka_tensor_map *map,
-                                      const struct ka_safetensors *files, enum ka_role role) {
+const struct ka_st_entry *ka_head_find(const struct ka_tensor_map *map,
+                                       const struct ka_safetensors *files, enum ka_role role) {
   struct ka_tensor_match match;
   for (int64_t i = 0; i < files->n_entries; i++)
     if (ka_tensor_map_match(map, files->entries[i].name, &match) && match.row->role == role)
@@ -28,8 +28,8 @@ bool ka_head_is_embedding(const struct ka_tensor_map *map, const struct ka_hf_co
                           const struct ka_safetensors *files, const struct ka_st_entry **copy) {
   *copy = NULL;
   if (!ka_head_tied(map, config)) return false;
-  const struct ka_st_entry *head = find(map, files, KA_ROLE_HEAD);
-  const struct ka_st_entry *embed = find(map, files, KA_ROLE_EMBED);
+  const struct ka_st_entry *head = ka_head_find(map, files, KA_ROLE_HEAD);
+  const struct ka_st_entry *embed = ka_head_find(map, files, KA_ROLE_EMBED);
   if (!head || !embed) return true;
   bool same = same_values(head, embed);
   if (head->shard < files->n_shards && files->shards[head->shard].map.len > 0)

@@ -17,4 +17,8 @@ bool ka_head_tied(const struct ka_tensor_map *map, const struct ka_hf_config *co
 bool ka_head_is_embedding(const struct ka_tensor_map *map, const struct ka_hf_config *config,
                           const struct ka_safetensors *files, const struct ka_st_entry **copy);
 
+/* The stored head or embedding, NULL: the files have none. */
+const struct ka_st_entry *ka_head_find(const struct ka_tensor_map *map,
+                                       const struct ka_safetensors *files, enum ka_role role);
+
 #endif

@@ -76,7 +76,10 @@ static ka_status make_tensors(struct ka_arena *arena, struct new_model *nm) {
 /* The config as it was, with the dtype that the weights have. */
 static ka_status write_config(struct ka_ctx *ctx, const struct ka_hf_config *config,
                               enum ka_dtype dtype, const char *path) {
-  const char *name = dtype == KA_BF16 ? "bfloat16" : dtype == KA_F16 ? "float16" : "float32";
+  const char *name = dtype == KA_BF16  ? "bfloat16"
+                     : dtype == KA_F16 ? "float16"
+                     : dtype == KA_F64 ? "float64"
+                                       : "float32";
   json_t *copy = json_deep_copy(config->root);
   const char *key = json_object_get(copy, "torch_dtype") ? "torch_dtype" : "dtype";
   ka_status st = KA_STATUS_OK;
@@ -120,6 +123,11 @@ static ka_status init(struct ka_arena *arena, const struct ka_hf_config *config,
     return ka_fail(ctx, KA_E_INPUT, "%s: holds a model already; choose another directory", out_dir);
   if (dtype == KA_N_DTYPES) dtype = config->dtype;
   nm.dtype = dtype;
+  if (ka_hf_get(config, "quantization_config"))
+    return ka_fail(ctx, KA_E_UNSUPPORTED,
+                   "%s: quantization_config: a new model is not quantised: take the key out, and "
+                   "say with --dtype how weights are stored",
+                   config->path);
   KA_TRY(ka_family_find(ctx, config, &nm.family));
   KA_TRY(ka_family_recipe(nm.family, arena, config, &nm.recipe));
   KA_TRY(make_tensors(arena, &nm)); /* how many */

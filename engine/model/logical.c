@@ -46,17 +46,18 @@ static int64_t parts_of(const struct ka_model *m, struct ka_param *p, struct ka_
       int64_t rows = ka_recipe_dim(&m->recipe, info->rows);
       int64_t cols = ka_recipe_dim(&m->recipe, info->cols);
       bool beside = row->transposed || info->rows == KA_DIM_ONE; /* parts lie side by side */
-      struct ka_weight w = {.param = p,
-                            .role = row->role,
-                            .layer = match.layer,
-                            .expert = match.row->stacked ? (int)e : match.expert,
-                            .row = !beside                                    ? at
-                                   : info->rows == KA_DIM_ONE && row->stacked ? e
-                                                                              : 0,
-                            .col = beside ? at : 0,
-                            .n_rows = row->transposed ? cols : rows,
-                            .n_cols = row->transposed ? rows : cols,
-                            .transposed = row->transposed};
+      struct ka_weight w = {
+          .param = p,
+          .role = match.n_rows == 1 ? p->role /* a head may be the embedding */ : row->role,
+          .layer = match.layer,
+          .expert = match.row->stacked ? (int)e : match.expert,
+          .row = !beside                                    ? at
+                 : info->rows == KA_DIM_ONE && row->stacked ? e
+                                                            : 0,
+          .col = beside ? at : 0,
+          .n_rows = row->transposed ? cols : rows,
+          .n_cols = row->transposed ? rows : cols,
+          .transposed = row->transposed};
       at += beside ? w.n_cols : w.n_rows;
       if (out) out[n] = w;
     }

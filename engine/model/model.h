@@ -60,7 +60,8 @@ struct ka_model {
   struct ka_recipe recipe;
   struct ka_safetensors files;
   const char
-      *head_copy; /* a tied head that the files hold as well (formats/tied_head.h), or NULL */
+      *head_copy;  /* a tied head that the files hold as well (formats/tied_head.h), or NULL */
+  bool head_alone; /* the files hold the tied weight as the head alone: it is the embedding */
   enum ka_dtype compute; /* KA_F32 or KA_BF16 (KA_F64 with ref, for tests) */
   int64_t n_params;
   struct ka_param *params;        /* in file order by name; behind them the projector's */

@@ -45,8 +45,9 @@ static ka_status check_tensor(struct ka_ctx *ctx, const struct ka_recipe *r,
     snprintf(got, sizeof got, "got shape [%s], config.json says [%s]", shape, expected);
     return problem(ctx, p, e->name, got);
   }
-  if (e->unreadable || (t->dtype != KA_F32 && t->dtype != KA_BF16 && t->dtype != KA_F16)) {
-    snprintf(got, sizeof got, "got dtype %s, expected F32, BF16 or F16", e->dtype_name);
+  if (e->unreadable ||
+      (t->dtype != KA_F32 && t->dtype != KA_BF16 && t->dtype != KA_F16 && t->dtype != KA_F64)) {
+    snprintf(got, sizeof got, "got dtype %s, expected F32, BF16, F16 or F64", e->dtype_name);
     return problem(ctx, p, e->name, got);
   }
   return KA_STATUS_OK;
@@ -65,15 +66,16 @@ static ka_status take_tensors(struct ka_model *m, struct problems *p) {
     const struct ka_st_entry *e = &m->files.entries[i];
     struct ka_tensor_match match;
     if (e->name == m->head_copy) continue;
-    if (!ka_tensor_map_match(&m->family->map, e->name, &match) ||
-        match.expert >= ka_recipe_dim(&m->recipe, KA_DIM_E) ||
-        !ka_family_has(m->family, &m->recipe, match.row->role, match.layer)) {
+    bool known = ka_tensor_map_match(&m->family->map, e->name, &match);
+    bool alone = known && match.row->role == KA_ROLE_HEAD && m->head_alone;
+    if (!known || match.expert >= ka_recipe_dim(&m->recipe, KA_DIM_E) ||
+        (!alone && !ka_family_has(m->family, &m->recipe, match.row->role, match.layer))) {
       if (n_extra++ == 0) extra = e->name;
       continue;
     }
     KA_TRY(check_tensor(ctx, &m->recipe, e, &match, p));
     m->params[m->n_params++] = (struct ka_param){.name = e->name,
-                                                 .role = match.row->role,
+                                                 .role = alone ? KA_ROLE_EMBED : match.row->role,
                                                  .n_roles = match.n_rows,
                                                  .layer = match.layer,
                                                  .stored = e->t,
@@ -103,6 +105,20 @@ static ka_status find_missing(struct ka_model *m, struct problems *p) {
   return KA_STATUS_OK;
 }
 
+/* One weight by two names, as with and without the prefix. */
+static ka_status find_twice(struct ka_model *m, struct problems *p) {
+  struct ka_ctx *ctx = m->ctx;
+  char got[KA_TENSOR_NAME_MAX + 64];
+  for (int64_t i = 0; i < m->weights->n; i++) {
+    const struct ka_weight *w = &m->weights->all[KA_TUNED][i];
+    const struct ka_weight *last = ka_weights_find(m, w->role, w->layer, w->expert);
+    if (!last || last == w || last->param == w->param) continue;
+    snprintf(got, sizeof got, "the same weight as %s", last->param->name);
+    KA_TRY(problem(ctx, p, w->param->name, got));
+  }
+  return KA_STATUS_OK;
+}
+
 static ka_status check_all(struct ka_model *m, const char *dir) {
   struct ka_ctx *ctx = m->ctx;
   struct problems p = {0};
@@ -110,6 +126,7 @@ static ka_status check_all(struct ka_model *m, const char *dir) {
   KA_TRY_GOTO(take_tensors(m, &p), out);
   if (p.n == 0) KA_TRY_GOTO(ka_weights_open(m), out);
   if (p.n == 0) KA_TRY_GOTO(find_missing(m, &p), out);
+  if (p.n == 0) KA_TRY_GOTO(find_twice(m, &p), out);
   if (p.n > MAX_NAMED)
     KA_TRY_GOTO(ka_str_printf(ctx, &p.text, "\n  and %lld more", (long long)(p.n - MAX_NAMED)),
                 out);
@@ -167,6 +184,7 @@ static void take_head(struct ka_model *m, const char *dir) {
   bool *tied = &m->recipe.without[KA_ROLE_HEAD];
   if (!*tied) return;
   *tied = ka_head_is_embedding(&m->family->map, &m->config, &m->files, &copy);
+  m->head_alone = *tied && !ka_head_find(&m->family->map, &m->files, KA_ROLE_EMBED);
   m->head_copy = copy ? copy->name : NULL;
   if (!*tied)
     ka_warn(m->ctx, "model",

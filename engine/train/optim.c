@@ -22,7 +22,7 @@ static bool is_whole(const struct ka_model *m, const struct ka_slice *s) {
 
 /* Can the update read the base's values in their file? */
 static bool base_in_place(const struct ka_optim *o, const struct ka_tensor *base) {
-  return !o->model->dev->backend->separate && base->dtype != KA_F16;
+  return !o->model->dev->backend->separate && (base->dtype == KA_F32 || base->dtype == KA_BF16);
 }
 
 static ka_status alloc_base(struct ka_optim *o, struct ka_optim_slice *state,
@@ -30,7 +30,7 @@ static ka_status alloc_base(struct ka_optim *o, struct ka_optim_slice *state,
   state->w0 = base;
   if (base_in_place(o, &base)) return KA_STATUS_OK;
   return ka_tensor_alloc(&o->arena, &state->w0, "base weights",
-                         base.dtype == KA_F16 ? KA_F32 : base.dtype, 2, base.shape);
+                         base.dtype == KA_BF16 ? KA_BF16 : KA_F32, 2, base.shape);
 }
 
 static ka_status alloc_slice(struct ka_optim *o, int64_t i) {

@@ -118,7 +118,7 @@ static void roles_by_name(void **state) {
                                    "model.layers.-1.mlp.up_proj.weight",
                                    "model.layers.1.mlp.up_proj.weightX",
                                    "model.layers.1.self_attn.o_proj.bias",
-                                   "layers.1.mlp.up_proj.weight",
+                                   "vision_tower.layers.1.mlp.up_proj.weight",
                                    ""};
   for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++)
     assert_false(ka_tensor_map_match(&f->map, strangers[i], &match));
@@ -158,6 +158,9 @@ static void wrong_models_are_refused(void **state) {
              "final_logit_softcapping: it would change what the model computes, and a llama model");
   open_fails(LLAMA_WITH("\"quantization_config\":{\"quant_method\":\"gptq\"}"), dir,
              KA_E_UNSUPPORTED, "quantization_config: the weights are quantised");
+  const char *fresh_config = tiny_config(ctx, LLAMA_WITH("\"quantization_config\":{}"));
+  T_FAILS(ka_model_init(ctx, fresh_config, t_temp_dir(), 1, KA_F32), KA_E_UNSUPPORTED,
+          "quantization_config: a new model is not quantised");
   /* values that change nothing, and a key of tools, go as far as the tensors */
   open_fails(LLAMA_WITH("\"final_logit_softcapping\":null,\"residual_multiplier\":1.0,"
                         "\"use_bidirectional_attention\":false,\"auto_map\":{},"
