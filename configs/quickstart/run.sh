@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # The main job on this machine, with nothing downloaded but Debian packages: installs what is
 # missing, builds, makes a small Llama, teaches it the English of the licences (the old skill), then
-# C headers (the new one) by training the units with the lowest condition numbers; at last compares
-# that with random units and with training everything, in a report. Words are passed on to the job
-# of the new skill:  bash configs/quickstart/run.sh max_steps=300 selection.fraction=0.1
+# C headers (the new one) by the recipe that keeps the old skill; at last compares the recipe with
+# training everything without it, with the units of the lowest condition numbers and with random
+# ones, in a report. Words are passed on to the job of the new skill:
+#   bash configs/quickstart/run.sh max_steps=300 anchor.weight=3
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bash docs/install-debian.sh
@@ -20,6 +21,7 @@ build/kappa train configs/quickstart/new.yaml "$@"
 build/kappa generate "$out/new" --prompt '#define ' --max-tokens 120
 echo
 build/kappa forget configs/quickstart/new.yaml max_steps=80 "$@" output_dir="$out/forget" \
-  --methods kappa_lowest,random,full --seeds 2 --draws 2 --learning-rates 1e-3
+  selection.fraction=0.2 --methods full_self,full,kappa_lowest,random --seeds 2 --draws 2 \
+  --learning-rates 1e-3
 echo
 echo "The tuned model is $out/new, with its own report.html. The comparison: $out/forget/report.html"

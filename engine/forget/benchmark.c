@@ -190,6 +190,7 @@ static ka_status words_of(struct ka_bench *b, struct ka_bench_run *run,
   const char **words;
   KA_TRY(KA_NEW(&b->arena, &words, b->o->n_words + MAX_WORDS, "words"));
   for (; n < b->o->n_words; n++) words[n] = b->o->words[n];
+  words[n++] = "recipe=none"; /* a method says all of it */
   for (const char *p = m->words; *p;) {
     size_t len = strcspn(p, " ");
     KA_TRY(ka_arena_printf(&b->arena, &words[n++], "%.*s", (int)len, p));

@@ -160,6 +160,20 @@ static ka_status finish_selection(struct ka_key_reader *r, struct ka_job_selecti
   return KA_STATUS_OK;
 }
 
+/* A recipe is defaults: what the job gives, it keeps. */
+static void take_recipe(const struct ka_key_reader *r, struct ka_job *j) {
+  static const char *const choices[] = {"selection.metric", "selection.count", "selection.fraction",
+                                        "selection.params", "selection.file",  "selection.mode"};
+  bool chosen = false;
+  if (j->recipe != KA_RECIPE_KEEP) return;
+  for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+    chosen = chosen || ka_key_given(r->file, choices[i]);
+  if (!chosen) j->selection.metric = "all";
+  if (!ka_key_given(r->file, "anchor.kind")) j->anchor.kind = KA_ANCHOR_KL;
+  if (j->anchor.kind == KA_ANCHOR_KL && !ka_key_given(r->file, "anchor.on"))
+    j->anchor.on = KA_ANCHOR_SELF;
+}
+
 static ka_status finish_anchor(struct ka_key_reader *r, struct ka_job_anchor *a) {
   struct ka_ctx *ctx = r->ctx;
   bool self = a->on != KA_ANCHOR_TASK;
@@ -190,6 +204,7 @@ static ka_status finish(struct ka_key_reader *r, struct ka_job *j) {
                              "val_set_size: got %g, expected a fraction below 1 or a whole number "
                              "of rows",
                              j->val_set_size));
+  take_recipe(r, j);
   KA_TRY(finish_anchor(r, &j->anchor));
   return finish_selection(r, &j->selection);
 }

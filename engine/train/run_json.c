@@ -106,6 +106,11 @@ static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *
                         job->adam_beta1, job->adam_beta2, job->weight_decay, job->max_grad_norm));
   KA_TRY(ka_run_anchor_text(r, &anchor));
   KA_TRY(ka_report_fact(ctx, list, "anchor", "%s", anchor));
+  if (job->recipe == KA_RECIPE_KEEP && r->self.n > 0)
+    KA_TRY(ka_report_fact(ctx, list, "recipe",
+                          "keep: before training the base wrote text of its own; every step went "
+                          "over some of it, and there the model had to go on predicting what the "
+                          "base does, so that learning the new need not cost the old"));
   KA_TRY(ka_report_fact(ctx, list, "computed in", "%s", ka_dtype_name(r->open.model.compute)));
   KA_TRY(ka_report_fact(ctx, list, "took",
                         "%s, %s tokens a second in training, peak memory %.0f MiB",

@@ -52,6 +52,31 @@ static void defaults_are_those_of_the_table(void **state) {
   ka_job_close(&j);
 }
 
+/* A recipe fills in what the job leaves open, and nothing else. */
+static void recipe_is_defaults(void **state) {
+  (void)state;
+  static const struct {
+    const char *text, *metric;
+    int kind, on;
+    double weight;
+  } ways[] = {
+      {"recipe: keep\n", "all", KA_ANCHOR_KL, KA_ANCHOR_SELF, 1},
+      {"recipe: keep\nanchor: {weight: 3}\n", "all", KA_ANCHOR_KL, KA_ANCHOR_SELF, 3},
+      {"recipe: keep\nselection: {fraction: 0.1}\n", "kappa", KA_ANCHOR_KL, KA_ANCHOR_SELF, 1},
+      {"recipe: keep\nanchor: {kind: none}\n", "all", KA_ANCHOR_NONE, KA_ANCHOR_TASK, 0.3},
+      {"recipe: keep\nanchor: {on: task}\n", "all", KA_ANCHOR_KL, KA_ANCHOR_TASK, 0.3},
+      {"", "kappa", KA_ANCHOR_NONE, KA_ANCHOR_TASK, 0.3},
+  };
+  for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+    struct ka_job j;
+    T_OK(parse(&j, t_str("%s%s", least, ways[i].text), NULL, 0));
+    assert_string_equal(j.selection.metric, ways[i].metric);
+    assert_true(j.anchor.kind == ways[i].kind && j.anchor.on == ways[i].on);
+    assert_true(j.anchor.weight == ways[i].weight);
+    ka_job_close(&j);
+  }
+}
+
 static void alternatives_replace_defaults(void **state) {
   (void)state;
   struct ka_job j;
@@ -359,6 +384,7 @@ static void failing_allocations_are_reported(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(defaults_are_those_of_the_table, fresh),
+      cmocka_unit_test_setup(recipe_is_defaults, fresh),
       cmocka_unit_test_setup(alternatives_replace_defaults, fresh),
       cmocka_unit_test_setup(wrong_values_say_where_and_what, fresh),
       cmocka_unit_test_setup(broken_yaml_has_a_place, fresh),
