@@ -76,7 +76,7 @@ static ka_status open_from(struct ka_model *m, const struct ka_speech *s, const 
 ka_status ka_speech_open_job(struct ka_model *m, const struct ka_speech *s,
                              const struct ka_job *job) {
   if (s->from) return open_from(m, s, s->from);
-  return ka_projector_open(m, &s->projector, NULL, (uint64_t)job->seed);
+  return ka_projector_open(m, &s->projector, NULL, (uint64_t)job->projector.seed);
 }
 
 /* --- projector.json ----------------------------------------------------------------------------- */

@@ -26,7 +26,7 @@ bool ka_speech_wanted(const struct ka_job *job);
 /* What the job's `projector:` says, or projector.json of the directory that it names, or of the base
  * model where that has one. */
 ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const struct ka_job *job);
-/* The job's projector in front of an opened model: fresh by the seed, or of the directory. */
+/* The job's projector in front of an opened model: fresh by its seed, or of the directory. */
 ka_status ka_speech_open_job(struct ka_model *m, const struct ka_speech *s,
                              const struct ka_job *job);
 

@@ -200,23 +200,23 @@ static ka_status plan_stage(struct ka_model *m, int i, int64_t N, bool train) {
   return alloc_rows(m, &s->back, rows_in, s->reach, KA_I32);
 }
 
-/* Where the host writes what a batch's clips say. */
+/* Where the host writes what a batch's clips say: its own memory beside a separate device's. */
 static ka_status plan_host(struct ka_model *m, int64_t N) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_projector *p = m->projector;
-  void *memory;
+  bool separate = m->dev->backend->separate;
+  struct ka_arena *a = separate ? &p->host : &m->step;
+  if (separate && m->step.measuring) return KA_STATUS_OK;
   ka_arena_deinit(&p->host);
   ka_arena_init(&p->host, ctx, "clips");
   int64_t frames = N * ka_projector_stride(&p->config);
-  KA_TRY(
-      ka_arena_alloc_n(&p->host, &memory, frames * p->config.n_features, sizeof(float), "frames"));
-  p->host_frames = memory;
-  KA_TRY(KA_NEW(&p->host, &p->host_place, N, "places"));
+  KA_TRY(KA_NEW(a, &p->host_frames, frames * p->config.n_features, "clips"));
+  KA_TRY(KA_NEW(a, &p->host_place, N, "clips"));
   for (int i = 0; i + 1 < p->n_stages; i++) {
     struct ka_projector_stage *s = &p->stages[i];
     int64_t rows = N * s->frames;
-    KA_TRY(KA_NEW(&p->host, &s->host_index, rows * s->kernel, "windows"));
-    KA_TRY(KA_NEW(&p->host, &s->host_back, rows * s->stride * s->reach, "windows"));
+    KA_TRY(KA_NEW(a, &s->host_index, rows * s->kernel, "clips"));
+    KA_TRY(KA_NEW(a, &s->host_back, rows * s->stride * s->reach, "clips"));
   }
   return KA_STATUS_OK;
 }
@@ -237,5 +237,5 @@ ka_status ka_projector_plan(struct ka_model *m) {
   KA_TRY(alloc_rows(m, &p->out, N, m->recipe.C, m->compute));
   KA_TRY(ka_tensor_alloc(&m->step, &p->place, "projector", KA_I32, 1, &N));
   for (int i = 0; i < p->n_stages; i++) KA_TRY(plan_stage(m, i, N, train));
-  return m->step.measuring ? KA_STATUS_OK : plan_host(m, N);
+  return plan_host(m, N);
 }

@@ -31,7 +31,7 @@ struct ka_projector {
   struct ka_tensor frames; /* [F, n_features] */
   struct ka_tensor out;    /* [places, C]; backward its gradient */
   struct ka_tensor place;  /* [places]: rows of the stream */
-  struct ka_arena host;
+  struct ka_arena host;    /* of a separate device: */
   float *host_frames;
   int32_t *host_place;
   int64_t n_frames, n_places; /* of the batch at hand */

@@ -151,20 +151,20 @@ static void anchor_on_text(void **state) {
   struct ka_step_stats stats;
   double alone;
   scene_open(&s, &shapes[0], "ref", KA_F64);
-  s.bed.m.kl_weight = 0.5;
+  s.bed.m.term_weight[KA_TERM_KL_TASK] = 0.5;
   train_everything(&s.bed.m);
   T_OK(ka_model_prepare(&s.bed.m, B, T, false));
   for (int64_t p = 0; p < s.bed.m.n_params; p++) move(&s.bed.m, p, 0.1);
   gradient(&s.bed);
   T_OK(ka_model_step_stats(&s.bed.m, &stats));
-  double with_clips = stats.kl;
+  double with_clips = stats.term[KA_TERM_KL_TASK];
   assert_true(with_clips > 0);
   int32_t *labels = s.bed.batch.ints + N;
   for (int64_t i = 0; i < N; i++)
     if (i < T || i >= T + 4) labels[i] = -100;
   gradient(&s.bed);
   T_OK(ka_model_step_stats(&s.bed.m, &stats));
-  alone = stats.kl;
+  alone = stats.term[KA_TERM_KL_TASK];
   assert_true(fabs(alone - with_clips) < 1e-12 * alone);
   bed_close(&s.bed);
 }

@@ -183,6 +183,52 @@ static void resumed(void **state) {
   same_file("whole", "half", "projector.json");
 }
 
+/* Two processes: the same bits again, and the numbers of one within float's summation. */
+static void two_ranks(void **state) {
+  (void)state;
+  T_AUDIO
+  if (!getenv("KAPPA_MPI") || system("command -v mpirun >/dev/null 2>&1") != 0) skip();
+  const char *more = "max_steps=4 gradient_accumulation_steps=4 save_steps=0";
+  train("one", more);
+  for (int i = 0; i < 2; i++)
+    assert_int_equal(system(t_str("timeout 120 mpirun --allow-run-as-root --oversubscribe -q -np 2 "
+                                  "%s train %s/job.yaml output_dir=%s/two%d %s --quiet",
+                                  getenv("KAPPA_BIN"), dir, dir, i, more)),
+                     0);
+  same_file("two0", "two1", "model.safetensors");
+  same_file("two0", "two1", "projector.safetensors");
+  double loss[2];
+  static const char *const runs[] = {"one", "two0"};
+  for (int i = 0; i < 2; i++) {
+    json_t *root = NULL;
+    T_OK(ka_json_load(ctx, t_str("%s/%s/trainer_state.json", dir, runs[i]), &root));
+    const json_t *rows = json_object_get(root, "log_history");
+    const json_t *last = json_array_get(rows, json_array_size(rows) - 1);
+    loss[i] = json_number_value(json_object_get(last, "eval_loss"));
+    json_decref(root);
+  }
+  assert_true(loss[0] > 0 && fabs(loss[0] - loss[1]) < 1e-5);
+}
+
+/* One report: learning in WER, forgetting of a text. */
+static void forgotten(void **state) {
+  (void)state;
+  T_AUDIO
+  write_text(t_str("%s/old.txt", dir), "the quick brown fox jumps over the lazy dog");
+  struct ka_str text = {0}, err = {0};
+  int code = t_kappa(&text, &err,
+                     "forget %s/job.yaml output_dir=%s/forget max_steps=3 selection.metric=kappa "
+                     "selection.fraction=0.3 'held_out=[{name: old, path: %s/old.txt}]' "
+                     "forgetting.new_tasks=%s/heard.yaml forgetting.every=1000000 "
+                     "--methods projector,kappa_lowest --seeds 1 --json - --quiet",
+                     dir, dir, dir, dir);
+  if (code != 0) fail_msg("forget: exit %d: %s", code, err.data);
+  assert_non_null(strstr(text.data, "\"wer\""));
+  assert_non_null(strstr(text.data, "\"old\""));
+  ka_str_deinit(&text);
+  ka_str_deinit(&err);
+}
+
 /* Another sound under the same name is other data. */
 static void other_sound(void **state) {
   (void)state;
@@ -241,7 +287,8 @@ static void bad_sound(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(learns_to_hear), cmocka_unit_test(resumed),
-                                     cmocka_unit_test(other_sound), cmocka_unit_test(goes_on),
+                                     cmocka_unit_test(two_ranks),      cmocka_unit_test(forgotten),
+                                     cmocka_unit_test(other_sound),    cmocka_unit_test(goes_on),
                                      cmocka_unit_test(bad_sound)};
   return cmocka_run_group_tests(tests, set_up, NULL);
 }
