@@ -6,6 +6,7 @@
 A new checkpoint is a line {"model": NAME, "refused": null or the key, "config": {the keys of its
 config.json}}; tied tensors count once, buffers that files hold (the correction bias) too.
 """
+import copy
 import json
 import pathlib
 
@@ -16,7 +17,7 @@ PATH = pathlib.Path(__file__).with_name("configs.jsonl")
 
 
 def count(keys):
-    keys = {k: v for k, v in keys.items() if k not in ("auto_map", "quantization_config")}
+    keys = {k: copy.deepcopy(v) for k, v in keys.items() if k not in ("auto_map", "quantization_config")}
     config = CONFIG_MAPPING[keys["model_type"]].from_dict(keys).get_text_config()
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
