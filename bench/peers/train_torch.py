@@ -8,6 +8,7 @@ weights or bf16 weights, compiled or not, with or without checkpointed blocks. A
 tensors, so a tenth of them is trained by a mask on the gradients of both. Prints JSON as `kappa bench train --json -` does.
 One setting a process, so that peak memory is its own:
   train_torch.py --shape 40M|moe --select full|upper|five|tenth --setting NAME
+  train_torch.py --model DIR [--selection out/selection.json] --rows 4 --length 256    # a real model
   train_torch.py --shape 8B --device cuda --rows 4 --length 2048 --select five --setting bf16-sdpa
 """
 import argparse
@@ -79,6 +80,13 @@ def five_percent(model):
     return picked
 
 
+def load(path, setting, device):
+    dtype = torch.float32 if setting.get("autocast") else torch.bfloat16
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, attn_implementation=setting["attention"], use_cache=False)
+    return model.to(device)
+
+
 def tenth(model):
     """Every tenth expert, counted over the layers: a mask on the gradients of what holds them all."""
     for name, p in model.named_parameters():
@@ -104,6 +112,8 @@ def select(model, which, n_layers):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--shape", choices=list(SHAPES), default="40M")
+    parser.add_argument("--model", help="a model directory in place of a shape")
+    parser.add_argument("--selection", help="train what a selection.json of kappa names")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--length", type=int)
@@ -112,11 +122,17 @@ def main():
     parser.add_argument("--steps", type=int, default=6)
     args = parser.parse_args()
     setting, shape = SETTINGS[args.setting], SHAPES[args.shape]
-    rows, length, vocab = args.rows or shape[6], args.length or shape[7], shape[5]
+    rows, length = args.rows or shape[6], args.length or shape[7]
     cuda = args.device.startswith("cuda")
     torch.manual_seed(0)
-    model = build(args.shape, setting, args.device)
-    select(model, args.select, shape[1])
+    model = load(args.model, setting, args.device) if args.model else build(args.shape, setting, args.device)
+    vocab = model.config.vocab_size
+    if args.selection:
+        named = {u["tensor"] for u in json.load(open(args.selection))["units"]}
+        for name, p in model.named_parameters():
+            p.requires_grad = name in named
+    else:
+        select(model, args.select, shape[1])
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0, fused=True)
     run = torch.compile(model) if setting.get("compile") else model
@@ -137,7 +153,7 @@ def main():
             seconds.append(time.perf_counter() - begin)
             cpu.append(time.process_time() - cpu_begin)
     print(json.dumps({
-        "shape": args.shape, "setting": args.setting, "select": args.select,
+        "shape": args.model or args.shape, "setting": args.setting, "select": args.select,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "threads": torch.get_num_threads(), "trained": sum(p.numel() for p in trained),
         "tok_per_s": rows * length / min(seconds),
