@@ -23,6 +23,13 @@ struct ka_dist_stats ka_dist_stats(const struct ka_dist *d) {
   return d ? d->stats : (struct ka_dist_stats){0};
 }
 
+int ka_dist_n_here(const struct ka_dist *d) {
+  int n = 0;
+  if (!d || !d->hosts) return 1;
+  for (int r = 0; r < d->n; r++) n += strcmp(d->hosts[r], d->hosts[d->rank]) == 0;
+  return n;
+}
+
 /* --- open and close ----------------------------------------------------------------------------- */
 static ka_status no_transport(struct ka_dist *d, int n_ranks, const char *by) {
   return ka_fail(d->ctx, KA_E_DEVICE,

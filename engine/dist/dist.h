@@ -37,8 +37,9 @@ ka_status ka_dist_close(struct ka_dist *d, ka_status st);
 
 void ka_dist_set_timeout(struct ka_dist *d, double timeout_s);
 
-int ka_dist_rank(const struct ka_dist *d); /* d may be NULL: 0 */
-int ka_dist_n(const struct ka_dist *d);    /* d may be NULL: 1 */
+int ka_dist_rank(const struct ka_dist *d);   /* d may be NULL: 0 */
+int ka_dist_n_here(const struct ka_dist *d); /* those on this rank's machine */
+int ka_dist_n(const struct ka_dist *d);      /* d may be NULL: 1 */
 struct ka_dist_stats ka_dist_stats(const struct ka_dist *d);
 
 /* All of these only start; `what` (copied, for errors) names the data: "gradients of layer 3". The

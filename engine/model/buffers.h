@@ -54,6 +54,7 @@ enum { KA_RECORDED_PASSES = 32 };
 
 struct ka_model_buffers {
   int64_t B, T, P;      /* largest rows, tokens a row, positions */
+  bool idle;            /* the pass at hand borrows weights and computes nothing */
   bool need_head_input; /* final norm or anything below is trained */
   struct ka_tensor cos[KA_ROPES], sin[KA_ROPES];
 

@@ -72,6 +72,7 @@ static ka_status alloc_tables(struct ka_model *m) {
   ws = m->weights = memory;
   for (int64_t i = 0; i < m->n_params; i++) ws->n += parts_of(m, &m->params[i], NULL);
   KA_TRY(KA_NEW(&m->meta, &ws->base, m->n_params, "weights"));
+  KA_TRY(KA_NEW(&m->meta, &ws->slots.used, m->recipe.L, "weights"));
   int64_t L = m->recipe.L, E = ka_recipe_dim(&m->recipe, KA_DIM_E);
   for (int which = 0; which < KA_N_WHICH; which++) {
     KA_TRY(KA_NEW(&m->meta, &ws->all[which], ws->n, "weights"));

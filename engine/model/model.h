@@ -24,6 +24,9 @@ struct ka_slice {
   int64_t row, n_rows, col, n_cols;
   struct ka_tensor grad;   /* [n_rows, n_cols] f32, += by backward, in the run arena */
   struct ka_tensor weight; /* view of the compute weight, any row stride: what the forward reads */
+  /* Of both this rank's part: what the optimizer reads and writes. Memory of its own where the
+   * weights are split, else a view. */
+  struct ka_tensor part_grad, part_weight;
 };
 
 /* A stored tensor. What of it is which weight, the tensor map of the family says. */
@@ -38,6 +41,10 @@ struct ka_param {
   struct ka_tensor weight; /* in the compute dtype; the stored view itself when frozen, same dtype
                               and the device reads host memory */
   bool trained;            /* any slice */
+  struct ka_tensor part; /* [1,n]: what this rank has of a split weight, gathered into `weight` with
+                            its layer; else without data */
+  bool split;
+  size_t layer_offset; /* of the gathered weight, among its layer's */
 };
 
 /* Asks for the training of one part of a tensor; rows or cols [0, -1) mean all. */
@@ -46,9 +53,15 @@ struct ka_train_part {
   int64_t row, n_rows, col, n_cols; /* n_rows, n_cols -1: to the end */
 };
 
-/* Which of n ranks this one is, where they split what is trained; n below 2: nothing is split. */
+/* Which of n ranks this one is, where they split the optimizer's state of what is trained; n below 2:
+ * nothing is split. weights: of the layers also the weights that need memory, and the sums of their
+ * gradients; then all ranks make the same passes in the same order, see ka_model_idle. */
+struct ka_model;
 struct ka_shards {
   int rank, n;
+  bool weights;
+  /* Tells the others to gather a layer, where this rank makes passes alone; NULL: it does not. */
+  ka_status (*ask)(struct ka_model *m, int64_t layer, int which);
 };
 
 struct ka_model {
@@ -181,6 +194,16 @@ ka_status ka_model_taken(struct ka_model *m, double *taken);
  * the task, may be NULL: then nothing waits for the device. */
 ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double grad_scale,
                         double *loss_sum);
+
+/* Where weights are split: the collectives of ka_model_grad (backward) or ka_model_eval without a
+ * batch, for a rank that has none in this round. */
+ka_status ka_model_idle(struct ka_model *m, bool backward);
+/* The answer to shards.ask. */
+ka_status ka_model_gather_layer(struct ka_model *m, int64_t layer, int which);
+/* A split weight's new values: of slice i, run [n_rows, n_cols], this rank's part of the tensor. */
+ka_status ka_model_keep_part(struct ka_model *m, int64_t i, struct ka_tensor run);
+/* Adds this rank's part of a split slice's gradient to its sum and clears the gradient. */
+ka_status ka_model_take_part(struct ka_model *m, int64_t i);
 
 /* Sets all gradients and the step statistics to zero. */
 ka_status ka_model_zero_grad(struct ka_model *m);

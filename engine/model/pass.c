@@ -97,7 +97,7 @@ static ka_status layers_fwd(struct ka_model *m, struct ka_stack *s, int64_t from
     struct ka_layer_weights w;
     KA_TRY(ka_pass_check_signal(m));
     ka_status st = ka_weights_acquire(m, l, which, &w);
-    for (int i = 0; i < KA_BRANCHES && ka_ok(st); i++) {
+    for (int i = 0; i < KA_BRANCHES && ka_ok(st) && !m->buffers->idle; i++) {
       struct ka_branch_call call = call_of(m, s, l, i, &w);
       call.kv = kv ? &kv[l] : NULL;
       if (which == KA_BASE) call.branch = ka_branch_shared(s, l, i);
@@ -120,7 +120,7 @@ static ka_status layers_bwd(struct ka_model *m, struct ka_stack *s, int64_t from
       KA_TRY(layers_fwd(m, s, l, l + 1, KA_TUNED, NULL, &x));
     }
     ka_status st = ka_weights_acquire(m, l, KA_TUNED, &w);
-    for (int i = KA_BRANCHES - 1; i >= 0 && ka_ok(st); i--) {
+    for (int i = KA_BRANCHES - 1; i >= 0 && ka_ok(st) && !m->buffers->idle; i--) {
       struct ka_branch_call call = call_of(m, s, l, i, &w);
       st = ka_branch_bwd(&call);
     }
@@ -183,10 +183,12 @@ ka_status ka_pass_step(void *model) {
   /* 2. the rows that predict a target, through the final norm */
   KA_TRY(ka_head_pick(m, w));
   /* 3. the base model's, where the loss asks how far the model has gone from it */
-  bool base_counts = m->buffers->n_free < m->buffers->padded_rows;
-  if (m->term_weight[ka_head_divergence(m)] > 0 && base_counts) {
+  bool anchored =
+      m->term_weight[ka_head_divergence(m)] > 0 && m->buffers->n_free < m->buffers->padded_rows;
+  bool others = m->shards.weights && ka_model_reads_base(m); /* they may need its weights now */
+  if (anchored || others) KA_TRY(base_fwd(m));
+  if (anchored) {
     base = ka_weights_outer(m, KA_BASE);
-    KA_TRY(base_fwd(m));
     KA_TRY(ka_head_pick_base(m, base));
   }
   /* 4. the head in chunks: logits, losses, their gradients; then b->dx, the stream's gradient */
@@ -197,6 +199,19 @@ ka_status ka_pass_step(void *model) {
   if (s->lowest >= 0) return KA_STATUS_OK;
   KA_TRY(ka_projector_bwd(m));
   return embed_bwd(m, w);
+}
+
+ka_status ka_model_idle(struct ka_model *m, bool backward) {
+  struct ka_stack *s = decoder(m);
+  int64_t L = s->recipe->L;
+  struct ka_stream x = {NULL, false};
+  m->buffers->idle = true;
+  ka_status st = layers_fwd(m, s, 0, L, KA_TUNED, NULL, &x);
+  if (ka_ok(st) && backward && ka_model_reads_base(m))
+    st = layers_fwd(m, s, s->base > 0 ? s->base : 0, L, KA_BASE, NULL, &x);
+  if (ka_ok(st) && backward) st = layers_bwd(m, s, s->lowest > 0 ? s->lowest : 0, L);
+  m->buffers->idle = false;
+  return st;
 }
 
 ka_status ka_pass_loss(struct ka_model *m) {

@@ -21,11 +21,11 @@ static enum ka_role head_role(const struct ka_model *m) {
 ka_status ka_weights_acquire(struct ka_model *m, int64_t layer, enum ka_which which,
                              struct ka_layer_weights *out) {
   *out = m->weights->layers[which][layer];
-  return KA_STATUS_OK;
+  return m->shards.weights ? ka_shards_acquire(m, layer, which) : KA_STATUS_OK;
 }
 
 void ka_weights_release(struct ka_model *m, struct ka_layer_weights *w) {
-  (void)m; /* all of them are resident */
+  (void)m; /* all of them are resident, or stay until another layer takes their place */
   *w = (struct ka_layer_weights){0};
 }
 
@@ -83,7 +83,7 @@ static size_t pack_bound(const struct ka_model *m) {
 static ka_status plan_pack(struct ka_model *m, const struct ka_weight *w, bool forward,
                            struct ka_tensor *out) {
   struct ka_pack_args args = pack_args(m, w, forward);
-  bool head = w->layer < 0, trained = w->param->trained;
+  bool head = w->layer < 0, trained = w->param->trained || w->param->split;
   *out = (struct ka_tensor){0};
   size_t n_bytes = packed_bytes(m, &args);
   if (n_bytes == 0 || (trained && head && forward)) return KA_STATUS_OK;
@@ -103,7 +103,7 @@ ka_status ka_weight_packed(struct ka_model *m, const struct ka_weight *w, bool f
                            int64_t rows, struct ka_tensor *out) {
   struct ka_ctx *ctx = m->ctx;
   *out = forward ? w->packed : w->packed_t;
-  bool on_the_way = w->param->trained && w->layer >= 0 && rows >= PACK_ROWS;
+  bool on_the_way = (w->param->trained || w->param->split) && w->layer >= 0 && rows >= PACK_ROWS;
   if (out->data || !on_the_way || !m->weights->pack_scratch) return KA_STATUS_OK;
   struct ka_pack_args args = pack_args(m, w, forward);
   size_t n_bytes = packed_bytes(m, &args);
@@ -136,7 +136,10 @@ static bool in_place(const struct ka_model *m, const struct ka_param *p) {
 
 static ka_status plan_param(struct ka_model *m, struct ka_param *p, const char *name) {
   p->weight = p->stored;
+  p->split = false;
   if (in_place(m, p)) return KA_STATUS_OK;
+  p->split = m->shards.weights && p->layer >= 0;
+  if (p->split) return ka_shards_plan_param(m, p, read_as(m, p), name);
   return ka_tensor_alloc(&m->run, &p->weight, name, read_as(m, p), p->stored.n_dim,
                          p->stored.shape);
 }
@@ -181,13 +184,7 @@ static struct ka_tensor grad_view(const struct ka_weight *w, const struct ka_sli
 
 static ka_status plan_slices(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
-  for (int64_t i = 0; i < m->n_slices; i++) {
-    struct ka_slice *s = &m->slices[i];
-    struct ka_tensor w = ka_tensor_as_matrix(m->params[s->param].weight);
-    s->weight = ka_tensor_slice(w, s->row, s->n_rows, s->col, s->n_cols);
-    KA_TRY(ka_tensor_alloc(&m->run, &s->grad, "gradients", ka_accum_dtype(m), 2,
-                           (int64_t[]){s->n_rows, s->n_cols}));
-  }
+  KA_TRY(ka_shards_plan_slices(m));
   for (int64_t i = 0; i < m->weights->n; i++) {
     struct ka_weight *w = &m->weights->all[KA_TUNED][i];
     for (int64_t k = 0; k < w->n_pieces; k++)
@@ -201,9 +198,11 @@ ka_status ka_weights_plan(struct ka_model *m) {
   struct ka_weights *ws = m->weights;
   struct ka_model_buffers *b = m->buffers;
   ws->pack_bytes = 0;
+  memset(ws->slots.used, 0, (size_t)m->recipe.L * sizeof *ws->slots.used);
   int64_t n_params = m->n_params + ka_projector_n_params(m);
   for (int64_t i = 0; i < n_params; i++) KA_TRY(plan_param(m, &m->params[i], "weights"));
   for (int64_t i = 0; i < ws->n_base; i++) KA_TRY(plan_param(m, &ws->base[i], "base weights"));
+  KA_TRY(ka_shards_place_weights(m));
   ws->pack_left = pack_bound(m);
   for (int which = 0; which < KA_N_WHICH; which++)
     for (int64_t i = 0; i < ws->n; i++)
@@ -232,7 +231,10 @@ static ka_status fill_params(struct ka_model *m, const struct ka_safetensors *fi
   for (int64_t i = 0; i < n; i++) {
     struct ka_param *p = &params[i];
     bool packed = true;
-    if (!in_place(m, p)) KA_TRY(ka_dev_put(m->dev, p->weight, p->stored));
+    if (p->split)
+      KA_TRY(ka_shards_fill_param(m, p));
+    else if (!in_place(m, p))
+      KA_TRY(ka_dev_put(m->dev, p->weight, p->stored));
     for (; w < end && (!w->param || w->param <= p); w++) {
       if (!w->param) continue;
       KA_TRY(pack(m, w));
@@ -254,12 +256,14 @@ ka_status ka_weights_fill(struct ka_model *m) {
     struct ka_param *p = &m->params[m->n_params + i];
     if (!in_place(m, p)) KA_TRY(ka_dev_put(m->dev, p->weight, p->stored));
   }
+  KA_TRY(ka_shards_fill_slices(m));
   KA_TRY(ka_dev_sync(m->dev));
   return ka_model_zero_grad(m);
 }
 
 ka_status ka_model_weights_changed(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
+  m->weights->slots.layer[0] = m->weights->slots.layer[1] = -1;
   for (int64_t i = 0; i < m->weights->n; i++)
     if (m->weights->all[KA_TUNED][i].param->trained) KA_TRY(pack(m, &m->weights->all[KA_TUNED][i]));
   return KA_STATUS_OK;
@@ -267,7 +271,10 @@ ka_status ka_model_weights_changed(struct ka_model *m) {
 
 ka_status ka_model_zero_grad(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
-  for (int64_t i = 0; i < m->n_slices; i++)
+  for (int64_t i = 0; i < m->n_slices; i++) {
     KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = m->slices[i].grad}));
+    if (m->params[m->slices[i].param].split)
+      KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = m->slices[i].part_grad}));
+  }
   return ka_fill(m->dev, &(struct ka_fill_args){.x = m->step_stats});
 }

@@ -63,6 +63,17 @@ struct ka_layer_weights {
 /* The model that is tuned, or the base that terms of the loss are about. */
 enum ka_which { KA_TUNED, KA_BASE, KA_N_WHICH };
 
+/* Where the weights of split layers are gathered: two layers in turn, and their gradients. */
+struct ka_layer_slots {
+  size_t *used; /* [L] bytes of each layer while it is planned */
+  char *weights[2], *grads[2];
+  int64_t layer[2]; /* which one lies there, -1: none */
+  enum ka_which which[2];
+  bool pending; /* a gathering has not been waited for */
+  int64_t last; /* the layer that was borrowed last */
+  enum ka_which last_which;
+};
+
 /* All weights of a model; made when it is opened. */
 struct ka_weights {
   int64_t n;
@@ -72,6 +83,7 @@ struct ka_weights {
   struct ka_piece *pieces;
   int64_t n_base; /* stored tensors that the base has to itself */
   struct ka_param *base;
+  struct ka_layer_slots slots;
   void *pack_scratch; /* a trained weight in the back end's layout, for the product at hand */
   size_t pack_bytes;
   size_t pack_left; /* of what packed copies of frozen weights may take */
@@ -103,6 +115,20 @@ ka_status ka_weights_acquire(struct ka_model *m, int64_t layer, enum ka_which wh
 void ka_weights_release(struct ka_model *m, struct ka_layer_weights *w);
 /* The same of those outside the layers, which stay. */
 const struct ka_outer_weights *ka_weights_outer(const struct ka_model *m, enum ka_which which);
+
+/* --- shards.c: weights that ranks have split --- */
+/* A part of it in the dtype, and its place among its layer's gathered weights. */
+ka_status ka_shards_plan_param(struct ka_model *m, struct ka_param *p, enum ka_dtype dtype,
+                               const char *name);
+/* After all of them: memory for two layers, and the weights' views in it. */
+ka_status ka_shards_place_weights(struct ka_model *m);
+/* The same of the slices' gradients; part_grad and part_weight of every slice. */
+ka_status ka_shards_plan_slices(struct ka_model *m);
+/* This rank's part, from the file's map. */
+ka_status ka_shards_fill_param(struct ka_model *m, struct ka_param *p);
+ka_status ka_shards_fill_slices(struct ka_model *m);
+/* The layer's weights are there when it returns, and the next one's on their way. */
+ka_status ka_shards_acquire(struct ka_model *m, int64_t layer, enum ka_which which);
 
 /* --- linear.c --- */
 /* A [rows, cols] view of the compute type, or of the statistics' type. */

@@ -55,6 +55,10 @@ ka_status ka_train_exchange_gradient(struct ka_model *m, int64_t i) {
 
 /* --- the new weights ---------------------------------------------------------------------------- */
 
+static bool is_split(const struct ka_model *m, int64_t i) {
+  return m->params[m->slices[i].param].split;
+}
+
 /* Memory for the weights of slice i, one run: the gradient's, which is read no more. */
 static struct ka_tensor run_of(const struct ka_model *m, int64_t i) {
   const struct ka_slice *s = &m->slices[i];
@@ -95,15 +99,34 @@ static ka_status gather_staged(struct ka_model *m, int64_t i) {
   return st;
 }
 
+/* Of a split weight each rank keeps its part; it has it where the slice is the whole tensor. */
+static ka_status share_split(struct ka_model *m, int64_t i) {
+  struct ka_ctx *ctx = m->ctx;
+  const struct ka_slice *s = &m->slices[i];
+  struct ka_tensor run = run_of(m, i);
+  int64_t *starts = NULL;
+  if (s->n_rows * s->n_cols == ka_tensor_elems(&m->params[s->param].stored)) return KA_STATUS_OK;
+  KA_TRY(ka_copy(
+      m->dev, &(struct ka_copy_args){.out = ka_model_shard_view(m, i, run), .in = s->part_weight}));
+  KA_TRY(starts_of(m, i, ka_dtype_bytes(run.dtype), &starts));
+  ka_status st = ka_dist_all_gather(ctx->dist, m->params[s->param].name, run.data, starts);
+  ka_free(starts);
+  KA_TRY_KEEP(ka_dist_wait(ctx->dist));
+  return ka_ok(st) ? ka_model_keep_part(m, i, run) : st;
+}
+
 ka_status ka_train_exchange_weights(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   if (m->shards.n < 2) return KA_STATUS_OK;
   for (int64_t i = 0; i < m->n_slices; i++)
-    KA_TRY(separate(m) ? gather_staged(m, i) : start_gather(m, i));
+    if (!is_split(m, i)) KA_TRY(separate(m) ? gather_staged(m, i) : start_gather(m, i));
   KA_TRY(ka_dist_wait(ctx->dist));
-  for (int64_t i = 0; i < m->n_slices && !separate(m); i++)
-    if (!ka_tensor_contiguous(&m->slices[i].weight))
-      KA_TRY(
-          ka_copy(m->dev, &(struct ka_copy_args){.out = m->slices[i].weight, .in = run_of(m, i)}));
+  for (int64_t i = 0; i < m->n_slices; i++) {
+    const struct ka_slice *s = &m->slices[i];
+    if (is_split(m, i))
+      KA_TRY(share_split(m, i));
+    else if (!separate(m) && !ka_tensor_contiguous(&s->weight))
+      KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){.out = s->weight, .in = run_of(m, i)}));
+  }
   return KA_STATUS_OK;
 }

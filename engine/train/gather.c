@@ -8,8 +8,9 @@
 #include <string.h>
 
 struct request {
-  int64_t slice, part, first, n; /* slice -1: no more */
+  int64_t slice, part, first, n; /* slice NO_MORE; or A_LAYER: first, of part: which model */
 };
+enum { NO_MORE = -1, A_LAYER = -2 };
 
 /* Elements [first, first + n) of a matrix with any row stride. */
 static ka_status read_elems(struct ka_dev *dev, struct ka_tensor t, int64_t first, int64_t n,
@@ -76,8 +77,7 @@ static ka_status answer(const struct ka_optim *o, const struct request *q, void 
 }
 
 /* The others wait for it as long as rank 0 lives: it may be writing. */
-static ka_status tell(const struct ka_optim *o, struct request *q) {
-  struct ka_ctx *ctx = o->ctx;
+static ka_status tell(struct ka_ctx *ctx, struct request *q) {
   KA_TRY(ka_dist_barrier(ctx->dist, "what is written"));
   KA_TRY(ka_dist_broadcast(ctx->dist, "what is written", q, sizeof *q, 0));
   return ka_dist_wait(ctx->dist);
@@ -90,7 +90,7 @@ ka_status ka_optim_fetch(const struct ka_optim *o, int64_t i, int part, int64_t 
   struct ka_optim_slice slice = o->slices[i];
   if (o->model->shards.n < 2)
     return read_elems(o->model->dev, *ka_optim_part(&slice, part), first, n, to);
-  KA_TRY(tell(o, &q));
+  KA_TRY(tell(ctx, &q));
   return answer(o, &q, to);
 }
 
@@ -99,13 +99,24 @@ ka_status ka_optim_read(void *reader, int64_t first, int64_t n, void *to) {
   return ka_optim_fetch(r->optim, r->i, r->part, first, n, to);
 }
 
+static ka_status ask(struct ka_model *m, int64_t layer, int which) {
+  struct request q = {A_LAYER, which, layer, 0};
+  return tell(m->ctx, &q);
+}
+
+void ka_optim_ask_layers(struct ka_optim *o) {
+  if (o->model->shards.weights) o->model->shards.ask = ask;
+}
+
 ka_status ka_optim_serve(const struct ka_optim *o) {
   struct ka_ctx *ctx = o->ctx;
-  struct request q = {.slice = -1};
+  struct request q = {.slice = NO_MORE};
   if (o->model->shards.n < 2) return KA_STATUS_OK;
   do {
-    KA_TRY(tell(o, &q));
+    KA_TRY(tell(ctx, &q));
     if (q.slice >= 0) KA_TRY(answer(o, &q, NULL));
-  } while (q.slice >= 0 && o->model->shards.rank > 0);
+    if (q.slice == A_LAYER) KA_TRY(ka_model_gather_layer(o->model, q.first, (int)q.part));
+  } while (q.slice != NO_MORE && o->model->shards.rank > 0);
+  o->model->shards.ask = NULL;
   return KA_STATUS_OK;
 }

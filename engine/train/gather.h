@@ -20,6 +20,9 @@ struct ka_optim_reader {
 };
 ka_status ka_optim_read(void *reader, int64_t first, int64_t n, void *to);
 
+/* Rank 0: passes that it makes alone gather split weights from the others, which serve. */
+void ka_optim_ask_layers(struct ka_optim *o);
+
 /* Rank 0: it asks for no more. The others: answer until then. Called where rank 0 has the state
  * written alone; it returns at once where nothing is split. */
 ka_status ka_optim_serve(const struct ka_optim *o);

@@ -78,19 +78,33 @@ static void count_tokens(struct ka_loop *l, const struct ka_batch *batch) {
   l->n_tok_padded += all;
 }
 
+/* A pass of this rank; batch NULL: it has none, but the others do. */
+static ka_status grad(struct ka_model *m, const struct ka_batch *batch,
+                      const int64_t n_targets[KA_N_ROWS], bool last) {
+  struct ka_ctx *ctx = m->ctx;
+  ka_train_ranks_begin_pass(m, last);
+  KA_TRY(batch ? ka_model_grad(m, batch, 1.0 / (double)n_targets[batch->rows], NULL)
+               : ka_model_idle(m, true));
+  return ka_train_ranks_end_pass(m);
+}
+
 static ka_status accumulate(struct ka_loop *l, const int64_t n_targets[KA_N_ROWS]) {
   struct ka_ctx *ctx = l->ctx;
   struct ka_batch batch;
   int64_t last = -1, number = 0;
+  int64_t n = micro_after(l, l->step + 1) - micro_after(l, l->step) + l->self.n;
+  bool passed = false; /* in this round */
   if (ka_dist_n(ctx->dist) > 1) KA_TRY(last_own(l, &last));
   KA_TRY(ka_model_zero_grad(l->model));
-  for (int64_t k = 0;; k++) {
+  for (int64_t k = 0; k < n; k++) {
     KA_TRY(micro_of(l, l->step, k, &batch, &number));
-    if (number < 0) break;
-    if (number == last) ka_train_ranks_last(l->model);
     count_tokens(l, &batch);
-    if (batch.n_targets == 0 || !ka_train_ranks_mine(ctx, number)) continue;
-    KA_TRY(ka_model_grad(l->model, &batch, 1.0 / (double)n_targets[batch.rows], NULL));
+    bool own = batch.n_targets > 0 && ka_train_ranks_mine(ctx, number);
+    if (own) KA_TRY(grad(l->model, &batch, n_targets, number == last));
+    passed = passed || own;
+    if (!ka_train_ranks_round_ends(l->model, k, n)) continue;
+    if (!passed) KA_TRY(grad(l->model, NULL, n_targets, false));
+    passed = false;
   }
   return ka_train_ranks_sum_gradients(l->model);
 }
@@ -155,6 +169,7 @@ static ka_status source_losses(struct ka_model *m, const struct ka_train_batch_s
   struct ka_ctx *ctx = m->ctx;
   struct ka_progress bar;
   ka_status st = KA_STATUS_OK;
+  bool passed = false;
   ka_progress_begin(ctx, &bar, "validation", 0, source->n);
   for (int64_t i = 0; i < source->n; i++) {
     struct ka_batch batch;
@@ -162,8 +177,12 @@ static ka_status source_losses(struct ka_model *m, const struct ka_train_batch_s
     ka_progress_update(&bar, i, "");
     KA_TRY_GOTO(source->get(source->user, i, &batch), out);
     *n_targets += batch.n_targets;
-    if (batch.n_targets > 0 && ka_train_ranks_mine(ctx, i))
-      KA_TRY_GOTO(ka_model_eval(m, &batch, &losses[i], NULL), out);
+    bool own = batch.n_targets > 0 && ka_train_ranks_mine(ctx, i);
+    if (own) KA_TRY_GOTO(ka_model_eval(m, &batch, &losses[i], NULL), out);
+    passed = passed || own;
+    if (!ka_train_ranks_round_ends(m, i, source->n)) continue;
+    if (!passed) KA_TRY_GOTO(ka_model_idle(m, false), out);
+    passed = false;
   }
   st = ka_dist_sum(ctx->dist, "the validation loss", losses, source->n);
 out:

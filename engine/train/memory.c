@@ -4,6 +4,8 @@
 
 #include "base/log.h"
 #include "base/machine.h"
+#include "engine/dist/dist.h"
+#include "engine/train/ranks.h"
 
 #include <string.h>
 
@@ -103,28 +105,65 @@ out:
   return st;
 }
 
-ka_status ka_run_choose_recompute(struct ka_run *r) {
+/* Memory that this rank may use: of a machine its part. */
+static double budget_of(const struct ka_run *r) {
+  struct ka_machine machine;
+  if (r->open.dev.backend->separate) return (double)r->open.dev.free_bytes;
+  ka_machine_read(&machine);
+  return 0.8 * machine.free_bytes / ka_dist_n_here(r->ctx->dist);
+}
+
+/* As few blocks as make the plan fit, all of them if none do. */
+static ka_status choose_blocks(struct ka_run *r, double budget, struct ka_run_memory *need) {
   struct ka_ctx *ctx = r->ctx;
   int mode = r->job->gradient_checkpointing;
-  bool separate = r->open.dev.backend->separate;
   int64_t L = r->open.model.recipe.L, low = 0, high = L;
-  struct ka_run_memory need;
-  struct ka_machine machine;
-  ka_machine_read(&machine);
-  double budget = separate ? (double)r->open.dev.free_bytes : 0.8 * machine.free_bytes;
   r->open.model.recompute = mode == KA_RECOMPUTE_BLOCK ? L : 0;
-  KA_TRY(ka_run_measure(r, &need));
-  if (mode == KA_RECOMPUTE_AUTO && budget > 0 && (double)need.all_bytes > budget) {
-    while (low < high) { /* the fewest blocks that fit, all of them if none do */
-      r->open.model.recompute = (low + high) / 2;
-      KA_TRY(ka_run_measure(r, &need));
-      if ((double)need.all_bytes <= budget)
-        high = r->open.model.recompute;
-      else
-        low = r->open.model.recompute + 1;
-    }
-    r->open.model.recompute = low;
-    KA_TRY(ka_run_measure(r, &need));
+  KA_TRY(ka_run_measure(r, need));
+  if (mode != KA_RECOMPUTE_AUTO || budget <= 0 || (double)need->all_bytes <= budget)
+    return KA_STATUS_OK;
+  while (low < high) {
+    r->open.model.recompute = (low + high) / 2;
+    KA_TRY(ka_run_measure(r, need));
+    if ((double)need->all_bytes <= budget)
+      high = r->open.model.recompute;
+    else
+      low = r->open.model.recompute + 1;
   }
+  r->open.model.recompute = low;
+  return ka_run_measure(r, need);
+}
+
+static void set_shards(struct ka_run *r, int mode) {
+  const struct ka_dist *d = r->ctx->dist;
+  int n = r->options.n_ranks > 0 ? (int)r->options.n_ranks : ka_dist_n(d);
+  r->shard = mode;
+  r->open.model.shards = (struct ka_shards){0};
+  if (mode != KA_SHARD_NONE && n > 1)
+    r->open.model.shards =
+        (struct ka_shards){.rank = ka_dist_rank(d), .n = n, .weights = mode == KA_SHARD_ALL};
+}
+
+ka_status ka_run_choose_memory(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  bool separate = r->open.dev.backend->separate, chosen = r->job->shard != KA_SHARD_AUTO;
+  int most = chosen ? r->job->shard : separate ? KA_SHARD_OPTIMIZER : KA_SHARD_ALL;
+  double budget = budget_of(r);
+  struct ka_run_memory need;
+  if (separate && most == KA_SHARD_ALL)
+    return ka_fail(ctx, KA_E_UNSUPPORTED,
+                   "%s: shard: all is not for %s, whose passes do not wait for other ranks; use "
+                   "optimizer",
+                   ka_job_place(r->job, "shard"), r->open.dev.backend->name);
+  for (int mode = chosen ? most : KA_SHARD_NONE; mode <= most; mode++) {
+    set_shards(r, mode);
+    KA_TRY(choose_blocks(r, budget, &need));
+    if (budget <= 0 || (double)need.all_bytes <= budget) break;
+  }
+  double choice[2] = {(double)r->shard, (double)r->open.model.recompute};
+  KA_TRY(ka_train_ranks_most(ctx, choice, 2)); /* all ranks make the same passes */
+  set_shards(r, (int)choice[0]);
+  r->open.model.recompute = (int64_t)choice[1];
+  KA_TRY(ka_run_measure(r, &need));
   return separate && (double)need.all_bytes > budget ? refuse(r, &need, budget) : KA_STATUS_OK;
 }

@@ -37,7 +37,7 @@ static ka_status alloc_slice(struct ka_optim *o, int64_t i) {
   struct ka_ctx *ctx = o->ctx;
   const struct ka_slice *s = &o->model->slices[i];
   const struct ka_param *p = &o->model->params[s->param];
-  struct ka_tensor weight = ka_model_shard_view(o->model, i, s->weight);
+  struct ka_tensor weight = s->part_weight;
   enum ka_dtype type = o->config.state;
   struct ka_optim_slice *state = &o->slices[i];
   state->tensor = p->name;
@@ -121,16 +121,16 @@ static void set_step(struct ka_optim *o, double lr) {
   for (int64_t i = 0; i < o->n; i++) {
     struct ka_optim_slice *s = &o->slices[i];
     const struct ka_slice *of = &m->slices[i];
-    struct ka_tensor first = m->step_stats, grad = ka_model_shard_view(m, i, of->grad);
+    struct ka_tensor first = m->step_stats;
     double rate = lr * s->part.lr_scale;
     uint64_t stream = ka_rng_stream(s->tensor) ^ (uint64_t)of->row << 32 ^ (uint64_t)of->col;
     first.shape[0] = 1;
-    o->norms[i] = (struct ka_sumsq_args){.out = first, .x = grad};
-    o->steps[i] = (struct ka_adamw_args){.weight = ka_model_shard_view(m, i, of->weight),
+    o->norms[i] = (struct ka_sumsq_args){.out = first, .x = of->part_grad};
+    o->steps[i] = (struct ka_adamw_args){.weight = of->part_weight,
                                          .w = s->w,
                                          .m = s->m,
                                          .v = s->v,
-                                         .grad = grad,
+                                         .grad = of->part_grad,
                                          .w0 = s->w0,
                                          .stats = m->step_stats,
                                          .lr = rate,
@@ -163,11 +163,10 @@ ka_status ka_optim_step(struct ka_optim *o, double lr) {
 ka_status ka_optim_publish(struct ka_optim *o) {
   struct ka_ctx *ctx = o->ctx;
   struct ka_model *m = o->model;
-  for (int64_t i = 0; i < o->n; i++) {
-    struct ka_tensor weight = ka_model_shard_view(m, i, m->slices[i].weight);
+  for (int64_t i = 0; i < o->n; i++)
     if (o->slices[i].own_master)
-      KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){.out = weight, .in = o->slices[i].w}));
-  }
+      KA_TRY(ka_copy(
+          m->dev, &(struct ka_copy_args){.out = m->slices[i].part_weight, .in = o->slices[i].w}));
   KA_TRY(ka_train_exchange_weights(m));
   return ka_model_weights_changed(m);
 }

@@ -17,6 +17,7 @@ struct ka_run_options {
   const char *device; /* overrides the job's; NULL: the job's */
   bool resume;
   bool plan;                 /* only to describe it: measuring arenas, nothing written */
+  int64_t n_ranks;           /* to plan for; 0: as many as there are */
   const char *command;       /* the line that repeats the run, for its report; may be NULL */
   const char *json;          /* where the result of the run goes, "-": stdout; NULL: nowhere */
   const char *base_measures; /* file of what the base scored, which runs of one benchmark share:
@@ -38,6 +39,7 @@ struct ka_run {
   int lock;                    /* on output_dir; -1: none */
   struct ka_speech speech;     /* of datasets that hold speech, with has_speech */
   bool has_data, has_optim, has_speech;
+  int shard;              /* how ranks share the memory: one of the job's words, auto decided */
   const char *checkpoint; /* to resume from; NULL: from the start */
   int64_t checkpoint_step;
   json_t *state;            /* of that checkpoint */

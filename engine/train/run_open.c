@@ -52,8 +52,6 @@ ka_status ka_run_configure_model(struct ka_run *r, const char *dir) {
   const struct ka_job_anchor *a = &r->job->anchor;
   bool anchored = a->weight > 0 && a->kind != KA_ANCHOR_NONE;
   if (r->has_speech) KA_TRY(ka_speech_open_job(&r->open.model, &r->speech, r->job));
-  if (r->job->shard == KA_SHARD_OPTIMIZER)
-    r->open.model.shards = (struct ka_shards){ka_dist_rank(r->ctx->dist), ka_dist_n(r->ctx->dist)};
   if (a->kind == KA_ANCHOR_KL && a->on != KA_ANCHOR_SELF)
     r->open.model.term_weight[KA_TERM_KL_TASK] = a->weight;
   if (a->kind == KA_ANCHOR_KL && a->on != KA_ANCHOR_TASK)
@@ -127,7 +125,7 @@ ka_status ka_run_prepare_model(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   int64_t positions = ka_measures_positions(&r->measures), T = r->job->sequence_len;
   r->open.model.max_position = positions > T ? positions : T;
-  KA_TRY(ka_run_choose_recompute(r));
+  KA_TRY(ka_run_choose_memory(r));
   return ka_model_prepare(&r->open.model, r->job->micro_batch_size, r->job->sequence_len,
                           r->options.plan);
 }

@@ -137,11 +137,12 @@ static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
           (long long)r->selection.chosen.n_units);
   KA_TRY_GOTO(kappa_json(r, true, &kappa), out);
   if (r->job->save_model) KA_TRY_GOTO(save_model(r), out);
-  KA_TRY_GOTO(ka_optim_serve(&r->optim), out);
   if (r->has_speech && r->job->save_model)
     KA_TRY_GOTO(ka_speech_write(ctx, &r->speech, r->job->output_dir), out);
   KA_TRY_GOTO(ka_trainer_state_write(r, loop), out);
+  ka_optim_ask_layers(&r->optim);
   KA_TRY_GOTO(ka_run_report(r, loop, kappa), out);
+  KA_TRY_GOTO(ka_optim_serve(&r->optim), out);
   ka_info(ctx, "train", "%s is ready%s", r->job->output_dir,
           r->job->save_model ? ": it loads in transformers as it is" : "; save_model is false");
   KA_TRY_GOTO(say_end(r, loop, rate), out);
