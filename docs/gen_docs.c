@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Writes jobs.md, job.schema.json, tasks.md and families.md into a directory: `cmake --build build --target
+ * Writes jobs.md, job.schema.json, cheat-sheet.md, features.md, tasks.md and families.md into a directory: `cmake --build build --target
  * docs`; with --share man pages and shell completion, for `cmake --install`. */
 #include "base/file.h"
 #include "base/log.h"
 #include "engine/cli/manual.h"
 #include "engine/eval/task_config.h"
+#include "engine/job/foreign.h"
 #include "engine/job/job_table.h"
 #include "engine/model/family.h"
 
@@ -14,10 +15,9 @@ static ka_status write_docs(struct ka_ctx *ctx, struct ka_arena *a, const char *
   static const struct {
     const char *name;
     ka_status (*make)(struct ka_ctx *, struct ka_str *);
-  } files[] = {{"jobs.md", ka_job_doc_markdown},
-               {"job.schema.json", ka_job_doc_schema},
-               {"tasks.md", ka_task_doc_markdown},
-               {"families.md", ka_family_doc_markdown}};
+  } files[] = {{"jobs.md", ka_job_doc_markdown},       {"job.schema.json", ka_job_doc_schema},
+               {"cheat-sheet.md", ka_cli_cheat_sheet}, {"features.md", ka_job_doc_features},
+               {"tasks.md", ka_task_doc_markdown},     {"families.md", ka_family_doc_markdown}};
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
     struct ka_str text = {0};
     const char *path;

@@ -4,7 +4,7 @@
 # inside is listed here, with the reason.
 BEGIN {
   # read from memory: what fuzzers feed, and tests without files
-  allow("ka_chat_load_text ka_hf_config_parse ka_job_parse ka_train_data_spec ka_foreign_rows")
+  allow("ka_chat_load_text ka_hf_config_parse ka_job_parse ka_train_data_spec ka_foreign_rows ka_foreign_known ka_job_features")
   # an inner step that a test holds to another implementation's figures
   allow("ka_crc32c ka_crc32c_masked ka_eval_student_cdf ka_eval_student_quantile ka_eval_divergence_row ka_repair_threshold")
   allow("ka_progress_bar ka_py_mt_random ka_spectrum_json ka_op_case_size")

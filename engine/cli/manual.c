@@ -255,6 +255,63 @@ ka_status ka_cli_completion(struct ka_ctx *ctx, struct ka_str *out, const char *
   return strcmp(shell, "zsh") == 0 ? zsh(ctx, out) : fish(ctx, out);
 }
 
+/* --- the cheat sheet ---------------------------------------------------------- */
+
+static const char sheet_head[] =
+    "# kappa on a page\n\n"
+    "<!-- Made from the tables of commands by `cmake --build build --target docs`. -->\n\n"
+    "```sh\n"
+    "kappa init --job MODEL data.jsonl --out job.yaml   # a commented first job\n"
+    "kappa plan job.yaml                                # every error, rows with their mask, "
+    "memory, "
+    "time\n"
+    "kappa train job.yaml learning_rate=1e-4            # any key of the job; Ctrl-C saves\n"
+    "kappa train job.yaml --resume                      # goes on, bit for bit\n"
+    "kappa eval out --text wiki.txt                     # loss and perplexities\n"
+    "kappa generate out --chat --prompt 'Hello'         # what it says\n"
+    "kappa forget MODEL out --text wiki.txt --new-text new.txt   # what it learned and forgot\n"
+    "kappa export out model.gguf --type q8_0            # for llama.cpp\n"
+    "```\n\n"
+    "```yaml\n"
+    "# job.yaml; all keys: jobs.md. Paths start at this file's directory.\n"
+    "base_model: path/to/model           # or org/name, when Hugging Face's cache has it\n"
+    "datasets:\n"
+    "  - {path: data.jsonl, type: chat_template}   # alpaca, completion, prompt_completion, ...\n"
+    "held_out: [{name: old skill, path: wiki.txt}] # what it must not forget\n"
+    "selection: {metric: kappa, fraction: 0.05}    # metric: all trains everything\n"
+    "sequence_len: 2048\n"
+    "micro_batch_size: 2\n"
+    "gradient_accumulation_steps: 8\n"
+    "num_epochs: 3                       # or max_steps\n"
+    "learning_rate: 2e-5\n"
+    "gradient_checkpointing: block       # when memory is short; optimizer_dtype: bf16, too\n"
+    "output_dir: out                     # model, report.html, train_log.jsonl, selection.json\n"
+    "```\n";
+
+/* A table's cell: | would end it. */
+static ka_status put_cell(struct ka_ctx *ctx, struct ka_str *out, const char *text) {
+  for (; *text; text++)
+    KA_TRY(ka_str_append(ctx, out, *text == '|' ? "\\|" : text, *text == '|' ? 2 : 1));
+  return KA_STATUS_OK;
+}
+
+ka_status ka_cli_cheat_sheet(struct ka_ctx *ctx, struct ka_str *out) {
+  KA_TRY(ka_str_puts(ctx, out, sheet_head));
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    const struct ka_cli_command *c = rows[i].command;
+    if (rows[i].title) KA_TRY(ka_str_printf(ctx, out, "\n| %s | |\n|---|---|\n", rows[i].title));
+    if (!c) continue;
+    KA_TRY(ka_str_printf(ctx, out, "| `kappa %s%s", c->name, *c->args ? " " : ""));
+    KA_TRY(put_cell(ctx, out, c->args));
+    KA_TRY(ka_str_printf(ctx, out, "` | %s |\n", c->summary));
+  }
+  return ka_str_printf(
+      ctx, out,
+      "\n`kappa COMMAND --help` lists the options; MODEL is a directory, a name in "
+      "Hugging Face's cache, a delta\nor an adapter. Exit codes: %s.\n",
+      exit_codes);
+}
+
 /* --- version ----------------------------------------------------------------- */
 
 ka_status ka_cli_version(struct ka_ctx *ctx, struct ka_str *out) {
@@ -265,8 +322,20 @@ ka_status ka_cli_version(struct ka_ctx *ctx, struct ka_str *out) {
 #ifdef KAPPA_HAVE_LAPACK
       "LAPACK",
 #endif
+#ifdef KAPPA_HAVE_ZLIB
+      "zlib",
+#endif
 #ifdef KAPPA_HAVE_ZSTD
       "zstd",
+#endif
+#ifdef KAPPA_HAVE_SNAPPY
+      "snappy",
+#endif
+#ifdef KAPPA_HAVE_LZ4
+      "lz4",
+#endif
+#ifdef KAPPA_HAVE_BROTLI
+      "brotli",
 #endif
 #ifdef KAPPA_HAVE_AUDIO
       "audio",

@@ -12,6 +12,8 @@ ka_status ka_cli_overview(struct ka_ctx *ctx, struct ka_str *out);
 ka_status ka_cli_help(struct ka_ctx *ctx, struct ka_str *out, const struct ka_cli_command *c);
 ka_status ka_cli_man(struct ka_ctx *ctx, struct ka_str *out, const struct ka_cli_command *c);
 ka_status ka_cli_completion(struct ka_ctx *ctx, struct ka_str *out, const char *shell);
+/* docs/cheat-sheet.md */
+ka_status ka_cli_cheat_sheet(struct ka_ctx *ctx, struct ka_str *out);
 /* What this program is and what was built in. */
 ka_status ka_cli_version(struct ka_ctx *ctx, struct ka_str *out);
 

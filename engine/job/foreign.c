@@ -153,6 +153,10 @@ static const struct ka_foreign_row *find_row(int scope, const char *key, const c
   return NULL;
 }
 
+bool ka_foreign_known(int scope, const char *name) {
+  return ka_key_find(&ka_job_table, scope, name) || find_row(scope, name, NULL);
+}
+
 const char *ka_foreign_same(int scope, const char *name) {
   const struct ka_foreign_row *row = find_row(scope, name, NULL);
   return row && row->kind == KA_FOREIGN_SAME ? row->target : NULL;

@@ -34,6 +34,20 @@ ka_status ka_foreign_translate(struct ka_key_reader *r, struct ka_yaml *root, bo
 /* The key of job.def that says the same as another trainer's; NULL when no one key does. */
 const char *ka_foreign_same(int scope, const char *name);
 
+/* How a job may say a key: it is one of job.def's, or a row of foreign.def is about it. */
+bool ka_foreign_known(int scope, const char *name);
+
+/* A row of features.def: a heading, or a feature with kappa's and the others' words for it. */
+enum { KA_FEATURE_CELLS = 6 };
+struct ka_job_feature {
+  const char *group;
+  const char *cells[KA_FEATURE_CELLS]; /* feature, kappa, axolotl, LLaMA-Factory, torchtune, TRL */
+};
+/* Ends with a row of NULLs. */
+extern const struct ka_job_feature ka_job_features[];
+/* docs/features.md */
+ka_status ka_job_doc_features(struct ka_ctx *ctx, struct ka_str *out);
+
 /* One Markdown table of foreign.def, appended to out. */
 ka_status ka_foreign_doc(struct ka_ctx *ctx, struct ka_str *out);
 

@@ -40,7 +40,12 @@ static const char *const intro =
     "learning_rate: 2e-5\n"
     "num_epochs: 1\n"
     "output_dir: out\n"
-    "```\n";
+    "```\n"
+    "\n"
+    "Editors with a YAML language server check and complete the keys by a first line that names "
+    "the schema\n"
+    "beside this page, by its path or address:\n"
+    "`# yaml-language-server: $schema=/usr/local/share/doc/kappa/job.schema.json`\n";
 
 ka_status ka_job_doc_markdown(struct ka_ctx *ctx, struct ka_str *out) {
   KA_TRY(ka_str_puts(ctx, out, intro));

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * docs/jobs.md and docs/job.schema.json are what job.def says today. */
+ * What is generated in docs/ from job.def, foreign.def, features.def and commands.def is up to date. */
 #include "base/json.h"
+#include "engine/cli/manual.h"
+#include "engine/job/foreign.h"
 #include "engine/job/job_table.h"
 #include "tests/support/test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +28,8 @@ static void documentation_is_up_to_date(void **state) {
   (void)state;
   same_as_checked_in(ka_job_doc_markdown, "jobs.md");
   same_as_checked_in(ka_job_doc_schema, "job.schema.json");
+  same_as_checked_in(ka_job_doc_features, "features.md");
+  same_as_checked_in(ka_cli_cheat_sheet, "cheat-sheet.md");
 }
 
 static void every_row_is_complete(void **state) {
@@ -40,10 +45,43 @@ static void every_row_is_complete(void **state) {
     assert_null(ka_key_find(&ka_job_table, r->scope, r->key));
 }
 
+/* "selection.metric: last_n": the key is there, and the word is one of its choices. */
+static void expect_ours(const char *word) {
+  char name[128];
+  int scope = KA_SCOPE_JOB;
+  size_t n = strcspn(word, ":");
+  if (strncmp(word, "kappa ", 6) == 0 || strncmp(word, "mpirun ", 7) == 0) return;
+  if (strncmp(word, "selection.", 10) == 0) scope = KA_SCOPE_SELECTION;
+  if (strncmp(word, "datasets.", 9) == 0) scope = KA_SCOPE_DATASET;
+  const char *key = scope == KA_SCOPE_JOB ? word : strchr(word, '.') + 1;
+  snprintf(name, sizeof name, "%.*s", (int)(n - (size_t)(key - word)), key);
+  const struct ka_key *k = ka_key_find(&ka_job_table, scope, name);
+  if (!k) fail_msg("features.def: kappa has no key %s", word);
+  if (word[n] && *k->choices && !strstr(k->choices, word + n + 2))
+    fail_msg("features.def: %s is none of %s", word, k->choices);
+}
+
+/* Every word in ` is a key: ours, or one that a job of theirs may have. */
+static void features_name_keys(void **state) {
+  (void)state;
+  for (const struct ka_job_feature *f = ka_job_features; f->group || f->cells[0]; f++)
+    for (int c = 1; c < KA_FEATURE_CELLS && !f->group; c++)
+      for (const char *p = strchr(f->cells[c], '`'), *end; p; p = strchr(end + 1, '`')) {
+        char word[128];
+        end = strchr(p + 1, '`');
+        assert_non_null(end);
+        snprintf(word, sizeof word, "%.*s", (int)(end - p - 1), p + 1);
+        if (c == 1) expect_ours(word);
+        if (c > 1 && !ka_foreign_known(KA_SCOPE_JOB, word))
+          fail_msg("features.def: nothing is known of %s", word);
+      }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(documentation_is_up_to_date),
       cmocka_unit_test(every_row_is_complete),
+      cmocka_unit_test(features_name_keys),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
