@@ -128,6 +128,9 @@ int64_t ka_model_param(const struct ka_model *m, const char *name);
 int64_t ka_model_n_elems(const struct ka_model *m);
 /* Elements of the slices that are trained. */
 int64_t ka_model_n_trained(const struct ka_model *m);
+/* Of all parameters, or of what is trained, those that a token is multiplied by: of experts its k of
+ * E, of a table that is only looked up none. */
+double ka_model_n_active(const struct ka_model *m, bool trained);
 
 /* Does a term of the loss read the base model? */
 bool ka_model_reads_base(const struct ka_model *m);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/formats/tied_head.h"
+#include "engine/model/moe.h"
 #include "engine/model/projector_parts.h"
 
 #include <stdlib.h>
@@ -288,6 +289,25 @@ bool ka_model_reads_base(const struct ka_model *m) {
 int64_t ka_model_n_trained(const struct ka_model *m) {
   int64_t n = 0;
   for (int64_t i = 0; i < m->n_slices; i++) n += m->slices[i].n_rows * m->slices[i].n_cols;
+  return n;
+}
+
+/* How much of the parameter a token is multiplied by. */
+static double active_share(const struct ka_model *m, const struct ka_param *p) {
+  const struct ka_moe *x = m->recipe.moe;
+  if (ka_role_info(p->role)->scope == KA_SCOPE_EXPERT && x) return (double)x->k / (double)x->E;
+  bool looked_up = p->role == KA_ROLE_EMBED && !m->recipe.without[KA_ROLE_HEAD];
+  return looked_up || p->role == KA_ROLE_POSITIONS ? 0 : 1;
+}
+
+double ka_model_n_active(const struct ka_model *m, bool trained) {
+  double n = trained ? 0 : (double)ka_projector_n_elems(m);
+  for (int64_t i = 0; i < m->n_params && !trained; i++)
+    n += active_share(m, &m->params[i]) * (double)ka_tensor_elems(&m->params[i].stored);
+  for (int64_t i = 0; i < m->n_slices && trained; i++) {
+    const struct ka_slice *s = &m->slices[i];
+    n += active_share(m, &m->params[s->param]) * (double)(s->n_rows * s->n_cols);
+  }
   return n;
 }
 

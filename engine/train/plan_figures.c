@@ -141,19 +141,19 @@ static double spectral_flops(const struct ka_run *r) {
   return n;
 }
 
-/* 2 flops a weight and token forward; the same for the input gradients above the lowest trained
+/* 2 flops a weight that sees the token, and token, forward; the same for the input gradients above the lowest trained
  * layer, for the base's own pass there, and for the weight gradients of what is trained. Attention
  * is left out. */
 static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
   struct ka_ctx *ctx = r->ctx;
-  double all = (double)ka_model_n_elems(&r->open.model), L = (double)r->open.model.recipe.L;
+  double all = ka_model_n_active(&r->open.model, false), L = (double)r->open.model.recipe.L;
   double lowest = fmax(0, fmin(L, (double)r->open.model.lowest_trained_layer));
   int64_t n_steps = r->loop.schedule.n_steps;
   double row_tokens = (double)(r->job->micro_batch_size * r->job->sequence_len);
   double tokens = (double)ka_loop_n_micro(&r->loop) * row_tokens;
   double above = all * (1 - lowest / L),
          passes = r->open.model.term_weight[KA_TERM_KL_TASK] > 0 ? 2 : 1;
-  double trained = (double)ka_model_n_trained(&r->open.model);
+  double trained = ka_model_n_active(&r->open.model, true);
   double written = (double)(r->self.n * r->self.T);
   f->flops =
       2 * (tokens * (all + above * passes + trained) + written * (all + 2 * above + trained));
