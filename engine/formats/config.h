@@ -37,8 +37,10 @@ struct ka_hf_rope_params {
   double mscale_all_dim;      /* yarn; of latent attention every kind but default; 0: absent */
   bool truncate;              /* yarn: whole-numbered correction range; default true */
   const double *short_factor; /* [n_short] longrope: of each frequency, for sequences within
-                                   original_max_position_embeddings; longer ones have others */
+                                   original_max_position_embeddings */
   int64_t n_short;
+  const double *long_factor; /* [n_long] the same for longer ones; none is given: 0 */
+  int64_t n_long;
   double partial_rotary_factor; /* share of head_dim that is rotated; default 1 */
 };
 

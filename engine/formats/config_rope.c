@@ -75,16 +75,10 @@ static ka_status read_yarn(struct ka_ctx *ctx, const struct source *s,
   return ka_json_bool_or(ctx, s->what, s->obj, "truncate", true, &r->truncate);
 }
 
-/* What is not given is the ratio of the lengths, as transformers' _compute_longrope_parameters. */
-static ka_status read_longrope(struct ka_ctx *ctx, const struct source *s,
-                               struct ka_hf_rope_params *r) {
-  const json_t *list = json_object_get(s->obj, "short_factor"), *v;
+static ka_status read_factors(struct ka_ctx *ctx, const struct source *s, const char *key,
+                              const double **out, int64_t *out_n) {
+  const json_t *list = json_object_get(s->obj, key), *v;
   size_t i, n = json_array_size(list);
-  KA_TRY(read_original(ctx, s, r));
-  KA_TRY(number(ctx, s, "factor", 0, &r->factor));
-  if (r->factor == 0)
-    r->factor = (double)s->c->max_position_embeddings / r->original_max_position_embeddings;
-  KA_TRY(number(ctx, s, "attention_factor", 0, &r->attention_factor));
   double *factors;
   KA_TRY(KA_NEW(&s->c->arena, &factors, (int64_t)n, "RoPE factors"));
   json_array_foreach((json_t *)(uintptr_t)list, i, v) factors[i] = json_number_value(v);
@@ -92,12 +86,25 @@ static ka_status read_longrope(struct ka_ctx *ctx, const struct source *s,
   for (i = 0; i < n; i++) good = good && isfinite(factors[i]) && factors[i] > 0;
   if (!good)
     return ka_fail(ctx, KA_E_INPUT,
-                   "%s: key \"short_factor\": expected a list of numbers above 0, one a pair of "
-                   "rotated channels",
-                   s->what);
-  r->short_factor = factors;
-  r->n_short = (int64_t)n;
+                   "%s: key \"%s\": expected a list of numbers above 0, one a pair of rotated "
+                   "channels",
+                   s->what, key);
+  *out = factors;
+  *out_n = (int64_t)n;
   return KA_STATUS_OK;
+}
+
+/* What is not given is the ratio of the lengths, as transformers' _compute_longrope_parameters. */
+static ka_status read_longrope(struct ka_ctx *ctx, const struct source *s,
+                               struct ka_hf_rope_params *r) {
+  KA_TRY(read_original(ctx, s, r));
+  KA_TRY(number(ctx, s, "factor", 0, &r->factor));
+  if (r->factor == 0)
+    r->factor = (double)s->c->max_position_embeddings / r->original_max_position_embeddings;
+  KA_TRY(number(ctx, s, "attention_factor", 0, &r->attention_factor));
+  KA_TRY(read_factors(ctx, s, "short_factor", &r->short_factor, &r->n_short));
+  if (!json_object_get(s->obj, "long_factor")) return KA_STATUS_OK;
+  return read_factors(ctx, s, "long_factor", &r->long_factor, &r->n_long);
 }
 
 static ka_status read_llama3(struct ka_ctx *ctx, const struct source *s,

@@ -43,7 +43,9 @@ struct ka_batch {
                             from t-1; a document's first token is never a target */
   const int32_t *position;
   const int32_t *doc_start;
-  int64_t n_tok; /* of documents, without padding; 0: not counted, all are */
+  const int32_t *length; /* [B], where the rows are pieces of sequences, of these in whole: what
+                            lies before and in the batch; NULL: documents are whole */
+  int64_t n_tok;         /* of documents, without padding; 0: not counted, all are */
   enum ka_batch_rows rows;
   int64_t n_targets; /* trained targets: labels != -100 at t > doc_start[t]; all of KA_ROWS_SELF */
   struct ka_clips clips; /* n 0: text alone */

@@ -56,7 +56,9 @@ struct ka_model_buffers {
   int64_t B, T, P;      /* largest rows, tokens a row, positions */
   bool idle;            /* the pass at hand borrows weights and computes nothing */
   bool need_head_input; /* final norm or anything below is trained */
+  /* [P,R/2], or [2P,R/2]: sequences longer than turn_tok find theirs P rows further on; 0: none do */
   struct ka_tensor cos[KA_ROPES], sin[KA_ROPES];
+  int64_t turn_tok;
 
   /* scratch of both passes */
   void *h, *delta; /* [N,C] */

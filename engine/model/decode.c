@@ -54,6 +54,8 @@ static ka_status alloc_batch(struct ka_decoder *d) {
               {&d->labels, n},
               {&d->start, n},
               {&d->skip, d->B},
+              {&d->length, d->B},
+              {&d->all, d->m->buffers->turn_tok > 0 ? d->B * d->capacity : 0},
               {&d->target, d->B},
               {&d->row, ka_model_rows(d->m)}};
   void *memory;
@@ -126,6 +128,7 @@ static ka_status push_chunk(struct ka_decoder *d, const int32_t *ids, int64_t st
                              .labels = d->labels,
                              .position = d->position,
                              .doc_start = d->start,
+                             .length = d->length,
                              .pairs = *pairs};
   if (d->clips) batch->clips = *d->clips;
   d->clips = NULL;
@@ -148,6 +151,34 @@ static ka_status check_push(struct ka_decoder *d, const int32_t *ids, int64_t n)
   return KA_STATUS_OK;
 }
 
+static bool is_long(const struct ka_decoder *d, int64_t n_tok) {
+  return n_tok > d->m->buffers->turn_tok;
+}
+
+/* The sequences will have n more: says so to the passes. Where one of them becomes long by that, or
+ * was long before it was cut, all of the past goes through anew. */
+static ka_status foresee(struct ka_decoder *d, const int32_t *ids, int64_t n) {
+  struct ka_ctx *ctx = d->m->ctx;
+  int64_t past = d->past;
+  bool turns = false;
+  for (int64_t b = 0; b < d->B; b++) {
+    int64_t n_tok = past + n - d->skip[b];
+    turns = turns || (past > 0 && is_long(d, n_tok) != is_long(d, d->length[b]));
+    d->length[b] = (int32_t)n_tok;
+  }
+  if (d->m->buffers->turn_tok == 0) return KA_STATUS_OK;
+  for (int64_t b = 0; b < d->B; b++)
+    memcpy(d->all + b * d->capacity + past, ids + b * n, (size_t)n * sizeof *ids);
+  if (!turns) return KA_STATUS_OK;
+  d->past = 0;
+  for (int64_t i = 0, take; i < past; i += take) {
+    struct ka_batch batch;
+    take = past - i < d->chunk ? past - i : d->chunk;
+    KA_TRY(push_chunk(d, d->all + i, d->capacity, take, &(struct ka_pairs){0}, &batch));
+  }
+  return KA_STATUS_OK;
+}
+
 /* Tokens of the next chunk. */
 static int64_t chunk_of(const struct ka_decoder *d, int64_t left) {
   return left >= d->chunk ? d->chunk : ka_dev_piece(d->m->dev, left);
@@ -158,6 +189,7 @@ ka_status ka_decoder_push(struct ka_decoder *d, const int32_t *ids, int64_t n, f
   struct ka_ctx *ctx = d->m->ctx;
   struct ka_batch batch;
   KA_TRY(check_push(d, ids, n));
+  KA_TRY(foresee(d, ids, n));
   for (int64_t i = 0, take; i < n; i += take) {
     take = chunk_of(d, n - i);
     struct ka_pairs last = {.row = d->row, .target = d->target};
@@ -183,6 +215,7 @@ ka_status ka_decoder_score(struct ka_decoder *d, const int32_t *ids, int64_t n,
   struct ka_batch batch;
   KA_NEVER(ctx, d->B != 1);
   KA_TRY(check_push(d, ids, n));
+  KA_TRY(foresee(d, ids, n));
   int64_t done = 0;
   for (int64_t i = 0, take; i < n; i += take) {
     take = chunk_of(d, n - i);

@@ -16,6 +16,9 @@ struct ka_decoder {
   int64_t B, capacity, past, chunk;
   int32_t *skip; /* [B]: tokens at the start of a sequence that are padding; 0 until set */
   int32_t *ids, *position, *labels, *start; /* [B * chunk] */
+  int32_t *length;                          /* [B] */
+  int32_t *all;                             /* [B * capacity] where longer sequences turn otherwise:
+                                               their ids, to go through them anew; else NULL */
   int32_t *row, *target;                    /* [rows of the model], [B] */
   float *loss;                              /* [B] */
   const struct ka_clips *clips; /* heard in the next push, of at most `chunk` tokens; then NULL */

@@ -50,9 +50,11 @@ ka_status ka_recipe_add_rope(struct ka_ctx *ctx, const struct ka_hf_config *c,
                    "%s: head_dim: got %lld of %lld channels that rotate, expected "
                    "an even number",
                    c->path, (long long)R, (long long)c->head_dim);
-  if (p->kind == KA_ROPE_LONGROPE && p->n_short != R / 2)
-    return ka_fail(ctx, KA_E_INPUT, "%s: short_factor: got %lld numbers, expected %lld", c->path,
-                   (long long)p->n_short, (long long)R / 2);
+  bool is_short = p->n_short != R / 2;
+  if (p->kind == KA_ROPE_LONGROPE && (is_short || (p->n_long > 0 && p->n_long != R / 2)))
+    return ka_fail(ctx, KA_E_INPUT, "%s: %s: got %lld numbers, expected %lld", c->path,
+                   is_short ? "short_factor" : "long_factor",
+                   (long long)(is_short ? p->n_short : p->n_long), (long long)R / 2);
   out->ropes[out->n_ropes++] = *p;
   return KA_STATUS_OK;
 }

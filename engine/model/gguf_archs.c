@@ -272,7 +272,7 @@ ka_status ka_arch_facts(const struct ka_model *m, const struct ka_arch *arch, st
 void ka_arch_llama3_factors(const struct ka_hf_rope_params *p, int64_t R, float *out) {
   struct ka_hf_rope_params plain = {.kind = KA_ROPE_DEFAULT, .theta = p->theta};
   float factor, *unscaled = out + R / 2;
-  ka_rope_frequencies(p, R, out, &factor);
-  ka_rope_frequencies(&plain, R, unscaled, &factor);
+  ka_rope_frequencies(p, R, false, out, &factor);
+  ka_rope_frequencies(&plain, R, false, unscaled, &factor);
   for (int64_t i = 0; i < R / 2; i++) out[i] = unscaled[i] / out[i];
 }

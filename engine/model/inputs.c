@@ -107,6 +107,21 @@ static ka_status list_rows(struct ka_model *m, const struct ka_batch *batch, boo
   return KA_STATUS_OK;
 }
 
+/* Positions as rows of the tables of RoPE: those of long documents lie behind the others. */
+static const int32_t *turned(const struct ka_model *m, const struct ka_batch *batch) {
+  const struct ka_model_buffers *b = m->buffers;
+  int64_t N = batch->B * batch->T, T = batch->T;
+  for (int64_t i = 0, end; i < N; i = end) {
+    int64_t row = i / T, n_tok = 0;
+    for (end = i; end < N && end / T == row && batch->doc_start[end] == batch->doc_start[i]; end++)
+      if (batch->position[end] >= n_tok) n_tok = batch->position[end] + 1;
+    if (batch->length) n_tok = batch->length[row];
+    int32_t further = n_tok > b->turn_tok ? (int32_t)b->P : 0;
+    for (int64_t k = i; k < end; k++) b->host.pos[k] = batch->position[k] + further;
+  }
+  return b->host.pos;
+}
+
 static struct ka_tensor ints(const int32_t *data, int64_t n) {
   return ka_tensor_1d((void *)(uintptr_t)data, KA_I32, n); /* ops only read them */
 }
@@ -127,9 +142,10 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, doubl
   KA_NEVER(ctx, batch->clips.n > 0 && !m->projector);
   KA_TRY(ka_projector_begin(m, batch));
   const int32_t *ids = batch->input_ids, *pos = batch->position, *doc_start = batch->doc_start;
+  if (b->turn_tok > 0) pos = turned(m, batch);
   if (m->dev->backend->separate) {
     memcpy(b->host.ids, ids, (size_t)N * sizeof *ids);
-    memcpy(b->host.pos, pos, (size_t)N * sizeof *pos);
+    if (pos != b->host.pos) memcpy(b->host.pos, pos, (size_t)N * sizeof *pos);
     memcpy(b->host.doc_start, doc_start, (size_t)N * sizeof *doc_start);
     KA_TRY(ka_dev_upload(m->dev, b->device.block, b->host.block, b->host.n_bytes));
     ids = b->device.ids;

@@ -87,19 +87,15 @@ static ka_status plan_rope(struct ka_model *m, int which) {
   const struct ka_hf_rope_params *p = &m->recipe.ropes[which];
   int64_t R = m->recipe.rope_width;
   if (R == 0) R = ka_rope_channels(p, m->recipe.D);
-  if (p->kind == KA_ROPE_LONGROPE && (double)b->P > p->original_max_position_embeddings)
-    return ka_fail(ctx, KA_E_UNSUPPORTED,
-                   "%lld positions wanted, expected at most original_max_position_embeddings (%g): "
-                   "beyond it longrope turns all positions by other factors",
-                   (long long)b->P, p->original_max_position_embeddings);
-  int64_t shape[] = {b->P, R / 2};
+  int64_t n_tables = b->turn_tok > 0 ? 2 : 1, shape[] = {n_tables * b->P, R / 2};
   KA_TRY(ka_tensor_alloc(&m->run, &b->cos[which], "RoPE tables", KA_F32, 2, shape));
   KA_TRY(ka_tensor_alloc(&m->run, &b->sin[which], "RoPE tables", KA_F32, 2, shape));
   if (!b->cos[which].data || R == 0) return KA_STATUS_OK;
   void *tables;
-  KA_TRY(ka_alloc_n(ctx, &tables, b->P * R, sizeof(float), "RoPE tables"));
-  float *cos = tables, *sin = cos + b->P * (R / 2);
-  ka_rope_table(p, R, b->P, cos, sin);
+  KA_TRY(ka_alloc_n(ctx, &tables, n_tables * b->P * R, sizeof(float), "RoPE tables"));
+  float *cos = tables, *sin = cos + n_tables * b->P * (R / 2);
+  for (int64_t i = 0, at = 0; i < n_tables; i++, at += b->P * (R / 2))
+    ka_rope_table(p, R, b->P, i == 1, cos + at, sin + at);
   size_t n_bytes = ka_tensor_bytes(&b->cos[which]);
   ka_status st = ka_dev_upload(m->dev, b->cos[which].data, cos, n_bytes);
   if (ka_ok(st)) st = ka_dev_upload(m->dev, b->sin[which].data, sin, n_bytes);
@@ -107,11 +103,31 @@ static ka_status plan_rope(struct ka_model *m, int which) {
   return st;
 }
 
+/* Where longer sequences turn otherwise, both ways are there. */
+static ka_status plan_turn(struct ka_model *m) {
+  struct ka_model_buffers *b = m->buffers;
+  b->turn_tok = 0;
+  for (int i = 0; i < m->recipe.n_ropes; i++) {
+    const struct ka_hf_rope_params *p = &m->recipe.ropes[i];
+    double original = p->original_max_position_embeddings;
+    if (!ka_rope_turns(p) || (double)b->P <= original) continue;
+    b->turn_tok = (int64_t)original;
+    if (p->n_long == 0)
+      return ka_fail(
+          m->ctx, KA_E_INPUT,
+          "%s: long_factor is missing, which sequences of more than "
+          "original_max_position_embeddings (%g) tokens turn by: %lld positions are wanted",
+          m->config.path, original, (long long)b->P);
+  }
+  return KA_STATUS_OK;
+}
+
 static ka_status plan_all(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_weights_plan(m));
   const int64_t n_stats = sizeof(struct ka_step_stats) / sizeof(double);
   KA_TRY(ka_tensor_alloc(&m->run, &m->step_stats, "step statistics", KA_F64, 1, &n_stats));
+  KA_TRY(plan_turn(m));
   for (int i = 0; i < m->recipe.n_ropes; i++) KA_TRY(plan_rope(m, i));
   for (int i = 0; i < m->n_stacks; i++) KA_TRY(ka_branches_plan(m, &m->stacks[i]));
   KA_TRY(plan_scratch(m));

@@ -65,7 +65,9 @@ static double yarn_attention_factor(const struct ka_hf_rope_params *p) {
   return yarn_mscale(p->factor, 1);
 }
 
-void ka_rope_frequencies(const struct ka_hf_rope_params *p, int64_t R, float *inv_freq,
+bool ka_rope_turns(const struct ka_hf_rope_params *p) { return p->kind == KA_ROPE_LONGROPE; }
+
+void ka_rope_frequencies(const struct ka_hf_rope_params *p, int64_t R, bool beyond, float *inv_freq,
                          float *attention_factor) {
   *attention_factor = 1;
   if (p->kind == KA_ROPE_YARN) {
@@ -78,8 +80,9 @@ void ka_rope_frequencies(const struct ka_hf_rope_params *p, int64_t R, float *in
     *attention_factor = (float)(p->attention_factor != 0 ? p->attention_factor
                                 : p->factor <= 1         ? 1
                                                          : sqrt(1 + ratio));
+    const double *factors = beyond ? p->long_factor : p->short_factor;
     for (int64_t i = 0; i < R / 2; i++)
-      inv_freq[i] = 1.0f / ((float)p->short_factor[i] * position_frequency(p, R, i));
+      inv_freq[i] = 1.0f / ((float)factors[i] * position_frequency(p, R, i));
     return;
   }
   for (int64_t i = 0; i < R / 2; i++) {
@@ -89,11 +92,11 @@ void ka_rope_frequencies(const struct ka_hf_rope_params *p, int64_t R, float *in
   }
 }
 
-void ka_rope_table(const struct ka_hf_rope_params *p, int64_t R, int64_t P, float *cos_out,
-                   float *sin_out) {
+void ka_rope_table(const struct ka_hf_rope_params *p, int64_t R, int64_t P, bool beyond,
+                   float *cos_out, float *sin_out) {
   float factor, *inv_freq = cos_out; /* the first row is made last: position 0 needs no frequency */
   int64_t half = R / 2;
-  ka_rope_frequencies(p, R, inv_freq, &factor);
+  ka_rope_frequencies(p, R, beyond, inv_freq, &factor);
   for (int64_t t = P - 1; t >= 0; t--)
     for (int64_t i = 0; i < half; i++) {
       double angle = inv_freq[i] * (float)t;

@@ -9,12 +9,16 @@
 /* Channels of a head of D that rotate. */
 int64_t ka_rope_channels(const struct ka_hf_rope_params *p, int64_t D);
 
-/* inv_freq [R/2] f32 and the factor on cos and sin (1 but for yarn). */
-void ka_rope_frequencies(const struct ka_hf_rope_params *p, int64_t R, float *inv_freq,
+/* Do sequences longer than original_max_position_embeddings turn by other frequencies? */
+bool ka_rope_turns(const struct ka_hf_rope_params *p);
+
+/* inv_freq [R/2] f32 and the factor on cos and sin (1 but for yarn and longrope). beyond: of such
+ * sequences. */
+void ka_rope_frequencies(const struct ka_hf_rope_params *p, int64_t R, bool beyond, float *inv_freq,
                          float *attention_factor);
 
 /* cos, sin [P,R/2] f32 with the factor in. */
-void ka_rope_table(const struct ka_hf_rope_params *p, int64_t R, int64_t P, float *cos_out,
-                   float *sin_out);
+void ka_rope_table(const struct ka_hf_rope_params *p, int64_t R, int64_t P, bool beyond,
+                   float *cos_out, float *sin_out);
 
 #endif

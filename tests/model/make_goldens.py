@@ -16,7 +16,7 @@ import tempfile
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (AutoModelForCausalLM, DeepseekV2Config, DeepseekV3Config, LlamaConfig,
-                          MistralConfig, OlmoeConfig, Qwen2Config, Qwen3Config)
+                          MistralConfig, OlmoeConfig, Phi3Config, Qwen2Config, Qwen3Config)
 
 BASE = dict(vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=4,
             num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=256,
@@ -47,6 +47,9 @@ TINY = dict(vocab_size=40, hidden_size=16, intermediate_size=12, num_hidden_laye
 SMALL = {
     "olmoe-clip": OlmoeConfig(**TINY, num_experts=4, num_experts_per_tok=2, clip_qkv=0.75,
                               attention_bias=True, norm_topk_prob=True),
+    "phi3-longrope": Phi3Config(**TINY, original_max_position_embeddings=8, rope_parameters={
+        "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 8,
+        "short_factor": [1.1, 1.3], "long_factor": [2.0, 5.0]}),
 }
 
 CASES = {

@@ -62,6 +62,47 @@ static void decoding_equals_a_whole_pass(void **state) {
   }
 }
 
+static void same_logits(struct ka_model *m, const float *logits, const int32_t *all, int64_t n) {
+  float whole[40 * TINY_V], largest = 0;
+  struct tiny_batch b = tiny_batch(1, n, all);
+  T_OK(ka_model_forward(m, &b.batch, whole, NULL));
+  const float *row = whole + (n - 1) * TINY_V;
+  for (int i = 0; i < TINY_V; i++) largest = fmaxf(largest, fabsf(row[i]));
+  for (int i = 0; i < TINY_V; i++)
+    if (fabsf(logits[i] - row[i]) > 1e-5f * largest)
+      fail_msg("%d tokens, id %d: %g, not %g", (int)n, i, (double)logits[i], (double)row[i]);
+}
+
+/* A sequence that outgrows what longrope calls short goes through anew, and back when it is cut. */
+static void decoding_turns_with_the_length(void **state) {
+  (void)state;
+  struct ka_dev dev;
+  struct ka_model m, whole;
+  struct ka_decoder d;
+  float logits[TINY_V];
+  const char *dir = tiny_make(ctx, tiny_phi3, KA_F32);
+  T_OK(ka_dev_open(ctx, &dev, t_device()));
+  for (int i = 0; i < 40; i++) ids[i] = i * 7 % TINY_V;
+  T_OK(ka_model_open(ctx, &whole, &dev, dir, KA_F32));
+  T_OK(ka_model_prepare(&whole, 1, 40, false));
+  T_OK(ka_model_open(ctx, &m, &dev, dir, KA_F32));
+  T_OK(ka_decoder_init(&d, &m, 40));
+  T_OK(ka_decoder_push(&d, ids, 5, logits, NULL));
+  for (int n = 5; n < 15; n++) {
+    same_logits(&whole, logits, ids, n);
+    T_OK(ka_decoder_push(&d, ids + n, 1, logits, NULL));
+  }
+  ka_decoder_rewind(&d, 6);
+  T_OK(ka_decoder_push(&d, ids + 6, 2, logits, NULL));
+  same_logits(&whole, logits, ids, 8);
+  T_OK(ka_decoder_push(&d, ids + 8, 9, logits, NULL));
+  same_logits(&whole, logits, ids, 17);
+  ka_decoder_deinit(&d);
+  ka_model_close(&m);
+  ka_model_close(&whole);
+  ka_dev_close(&dev);
+}
+
 static double log_p(const float *logits, int32_t id) {
   double sum = 0;
   for (int i = 0; i < TINY_V; i++) sum += exp((double)logits[i]);
@@ -117,16 +158,16 @@ static void pairs_equal_the_logits(void **state) {
 static void decoding_side_by_side(void **state) {
   (void)state;
   enum { B = 3, T = 9, STEPS = 6 };
-  const char *const configs[] = {tiny_llama, tiny_mistral, tiny_deepseek3};
+  const char *const configs[] = {tiny_llama, tiny_mistral, tiny_deepseek3, tiny_phi3};
   const char *const devices[] = {"ref", "cpu"};
-  for (int c = 0; c < 6; c++) {
+  for (int c = 0; c < 8; c++) {
     struct ka_dev dev;
     struct ka_model m;
     struct ka_decoder all, one;
     float logits[B * TINY_V], alone[TINY_V];
     int32_t best[B], prompts[B * T], next;
-    T_OK(ka_dev_open(ctx, &dev, devices[c / 3]));
-    T_OK(ka_model_open(ctx, &m, &dev, tiny_make(ctx, configs[c % 3], KA_F32), KA_F32));
+    T_OK(ka_dev_open(ctx, &dev, devices[c / 4]));
+    T_OK(ka_model_open(ctx, &m, &dev, tiny_make(ctx, configs[c % 4], KA_F32), KA_F32));
     m.max_position = T + STEPS;
     T_OK(ka_model_prepare(&m, 1, 4 * B, false));
     T_OK(ka_decoder_attach(&all, &m, B, T + STEPS));
@@ -248,6 +289,7 @@ static void init_depends_on_seed_and_name_only(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(decoding_equals_a_whole_pass, fresh),
+      cmocka_unit_test_setup(decoding_turns_with_the_length, fresh),
       cmocka_unit_test_setup(pairs_equal_the_logits, fresh),
       cmocka_unit_test_setup(decoding_side_by_side, fresh),
       cmocka_unit_test_setup(sampling, fresh),

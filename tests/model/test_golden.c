@@ -23,7 +23,7 @@ static void check_one(struct ka_dev *dev, const char *dir, const char *against,
   int64_t n;
   ka_arena_init(&arena, ctx, "test");
   T_OK(ka_verify(&arena, dev, dir, NULL, against, compute, &rows, &n));
-  assert_true(n >= 25);
+  assert_true(n >= 20);
   for (int64_t i = 0; i < n; i++) {
     if (!rows[i].pass)
       print_error("%s %s: %g above %g\n", dir, rows[i].name, rows[i].rel_l2, rows[i].tolerance);
@@ -47,7 +47,7 @@ static void check(const char *data, const char *device, enum ka_dtype compute, i
 /* Options that none of those has, by make_goldens.py --small. */
 static void golden_in_tree(void **state) {
   (void)state;
-  static const char *const names[] = {"olmoe-clip"};
+  static const char *const names[] = {"olmoe-clip", "phi3-longrope"};
   struct ka_ctx context, *ctx = &context;
   ka_ctx_init(ctx);
   const char *root = getenv("KAPPA_SOURCE_DIR");

@@ -88,8 +88,8 @@ static void rope_as_transformers(void **state) {
   for (size_t c = 0; c < sizeof ropes / sizeof *ropes; c++) {
     const struct rope_case *r = &ropes[c];
     float inv[8], factor, cos_table[41 * 8], sin_table[41 * 8];
-    ka_rope_frequencies(&r->p, 16, inv, &factor);
-    ka_rope_table(&r->p, 16, 41, cos_table, sin_table);
+    ka_rope_frequencies(&r->p, 16, false, inv, &factor);
+    ka_rope_table(&r->p, 16, 41, false, cos_table, sin_table);
     assert_true(fabsf(factor - r->factor) < 2e-7f);
     for (int i = 0; i < 8; i++) {
       assert_true(fabsf(inv[i] / r->inv[i] - 1) < 3e-7f);

@@ -54,10 +54,12 @@ static const char *const tiny_granite =
     "{\"architectures\":[\"GraniteForCausalLM\"],\"model_type\":\"granite\"," TINY_COMMON
     ",\"embedding_multiplier\":3,\"attention_multiplier\":0.3,\"residual_multiplier\":0.7,"
     "\"logits_scaling\":1.5,\"tie_word_embeddings\":true}";
+/* Documents of more than 8 tokens turn by long_factor. */
 static const char *const tiny_phi3 =
     "{\"architectures\":[\"Phi3ForCausalLM\"],\"model_type\":\"phi3\"," TINY_COMMON
     ",\"sliding_window\":7,\"partial_rotary_factor\":0.7,\"rope_scaling\":{\"type\":\"longrope\","
-    "\"factor\":2.0,\"short_factor\":[1.1,2.5],\"long_factor\":[2.0,5.0]}}";
+    "\"factor\":2.0,\"short_factor\":[1.1,2.5],\"long_factor\":[2.0,5.0]},"
+    "\"original_max_position_embeddings\":8}";
 #define TINY_GEMMA                                                                                 \
   TINY_COMMON ",\"hidden_activation\":\"gelu_pytorch_tanh\",\"query_pre_attn_scalar\":5,"          \
               "\"layer_types\":[\"sliding_attention\",\"full_attention\"],\"sliding_window\":4"
