@@ -388,7 +388,7 @@ ka_status ka_copy_file(struct ka_ctx *ctx, const char *from, const char *to) {
 }
 
 ka_status ka_file_hash(struct ka_ctx *ctx, const char *path, char out[KA_FILE_HASH]) {
-  enum { STEP = 64 << 20 };
+  enum { STEP = 4 << 20 };
   struct ka_map m;
   XXH3_state_t *h = XXH3_createState();
   if (!h) return ka_fail(ctx, KA_E_MEMORY, "%s: hash: out of memory", path);

@@ -22,7 +22,8 @@ val_set_size: 0
 output_dir: out
 selection: {metric: kappa, count: 20}
 X
-jobs=( # name | keys
+{ cat job.yaml; echo 'held_out: [{name: old, path: text.txt}]'; } > held-out.yaml
+jobs=( # name | keys; the job NAME.yaml where there is one
   "units|"
   "long|sequence_len=1024"
   "rows|micro_batch_size=4"
@@ -31,18 +32,18 @@ jobs=( # name | keys
   "all-bf16|selection.metric=all selection.count= optimizer_dtype=bf16"
   "recompute|selection.metric=all selection.count= gradient_checkpointing=true"
   "kl|anchor.kind=kl anchor.weight=0.3"
-  "held-out|held_out=[{name:old,path:text.txt,role:old}]"
+  "held-out|"
 )
 bad=0
 printf '%-12s %10s %10s %8s\n' job 'plan MiB' 'peak MiB' 'off %'
 for j in "${jobs[@]}"; do
   name=${j%%|*} keys=${j#*|}
   [ $# = 0 ] || [[ " $* " = *" $name "* ]] || continue
-  rm -rf out
+  rm -rf out; file=job.yaml; [ -e "$name.yaml" ] && file=$name.yaml
   # shellcheck disable=SC2086 # several words
-  plan=$("$kappa" plan job.yaml $keys --quiet --json - | sed -n 's/^ *"peak_bytes": \([0-9.e+]*\),*/\1/p' | tail -1)
+  plan=$("$kappa" plan "$file" $keys --quiet --json - | sed -n 's/^ *"peak_bytes": \([0-9.e+]*\),*/\1/p' | tail -1)
   # shellcheck disable=SC2086
-  peak=$("$kappa" train job.yaml $keys --quiet --json - 2> err | sed -n 's/^ *"peak_bytes": \([0-9.e+]*\),*/\1/p' | tail -1)
+  peak=$("$kappa" train "$file" $keys --quiet --json - 2> err | sed -n 's/^ *"peak_bytes": \([0-9.e+]*\),*/\1/p' | tail -1)
   [ -n "$plan" ] && [ -n "$peak" ] || { echo "$name: $(tail -1 err)"; bad=1; continue; }
   awk -v n="$name" -v p="$plan" -v q="$peak" 'BEGIN { off = 100 * (p / q - 1)
     printf "%-12s %10.0f %10.0f %+8.1f\n", n, p / 1048576, q / 1048576, off; exit off > 3 || off < -3 }' || bad=1
