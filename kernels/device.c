@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Conversions on the way to or from a separate device go through so much of its memory. */
+/* Conversions on the way to or from a device's own memory go through so much of its memory. */
 enum { BOUNCE_BYTES = 4 << 20 };
 
 /* --- opening ---------------------------------------------------------------------------------- */
@@ -38,7 +38,7 @@ static ka_status open_backend(struct ka_dev *dev, const struct ka_backend *backe
   dev->memory[KA_PLACE_DEVICE] = (struct ka_memory){dev, 256, alloc_device, release_device};
   dev->memory[KA_PLACE_PINNED] = (struct ka_memory){dev, 256, alloc_pinned, release_pinned};
   ka_status st = backend->open ? backend->open(dev) : KA_STATUS_OK;
-  if (ka_ok(st) && backend->separate && !dev->imagined) {
+  if (ka_ok(st) && backend->own_memory && !dev->imagined) {
     st = alloc_in(dev, KA_PLACE_DEVICE, &dev->bounce, BOUNCE_BYTES, "conversion");
     dev->own_bytes += BOUNCE_BYTES;
     dev->free_bytes -= dev->free_bytes < BOUNCE_BYTES ? dev->free_bytes : BOUNCE_BYTES;
@@ -68,8 +68,12 @@ static double parse_bytes(const char *text) {
   return 0;
 }
 
-static const struct ka_backend imagined = {
-    .name = "cuda", .few_shapes = true, .separate = true, .alloc = no_memory};
+static const struct ka_backend imagined = {.name = "cuda",
+                                           .few_shapes = true,
+                                           .queues = true,
+                                           .big = true,
+                                           .own_memory = true,
+                                           .alloc = no_memory};
 
 static ka_status open_imagined(struct ka_dev *dev, const char *size) {
   double n_bytes = parse_bytes(size);
@@ -152,7 +156,7 @@ ka_status ka_dev_choices_set(struct ka_dev *dev, const char *text) {
 }
 
 const struct ka_memory *ka_dev_memory(struct ka_dev *dev, enum ka_place place) {
-  return dev->backend->separate ? &dev->memory[place] : NULL;
+  return ka_dev_own_memory(dev) ? &dev->memory[place] : NULL;
 }
 
 /* --- facts ------------------------------------------------------------------------------------ */
@@ -208,7 +212,7 @@ ka_status ka_dev_matmul_rate(struct ka_dev *dev, enum ka_dtype t, int64_t n, dou
   if (n > 0) return measure_product(dev, t, n, flops, &took);
   for (n = FIRST; n <= LARGEST; n *= 2) {
     KA_TRY(measure_product(dev, t, n, flops, &took));
-    if (!dev->backend->separate || took > QUICK_S) break;
+    if (!ka_dev_big(dev) || took > QUICK_S) break;
   }
   return KA_STATUS_OK;
 }
@@ -217,14 +221,14 @@ ka_status ka_dev_matmul_rate(struct ka_dev *dev, enum ka_dtype t, int64_t n, dou
 
 ka_status ka_dev_upload(struct ka_dev *dev, void *to, const void *from, size_t n_bytes) {
   if (n_bytes == 0) return KA_STATUS_OK;
-  if (dev->backend->separate) return dev->backend->upload(dev, to, from, n_bytes);
+  if (ka_dev_own_memory(dev)) return dev->backend->upload(dev, to, from, n_bytes);
   memmove(to, from, n_bytes);
   return KA_STATUS_OK;
 }
 
 ka_status ka_dev_download(struct ka_dev *dev, void *to, const void *from, size_t n_bytes) {
   if (n_bytes == 0) return KA_STATUS_OK;
-  if (dev->backend->separate) return dev->backend->download(dev, to, from, n_bytes);
+  if (ka_dev_own_memory(dev)) return dev->backend->download(dev, to, from, n_bytes);
   memmove(to, from, n_bytes);
   return KA_STATUS_OK;
 }
@@ -274,12 +278,12 @@ static ka_status move_rows(struct ka_dev *dev, bool up, struct ka_tensor to,
 }
 
 ka_status ka_dev_put(struct ka_dev *dev, struct ka_tensor to, struct ka_tensor from_host) {
-  if (dev->backend->separate) return move_rows(dev, true, to, from_host);
+  if (ka_dev_own_memory(dev)) return move_rows(dev, true, to, from_host);
   return ka_copy(dev, &(struct ka_copy_args){.out = to, .in = from_host});
 }
 
 ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_tensor from) {
-  if (dev->backend->separate) return move_rows(dev, false, to_host, from);
+  if (ka_dev_own_memory(dev)) return move_rows(dev, false, to_host, from);
   return ka_copy(dev, &(struct ka_copy_args){.out = to_host, .in = from});
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Devices: back ends, memory, copies, replays. A back end on another device ("separate") has memory
- * of its own, which host code may not touch and which its ops may not leave; elsewhere the device
- * is the host, memory is the heap and copies are memcpy.
+ * Devices: back ends, memory, copies, replays. A device with memory of its own: host code may not
+ * touch it and its ops may not leave it; elsewhere the device is the host, memory is the heap and
+ * copies are memcpy. What else differs has a name too (`capabilities`); nobody asks which device.
  *
  * A device is used by one thread at a time. Ops and copies happen in the order of their calls. */
 #ifndef KAPPA_KERNELS_DEVICE_H
@@ -40,10 +40,11 @@ struct ka_backend {
   ka_status (*adamw_list)(struct ka_dev *dev, const struct ka_adamw_args *args, int64_t n);
   ka_status (*sumsq_list)(struct ka_dev *dev, const struct ka_sumsq_args *args, int64_t n);
 
-  /* It measures and remembers each shape (matmul algorithms, recordings), so few are better. */
-  bool few_shapes;
-
-  bool separate; /* the rest is of separate devices alone */
+  /* Capabilities. */
+  bool few_shapes; /* it measures and remembers each shape (matmul algorithms, recordings) */
+  bool queues;     /* ops return before they are done */
+  bool big;        /* it takes much work at once to keep it busy */
+  bool own_memory; /* the rest is of such devices alone */
   ka_status (*alloc)(struct ka_dev *dev, enum ka_place place, void **out, size_t n_bytes,
                      const char *name);
   void (*release)(struct ka_dev *dev, enum ka_place place, void *p);
@@ -70,8 +71,8 @@ struct ka_dev {
   void *state;       /* the back end's own */
   bool has_bf16;     /* bf16 matmul is faster than f32 here */
   bool imagined;     /* "cuda:80GB": for planning alone, nothing can run */
-  size_t own_bytes;  /* of a separate device's memory that the back end took */
-  size_t free_bytes; /* of a separate device's memory that arenas may take */
+  size_t own_bytes;  /* of a device's own memory, that the back end took */
+  size_t free_bytes; /* of it, that arenas may take */
   struct ka_memory memory[KA_N_PLACES];
   double f64_flops[2];            /* of products, host and device; 0: not measured (dense.h) */
   void *bounce;                   /* device memory for conversions on the way; NULL until needed */
@@ -94,6 +95,10 @@ ka_status ka_dev_choices_set(struct ka_dev *dev, const char *text);
 /* The back end that ka_dev_open would take for this name, as far as can be told without taking
  * anything of a device. */
 ka_status ka_dev_find(struct ka_ctx *ctx, const char *name, const struct ka_backend **out);
+
+static inline bool ka_dev_own_memory(const struct ka_dev *dev) { return dev->backend->own_memory; }
+static inline bool ka_dev_queues(const struct ka_dev *dev) { return dev->backend->queues; }
+static inline bool ka_dev_big(const struct ka_dev *dev) { return dev->backend->big; }
 
 /* Lengths where few shapes are better: n rounded up to a multiple of 64, or of a 32nd of `most`
  * where that is more, so that there are few; n elsewhere. */
@@ -131,7 +136,7 @@ ka_status ka_replay_run(struct ka_dev *dev, struct ka_replay *r, ka_status (*ops
                         void *user);
 void ka_replay_free(struct ka_dev *dev, struct ka_replay *r);
 
-/* True when the back end has a slot; and its own (not ref's). */
+/* Has the back end a slot of its own, not ref's? */
 bool ka_op_overridden(const struct ka_backend *backend, enum ka_op op);
 
 extern const struct ka_backend ka_backend_ref, ka_backend_cpu;
@@ -146,12 +151,16 @@ struct ka_plugin {
   const struct ka_backend *backend;
 };
 
-/* The plug-in of this name ("cuda"), or why there is none (KA_E_DEVICE): $KAPPA_CUDA, else
- * kappa_cuda.so beside the program or in ../lib/kappa. Stays loaded. */
 /* Could it work here? Cheap to ask: loading CUDA's libraries takes a tenth of a second. */
 bool ka_plugin_likely(const char *name);
-/* The file kappa_NAME.so: $KAPPA_NAME, beside the program, or in ../lib/kappa; KA_E_DEVICE: none. */
-ka_status ka_plugin_find(struct ka_arena *a, const char *name, const char **path);
+/* The plug-in of this name ("cuda"), or why there is none (KA_E_DEVICE). Stays loaded. */
 ka_status ka_plugin_load(struct ka_ctx *ctx, const char *name, const struct ka_plugin **out);
+
+/* Any plug-in: `symbol` of kappa_NAME.so, which is $KAPPA_NAME, beside the program, or in
+ * ../lib/kappa. What it points at begins with two texts: its interface, which must be `api`, and
+ * the version that it is of (either may say what it was built with). flags: RTLD_LOCAL or
+ * RTLD_GLOBAL. KA_E_DEVICE: none, or of another interface. Stays loaded. */
+ka_status ka_plugin_open(struct ka_ctx *ctx, const char *name, const char *symbol, const char *api,
+                         int flags, const void **out);
 
 #endif

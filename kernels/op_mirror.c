@@ -52,7 +52,7 @@ ka_status ka_op_mirror_open(struct ka_dev *dev, struct ka_op_mirror *m,
                             bool forward_first) {
   struct ka_ctx *ctx = dev->ctx;
   *m = (struct ka_op_mirror){.dev = dev, .call = *call};
-  for (int i = 0; ka_op_operands(call->op)[i].name && dev->backend->separate; i++) {
+  for (int i = 0; ka_op_operands(call->op)[i].name && ka_dev_own_memory(dev); i++) {
     struct ka_tensor *t = ka_op_call_operand(&m->call, i);
     if (t->data && t->dtype != KA_U8) KA_TRY(add_span(m, t, layout));
   }

@@ -24,7 +24,7 @@ static ka_status own_dir(struct ka_ctx *ctx, char dir[PATH_MAX]) {
   return KA_STATUS_OK;
 }
 
-ka_status ka_plugin_find(struct ka_arena *a, const char *name, const char **path) {
+static ka_status find(struct ka_arena *a, const char *name, const char **path) {
   struct ka_ctx *ctx = a->ctx;
   char dir[PATH_MAX], variable[32] = "KAPPA_";
   for (size_t i = 0, at = strlen(variable); name[i] && at + i < sizeof variable - 1; i++)
@@ -42,18 +42,20 @@ ka_status ka_plugin_find(struct ka_arena *a, const char *name, const char **path
       name, dir, strcmp(name, "mpi") == 0 ? "an MPI (libopenmpi-dev)" : "nvcc");
 }
 
-static ka_status load(struct ka_ctx *ctx, const char *path, const struct ka_plugin **out) {
-  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* never closed: see device.h */
-  if (!library) return ka_fail(ctx, KA_E_DEVICE, "device cuda: %s", dlerror());
-  const struct ka_plugin *p = dlsym(library, "ka_plugin");
-  if (!p) return ka_fail(ctx, KA_E_DEVICE, "%s: is no plug-in of kappa (no ka_plugin)", path);
-  if (strcmp(p->api, KA_PLUGIN_API) != 0)
-    return ka_fail(ctx, KA_E_DEVICE,
-                   "%s: was built for interface %s (kappa %s), this program has %s (kappa %s); "
-                   "build both from one tree",
-                   path, p->api, p->version, KA_PLUGIN_API, KAPPA_VERSION);
-  ka_debug(ctx, "device", "%s: %s", path, p->built);
-  *out = p;
+static ka_status load(struct ka_ctx *ctx, const char *path, const char *symbol, const char *api,
+                      int flags, const void **out) {
+  void *library = dlopen(path, RTLD_NOW | flags); /* never closed: see device.h */
+  if (!library) return ka_fail(ctx, KA_E_DEVICE, "plug-in: %s", dlerror());
+  const char *const *texts = dlsym(library, symbol);
+  if (!texts) return ka_fail(ctx, KA_E_DEVICE, "%s: is no plug-in of kappa (no %s)", path, symbol);
+  if (strcmp(texts[0], api) != 0)
+    return ka_fail(
+        ctx, KA_E_DEVICE,
+        "%s: was built for interface %s (%s), this program has %s (kappa %s); build both "
+        "from one tree",
+        path, texts[0], texts[1], api, KAPPA_VERSION);
+  ka_debug(ctx, "plug-in", "%s: %s", path, texts[1]);
+  *out = texts;
   return KA_STATUS_OK;
 }
 
@@ -65,13 +67,21 @@ bool ka_plugin_likely(const char *name) {
   return driver != NULL;
 }
 
-ka_status ka_plugin_load(struct ka_ctx *ctx, const char *name, const struct ka_plugin **out) {
+ka_status ka_plugin_open(struct ka_ctx *ctx, const char *name, const char *symbol, const char *api,
+                         int flags, const void **out) {
   struct ka_arena a;
   const char *path = NULL;
   *out = NULL;
   ka_arena_init(&a, ctx, "plug-in");
-  ka_status st = ka_plugin_find(&a, name, &path);
-  if (ka_ok(st)) st = load(ctx, path, out);
+  ka_status st = find(&a, name, &path);
+  if (ka_ok(st)) st = load(ctx, path, symbol, api, flags, out);
   ka_arena_deinit(&a);
+  return st;
+}
+
+ka_status ka_plugin_load(struct ka_ctx *ctx, const char *name, const struct ka_plugin **out) {
+  const void *found;
+  ka_status st = ka_plugin_open(ctx, name, "ka_plugin", KA_PLUGIN_API, RTLD_LOCAL, &found);
+  *out = found;
   return st;
 }

@@ -15,7 +15,7 @@
  * several calls, so that the waiting in between does not count. */
 static ka_status time_call(struct ka_dev *dev, const struct ka_op_call *call, double *best) {
   struct ka_ctx *ctx = dev->ctx;
-  int calls = dev->backend->separate ? 10 : 1;
+  int calls = ka_dev_queues(dev) ? 10 : 1;
   double begin = ka_now_s();
   *best = INFINITY;
   KA_TRY(ka_op_call_run(dev, call)); /* warm up: kernels are chosen, pages touched */
@@ -54,8 +54,8 @@ ka_status bench_measure_limits(struct ka_dev *dev, struct bench_limits *out) {
   *out = (struct bench_limits){0};
   for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
     double *best = &out->gemm_flops[types[i]];
-    KA_TRY(ka_dev_matmul_rate(dev, types[i], dev->backend->separate ? 0 : 2048, best));
-    if (dev->backend->separate) continue;
+    KA_TRY(ka_dev_matmul_rate(dev, types[i], ka_dev_big(dev) ? 0 : 2048, best));
+    if (!dev->backend->pack_bytes) continue;
     KA_TRY(time_case(dev, &packed, types[i], &seconds, &flops, &bytes));
     *best = fmax(*best, flops / seconds);
   }
@@ -85,7 +85,7 @@ static bool wanted(const struct ka_dev *dev, const struct ka_cli *cli, const str
                    enum ka_dtype x) {
   const char *op = ka_cli_str(cli, "op"), *dtype = ka_cli_str(cli, "dtype");
   bool big = c->flags & KA_CASE_BIG;
-  return c->flags & KA_CASE_PERF && big == dev->backend->separate &&
+  return c->flags & KA_CASE_PERF && big == ka_dev_big(dev) &&
          (!op || strcmp(op, ka_op_name(c->op)) == 0) &&
          (!dtype || strcmp(dtype, x == KA_F32 ? "f32" : "bf16") == 0);
 }

@@ -11,6 +11,7 @@
 #include "engine/model/init.h"
 #include "engine/spectral/metrics.h"
 #include "engine/train/loop.h"
+#include "engine/train/memory.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -227,20 +228,29 @@ static ka_status time_steps(struct bench *b, struct ka_loop *loop, struct figure
   return KA_STATUS_OK;
 }
 
-/* As few recomputed blocks, in quarters, as make the plan fit a device's memory. */
+struct fit {
+  struct bench *b;
+  struct ka_model *m;
+};
+
+static ka_status measure_fit(void *user, double *bytes) {
+  struct fit *fit = user;
+  struct bench *b = fit->b;
+  struct ka_ctx *ctx = b->ctx;
+  struct ka_optim measured = {0};
+  KA_TRY(ka_model_prepare(fit->m, b->rows, b->length, true));
+  KA_TRY(ka_optim_init(ctx, &measured, fit->m, &b->optim, true));
+  *bytes = (double)(fit->m->run.used_bytes + fit->m->step.used_bytes +
+                    (b->optim.offload ? 0 : measured.arena.used_bytes));
+  ka_optim_deinit(&measured);
+  return KA_STATUS_OK;
+}
+
 static ka_status prepare(struct bench *b, struct ka_model *m, struct ka_optim *optim) {
   struct ka_ctx *ctx = b->ctx;
-  bool offload = b->optim.offload && b->dev.backend->separate;
-  for (int quarter = 0; quarter <= 4 && b->dev.backend->separate; quarter++) {
-    struct ka_optim measured = {0};
-    m->recompute = m->recipe.L * quarter / 4;
-    KA_TRY(ka_model_prepare(m, b->rows, b->length, true));
-    KA_TRY(ka_optim_init(ctx, &measured, m, &b->optim, true));
-    size_t need =
-        m->run.used_bytes + m->step.used_bytes + (offload ? 0 : measured.arena.used_bytes);
-    ka_optim_deinit(&measured);
-    if (need <= b->dev.free_bytes) break;
-  }
+  struct fit fit = {b, m};
+  if (ka_dev_own_memory(&b->dev))
+    KA_TRY(ka_train_fit_recompute(m, (double)b->dev.free_bytes, measure_fit, &fit));
   KA_TRY(ka_model_prepare(m, b->rows, b->length, false));
   return ka_optim_init(ctx, optim, m, &b->optim, false);
 }
@@ -265,7 +275,7 @@ static ka_status run_one(struct bench *b, enum part part, struct figures *out) {
       .train = {get_batch, b, 1 << 20},
       .config = {.schedule = {KA_SCHEDULE_CONSTANT, 1e-4, 0, 0, 1 << 20}, .accumulation = 1}};
   KA_TRY_GOTO(time_steps(b, &loop, out), out);
-  out->peak_bytes = b->dev.backend->separate
+  out->peak_bytes = ka_dev_own_memory(&b->dev)
                         ? (double)(b->dev.own_bytes + model.run.used_bytes + model.step.used_bytes +
                                    (b->optim.offload ? 0 : optim.arena.used_bytes))
                         : peak_bytes();

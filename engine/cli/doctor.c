@@ -101,7 +101,7 @@ static const char *support(struct ka_dev *dev, enum ka_op op, enum ka_dtype x) {
   ka_arena_deinit(&a);
   if (!ka_ok(st)) ka_error_clear(dev->ctx);
   if (!ka_ok(st)) return "none";
-  bool own = dev->backend->separate || x != KA_F64;
+  bool own = ka_dev_own_memory(dev) || x != KA_F64; /* the processor's f64 is ref's */
   return ka_op_overridden(dev->backend, op) && own ? "own" : "ref";
 }
 

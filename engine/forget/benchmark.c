@@ -373,11 +373,11 @@ static ka_status check_runs(struct ka_bench *b) {
 }
 
 /* As many as cores and three quarters of the free memory allow; one where a device is shared. */
-static int64_t parallel_of(const struct ka_bench *b, const struct ka_machine *m, bool separate) {
+static int64_t parallel_of(const struct ka_bench *b, const struct ka_machine *m, bool own_memory) {
   double process_bytes = b->run_bytes + (256 << 20);
   double fit = m->free_bytes > 0 ? 0.75 * m->free_bytes / process_bytes : 1;
   if (b->o->n_parallel > 0) return b->o->n_parallel;
-  if (separate || fit < 1) return 1;
+  if (own_memory || fit < 1) return 1;
   return fit < m->n_cores ? (int64_t)fit : m->n_cores;
 }
 
@@ -388,7 +388,7 @@ static ka_status execute(struct ka_bench *b) {
   ka_machine_read(&m);
   const char *device = b->o->device ? b->o->device : ka_job_words_device[b->job.device];
   KA_TRY(ka_dev_find(ctx, device, &backend)); /* not opened: the memory is the children's */
-  int64_t n = parallel_of(b, &m, backend->separate);
+  int64_t n = parallel_of(b, &m, backend->own_memory);
   int threads = n < m.n_cores ? m.n_cores / (int)n : 1;
   ka_bench_say_plan(b, n);
   if (b->o->plan) return KA_STATUS_OK;

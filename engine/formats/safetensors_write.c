@@ -16,7 +16,7 @@ enum { CHUNK_ELEMS = 1 << 17, BUF_BYTES = 16 * CHUNK_ELEMS, COPY_BYTES = 4 << 20
 static ka_status write_elems(struct ka_ctx *ctx, struct ka_publish *p, const struct ka_st_out *out,
                              const char *data, int64_t n, enum ka_dtype to, void *buf) {
   enum ka_dtype from = out->t.dtype;
-  bool device = out->dev && out->dev->backend->separate;
+  bool device = out->dev && ka_dev_own_memory(out->dev);
   if (!device && from == to) return ka_publish_write(ctx, p, data, (size_t)n * ka_dtype_bytes(to));
   for (int64_t c = 0; c < n; c += CHUNK_ELEMS) {
     int64_t m = n - c < CHUNK_ELEMS ? n - c : CHUNK_ELEMS;

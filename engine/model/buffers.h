@@ -78,7 +78,7 @@ struct ka_model_buffers {
   int32_t *best;          /* [N]: the likeliest token at each row, of passes without a backward */
   void *base_logits, *kl; /* as logits, loss */
 
-  /* The batch at hand. A separate device has its own copy of all of it. n_rows counts the rows that
+  /* The batch at hand. A device with memory of its own has its copy of all of it. n_rows counts the rows that
    * predict a target, padded_rows those that the passes work on: more where recordings of a pass
    * are to fit many batches; the surplus has row -1 and target -1. */
   int64_t batch_B, batch_T, n_rows, padded_rows;

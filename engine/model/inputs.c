@@ -25,7 +25,7 @@ ka_status ka_inputs_plan(struct ka_model *m) {
   KA_TRY(lay_out(&m->step, &b->device, N));
   b->host = b->device;
   b->loss_host = b->loss;
-  if (m->step.measuring || !m->dev->backend->separate) return KA_STATUS_OK;
+  if (m->step.measuring || !ka_dev_own_memory(m->dev)) return KA_STATUS_OK;
   ka_arena_init(&b->host_arena, ctx, "batch");
   KA_TRY(ka_arena_alloc_n(&b->host_arena, &b->loss_host, N, sizeof(double), "losses"));
   return lay_out(&b->host_arena, &b->host, N);
@@ -143,7 +143,7 @@ ka_status ka_batch_begin(struct ka_model *m, const struct ka_batch *batch, doubl
   KA_TRY(ka_projector_begin(m, batch));
   const int32_t *ids = batch->input_ids, *pos = batch->position, *doc_start = batch->doc_start;
   if (b->turn_tok > 0) pos = turned(m, batch);
-  if (m->dev->backend->separate) {
+  if (ka_dev_own_memory(m->dev)) {
     memcpy(b->host.ids, ids, (size_t)N * sizeof *ids);
     if (pos != b->host.pos) memcpy(b->host.pos, pos, (size_t)N * sizeof *pos);
     memcpy(b->host.doc_start, doc_start, (size_t)N * sizeof *doc_start);

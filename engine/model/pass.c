@@ -25,7 +25,7 @@ static struct ka_branch_call call_of(struct ka_model *m, const struct ka_stack *
 }
 
 ka_status ka_pass_check_signal(struct ka_model *m) {
-  if (m->n_slices > 0 || m->dev->backend->separate) return KA_STATUS_OK;
+  if (m->n_slices > 0 || ka_dev_queues(m->dev)) return KA_STATUS_OK;
   return ka_check_interrupted(m->ctx, "the model's pass");
 }
 

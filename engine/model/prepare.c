@@ -8,7 +8,7 @@
 
 /* Rows of the head's chunks: enough to pay for reading the head and, when it is trained, for adding
  * to its gradient; fewer where the vocabulary would make the logits larger than the bytes. A
- * separate device has more to keep busy. */
+ * big device has more to keep busy. */
 enum { CHUNK_ROWS = 512, CHUNK_BYTES = 128 << 20, MANY = 4 };
 
 /* How far down the gradient goes, and where the base model's own pass starts. */
@@ -158,7 +158,7 @@ ka_status ka_model_prepare(struct ka_model *m, int64_t B, int64_t T, bool measur
   if (ka_weights_outer(m, KA_TUNED)->positions && b->P > m->recipe.max_positions)
     return ka_fail(ctx, KA_E_INPUT, "%lld positions wanted, the model has learned %lld",
                    (long long)b->P, (long long)m->recipe.max_positions);
-  int64_t times = m->dev->backend->separate ? MANY : 1, most = times * CHUNK_ROWS;
+  int64_t times = ka_dev_big(m->dev) ? MANY : 1, most = times * CHUNK_ROWS;
   int64_t fit = times * CHUNK_BYTES / (m->recipe.V * (int64_t)ka_dtype_bytes(m->compute));
   b->chunk_rows = fit < 1 ? 1 : fit < most ? fit : most;
   if (b->chunk_rows > B * T) b->chunk_rows = B * T;

@@ -204,9 +204,9 @@ static ka_status plan_stage(struct ka_model *m, int i, int64_t N, bool train) {
 static ka_status plan_host(struct ka_model *m, int64_t N) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_projector *p = m->projector;
-  bool separate = m->dev->backend->separate;
-  struct ka_arena *a = separate ? &p->host : &m->step;
-  if (separate && m->step.measuring) return KA_STATUS_OK;
+  bool own = ka_dev_own_memory(m->dev);
+  struct ka_arena *a = own ? &p->host : &m->step;
+  if (own && m->step.measuring) return KA_STATUS_OK;
   ka_arena_deinit(&p->host);
   ka_arena_init(&p->host, ctx, "clips");
   int64_t frames = N * ka_projector_stride(&p->config);

@@ -131,7 +131,7 @@ static enum ka_dtype read_as(const struct ka_model *m, const struct ka_param *p)
 
 static bool in_place(const struct ka_model *m, const struct ka_param *p) {
   bool aligned = (uintptr_t)p->stored.data % ka_dtype_bytes(p->stored.dtype) == 0;
-  return !p->trained && p->stored.dtype == read_as(m, p) && aligned && !m->dev->backend->separate;
+  return !p->trained && p->stored.dtype == read_as(m, p) && aligned && !ka_dev_own_memory(m->dev);
 }
 
 static ka_status plan_param(struct ka_model *m, struct ka_param *p, const char *name) {

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * See exchange.h. What lies on a separate device goes through host memory. */
+ * See exchange.h. What lies in a device's own memory goes through host memory. */
 #include "engine/train/exchange.h"
 
 #include "engine/dist/dist.h"
-
-static bool separate(const struct ka_model *m) { return m->dev->backend->separate; }
 
 /* Where the ranks' parts of slice i begin, in elements of `size` bytes; the caller frees them. */
 static ka_status starts_of(struct ka_model *m, int64_t i, size_t size, int64_t **out) {
@@ -28,7 +26,7 @@ static ka_status sum(struct ka_model *m, const char *what, struct ka_tensor x,
   size_t n_bytes = ka_tensor_bytes(&x);
   int64_t n = ka_tensor_elems(&x);
   void *host;
-  if (!separate(m)) return start_sum(m, what, x.data, n, x.dtype, starts);
+  if (!ka_dev_own_memory(m->dev)) return start_sum(m, what, x.data, n, x.dtype, starts);
   KA_TRY(ka_alloc(ctx, &host, n_bytes, "gradients between ranks"));
   ka_status st = ka_dev_download(m->dev, host, x.data, n_bytes);
   if (ka_ok(st)) st = start_sum(m, what, host, n, x.dtype, starts);
@@ -119,13 +117,14 @@ ka_status ka_train_exchange_weights(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   if (m->shards.n < 2) return KA_STATUS_OK;
   for (int64_t i = 0; i < m->n_slices; i++)
-    if (!is_split(m, i)) KA_TRY(separate(m) ? gather_staged(m, i) : start_gather(m, i));
+    if (!is_split(m, i))
+      KA_TRY(ka_dev_own_memory(m->dev) ? gather_staged(m, i) : start_gather(m, i));
   KA_TRY(ka_dist_wait(ctx->dist));
   for (int64_t i = 0; i < m->n_slices; i++) {
     const struct ka_slice *s = &m->slices[i];
     if (is_split(m, i))
       KA_TRY(share_split(m, i));
-    else if (!separate(m) && !ka_tensor_contiguous(&s->weight))
+    else if (!ka_dev_own_memory(m->dev) && !ka_tensor_contiguous(&s->weight))
       KA_TRY(ka_copy(m->dev, &(struct ka_copy_args){.out = s->weight, .in = run_of(m, i)}));
   }
   return KA_STATUS_OK;

@@ -32,8 +32,7 @@ static ka_status measure(struct ka_run *r, struct ka_run_memory *out, struct ka_
   KA_TRY(ka_optim_init(ctx, optim, &r->open.model, &config, true));
   out->model_bytes = r->open.model.run.used_bytes;
   out->step_bytes = r->open.model.step.used_bytes;
-  out->optimizer_bytes =
-      config.offload && r->open.dev.backend->separate ? 0 : optim->arena.used_bytes;
+  out->optimizer_bytes = ka_run_offloads(r) ? 0 : optim->arena.used_bytes;
   out->all_bytes = out->model_bytes + out->step_bytes + out->optimizer_bytes;
   return KA_STATUS_OK;
 }
@@ -105,33 +104,59 @@ out:
   return st;
 }
 
+bool ka_run_offloads(const struct ka_run *r) {
+  return r->job->offload_optimizer && ka_dev_own_memory(&r->open.dev);
+}
+
+ka_status ka_train_fit_recompute(struct ka_model *m, double budget,
+                                 ka_status (*need)(void *user, double *bytes), void *user) {
+  struct ka_ctx *ctx = m->ctx;
+  int64_t low = 0, high = m->recipe.L;
+  double bytes;
+  while (low < high) {
+    m->recompute = (low + high) / 2;
+    KA_TRY(need(user, &bytes));
+    if (bytes <= budget)
+      high = m->recompute;
+    else
+      low = m->recompute + 1;
+  }
+  m->recompute = low;
+  return need(user, &bytes);
+}
+
+struct fit {
+  struct ka_run *r;
+  struct ka_run_memory need;
+};
+
+static ka_status measure_fit(void *user, double *bytes) {
+  struct fit *fit = user;
+  ka_status st = ka_run_measure(fit->r, &fit->need);
+  *bytes = (double)fit->need.all_bytes;
+  return st;
+}
+
 /* Memory that this rank may use: of a machine its part. */
 static double budget_of(const struct ka_run *r) {
   struct ka_machine machine;
-  if (r->open.dev.backend->separate) return (double)r->open.dev.free_bytes;
+  if (ka_dev_own_memory(&r->open.dev)) return (double)r->open.dev.free_bytes;
   ka_machine_read(&machine);
   return 0.8 * machine.free_bytes / ka_dist_n_here(r->ctx->dist);
 }
 
-/* As few blocks as make the plan fit, all of them if none do. */
 static ka_status choose_blocks(struct ka_run *r, double budget, struct ka_run_memory *need) {
   struct ka_ctx *ctx = r->ctx;
+  struct ka_model *m = &r->open.model;
+  struct fit fit = {.r = r};
   int mode = r->job->gradient_checkpointing;
-  int64_t L = r->open.model.recipe.L, low = 0, high = L;
-  r->open.model.recompute = mode == KA_RECOMPUTE_BLOCK ? L : 0;
-  KA_TRY(ka_run_measure(r, need));
-  if (mode != KA_RECOMPUTE_AUTO || budget <= 0 || (double)need->all_bytes <= budget)
-    return KA_STATUS_OK;
-  while (low < high) {
-    r->open.model.recompute = (low + high) / 2;
-    KA_TRY(ka_run_measure(r, need));
-    if ((double)need->all_bytes <= budget)
-      high = r->open.model.recompute;
-    else
-      low = r->open.model.recompute + 1;
-  }
-  r->open.model.recompute = low;
-  return ka_run_measure(r, need);
+  double bytes;
+  m->recompute = mode == KA_RECOMPUTE_BLOCK ? m->recipe.L : 0;
+  KA_TRY(measure_fit(&fit, &bytes));
+  if (mode == KA_RECOMPUTE_AUTO && budget > 0 && bytes > budget)
+    KA_TRY(ka_train_fit_recompute(m, budget, measure_fit, &fit));
+  *need = fit.need;
+  return KA_STATUS_OK;
 }
 
 static void set_shards(struct ka_run *r, int mode) {
@@ -146,11 +171,11 @@ static void set_shards(struct ka_run *r, int mode) {
 
 ka_status ka_run_choose_memory(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
-  bool separate = r->open.dev.backend->separate, chosen = r->job->shard != KA_SHARD_AUTO;
-  int most = chosen ? r->job->shard : separate ? KA_SHARD_OPTIMIZER : KA_SHARD_ALL;
+  bool own = ka_dev_own_memory(&r->open.dev), chosen = r->job->shard != KA_SHARD_AUTO;
+  int most = chosen ? r->job->shard : own ? KA_SHARD_OPTIMIZER : KA_SHARD_ALL;
   double budget = budget_of(r);
   struct ka_run_memory need;
-  if (separate && most == KA_SHARD_ALL)
+  if (own && most == KA_SHARD_ALL)
     return ka_fail(ctx, KA_E_UNSUPPORTED,
                    "%s: shard: all is not for %s, whose passes do not wait for other ranks; use "
                    "optimizer",
@@ -165,5 +190,5 @@ ka_status ka_run_choose_memory(struct ka_run *r) {
   set_shards(r, (int)choice[0]);
   r->open.model.recompute = (int64_t)choice[1];
   KA_TRY(ka_run_measure(r, &need));
-  return separate && (double)need.all_bytes > budget ? refuse(r, &need, budget) : KA_STATUS_OK;
+  return own && (double)need.all_bytes > budget ? refuse(r, &need, budget) : KA_STATUS_OK;
 }

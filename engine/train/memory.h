@@ -22,6 +22,14 @@ ka_status ka_run_measure(struct ka_run *r, struct ka_run_memory *out);
  * that would help. */
 ka_status ka_run_choose_memory(struct ka_run *r);
 
+/* Is the optimizer's state in the host's memory, where the device has its own? */
+bool ka_run_offloads(const struct ka_run *r);
+
+/* Sets m->recompute to the fewest blocks for which `need` says at most `budget` bytes, to all of
+ * them if none do; the last thing measured is that. */
+ka_status ka_train_fit_recompute(struct ka_model *m, double budget,
+                                 ka_status (*need)(void *user, double *bytes), void *user);
+
 /* The job's optimizer keys. */
 struct ka_optim_config ka_run_optim_config(const struct ka_run *r);
 

@@ -22,7 +22,7 @@ static bool is_whole(const struct ka_model *m, const struct ka_slice *s) {
 
 /* Can the update read the base's values in their file? */
 static bool base_in_place(const struct ka_optim *o, const struct ka_tensor *base) {
-  return !o->model->dev->backend->separate && (base->dtype == KA_F32 || base->dtype == KA_BF16);
+  return !ka_dev_own_memory(o->model->dev) && (base->dtype == KA_F32 || base->dtype == KA_BF16);
 }
 
 static ka_status alloc_base(struct ka_optim *o, struct ka_optim_slice *state,

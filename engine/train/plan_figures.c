@@ -2,7 +2,9 @@
  * See plan_figures.h. Memory is what the process holds now, the mapped files of the model, and the
  * measured arenas; time is arithmetic at half of the device's matmul rate. */
 #include "engine/train/plan_figures.h"
+
 #include "engine/eval/divergence.h"
+#include "engine/train/memory.h"
 
 #include "base/log.h"
 #include "base/machine.h"
@@ -88,15 +90,15 @@ static ka_status attend_once(struct ka_run *r) {
 static ka_status memory_figures(struct ka_run *r, struct ka_plan_figures *f) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_machine machine;
-  bool separate = r->open.dev.backend->separate, offload = separate && r->job->offload_optimizer;
+  bool own = ka_dev_own_memory(&r->open.dev), offload = ka_run_offloads(r);
   ka_machine_read(&machine);
-  if (!separate) KA_TRY(attend_once(r));
+  if (!own) KA_TRY(attend_once(r));
   f->process_bytes = ka_machine_resident(".safetensors") + touched_bytes;
-  if (!separate)
+  if (!own)
     f->arenas_bytes = (double)(r->open.model.run.used_bytes + r->open.model.step.used_bytes);
-  if (!separate || offload) f->arenas_bytes += (double)r->optim.arena.used_bytes;
-  if (!separate) KA_TRY(base_figure(r, &f->base_bytes));
-  if (separate) f->writing_bytes = 0;
+  if (!own || offload) f->arenas_bytes += (double)r->optim.arena.used_bytes;
+  if (!own) KA_TRY(base_figure(r, &f->base_bytes));
+  if (own) f->writing_bytes = 0;
   f->process_bytes += f->rows_bytes;
   double training = fmax(f->arenas_bytes + f->base_bytes, f->writing_bytes);
   f->memory_bytes = fmax(f->analysis_bytes, f->process_bytes + f->files_bytes + training);

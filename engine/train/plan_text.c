@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The plan of a job; see plan.h. Figures come from the objects that training itself uses: the
  * measuring arenas, the selection, the batches. */
+#include "engine/train/memory.h"
 #include "engine/train/plan.h"
 
 #include "base/log.h"
@@ -271,14 +272,14 @@ static void print_device_memory(const struct ka_run *r, size_t arenas) {
 /* The arenas; then the process, which is what a limit of memory counts. */
 static void print_memory(const struct ka_run *r, const struct ka_plan_figures *f) {
   char left[32], note[64] = "";
-  bool separate = r->open.dev.backend->separate, offload = separate && r->job->offload_optimizer;
+  bool own = ka_dev_own_memory(&r->open.dev), offload = ka_run_offloads(r);
   size_t all = 0;
-  section(separate ? "memory of the device" : "memory");
+  section(own ? "memory of the device" : "memory");
   print_recompute(r);
   all += print_arena(&r->open.model.run);
   if (!offload) all += print_arena(&r->optim.arena);
   all += print_arena(&r->open.model.step);
-  if (separate) {
+  if (own) {
     print_device_memory(r, all);
     section("memory of the host");
     if (offload) print_arena(&r->optim.arena);

@@ -46,7 +46,7 @@ void ka_train_ranks_begin_pass(struct ka_model *m, bool last) {
   m->lowest_done = m->recipe.L;
   if (m->shards.weights)
     m->layer_done = exchange_layer;
-  else if (last && ka_dist_n(m->ctx->dist) > 1 && !m->dev->backend->separate)
+  else if (last && ka_dist_n(m->ctx->dist) > 1 && !ka_dev_queues(m->dev))
     m->layer_done = start_layer;
 }
 

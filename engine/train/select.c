@@ -225,7 +225,7 @@ static ka_status master_of(struct ka_arena *a, const struct ka_optim *o, int64_t
   struct ka_ctx *ctx = a->ctx;
   const struct ka_slice *s = &o->model->slices[i];
   *out = o->slices[i].w;
-  if (!o->model->dev->backend->separate && o->model->shards.n < 2) return KA_STATUS_OK;
+  if (!ka_dev_own_memory(o->model->dev) && o->model->shards.n < 2) return KA_STATUS_OK;
   KA_TRY(ka_tensor_alloc(a, out, "masters", o->config.state, 2, (int64_t[]){s->n_rows, s->n_cols}));
   return ka_optim_fetch(o, i, 0, 0, s->n_rows * s->n_cols, out->data);
 }

@@ -20,7 +20,7 @@ static void names_are_understood(void **state) {
   T_FAILS(ka_dev_open(ctx, &dev, "cuda:many"), KA_E_USAGE, "as in cuda:80GB");
   T_FAILS(ka_dev_open(ctx, &dev, "gpu"), KA_E_DEVICE, "expected auto, cpu, cuda");
   T_OK(ka_dev_open(ctx, &dev, "cuda:80000000000"));
-  assert_true(dev.imagined && dev.backend->separate);
+  assert_true(dev.imagined && dev.backend->own_memory);
   ka_dev_close(&dev);
 }
 

@@ -60,7 +60,7 @@ static void test_matmul(void **state) {
   static const enum ka_dtype types[] = {KA_F32, KA_BF16, KA_F64};
   for (int t = 0; t < 3; t++)
     for (int bits = 0; bits < 64; bits++) {
-      if (types[t] == KA_F64 && (bits & 8 || dev.backend->separate)) continue;
+      if (types[t] == KA_F64 && (bits & 8 || dev.backend->own_memory)) continue;
       one(&dev, &ref, types[t], bits, 7, 33, 17);
       one(&dev, &ref, types[t], bits, 1, 64, 32);
       one(&dev, &ref, types[t], bits, 0, 5, 3);

@@ -213,7 +213,7 @@ static bool has(const struct ka_backend *backend, enum ka_op op) {
 
 /* f64 is for gradient checks, which ref does; an empty slot answers by itself. */
 static bool served(const struct ka_dev *dev, enum ka_op op, enum ka_dtype x) {
-  return (x != KA_F64 || !dev->backend->separate) && has(dev->backend, op);
+  return (x != KA_F64 || !dev->backend->own_memory) && has(dev->backend, op);
 }
 
 static void each_case(void (*visit)(struct ka_dev *, struct ka_dev *, const struct ka_op_case *,
@@ -257,14 +257,14 @@ static void test_poison(void **state) {
 static void *scalar(struct ka_dev *dev) {
   struct ka_ctx *ctx = dev->ctx;
   void *p;
-  if (dev->backend->separate)
+  if (dev->backend->own_memory)
     T_OK(dev->backend->alloc(dev, KA_PLACE_DEVICE, &p, sizeof(double), "scalar"));
   else
     T_OK(ka_alloc(ctx, &p, sizeof(double), "scalar"));
   return p;
 }
 static void scalar_free(struct ka_dev *dev, void *p) {
-  if (dev->backend->separate)
+  if (dev->backend->own_memory)
     dev->backend->release(dev, KA_PLACE_DEVICE, p);
   else
     ka_free(p);

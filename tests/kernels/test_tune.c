@@ -209,7 +209,7 @@ static void finding_takes_nothing(void **state) {
   (void)state;
   host.reset();
   T_OK(ka_dev_find(ctx, "cuda", &found));
-  assert_true(found->separate);
+  assert_true(found->own_memory);
   host.count(&c);
   assert_true(c.launches == 0 && c.allocations == 0 && c.pinned_allocations == 0);
   host.set("driver", "nodevice");
