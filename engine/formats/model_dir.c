@@ -14,7 +14,8 @@
 static const struct {
   const char *pattern;
   enum ka_hf_file_kind kind;
-} kinds[] = {{"*.safetensors", KA_FILE_WEIGHTS},
+} kinds[] = {{"projector.safetensors", KA_FILE_MODEL}, /* beside the weights: docs/modality.md */
+             {"*.safetensors", KA_FILE_WEIGHTS},
              {"*.safetensors.index.json", KA_FILE_WEIGHTS},
              {"pytorch_model*.bin", KA_FILE_OTHER_WEIGHTS},
              {"pytorch_model*.bin.index.json", KA_FILE_OTHER_WEIGHTS},

@@ -33,7 +33,8 @@ static ka_status add_file(struct walk *w, json_t *list, const char *path) {
 
 /* Those files of a model's directory that anything is computed from. */
 static bool counts(const char *name) {
-  static const char *const endings[] = {".json", ".jinja", ".model", ".txt", ".tiktoken"};
+  static const char *const endings[] = {".safetensors", ".json", ".jinja",
+                                        ".model",       ".txt",  ".tiktoken"};
   enum ka_hf_file_kind kind = ka_hf_file_kind_of(name);
   if (kind == KA_FILE_WEIGHTS) return true;
   for (size_t i = 0; kind == KA_FILE_MODEL && i < sizeof endings / sizeof *endings; i++)

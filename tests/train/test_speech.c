@@ -258,6 +258,14 @@ static void goes_on(void **state) {
                         "base_model=%s/first",
                         dir));
   same_file("first", "second", "projector.safetensors");
+  write_text(t_str("%s/text.txt", dir), "ba di gu lo ba di gu lo ba di gu lo ba di gu lo");
+  train("third", t_str("max_steps=1 base_model=%s/first 'datasets=[{path: %s/text.txt}]' "
+                       "val_set_size=0",
+                       dir, dir)); /* it learns to write and does not forget to hear */
+  same_file("first", "third", "projector.safetensors");
+  same_file("first", "third", "projector.json");
+  assert_int_equal(t_kappa(NULL, NULL, "generate %s/third --audio %s/test-0.wav --quiet", dir, dir),
+                   0);
 }
 
 /* Bad sound stops a run with its sentence, or is left out and counted. */
