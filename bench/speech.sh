@@ -7,15 +7,11 @@ set -euo pipefail
 base=$(realpath "$1"); mkdir -p "$2"; out=$(realpath "$2"); n=${3:-3000}; m=${4:-100}
 here=$(dirname "$(realpath "$0")"); kappa=$(realpath "${KAPPA:-$here/../build/kappa}")
 [ -e "$out/data/new_sentences.yaml" ] || python3 "$here/speech_data.py" "$out/data" "$n" "$m"
-text=${TEXT:-}; [ -n "$text" ] || { cat "$here"/../docs/*.md > "$out/text"; text=$out/text; }
-half=$(($(wc -l < "$text") / 2)) # the first half is an anchor's, the second measures what is forgotten
-head -n "$half" "$text" > "$out/anchor.txt"; tail -n +"$((half + 1))" "$text" > "$out/old.txt"
+text=${TEXT:-}; [ -n "$text" ] || { cat "$here"/../docs/*.md > "$out/old.txt"; text=$out/old.txt; }
 cat > "$out/job.yaml" <<X
 base_model: $base
-datasets:
-- {path: data/train.jsonl, type: speech}
-- {path: anchor.txt, type: completion, weight: 0.2}
-held_out: [{name: old text, path: old.txt}]
+datasets: [{path: data/train.jsonl, type: speech}]
+held_out: [{name: old text, path: $(realpath "$text")}]
 forgetting: {new_tasks: [data/new_voices.yaml, data/new_sentences.yaml], every: 1000000}
 projector: {stack: 8, hidden: 1024, learning_rate: 1e-3}
 selection: {metric: kappa, order: lowest, fraction: 0.1}
@@ -27,5 +23,5 @@ warmup_steps: 30
 val_set_size: 0.02
 output_dir: forget
 X
-exec "$kappa" forget "$out/job.yaml" --methods projector,kappa_lowest,kappa_mp,random,full,full_kl --draws 1 \
-  --learning-rates 5e-4,full=2e-4,full_kl=2e-4
+exec "$kappa" forget "$out/job.yaml" --methods projector,kappa_lowest,kappa_mp,random,full,full_self --draws 1 \
+  --learning-rates 5e-4,full=2e-4,full_self=2e-4

@@ -115,6 +115,10 @@ static ka_status open_model(struct ka_run *r) {
   r->refreshed_at = json_integer_value(json_object_get(run, "refreshed_at"));
   if (r->weights_from) KA_TRY(ka_path_join(&r->arena, &dir, r->job->output_dir, r->weights_from));
   r->has_speech = ka_speech_wanted(r->job);
+  if (r->job->projector.only && !r->has_speech)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: projector.only: no dataset is of type speech, so there is no projector",
+                   ka_job_place(r->job, "projector.only"));
   if (r->has_speech) KA_TRY(ka_speech_of_job(ctx, &r->speech, r->job));
   KA_TRY(ka_session_open_dir(ctx, &r->open, dir, device));
   KA_TRY(ka_session_load(ctx, &r->open, ka_run_dtype(r->job, &r->open.dev), false));

@@ -264,6 +264,14 @@ static void goes_on(void **state) {
                        dir, dir)); /* it learns to write and does not forget to hear */
   same_file("first", "third", "projector.safetensors");
   same_file("first", "third", "projector.json");
+  struct ka_str err = {0};
+  assert_int_equal(t_kappa(NULL, &err,
+                           "train %s/job.yaml 'datasets=[{path: %s/text.txt}]' output_dir=%s/none "
+                           "projector.only=true --quiet",
+                           dir, dir, dir),
+                   2);
+  assert_non_null(strstr(err.data, "no dataset is of type speech"));
+  ka_str_deinit(&err);
   assert_int_equal(t_kappa(NULL, NULL, "generate %s/third --audio %s/test-0.wav --quiet", dir, dir),
                    0);
 }
