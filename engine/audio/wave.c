@@ -13,6 +13,8 @@
 enum { RATE_LEAST = 4000, RATE_MOST = 384000, CHANNELS_MOST = 64 };
 static const double silence = 1e-4; /* no sample above it: 80 dB below full scale */
 
+static const double loudest = 1e4; /* of floats, which may go beyond full scale */
+
 /* --- the mapped bytes as libsndfile reads them --- */
 
 struct reader {
@@ -85,6 +87,9 @@ static ka_status check_samples(struct ka_ctx *ctx, const char *path, const float
     if (!isfinite(x[i]))
       return ka_fail(ctx, KA_E_INPUT, "%s: sample %lld is %g", path, (long long)i, (double)x[i]);
     peak = fmax(peak, fabs((double)x[i]));
+    if (peak > loudest)
+      return ka_fail(ctx, KA_E_INPUT, "%s: sample %lld is %g, full scale is 1", path, (long long)i,
+                     (double)x[i]);
   }
   if (peak < silence)
     return ka_fail(ctx, KA_E_INPUT, "%s: silence: no sample of %lld is above %g of full scale",

@@ -126,6 +126,8 @@ static void test_refused(void **state) {
   refused(wav("short.wav", 16000, 1, false, tone, 399, 798), "24 ms long, expected at least 25");
   real[700] = NAN;
   refused(wav("nan.wav", 16000, 1, true, real, 1600, 6400), "sample 700 is nan");
+  real[700] = 1e30f;
+  refused(wav("loud.wav", 16000, 1, true, real, 1600, 6400), "sample 700 is 1e+30");
   real[700] = INFINITY;
   refused(wav("inf.wav", 16000, 1, true, real, 1600, 6400), "sample 700 is inf");
 }
