@@ -99,7 +99,7 @@ enum ka_scope { KA_SCOPE_MODEL, KA_SCOPE_LAYER, KA_SCOPE_EXPERT };
   X(DOWN_BIAS, down_bias, ONE, C, LAYER, '-', '0')                                                 \
   X(FFN_POST_NORM, ffn_post_norm, ONE, C, LAYER, '-', '1')                                         \
   X(ROUTER, router, E, C, LAYER, '-', 'n')                                                         \
-  X(ROUTER_BIAS, router_bias, ONE, E, LAYER, '-', '0')                                             \
+  X(ROUTER_BIAS, router_bias, ONE, E, LAYER, '-', 'n')                                             \
   X(ROUTER_CHOICE, router_choice, ONE, E, LAYER, '-', '0')                                         \
   X(SHARED_GATE, shared_gate, SF, C, LAYER, '-', 'n')                                              \
   X(SHARED_UP, shared_up, SF, C, LAYER, '-', 'n')                                                  \

@@ -14,6 +14,7 @@ struct ka_family {
   const char *const *model_types;   /* NULL-terminated: "llama" */
   struct ka_tensor_map map;
   const char *defaults;    /* ka_hf_defaults_of */
+  bool init_by_depth;      /* a new model's o and down are narrower by sqrt(2 L), as GPT-2's */
   const char *const *keys; /* NULL-terminated: keys of the table in family_keys.c that the family
                               knows; NULL: none */
   /* Fills the recipe; the arena holds its arrays. Refuses what the family cannot do, by key. */

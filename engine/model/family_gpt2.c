@@ -52,5 +52,6 @@ const struct ka_family ka_family_gpt2 = {
     .model_types = (const char *const[]){"gpt2", NULL},
     .map = {(const char *const[]){"transformer", "", NULL}, rows, .tied = true},
     .keys = (const char *const[]){"scale_attn_weights", NULL},
+    .init_by_depth = true,
     .recipe = recipe,
 };

@@ -7,6 +7,7 @@
 #include "engine/formats/safetensors.h"
 #include "engine/model/family.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,9 +17,24 @@ struct new_model {
   enum ka_dtype dtype;
   uint64_t seed;
   double std;
+  int64_t pad;               /* id of the padding; -1: none */
   struct ka_st_out *tensors; /* NULL: they are counted */
   int64_t n, n_elems;
 };
+
+/* As the families' authors: normal by initializer_range. */
+static double std_of(const struct new_model *nm, enum ka_role role) {
+  bool last = role == KA_ROLE_O || role == KA_ROLE_DOWN;
+  return nm->family->init_by_depth && last ? nm->std / sqrt(2 * (double)nm->recipe.L) : nm->std;
+}
+
+/* The row of the padding is 0 where the padding is told to the embedding (not in GPT-2). */
+static void clear_padding(struct ka_tensor *t, enum ka_role role, const struct new_model *nm) {
+  bool told = role == KA_ROLE_EMBED && !ka_tensor_map_row(&nm->family->map, KA_ROLE_POSITIONS);
+  if (!told || nm->pad < 0 || nm->pad >= t->shape[0]) return;
+  for (int64_t i = 0; i < t->shape[1]; i++)
+    ka_data_store(t->data, t->dtype, nm->pad * t->shape[1] + i, 0);
+}
 
 /* A weight of a norm starts where the norm changes nothing. */
 static void fill(struct ka_tensor *t, const char *name, enum ka_role role,
@@ -31,9 +47,11 @@ static void fill(struct ka_tensor *t, const char *name, enum ka_role role,
     for (int64_t i = 0; i < n; i++) ka_data_store(t->data, t->dtype, i, value);
     return;
   }
+  double std = std_of(nm, role);
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < n; i++)
-    ka_data_store(t->data, t->dtype, i, nm->std * ka_rng_normal(nm->seed, stream, (uint64_t)i));
+    ka_data_store(t->data, t->dtype, i, std * ka_rng_normal(nm->seed, stream, (uint64_t)i));
+  clear_padding(t, role, nm);
 }
 
 /* The tensor of a row and of those fused with it. */
@@ -115,7 +133,8 @@ static ka_status init(struct ka_arena *arena, const struct ka_hf_config *config,
                       const char *out_dir, uint64_t seed, enum ka_dtype dtype) {
   struct ka_ctx *ctx = arena->ctx;
   static const char *const metadata[] = {"format", "pt"}; /* transformers insists on it */
-  struct new_model nm = {.seed = seed, .std = config->initializer_range};
+  struct new_model nm = {
+      .seed = seed, .std = config->initializer_range, .pad = config->pad_token_id};
   const char *weights, *index, *path;
   KA_TRY(ka_path_join(arena, &weights, out_dir, "model.safetensors"));
   KA_TRY(ka_path_join(arena, &index, out_dir, "model.safetensors.index.json"));
