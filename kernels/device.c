@@ -101,10 +101,19 @@ static ka_status open_cuda(struct ka_dev *dev) {
   return open_backend(dev, plugin->backend);
 }
 
+/* Back ends that are part of the program. */
+static const struct ka_backend *const built_in[] = {&ka_backend_cpu, &ka_backend_ref};
+enum { N_BUILT_IN = sizeof built_in / sizeof *built_in };
+
+static const struct ka_backend *built_in_of(const char *name) {
+  for (int i = 0; i < N_BUILT_IN; i++)
+    if (strcmp(built_in[i]->name, name) == 0) return built_in[i];
+  return NULL;
+}
+
 ka_status ka_dev_open(struct ka_ctx *ctx, struct ka_dev *dev, const char *name) {
   *dev = (struct ka_dev){.ctx = ctx};
-  if (strcmp(name, "cpu") == 0) return open_backend(dev, &ka_backend_cpu);
-  if (strcmp(name, "ref") == 0) return open_backend(dev, &ka_backend_ref);
+  if (built_in_of(name)) return open_backend(dev, built_in_of(name));
   if (strcmp(name, "cuda") == 0) return open_cuda(dev);
   if (ka_starts_with(name, "cuda:")) return open_imagined(dev, name + 5);
   if (strcmp(name, "auto") != 0)
@@ -130,9 +139,8 @@ ka_status ka_dev_find(struct ka_ctx *ctx, const char *name, const struct ka_back
   if (strcmp(name, "auto") == 0 && ka_plugin_likely("cuda") && ka_ok(find_cuda(ctx, out)))
     return KA_STATUS_OK;
   if (strcmp(name, "auto") == 0) ka_error_clear(ctx);
-  *out = strcmp(name, "ref") == 0        ? &ka_backend_ref
-         : ka_starts_with(name, "cuda:") ? &imagined
-                                         : &ka_backend_cpu;
+  *out = ka_starts_with(name, "cuda:") ? &imagined : built_in_of(name);
+  if (!*out) *out = &ka_backend_cpu;
   return KA_STATUS_OK;
 }
 
