@@ -6,7 +6,10 @@
 
 #include <string.h>
 
+enum { INTERRUPT_RANGES = 1 << 16 }; /* of one text, between two looks for a signal */
+
 static ka_status push(struct ka_ctx *ctx, struct ka_tok_ranges *r, size_t b, size_t e) {
+  if (r->n % INTERRUPT_RANGES == 0) KA_TRY(ka_check_interrupted(ctx, "tokenizing"));
   if (r->n == r->cap) {
     void *p = r->items;
     KA_TRY(ka_grow(ctx, &p, &r->cap, r->n + 1, sizeof *r->items, "words"));

@@ -256,9 +256,10 @@ static ka_status write_job(struct ka_ctx *ctx, struct survey *s, const char *mod
       ctx, out,
       "# held_out: [{name: old skill, path: wiki.txt}]   # a text of what it must not forget: "
       "measured before and after\n\n"
-      "# the twentieth part of the weights with the lowest condition numbers; the rest stays as it "
-      "is\n"
-      "selection: {metric: kappa, order: lowest, fraction: 0.05}\n\n"));
+      "# learns most and forgets least: all weights, and some text that the base writes itself; "
+      "without this line and\n# with the next one a part is trained, in less memory\n"
+      "recipe: keep\n"
+      "# selection: {metric: kappa, order: lowest, fraction: 0.05}\n\n"));
   KA_TRY(ka_str_printf(ctx, out,
                        "sequence_len: %-7lld # the longest of the first %lld rows has about %lld "
                        "tokens; the model has %lld positions\n",

@@ -28,6 +28,11 @@ ka_status ka_cli_measure_options(struct ka_ctx *ctx, struct ka_arena *arena,
   struct ka_measures_spec *s = &spec->measures;
   spec->device = ka_cli_str(cli, "device");
   spec->weight = ka_cli_float(cli, "weight");
+  spec->window = ka_cli_int(cli, "window");
+  spec->dtype = strcmp(ka_cli_str(cli, "dtype"), "bf16") == 0 ? KA_BF16 : KA_F32;
+  if (ka_cli_given(cli, "window") && spec->window < 1)
+    return ka_fail(ctx, KA_E_USAGE, "--window: got %lld, expected 1 or more",
+                   (long long)spec->window);
   s->texts = m->texts;
   s->limit = ka_cli_float(cli, "limit");
   if (!(s->limit >= 0) || !(spec->weight >= 0))

@@ -21,7 +21,11 @@ static ka_status open_measures(struct ka_forget_scoring *s) {
   struct ka_ctx *ctx = s->ctx;
   const struct ka_job *job = s->spec.job;
   int64_t most = s->base.model.recipe.max_positions;
-  s->T = job ? job->sequence_len : ka_eval_text_window(most) + 1; /* as kappa eval has it */
+  int64_t window = s->spec.window > 0 ? s->spec.window : ka_eval_text_window(most);
+  if (window > most)
+    return ka_fail(ctx, KA_E_USAGE, "--window: got %lld, expected 1 to %lld, the base's positions",
+                   (long long)window, (long long)most);
+  s->T = job ? job->sequence_len : window + 1;
   s->B = job ? job->micro_batch_size : s->T < BATCH_TOKENS ? BATCH_TOKENS / s->T : 1;
   if (job) {
     KA_TRY(ka_train_data_open(ctx, &s->data, job, &s->base, s->has_speech ? &s->speech : NULL));
@@ -61,7 +65,7 @@ static ka_status open_speech(struct ka_forget_scoring *s) {
 static ka_status open_base(struct ka_forget_scoring *s) {
   struct ka_ctx *ctx = s->ctx;
   KA_TRY(ka_session_open(ctx, &s->base, s->spec.base, NULL, s->spec.device));
-  s->compute = s->spec.job ? ka_run_dtype(s->spec.job, &s->base.dev) : KA_F32;
+  s->compute = s->spec.job ? ka_run_dtype(s->spec.job, &s->base.dev) : s->spec.dtype;
   KA_TRY(ka_session_load(ctx, &s->base, s->compute, false));
   return open_speech(s);
 }

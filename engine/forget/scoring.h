@@ -13,6 +13,8 @@ struct ka_forget_scoring_spec {
   const struct ka_job *job; /* its measures, validation data, batches and precision; or NULL, */
   struct ka_measures_spec measures; /* then these ... */
   double weight;                    /* ... and forgetting's weight in the score */
+  int64_t window;                   /* without a job: of texts; 0: as kappa eval has it */
+  enum ka_dtype dtype;              /* without a job: compute in KA_F32 or KA_BF16 */
   const char
       *tuned; /* without a job: whose projector says how speech tasks are heard; NULL: nobody's */
 };

@@ -507,6 +507,28 @@ static void compares_models(void **state) {
   json_decref(r);
 }
 
+/* A window and a dtype that are asked for give the losses that kappa eval gives by them. */
+static void compares_by_window_and_dtype(void **state) {
+  (void)state;
+  const char *options = "--window 8 --dtype bf16";
+  kappa(0, "copy",
+        t_str("forget %s/base copy=%s/base --text %s/old.txt --json %s/w.json %s", dir, dir, dir,
+              dir, options));
+  kappa(0, "old.txt",
+        t_str("eval %s/base --text %s/old.txt --json %s/e.json %s", dir, dir, dir, options));
+  json_t *compared = load("w.json"), *evaluated = load("e.json");
+  const json_t *run = json_array_get(json_object_get(compared, "runs"), 0);
+  const json_t *m = json_array_get(json_object_get(run, "measures"), 0);
+  const json_t *e = json_array_get(json_object_get(evaluated, "text"), 0);
+  double a = json_number_value(json_object_get(m, "value"));
+  double b = json_number_value(json_object_get(e, "loss"));
+  if (!(a > 0 && a == b)) fail_msg("forget %.17g, eval %.17g", a, b);
+  json_decref(compared);
+  json_decref(evaluated);
+  kappa(2, "expected 1 to",
+        t_str("forget %s/base %s/base --text %s/old.txt --window 99999999", dir, dir, dir));
+}
+
 /* An adapter trains its own numbers, whatever its merge touches. */
 static void adapters_count_what_they_train(void **state) {
   (void)state;
@@ -550,6 +572,7 @@ int main(void) {
       cmocka_unit_test(models_tuned_elsewhere_join),
       cmocka_unit_test(wrong_use_of_forget),
       cmocka_unit_test(compares_models),
+      cmocka_unit_test(compares_by_window_and_dtype),
       cmocka_unit_test(adapters_count_what_they_train),
       cmocka_unit_test(all_runs_are_measured_on_the_same),
       cmocka_unit_test(one_run_a_directory),
