@@ -30,8 +30,11 @@ ka_status ka_routing_plan(struct ka_model *m) {
 }
 
 ka_status ka_routing_clear(struct ka_model *m) {
+  struct ka_ctx *ctx = m->ctx;
   struct ka_routing *x = &m->buffers->routing;
-  return x->tracks ? ka_fill(m->dev, &(struct ka_fill_args){.x = x->taken}) : KA_STATUS_OK;
+  if (!x->tracks) return KA_STATUS_OK;
+  KA_TRY(ka_fill(m->dev, &(struct ka_fill_args){.x = x->unused_sums}));
+  return ka_fill(m->dev, &(struct ka_fill_args){.x = x->taken});
 }
 
 ka_status ka_routing_begin(struct ka_model *m) {
