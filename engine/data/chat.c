@@ -226,6 +226,11 @@ const char *ka_chat_token(const struct ka_chat *chat, const char *name) {
   return json_string_value(json_object_get(chat->tokens, name));
 }
 
+ka_status ka_chat_set_token(struct ka_ctx *ctx, struct ka_chat *chat, const char *name,
+                            const char *text) {
+  return ka_json_set(ctx, chat->tokens, name, json_string(text));
+}
+
 static const struct chat_template *find(const struct ka_chat *chat, const char *name) {
   for (int64_t i = 0; i < chat->n; i++)
     if (strcmp(chat->templates[i].name, name) == 0) return &chat->templates[i];

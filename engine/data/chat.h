@@ -38,6 +38,10 @@ const char *ka_chat_text(const struct ka_chat *chat);
 /* The named token ("eos_token") as text, NULL when the model names none. Borrowed. */
 const char *ka_chat_token(const struct ka_chat *chat, const char *name);
 
+/* Names it otherwise than the model does, for all renderings to come. */
+ka_status ka_chat_set_token(struct ka_ctx *ctx, struct ka_chat *chat, const char *name,
+                            const char *text);
+
 /* The template that a rendering with (or without) tools uses. name NULL: the choice above.
  * KA_E_INPUT when the model has none or several of which none is the default. Borrowed. */
 ka_status ka_chat_template(struct ka_ctx *ctx, const struct ka_chat *chat, const char *name,

@@ -207,9 +207,18 @@ static ka_status weigh(struct ka_data *d, int64_t e) {
 
 /* --- opening ----------------------------------------------------------------- */
 
-/* The tokenizer's end of text, else config.json's. */
-static int32_t eos_of(const struct ka_data_spec *spec, const struct ka_tokenizer *tokenizer) {
+/* The job's, the tokenizer's end of text, else config.json's. */
+static int32_t eos_of(struct ka_ctx *ctx, const struct ka_data_spec *spec,
+                      const struct ka_tokenizer *tokenizer) {
   int32_t eos = tokenizer ? ka_tokenizer_eos(tokenizer) : -1;
+  if (tokenizer && spec->eos_token) {
+    int32_t other = ka_tokenizer_token_id(tokenizer, spec->eos_token, strlen(spec->eos_token));
+    if (other >= 0) return other;
+    ka_warn(ctx, "data",
+            "eos_token: %s is not in the vocabulary, and kappa adds no tokens: the tokenizer's own "
+            "end token is used",
+            spec->eos_token);
+  }
   return eos >= 0 || !tokenizer ? eos : (int32_t)spec->eos_token_id;
 }
 
@@ -294,7 +303,7 @@ static ka_status no_targets(const struct ka_data *d) {
 static ka_status build(struct ka_data *d, const struct ka_tokenizer *tokenizer, int64_t V) {
   struct ka_ctx *ctx = d->ctx;
   struct ka_data_read_options o = {
-      .spec = &d->spec, .tokenizer = tokenizer, .eos = eos_of(&d->spec, tokenizer), .V = V};
+      .spec = &d->spec, .tokenizer = tokenizer, .eos = eos_of(ctx, &d->spec, tokenizer), .V = V};
   const char *spill_dir;
   KA_TRY(find_spill_dir(d, &spill_dir));
   ka_data_store_init(&d->store, ctx, spill_dir, MEMORY_BYTES);

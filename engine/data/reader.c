@@ -122,6 +122,9 @@ static ka_status load_chat(struct reader *r) {
     KA_TRY(ka_chat_load_file(ctx, &r->chat, ds->chat_template, r->o->spec->base_model));
   else
     KA_TRY(ka_chat_load_model(ctx, &r->chat, r->o->spec->base_model));
+  const char *eos = r->o->spec->eos_token;
+  if (eos && ka_tokenizer_token_id(r->o->tokenizer, eos, strlen(eos)) >= 0)
+    KA_TRY(ka_chat_set_token(ctx, r->chat, "eos_token", eos));
   r->maker.chat = r->chat;
   if (ka_chat_has_template(r->chat)) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_INPUT,

@@ -10,6 +10,7 @@ struct ka_data_spec {
   struct ka_job_datasets datasets, test_datasets;
   const char *base_model; /* directory of the tokenizer's configuration and the chat template */
   int64_t eos_token_id;   /* config.json's, for a tokenizer that names none; -1 */
+  const char *eos_token;  /* instead of the tokenizer's, where the vocabulary has it; NULL */
   int64_t sequence_len, micro_batch_size;
   int length_policy; /* KA_LENGTH_... */
   bool sample_packing, group_by_length, shuffle, train_on_inputs;

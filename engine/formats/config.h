@@ -127,4 +127,8 @@ void ka_model_dir_say_link(struct ka_ctx *ctx, const char *dir, const char *name
  * done when both are the same directory. */
 ka_status ka_model_dir_carry(struct ka_ctx *ctx, const char *base_dir, const char *out_dir);
 
+/* Makes `text` (id) the end token in the files of dir that name one: tokenizer_config.json,
+ * special_tokens_map.json, config.json; generation_config.json stops at it too. */
+ka_status ka_model_dir_set_eos(struct ka_ctx *ctx, const char *dir, const char *text, int64_t id);
+
 #endif

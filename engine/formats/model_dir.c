@@ -97,3 +97,44 @@ ka_status ka_model_dir_carry(struct ka_ctx *ctx, const char *base_dir, const cha
   ka_arena_deinit(&a);
   return st;
 }
+
+/* What a file says of its end token, in its own words: the id before those it stops at, or the text. */
+static ka_status set_end(struct ka_ctx *ctx, json_t *root, bool list, const char *text,
+                         int64_t id) {
+  json_t *old = json_object_get(root, "eos_token_id"), *ids, *one;
+  size_t i;
+  if (text) return ka_json_set(ctx, root, "eos_token", json_string(text));
+  if (!list) return ka_json_set(ctx, root, "eos_token_id", json_integer(id));
+  ids = json_pack("[I]", (json_int_t)id);
+  json_array_foreach(old, i, one) if (json_integer_value(one) != id) json_array_append(ids, one);
+  if (json_is_integer(old) && json_integer_value(old) != id) json_array_append(ids, old);
+  return ka_json_set(ctx, root, "eos_token_id", ids);
+}
+
+ka_status ka_model_dir_set_eos(struct ka_ctx *ctx, const char *dir, const char *text, int64_t id) {
+  static const struct {
+    const char *name;
+    bool text, list;
+  } files[] = {{"tokenizer_config.json", true, false},
+               {"special_tokens_map.json", true, false},
+               {"config.json", false, false},
+               {"generation_config.json", false, true}};
+  struct ka_arena a;
+  ka_status st = KA_STATUS_OK;
+  ka_arena_init(&a, ctx, "end token");
+  for (int i = 0; i < 4 && ka_ok(st); i++) {
+    const char *path = NULL;
+    json_t *root = NULL;
+    st = ka_path_join(&a, &path, dir, files[i].name);
+    if (!ka_ok(st) || !ka_path_is_file(path)) continue;
+    st = ka_json_load(ctx, path, &root);
+    if (ka_ok(st)) st = set_end(ctx, root, files[i].list, files[i].text ? text : NULL, id);
+    json_t *body = json_object_get(root, "text_config");
+    if (ka_ok(st) && json_object_get(body, "eos_token_id"))
+      st = set_end(ctx, body, false, NULL, id);
+    if (ka_ok(st)) st = ka_json_write(ctx, root, path);
+    json_decref(root);
+  }
+  ka_arena_deinit(&a);
+  return ka_ok(st) ? st : ka_trace(ctx, st, __FILE__, __LINE__);
+}

@@ -40,7 +40,8 @@ static ka_status special_tokens(struct ka_foreign *f, struct ka_yaml *v) {
     return ka_foreign_refuse(f, "kappa adds no tokens to the tokenizer");
   if (ka_yaml_get(v, "additional_special_tokens"))
     return ka_foreign_refuse(f, "kappa adds no tokens to the tokenizer");
-  if (ka_foreign_get(v, "eos_token")) return ka_foreign_warn(f, "the tokenizer's own EOS is used");
+  const char *eos = ka_foreign_get(v, "eos_token");
+  if (eos && *eos) return ka_foreign_put_text(f, "eos_token", "%s", eos);
   return ka_foreign_pass(f);
 }
 

@@ -42,6 +42,7 @@ struct ka_data_spec ka_train_data_spec(const struct ka_job *job, const struct ka
                                .test_datasets = job->test_datasets,
                                .base_model = job->base_model,
                                .eos_token_id = -1,
+                               .eos_token = job->eos_token,
                                .sequence_len = job->sequence_len,
                                .micro_batch_size = job->micro_batch_size,
                                .length_policy = job->length_policy,

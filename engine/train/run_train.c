@@ -123,6 +123,10 @@ static ka_status save_model(struct ka_run *r) {
   ka_progress_begin_bytes(ctx, &bar, "saving", n_bytes);
   ka_status st = ka_train_output_write(ctx, &r->optim, r->job->base_model, r->job->output_dir);
   ka_progress_end(&bar);
+  const char *eos = r->job->eos_token;
+  const struct ka_tokenizer *t = r->open.tokenizer;
+  int64_t id = eos && t ? ka_tokenizer_token_id(t, eos, strlen(eos)) : -1;
+  if (ka_ok(st) && id >= 0) st = ka_model_dir_set_eos(ctx, r->job->output_dir, eos, id);
   return st;
 }
 

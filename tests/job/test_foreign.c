@@ -112,6 +112,9 @@ static void what_trainers_settle(void **state) {
   T_OK(parse(&j, t_str("%spacking: false\nneat_packing: true\n", least)));
   assert_true(j.sample_packing);
   ka_job_close(&j);
+  T_OK(parse(&j, t_str("%sspecial_tokens: {pad_token: <pad>, eos_token: <|eot_id|>}\n", least)));
+  assert_string_equal(j.eos_token, "<|eot_id|>");
+  ka_job_close(&j);
   T_OK(parse(&j, t_str("%slr_scheduler: rex\nfloat32: true\nearly_stopping_patience: 3\n", least)));
   assert_int_equal(j.lr_scheduler, KA_SCHEDULE_COSINE);
   assert_int_equal(j.bf16, KA_BF16_FALSE);
