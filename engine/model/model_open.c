@@ -344,6 +344,11 @@ static ka_status take_part(struct ka_model *m, const struct ka_train_part *part,
   int64_t p = ka_model_param(m, part->tensor);
   if (p < 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: the model has no tensor of this name", part->tensor);
+  if (ka_role_info(m->params[p].role)->scope == KA_SCOPE_EXPERT &&
+      strcmp(m->params[p].name, part->tensor) != 0)
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: the model has no tensor of this name: its experts are stored as %s",
+                   part->tensor, m->params[p].name);
   struct ka_tensor w = ka_tensor_as_matrix(m->params[p].stored);
   *s = (struct ka_slice){.param = p,
                          .row = part->row,

@@ -270,6 +270,23 @@ static void stacked_is_as_apart(void **state) {
   }
 }
 
+/* A selection.json of the one serves the other, whole experts and parts of them. */
+static void a_selection_serves_both(void **state) {
+  struct home *h = *state;
+  static const char *const made[] = {"apart", "together"};
+  for (int i = 0; i < 8; i++) {
+    const char *from = t_str("%s%d", made[i % 2], i / 2), *to = made[1 - i % 2];
+    const char *out = t_str("serves%d", i);
+    const char *base = i % 2 ? "" : t_str("base_model=%s/stacked", h->dir);
+    assert_int_equal(train(h, out,
+                           t_str("selection.metric=kappa selection.file=%s/%s/selection.json %s",
+                                 h->dir, from, base)),
+                     0);
+    same_units(h, from, out);
+    same_rows(h, t_str("%s%d", to, i / 2), out);
+  }
+}
+
 /* --- what is counted ----------------------------------------------------------------------------- */
 
 static void counted_however_a_step_is_cut(void **state) {
@@ -353,6 +370,7 @@ int main(void) {
       cmocka_unit_test(affinity_of_a_few_tokens),
       cmocka_unit_test(affinity_is_refused),
       cmocka_unit_test(stacked_is_as_apart),
+      cmocka_unit_test(a_selection_serves_both),
       cmocka_unit_test(counted_however_a_step_is_cut),
       cmocka_unit_test(unreached_experts_are_told),
       cmocka_unit_test(counted_over_a_resume),
