@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * kappa init: a fresh random model, or a first job. */
 #include "engine/model/init.h"
+#include "engine/model/grow.h"
 
 #include "base/file.h"
 #include "base/log.h"
@@ -72,8 +73,22 @@ static ka_status init_job(struct ka_ctx *ctx, const struct ka_cli *cli) {
   return st;
 }
 
+static ka_status init_from(struct ka_ctx *ctx, const struct ka_cli *cli, const char *model) {
+  struct ka_model_grown grown;
+  const char *const *tokens, *out = ka_cli_str(cli, "out");
+  int n = ka_cli_list(cli, "tokens", &tokens);
+  if (!out || n == 0)
+    return ka_fail(ctx, KA_E_USAGE, "usage: kappa init --from MODEL --tokens A B ... --out DIR");
+  KA_TRY(ka_model_grow(ctx, model, out, tokens, n, ka_cli_flag(cli, "special"),
+                       (uint64_t)ka_cli_int(cli, "seed"), &grown));
+  printf("%s: %lld tokens more, %lld rows more\n", out, (long long)grown.n_added,
+         (long long)grown.n_rows_added);
+  return KA_STATUS_OK;
+}
+
 static ka_status init_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   if (ka_cli_flag(cli, "job")) return init_job(ctx, cli);
+  if (ka_cli_str(cli, "from")) return init_from(ctx, cli, ka_cli_str(cli, "from"));
   if (ka_cli_n_args(cli) > 0)
     return ka_fail(ctx, KA_E_USAGE, "%s: only --job takes words", ka_cli_arg(cli, 0));
   const char *config = ka_cli_str(cli, "config"), *out = ka_cli_str(cli, "out");
@@ -93,7 +108,8 @@ static ka_status init_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
 
 const struct ka_cli_command ka_command_init = {
     .name = "init",
-    .args = "--config config.json --out DIR | --job MODEL DATA",
+    .args =
+        "--config config.json --out DIR | --job MODEL DATA | --from MODEL --tokens A B --out DIR",
     .summary = "a fresh random model of any supported family; a first job for a model and data",
     .example = "kappa init --job path/to/model data.jsonl --out job.yaml",
     .max_args = 2,
@@ -104,6 +120,10 @@ const struct ka_cli_command ka_command_init = {
              "where the model goes; the job's file (default: stdout)"},
             {"job", KA_OPT_FLAG, NULL, NULL,
              "write a commented job for MODEL and DATA, by what its first rows look like"},
+            {"from", KA_OPT_STR, "MODEL", NULL, "this model with more tokens (--tokens) instead"},
+            {"tokens", KA_OPT_LIST, "TOKEN", NULL,
+             "with --from: what to add; new rows as transformers' mean resizing draws them"},
+            {"special", KA_OPT_FLAG, NULL, NULL, "with --tokens: they are special ones"},
             {"seed", KA_OPT_INT, "N", "42", "of the random weights"},
             {"dtype", KA_OPT_STR, "auto|f32|bf16|f16", "auto",
              "of the weights (auto: config.json's)"},

@@ -214,10 +214,11 @@ static int32_t eos_of(struct ka_ctx *ctx, const struct ka_data_spec *spec,
   if (tokenizer && spec->eos_token) {
     int32_t other = ka_tokenizer_token_id(tokenizer, spec->eos_token, strlen(spec->eos_token));
     if (other >= 0) return other;
-    ka_warn(ctx, "data",
-            "eos_token: %s is not in the vocabulary, and kappa adds no tokens: the tokenizer's own "
-            "end token is used",
-            spec->eos_token);
+    ka_warn(
+        ctx, "data",
+        "eos_token: %s is not in the vocabulary: the tokenizer's own end token is used (kappa init "
+        "--from MODEL --tokens makes a model that has it)",
+        spec->eos_token);
   }
   return eos >= 0 || !tokenizer ? eos : (int32_t)spec->eos_token_id;
 }

@@ -35,11 +35,13 @@ static ka_status tokenizer(struct ka_foreign *f, struct ka_yaml *v) {
   return len && !ka_yaml_is_null(len) ? ka_foreign_put(f, "sequence_len", len) : ka_foreign_pass(f);
 }
 
+static const char more_tokens[] =
+    "a job adds no tokens: kappa init --from MODEL --tokens A B --out DIR makes a model that has "
+    "them";
+
 static ka_status special_tokens(struct ka_foreign *f, struct ka_yaml *v) {
-  if (v->kind == KA_YAML_LIST && v->n > 0)
-    return ka_foreign_refuse(f, "kappa adds no tokens to the tokenizer");
-  if (ka_yaml_get(v, "additional_special_tokens"))
-    return ka_foreign_refuse(f, "kappa adds no tokens to the tokenizer");
+  if (v->kind == KA_YAML_LIST && v->n > 0) return ka_foreign_refuse(f, more_tokens);
+  if (ka_yaml_get(v, "additional_special_tokens")) return ka_foreign_refuse(f, more_tokens);
   const char *eos = ka_foreign_get(v, "eos_token");
   if (eos && *eos) return ka_foreign_put_text(f, "eos_token", "%s", eos);
   return ka_foreign_pass(f);
