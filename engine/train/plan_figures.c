@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * See plan_figures.h. Memory is what the process holds now, the mapped files of the model, and the
- * measured arenas; time is arithmetic at half of the device's matmul rate. */
+ * measured arenas; time is products at the device's matmul rate, attention at a part of it, and what
+ * the rest moves at the memory's. */
 #include "engine/train/plan_figures.h"
 
 #include "engine/eval/divergence.h"
@@ -143,6 +144,25 @@ static double spectral_flops(const struct ka_run *r) {
   return n;
 }
 
+/* Seconds of training on a processor. Products run at nearly the rate that is measured; attention's,
+ * which are small, at two fifths of it; the rest is traffic: of each token and layer some 40 values
+ * of the channels' width and 14 of the feed-forward's (branches forward and back), of a row of
+ * logits 4 passes, of a trained parameter and step the master, both moments and the gradient. */
+static double processor_seconds(const struct ka_run *r, const struct ka_plan_figures *f,
+                                double tokens) {
+  const struct ka_recipe *x = &r->open.model.recipe;
+  double L = (double)x->L, C = (double)x->C;
+  double F = (double)(x->moe ? ka_recipe_dim(x, KA_DIM_EKF) + ka_recipe_dim(x, KA_DIM_SF) : x->F);
+  double value = (double)ka_dtype_bytes(r->open.model.compute);
+  double keys = (double)r->job->sequence_len / 2;
+  double attention = 3.5 * 4 * keys * (double)(x->H * x->D) * L * tokens;
+  double moved = tokens * value * (L * (40 * C + 14 * F) + 4 * (double)x->V);
+  double updates =
+      28 * (double)ka_model_n_trained(&r->open.model) * (double)r->loop.schedule.n_steps;
+  return f->flops / (0.95 * f->rate) + attention / (0.4 * f->rate) +
+         (moved + updates) / memory_bytes_per_s;
+}
+
 /* 2 flops a weight that sees the token, and token, forward; the same for the input gradients above the lowest trained
  * layer, for the base's own pass there, and for the weight gradients of what is trained. Attention
  * is left out. */
@@ -165,7 +185,7 @@ static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
   if (!f->timed) return KA_STATUS_OK;
   KA_TRY(ka_dev_matmul_rate(&r->open.dev, r->open.model.compute, 0, &f->rate));
   double half = 0.5 * f->rate;
-  f->train_s = f->flops / half;
+  f->train_s = ka_dev_own_memory(&r->open.dev) ? f->flops / half : processor_seconds(r, f, tokens);
   /* Products with few rows read every weight for them. */
   f->writing_s = fmax(written * 2 * all / half, written / fmax(1, (double)r->self.group) * all *
                                                     (double)ka_dtype_bytes(r->open.model.compute) /

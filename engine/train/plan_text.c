@@ -321,8 +321,9 @@ static void print_time(const struct ka_plan_figures *f) {
     printf("  %.3g flops; how long they take only the device itself can say\n", f->flops);
     return;
   }
-  printf("  estimated from %.3g flops at half of this device's matmul rate of %.3g a second\n",
-         f->flops, f->rate);
+  printf(
+      "  estimated from %.3g flops and this device's matmul rate of %.3g a second, measured now\n",
+      f->flops, f->rate);
   print_phase("rows of the base", f->writing_s, ", unless the cache has them", 0);
   print_phase("training", f->train_s, "", 0);
   print_phase("validation", f->validation_s, ", %lld times", f->n_validations);
