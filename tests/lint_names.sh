@@ -12,7 +12,7 @@ engine/formats  adapter delta dim gguf head hf hub lora model role safetensors s
 engine/audio    audio
 engine/job      foreign job key yaml
 engine/dist     dist mpi
-engine/model    accum any arch aux batch branch branches clip clips decoder expert experts family head inputs keep kv layer linear loss mat mla model moe norm outer pairs param pass piece projector recipe recorded rms rope router routing sample session shards slice stack stat step stream train value vector verify weight weights which
+engine/model    accum any arch aux batch branch branches clip clips decoder encoder expert experts family head inputs keep kv layer linear loss mat mla model moe norm outer pairs param pass piece projector recipe recorded rms rope router routing sample session shards slice stack stat step stream train value vector verify weight weights which
 engine/data     chat codec data document parquet pq speech thrift unpack
 engine/spectral affinity expert fp8 memory select selected selection spectral spectrum unit units
 engine/report   crc32c jsonl page progress report spectral tb tensorboard

@@ -43,12 +43,20 @@ ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const stru
   KA_TRY(ka_audio_there(ctx));
   *out = (struct ka_speech){.projector = {.n_features = p->bands,
                                           .conv_width = p->conv_width,
+                                          .n_layers = p->layers,
+                                          .heads = p->heads,
                                           .stack = p->stack,
                                           .hidden = p->hidden},
                             .audio = {.n_mel = p->bands,
                                       .per_feature = p->normalise == KA_NORMALISE_PER_FEATURE,
                                       .max_s = p->max_seconds}};
   KA_TRY(conv_of_job(ctx, &out->projector, job));
+  if (p->layers > 0 && (p->conv.n == 0 || p->conv_width % p->heads != 0))
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: projector.layers: got %lld with %lld convolutions and conv_width %lld, "
+                   "expected conv: [1, 2] or the like, and a multiple of heads (%lld)",
+                   ka_job_place(job, "projector.layers"), (long long)p->layers,
+                   (long long)p->conv.n, (long long)p->conv_width, (long long)p->heads);
   out->from = p->path ? p->path : job->base_model;
   KA_TRY(ka_speech_read(ctx, &saved, out->from, &there));
   if (there) {
@@ -126,7 +134,14 @@ static ka_status read_root(struct ka_ctx *ctx, const char *path, const json_t *r
   KA_TRY(size_of(ctx, path, root, "stack", 256, &c->stack));
   KA_TRY(size_of(ctx, path, root, "hidden", SIZE_MOST, &c->hidden));
   KA_TRY(size_of(ctx, path, root, "conv_width", SIZE_MOST, &c->conv_width));
-  return read_conv(ctx, path, root, c);
+  KA_TRY(read_conv(ctx, path, root, c));
+  KA_TRY(ka_json_i64_or(ctx, path, root, "layers", 0, &c->n_layers));
+  if (c->n_layers == 0) return KA_STATUS_OK;
+  KA_TRY(size_of(ctx, path, root, "layers", KA_ENCODER_LAYERS, &c->n_layers));
+  KA_TRY(size_of(ctx, path, root, "heads", c->conv_width, &c->heads));
+  if (c->n_conv > 0 && c->conv_width % c->heads == 0) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_INPUT, "%s: layers without conv, or heads that do not divide conv_width",
+                 path);
 }
 
 ka_status ka_speech_read(struct ka_ctx *ctx, struct ka_speech *out, const char *dir, bool *there) {
@@ -156,11 +171,12 @@ ka_status ka_speech_write(struct ka_ctx *ctx, const struct ka_speech *s, const c
   const char *path;
   json_t *conv = json_array();
   for (int64_t i = 0; i < c->n_conv; i++) json_array_append_new(conv, json_integer(c->conv[i]));
-  json_t *root = json_pack("{s:i, s:s, s:I, s:s, s:f, s:o, s:I, s:I, s:I}", "version", FORMAT,
-                           "input", "log_mel", "bands", (json_int_t)s->audio.n_mel, "normalise",
-                           s->audio.per_feature ? "per_feature" : "whisper", "max_seconds",
-                           s->audio.max_s, "conv", conv, "conv_width", (json_int_t)c->conv_width,
-                           "stack", (json_int_t)c->stack, "hidden", (json_int_t)c->hidden);
+  json_t *root = json_pack(
+      "{s:i, s:s, s:I, s:s, s:f, s:o, s:I, s:I, s:I, s:I, s:I}", "version", FORMAT, "input",
+      "log_mel", "bands", (json_int_t)s->audio.n_mel, "normalise",
+      s->audio.per_feature ? "per_feature" : "whisper", "max_seconds", s->audio.max_s, "conv", conv,
+      "conv_width", (json_int_t)c->conv_width, "layers", (json_int_t)c->n_layers, "heads",
+      (json_int_t)c->heads, "stack", (json_int_t)c->stack, "hidden", (json_int_t)c->hidden);
   if (!root) return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", file_json);
   ka_arena_init(&a, ctx, "projector");
   ka_status st = ka_path_join(&a, &path, dir, file_json);

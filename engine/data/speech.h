@@ -4,7 +4,7 @@
  * places stand in a prompt. Kept beside a tuned model: projector.safetensors, and projector.json:
  *
  *   {"version": 1, "input": "log_mel", "bands": 80, "normalise": "whisper", "max_seconds": 30,
- *    "conv": [2], "conv_width": 256, "stack": 4, "hidden": 1024}                (docs/modality.md)
+ *    "conv": [2], "conv_width": 256, "layers": 0, "heads": 4, "stack": 4, "hidden": 1024}   (docs/modality.md)
  *
  * A prompt is BOS, where the tokenizer begins texts with one, the clip's places, then the text. */
 #ifndef KAPPA_ENGINE_DATA_SPEECH_H

@@ -23,7 +23,8 @@ const struct ka_projector_config *ka_projector_config_of(const struct ka_model *
 }
 
 int64_t ka_projector_n_params(const struct ka_model *m) {
-  return m->projector ? 2 * m->projector->n_stages : 0;
+  const struct ka_projector *p = m->projector;
+  return p ? 2 * p->n_stages + KA_ENCODER_WEIGHTS * p->encoder.n_layers : 0;
 }
 
 int64_t ka_projector_n_elems(const struct ka_model *m) {
@@ -58,6 +59,8 @@ static void make_stages(struct ka_projector *p, int64_t C) {
   const struct ka_projector_config *c = &p->config;
   for (int64_t i = 0; i < c->n_conv; i++)
     add_stage(p, KA_PROJECTOR_KERNEL, c->conv[i], KA_PROJECTOR_KERNEL / 2, c->conv_width);
+  p->encoder =
+      (struct ka_encoder){.n_layers = (int)c->n_layers, .width = c->conv_width, .heads = c->heads};
   add_stage(p, c->stack, c->stack, 0, c->hidden);
   add_stage(p, 1, 1, 0, C);
   for (int i = p->n_stages - 2; i >= 0; i--)
@@ -79,14 +82,16 @@ static double stream_size(const struct ka_model *m) {
   return size > 0 && isfinite(size) ? size : 1;
 }
 
-/* Normal, so that a product keeps the size of what it reads; the last one's is `size`. */
+/* A matrix: normal, so that a product is `size` times as large as what it reads; a vector: `size`. */
 static void fill_fresh(struct ka_tensor *t, const char *name, uint64_t seed, double size) {
   uint64_t stream = ka_rng_stream(name);
   double std = t->n_dim == 2 ? size / sqrt((double)t->shape[1]) : 0;
+  double mean = t->n_dim == 1 ? size : 0;
   int64_t n = ka_tensor_elems(t);
   float *x = t->data;
 #pragma omp parallel for
-  for (int64_t i = 0; i < n; i++) x[i] = (float)(std * ka_rng_normal(seed, stream, (uint64_t)i));
+  for (int64_t i = 0; i < n; i++)
+    x[i] = (float)(mean + std * ka_rng_normal(seed, stream, (uint64_t)i));
 }
 
 static ka_status check_shape(struct ka_ctx *ctx, const char *file, const char *name,
@@ -102,33 +107,72 @@ static ka_status check_shape(struct ka_ctx *ctx, const char *file, const char *n
                  n_dim == 2 ? ", " : "", (long long)(n_dim == 2 ? want[1] : 0));
 }
 
-static ka_status take_param(struct ka_model *m, int stage, bool bias, const char *file,
-                            uint64_t seed) {
-  struct ka_ctx *ctx = m->ctx;
+/* Parameter i: first the stages', then the encoder's. */
+struct facts {
+  const char *name;
+  int n_dim;
+  int64_t shape[2];
+  double fresh; /* the size of what a product gives; of vectors the value */
+  struct ka_weight *w;
+  struct ka_piece *piece;
+};
+
+static ka_status stage_facts(struct ka_model *m, int64_t i, struct facts *f) {
   struct ka_projector *p = m->projector;
-  struct ka_projector_stage *s = &p->stages[stage];
-  struct ka_param *param = &m->params[m->n_params + 2 * stage + bias];
+  struct ka_projector_stage *s = &p->stages[i / 2];
+  bool bias = i % 2, last = i / 2 + 1 == p->n_stages;
+  *f = (struct facts){.n_dim = bias ? 1 : 2,
+                      .shape = {s->out, s->kernel * s->in},
+                      .fresh = bias   ? 0
+                               : last ? stream_size(m)
+                                      : sqrt(2),
+                      .w = bias ? &s->bias : &s->w,
+                      .piece = bias ? &s->bias_piece : &s->piece};
+  return ka_arena_printf(&m->meta, &f->name, "projector.%lld.%s", (long long)i / 2,
+                         bias ? "bias" : "weight");
+}
+
+static ka_status facts_of(struct ka_model *m, int64_t i, struct facts *f) {
+  static const char *const names[KA_ENCODER_WEIGHTS] = {"norm1", "q",     "k",  "v",
+                                                        "o",     "norm2", "up", "down"};
+  struct ka_projector *p = m->projector;
+  struct ka_encoder *e = &p->encoder;
+  if (i < 2 * p->n_stages) return stage_facts(m, i, f);
+  int64_t k = i - 2 * p->n_stages, at = k % KA_ENCODER_WEIGHTS, W = e->width;
+  struct ka_encoder_layer *l = &e->layers[k / KA_ENCODER_WEIGHTS];
+  bool norm = at == KA_ENCODER_NORM1 || at == KA_ENCODER_NORM2;
+  bool ends = at == KA_ENCODER_O || at == KA_ENCODER_DOWN; /* a branch: all together as one */
+  *f = (struct facts){.n_dim = norm ? 1 : 2,
+                      .shape = {at == KA_ENCODER_UP ? 4 * W : W, at == KA_ENCODER_DOWN ? 4 * W : W},
+                      .fresh = ends ? 1 / sqrt(2.0 * e->n_layers) : 1,
+                      .w = &l->w[at],
+                      .piece = &l->piece[at]};
+  return ka_arena_printf(&m->meta, &f->name, "projector.layer.%lld.%s",
+                         (long long)k / KA_ENCODER_WEIGHTS, names[at]);
+}
+
+static ka_status take_param(struct ka_model *m, int64_t i, const char *file, uint64_t seed) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_param *param = &m->params[m->n_params + i];
   struct ka_tensor t;
-  int n_dim = bias ? 1 : 2;
-  const int64_t shape[] = {s->out, s->kernel * s->in};
-  *param = (struct ka_param){.role = KA_N_ROLES, .n_roles = 1, .layer = -1};
-  KA_TRY(
-      ka_arena_printf(&m->meta, &param->name, "projector.%d.%s", stage, bias ? "bias" : "weight"));
+  struct facts f;
+  KA_TRY(facts_of(m, i, &f));
+  *param = (struct ka_param){.name = f.name, .role = KA_N_ROLES, .n_roles = 1, .layer = -1};
   if (file) {
-    KA_TRY(ka_st_get(ctx, &p->files, param->name, &t));
-    KA_TRY(check_shape(ctx, file, param->name, &t, n_dim, shape));
+    KA_TRY(ka_st_get(ctx, &m->projector->files, f.name, &t));
+    KA_TRY(check_shape(ctx, file, f.name, &t, f.n_dim, f.shape));
   } else {
-    KA_TRY(ka_tensor_alloc(&m->meta, &t, "projector", KA_F32, n_dim, shape));
-    fill_fresh(&t, param->name, seed, stage + 1 == p->n_stages ? stream_size(m) : sqrt(2));
+    KA_TRY(ka_tensor_alloc(&m->meta, &t, "projector", KA_F32, f.n_dim, f.shape));
+    fill_fresh(&t, f.name, seed, f.fresh);
   }
   param->stored = param->base = t;
-  *(bias ? &s->bias : &s->w) = (struct ka_weight){.param = param,
-                                                  .role = KA_N_ROLES,
-                                                  .layer = -1,
-                                                  .expert = -1,
-                                                  .n_rows = bias ? 1 : shape[0],
-                                                  .n_cols = bias ? shape[0] : shape[1],
-                                                  .pieces = bias ? &s->bias_piece : &s->piece};
+  *f.w = (struct ka_weight){.param = param,
+                            .role = KA_N_ROLES,
+                            .layer = -1,
+                            .expert = -1,
+                            .n_rows = f.n_dim == 1 ? 1 : f.shape[0],
+                            .n_cols = f.n_dim == 1 ? f.shape[0] : f.shape[1],
+                            .pieces = f.piece};
   return KA_STATUS_OK;
 }
 
@@ -136,15 +180,16 @@ ka_status ka_projector_open(struct ka_model *m, const struct ka_projector_config
                             const char *file, uint64_t seed) {
   struct ka_ctx *ctx = m->ctx;
   KA_NEVER(ctx, m->projector || c->n_conv > KA_PROJECTOR_CONVS || c->stack < 1 || c->hidden < 1);
+  KA_NEVER(ctx, c->n_layers > 0 && (c->n_conv < 1 || c->n_layers > KA_ENCODER_LAYERS ||
+                                    c->heads < 1 || c->conv_width % c->heads != 0));
   KA_TRY(KA_NEW(&m->meta, &m->projector, 1, "projector"));
   m->projector->config = *c;
   make_stages(m->projector, m->recipe.C);
   if (file) KA_TRY(ka_st_open(ctx, &m->projector->files, file));
-  for (int i = 0; i < 2 * m->projector->n_stages; i++)
-    KA_TRY(take_param(m, i / 2, i % 2 == 1, file, seed));
-  if (file && m->projector->files.n_entries != 2 * m->projector->n_stages)
-    return ka_fail(ctx, KA_E_INPUT, "%s: got %lld tensors, the projector's sizes want %d", file,
-                   (long long)m->projector->files.n_entries, 2 * m->projector->n_stages);
+  for (int64_t i = 0; i < ka_projector_n_params(m); i++) KA_TRY(take_param(m, i, file, seed));
+  if (file && m->projector->files.n_entries != ka_projector_n_params(m))
+    return ka_fail(ctx, KA_E_INPUT, "%s: got %lld tensors, the projector's sizes want %lld", file,
+                   (long long)m->projector->files.n_entries, (long long)ka_projector_n_params(m));
   return KA_STATUS_OK;
 }
 
@@ -155,6 +200,8 @@ void ka_projector_close(struct ka_model *m) {
 }
 
 static struct ka_weight *weight_at(struct ka_projector *p, int64_t i) {
+  int64_t k = i - 2 * p->n_stages;
+  if (k >= 0) return &p->encoder.layers[k / KA_ENCODER_WEIGHTS].w[k % KA_ENCODER_WEIGHTS];
   struct ka_projector_stage *s = &p->stages[i / 2];
   return i % 2 ? &s->bias : &s->w;
 }
@@ -237,5 +284,9 @@ ka_status ka_projector_plan(struct ka_model *m) {
   KA_TRY(alloc_rows(m, &p->out, N, m->recipe.C, m->compute));
   KA_TRY(ka_tensor_alloc(&m->step, &p->place, "projector", KA_I32, 1, &N));
   for (int i = 0; i < p->n_stages; i++) KA_TRY(plan_stage(m, i, N, train));
-  return plan_host(m, N);
+  KA_TRY(plan_host(m, N));
+  if (p->encoder.n_layers == 0) return KA_STATUS_OK;
+  bool own = ka_dev_own_memory(m->dev);
+  struct ka_arena *host = !own ? &m->step : m->step.measuring ? NULL : &p->host;
+  return ka_encoder_plan(m, N * p->stages[p->config.n_conv - 1].frames, host);
 }

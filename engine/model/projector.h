@@ -3,7 +3,7 @@
  * What stands in front of a decoder: frames of another modality become places of the residual
  * stream, where placeholder tokens stand. The decoder does not know.
  *
- *   frames [F, n_features] -> convolutions over 3 frames, gelu -> windows of `stack` frames
+ *   frames [F, n_features] -> convolutions over 3 frames, gelu -> an encoder -> windows of `stack` frames
  *     -> hidden, gelu -> C: a place each
  *
  * Stacking is a convolution whose windows do not overlap, so all of these are one kind of stage:
@@ -22,12 +22,14 @@ enum {
   KA_PROJECTOR_STAGES = KA_PROJECTOR_CONVS + 2,
   KA_PROJECTOR_KERNEL = 3
 };
-enum { KA_PROJECTOR_PARAMS = 2 * KA_PROJECTOR_STAGES };
+enum { KA_ENCODER_LAYERS = 8, KA_ENCODER_WEIGHTS = 8 }; /* layers at most; weights of one */
+enum { KA_PROJECTOR_PARAMS = 2 * KA_PROJECTOR_STAGES + KA_ENCODER_LAYERS * KA_ENCODER_WEIGHTS };
 
 struct ka_projector_config {
   int64_t n_features;                       /* of a frame */
   int64_t n_conv, conv[KA_PROJECTOR_CONVS]; /* strides of the convolutions */
   int64_t conv_width;                       /* their channels */
+  int64_t n_layers, heads; /* of the encoder behind the convolutions, of their width; 0: none */
   int64_t stack, hidden;
 };
 

@@ -39,6 +39,8 @@ static ka_status take_clip(struct ka_model *m, const struct ka_clips *clips, int
     in = s->n_rows;
     n_in = n_out;
     s->n_rows += n_out;
+    if (p->encoder.n_layers > 0 && k + 1 == p->config.n_conv)
+      ka_encoder_clip(&p->encoder, in, n_out);
   }
   for (int64_t k = 0; k < c->n_places; k++) p->host_place[p->n_places++] = (int32_t)(c->at + k);
   return KA_STATUS_OK;
@@ -56,6 +58,7 @@ ka_status ka_projector_begin(struct ka_model *m, const struct ka_batch *batch) {
   if (!p) return KA_STATUS_OK;
   p->n_frames = p->n_places = 0;
   for (int i = 0; i < p->n_stages; i++) p->stages[i].n_rows = 0;
+  ka_encoder_begin(&p->encoder);
   if (clips->n == 0) return KA_STATUS_OK;
   KA_NEVER(ctx, clips->width != p->config.n_features);
   for (int64_t i = 0; i < clips->n; i++) KA_TRY(take_clip(m, clips, i, batch->B * batch->T));
@@ -67,6 +70,7 @@ ka_status ka_projector_begin(struct ka_model *m, const struct ka_batch *batch) {
     rows_in = s->n_rows;
     s->windows.shape[0] = s->act.shape[0] = s->pre.shape[0] = s->pre_windows.shape[0] = s->n_rows;
   }
+  if (p->encoder.n_layers > 0) KA_TRY(ka_encoder_send(m));
   p->out.shape[0] = p->n_places;
   KA_TRY(send(m, &p->place, p->n_places, p->host_place));
   p->frames.shape[0] = p->n_frames;
@@ -87,14 +91,23 @@ static ka_status windows(struct ka_model *m, const struct ka_projector_stage *s,
                             .index = ka_tensor_1d(s->index.data, KA_I32, s->n_rows * s->kernel)});
 }
 
+/* Does a stage read the encoder's rows? The convolution below it has no gelu then. */
+static bool encoded(const struct ka_projector *p, int i) {
+  return p->encoder.n_layers > 0 && i == p->config.n_conv;
+}
+
 static ka_status compute(struct ka_model *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_projector *p = m->projector;
   struct ka_tensor x = p->frames;
   for (int i = 0; i + 1 < p->n_stages; i++) {
     struct ka_projector_stage *s = &p->stages[i];
+    if (i == p->config.n_conv) KA_TRY(ka_encoder_fwd(m, x, &x));
     KA_TRY(windows(m, s, s->windows, x));
-    KA_TRY(ka_linear_gelu_fwd(m, s->act, s->pre, s->windows, &s->w, &s->bias));
+    if (encoded(p, i + 1))
+      KA_TRY(ka_linear_fwd(m, s->act, s->windows, &s->w, &s->bias));
+    else
+      KA_TRY(ka_linear_gelu_fwd(m, s->act, s->pre, s->windows, &s->w, &s->bias));
     x = s->act;
   }
   struct ka_projector_stage *last = &p->stages[p->n_stages - 1];
@@ -123,12 +136,20 @@ static ka_status stage_bwd(struct ka_model *m, int i) {
   struct ka_projector_stage *s = &m->projector->stages[i];
   KA_TRY(ka_linear_dw(m, s->act, s->windows, &s->w, &s->bias));
   if (i == 0) return KA_STATUS_OK;
-  KA_TRY(windows(m, s, s->pre_windows, s[-1].pre));
-  KA_TRY(ka_linear_gelu_dx(m, s->windows, s->pre_windows, s->act, &s->w));
-  return ka_sum_rows(m->dev, &(struct ka_sum_rows_args){
-                                 .out = s[-1].act,
+  bool layers = encoded(m->projector, i);
+  struct ka_tensor below = s[-1].act;
+  if (layers) {
+    KA_TRY(ka_linear_dx(m, s->windows, s->act, &s->w, false));
+    below.data = m->projector->encoder.dx;
+  } else {
+    KA_TRY(windows(m, s, s->pre_windows, s[-1].pre));
+    KA_TRY(ka_linear_gelu_dx(m, s->windows, s->pre_windows, s->act, &s->w));
+  }
+  KA_TRY(ka_sum_rows(m->dev, &(struct ka_sum_rows_args){
+                                 .out = below,
                                  .x = ka_mat(m, s->windows.data, s->n_rows * s->kernel, s->in),
-                                 .rows = s->back});
+                                 .rows = s->back}));
+  return layers ? ka_encoder_bwd(m) : KA_STATUS_OK;
 }
 
 ka_status ka_projector_bwd(struct ka_model *m) {

@@ -172,9 +172,9 @@ static void learns_to_hear(void **state) {
 static void resumed(void **state) {
   (void)state;
   T_AUDIO
-  const char *more =
-      "save_steps=4 projector.conv=[1,2] projector.conv_width=24 selection.metric=kappa "
-      "selection.count=3 gradient_accumulation_steps=2";
+  const char *more = "save_steps=4 projector.conv=[1,2] projector.conv_width=24 projector.layers=1 "
+                     "projector.heads=2 selection.metric=kappa "
+                     "selection.count=3 gradient_accumulation_steps=2";
   train("whole", t_str("%s max_steps=8", more));
   train("half", t_str("%s max_steps=4 dataset_prepared_path=%s/kept", more, dir));
   train("half", t_str("%s max_steps=8 dataset_prepared_path=%s/kept --resume", more, dir));
