@@ -70,6 +70,17 @@ expect "the next one goes on" wait_for longer
 kill "$parent"; wait "$parent" 2> /dev/null
 expect "behind what was said" cmp -s -n "$(stat -c %s first)" first "$log"
 
+# --- runs on a device of its own: looked at by a process that ends, its message is the benchmark's ---
+standin=$(dirname "$kappa")/kappa_cudahost.so
+if [ -e "$standin" ]; then
+  plan=("${forget[@]}" max_steps=2 output_dir=g --device cuda --plan)
+  KAPPA_CUDA=$standin "$kappa" ${plan[@]/--quiet/} > /dev/null 2> err
+  expect "a benchmark on another device plans" grep -q "for the rest, 1 at once" err
+  KAPPA_CUDA=$standin "$kappa" "${plan[@]}" datasets.0.path=nope.txt > /dev/null 2> err
+  expect "what is wrong with its runs is bad input" [ $? = 2 ]
+  expect "in their words" grep -q "^kappa: bad input: .*nope.txt: no such file" err
+fi
+
 # --- an error of readdir is no end of the directory ---
 "$kappa" train job.yaml output_dir=tuned --quiet > /dev/null 2> err || exit 1
 "$kappa" delta export base tuned good.safetensors --quiet > /dev/null || exit 1

@@ -299,6 +299,14 @@ static ka_status check_run(struct ka_bench *b, struct ka_bench_run *run) {
       run->dir);
 }
 
+ka_status ka_bench_no_measures(struct ka_bench *b) {
+  return ka_fail(
+      b->ctx, KA_E_INPUT,
+      "%s: learning and forgetting need measures of both: validation data, held_out with "
+      "role: new or forgetting.new_tasks; held_out or forgetting.tasks",
+      ka_job_place(&b->job, "held_out"));
+}
+
 /* Opens a run without training it: what is wrong with it shows before the first one starts. */
 static ka_status try_run(struct ka_bench *b, struct ka_bench_run *run) {
   struct ka_ctx *ctx = b->ctx;
@@ -313,11 +321,7 @@ static ka_status try_run(struct ka_bench *b, struct ka_bench_run *run) {
     st = ka_run_open(ctx, &r, &job, &options);
     if (ka_ok(st) &&
         (ka_measures_count(&r.measures, true) == 0 || ka_measures_count(&r.measures, false) == 0))
-      st = ka_fail(
-          ctx, KA_E_INPUT,
-          "%s: learning and forgetting need measures of both: validation data, held_out with "
-          "role: new or forgetting.new_tasks; held_out or forgetting.tasks",
-          ka_job_place(&job, "held_out"));
+      st = ka_bench_no_measures(b);
     if (ka_ok(st)) st = ka_run_measure(&r, &memory);
     if (ka_ok(st)) b->run_bytes = fmax(b->run_bytes, (double)memory.all_bytes);
     if (ka_ok(st)) st = ka_bench_estimate(b, &r, &run->seconds);
@@ -366,7 +370,7 @@ static ka_status check_runs(struct ka_bench *b) {
     if (tried)
       run->seconds = tried->seconds;
     else
-      KA_TRY(try_run(b, run));
+      KA_TRY(b->backend->own_memory ? ka_bench_plan_apart(b, run) : try_run(b, run));
     run->tried = true;
   }
   return KA_STATUS_OK;
@@ -381,14 +385,17 @@ static int64_t parallel_of(const struct ka_bench *b, const struct ka_machine *m,
   return fit < m->n_cores ? (int64_t)fit : m->n_cores;
 }
 
+/* Not opened: its memory is the runs'. */
+static ka_status find_device(struct ka_bench *b) {
+  const char *device = b->o->device ? b->o->device : ka_job_words_device[b->job.device];
+  return ka_dev_find(b->ctx, device, &b->backend);
+}
+
 static ka_status execute(struct ka_bench *b) {
   struct ka_ctx *ctx = b->ctx;
   struct ka_machine m;
-  const struct ka_backend *backend;
   ka_machine_read(&m);
-  const char *device = b->o->device ? b->o->device : ka_job_words_device[b->job.device];
-  KA_TRY(ka_dev_find(ctx, device, &backend)); /* not opened: the memory is the children's */
-  int64_t n = parallel_of(b, &m, backend->own_memory);
+  int64_t n = parallel_of(b, &m, b->backend->own_memory);
   int threads = n < m.n_cores ? m.n_cores / (int)n : 1;
   ka_bench_say_plan(b, n);
   if (b->o->plan) return KA_STATUS_OK;
@@ -407,6 +414,7 @@ ka_status ka_benchmark(struct ka_ctx *ctx, const struct ka_benchmark_options *o,
   KA_TRY_GOTO(read_options(&b), out);
   KA_TRY_GOTO(own_directory(&b), out);
   KA_TRY_GOTO(make_grid(&b), out);
+  KA_TRY_GOTO(find_device(&b), out);
   KA_TRY_GOTO(check_runs(&b), out);
   KA_TRY_GOTO(execute(&b), out);
   if (!o->plan) KA_TRY_GOTO(ka_bench_report(&b, report), out);

@@ -39,11 +39,15 @@ struct ka_bench {
   const char *budget_key;
   struct ka_bench_run *runs;
   int64_t n;
-  json_t *also;            /* the lines of --also, or NULL */
-  double run_bytes;        /* the most that a run takes of the host's memory */
-  double checkpoint_bytes; /* and of the disk, while it runs */
-  const char *prepared;    /* where the runs share tokenised data */
+  const struct ka_backend *backend; /* of the runs */
+  json_t *also;                     /* the lines of --also, or NULL */
+  double run_bytes;                 /* the most that a run takes of the host's memory */
+  double checkpoint_bytes;          /* and of the disk, while it runs */
+  const char *prepared;             /* where the runs share tokenised data */
 };
+
+/* benchmark.c. The failure of a job that measures one side alone. */
+ka_status ka_bench_no_measures(struct ka_bench *b);
 
 /* benchmark_plan.c. About how long an open run (of a plan) will take. */
 ka_status ka_bench_estimate(struct ka_bench *b, struct ka_run *r, double *seconds);
@@ -53,7 +57,14 @@ void ka_bench_say_plan(struct ka_bench *b, int64_t n_parallel);
 /* Removes what only a run that goes on needs: checkpoints and their like. */
 ka_status ka_bench_sweep_run(struct ka_ctx *ctx, const char *dir);
 
-/* benchmark_runs.c. Runs those that are not done, n_parallel at a time with n_threads each. */
+/* The same and more of a run on a separate device, by a process that ends: whoever opens such a
+ * device keeps its context of half a GB, which the runs need. */
+ka_status ka_bench_plan_apart(struct ka_bench *b, struct ka_bench_run *run);
+
+/* benchmark_runs.c. `kappa ARGS` (NULL at the end), what it says behind what `log` holds; a signal
+ * ends it too. *code: its exit code, -1: ended by a signal. */
+ka_status ka_bench_child(struct ka_ctx *ctx, const char *const *args, const char *log, int *code);
+/* Runs those that are not done, n_parallel at a time with n_threads each. */
 struct ka_bench_execution {
   const char *job, *device, *base_measures; /* device NULL: the job's */
   int64_t n_parallel;

@@ -5,6 +5,7 @@
 #include "engine/train/plan_figures.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 ka_status ka_bench_estimate(struct ka_bench *b, struct ka_run *r, double *seconds) {
@@ -14,6 +15,67 @@ ka_status ka_bench_estimate(struct ka_bench *b, struct ka_run *r, double *second
   b->checkpoint_bytes = fmax(b->checkpoint_bytes, f.checkpoint_bytes);
   *seconds = f.timed ? f.all_s : 0;
   return KA_STATUS_OK;
+}
+
+/* The message that a failed process ended with, as this process's own. */
+static ka_status failed_as(struct ka_bench *b, const char *log, int code) {
+  struct ka_ctx *ctx = b->ctx;
+  struct ka_str text = {0};
+  KA_TRY(ka_read_file(ctx, log, 0, &text));
+  const char *last = text.data ? text.data : "", *p = last;
+  while ((p = strstr(p, "kappa: "))) last = p++;
+  p = strncmp(last, "kappa: ", 7) == 0 ? strstr(last + 7, ": ") : NULL;
+  last = p ? p + 2 : last;
+  size_t n = strlen(last);
+  while (n > 0 && last[n - 1] == '\n') n--;
+  ka_status st = ka_fail(ctx,
+                         code == ka_exit_code(KA_E_INPUT)         ? KA_E_INPUT
+                         : code == ka_exit_code(KA_E_INTERRUPTED) ? KA_E_INTERRUPTED
+                                                                  : KA_E_DEVICE,
+                         "%.*s", (int)n, last);
+  ka_str_deinit(&text);
+  return st;
+}
+
+static double number_in(const json_t *root, const char *part, const char *key) {
+  double v = ka_json_number(json_object_get(json_object_get(root, part), key));
+  return isnan(v) ? 0 : v;
+}
+
+static ka_status take_plan(struct ka_bench *b, struct ka_bench_run *run, const char *path) {
+  struct ka_ctx *ctx = b->ctx;
+  json_t *root = NULL;
+  KA_TRY(ka_json_load(ctx, path, &root));
+  b->run_bytes = fmax(b->run_bytes, number_in(root, "memory", "peak_bytes"));
+  b->checkpoint_bytes = fmax(b->checkpoint_bytes, number_in(root, "disk", "checkpoint_bytes"));
+  run->seconds = number_in(root, "time", "all_s");
+  bool both = number_in(root, "measures", "new") > 0 && number_in(root, "measures", "old") > 0;
+  json_decref(root);
+  return both ? KA_STATUS_OK : ka_bench_no_measures(b);
+}
+
+ka_status ka_bench_plan_apart(struct ka_bench *b, struct ka_bench_run *run) {
+  enum { MORE = 9 };
+  struct ka_ctx *ctx = b->ctx;
+  const char **args, *json, *log;
+  int code = 0;
+  KA_TRY(KA_NEW(&b->arena, &args, run->n_words + MORE, "arguments"));
+  KA_TRY(ka_path_join(&b->arena, &json, b->job.output_dir, ".plan.json"));
+  KA_TRY(ka_path_join(&b->arena, &log, b->job.output_dir, ".plan.log"));
+  const char *head[] = {"kappa", "plan", b->o->job}, *tail[] = {"--quiet", "--json", json};
+  int64_t n = 0;
+  for (int i = 0; i < 3; i++) args[n++] = head[i];
+  for (int64_t i = 0; i < run->n_words; i++) args[n++] = run->words[i];
+  for (int i = 0; i < 3; i++) args[n++] = tail[i];
+  if (b->o->device) args[n++] = "--device";
+  if (b->o->device) args[n++] = b->o->device;
+  args[n] = NULL;
+  KA_TRY(ka_make_dirs(ctx, b->job.output_dir));
+  ka_status st = ka_bench_child(ctx, args, log, &code);
+  if (ka_ok(st)) st = code == 0 ? take_plan(b, run, json) : failed_as(b, log, code);
+  (void)remove(json);
+  (void)remove(log);
+  return st;
 }
 
 /* Mean of the finished runs of the method, as a part of this machine alone; 0: none is. */

@@ -41,6 +41,21 @@ static void become(const char *const *args, const char *log, pid_t parent) {
   _exit(127);
 }
 
+ka_status ka_bench_child(struct ka_ctx *ctx, const char *const *args, const char *log, int *code) {
+  const struct timespec moment = {0, 10 * 1000 * 1000};
+  bool told = false;
+  int how = 0;
+  pid_t self = getpid(), pid = fork(), ended = 0;
+  if (pid == 0) become(args, log, self);
+  if (pid < 0) return ka_fail(ctx, KA_E_IO, "cannot start a process: %s", strerror(errno));
+  while ((ended = waitpid(pid, &how, WNOHANG)) == 0) {
+    if (ka_interrupted(ctx) && !told) told = kill(pid, SIGTERM) == 0;
+    nanosleep(&moment, NULL);
+  }
+  *code = ended == pid && WIFEXITED(how) ? WEXITSTATUS(how) : -1;
+  return KA_STATUS_OK;
+}
+
 static ka_status spawn(struct execution *e, struct ka_bench_run *run) {
   struct ka_ctx *ctx = e->ctx;
   const char *args[MAX_ARGS] = {"kappa", "train", e->how->job}, *log;

@@ -86,9 +86,11 @@ static json_t *time_json(const struct ka_plan_figures *f) {
 }
 
 ka_status ka_plan_json(struct ka_run *r, const struct ka_plan_figures *f, json_t **out) {
-  *out = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "model", model_json(r), "selection",
-                   selection_json(r), "data", data_json(r), "steps", steps_json(r), "memory",
-                   memory_json(r, f), "disk", disk_json(f), "time", time_json(f));
+  *out = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:I, s:I}}", "model", model_json(r),
+                   "selection", selection_json(r), "data", data_json(r), "steps", steps_json(r),
+                   "memory", memory_json(r, f), "disk", disk_json(f), "time", time_json(f),
+                   "measures", "new", (json_int_t)ka_measures_count(&r->measures, true), "old",
+                   (json_int_t)ka_measures_count(&r->measures, false));
   return *out ? KA_STATUS_OK
               : ka_fail(r->ctx, KA_E_MEMORY, "plan: out of memory, or a text that is not UTF-8");
 }
