@@ -190,13 +190,16 @@ static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
   f->writing_s = fmax(written * 2 * all / half, written / fmax(1, (double)r->self.group) * all *
                                                     (double)ka_dtype_bytes(r->open.model.compute) /
                                                     memory_bytes_per_s);
+  if (ka_train_shares_wanted(r->job))
+    f->affinity_s = 2 * all * (double)r->selection.chosen.affinity.n_tok / half;
   f->validation_s =
       (double)f->n_validations * (double)r->data.validation.n * row_tokens * 2 * all / half;
   f->watch_s = (double)f->n_watch * measured_tokens(r) * 2 * all / half;
   f->spectra_s = 2 * spectral_flops(r) / (0.25 * f->rate); /* before and after */
   int64_t n_saves = r->loop.save_steps > 0 ? times(n_steps, r->loop.save_steps) : 0;
   f->save_s = ((double)n_saves * f->checkpoint_bytes + f->model_bytes) / stream_bytes_per_s;
-  f->all_s = f->writing_s + f->train_s + f->validation_s + f->watch_s + f->spectra_s + f->save_s;
+  f->all_s = f->writing_s + f->affinity_s + f->train_s + f->validation_s + f->watch_s +
+             f->spectra_s + f->save_s;
   return KA_STATUS_OK;
 }
 

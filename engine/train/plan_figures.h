@@ -21,7 +21,7 @@ struct ka_plan_figures {
 
   bool timed; /* false: only the device itself can say */
   double flops, rate;
-  double writing_s, train_s, validation_s, watch_s, spectra_s, save_s, all_s;
+  double writing_s, affinity_s, train_s, validation_s, watch_s, spectra_s, save_s, all_s;
   int64_t n_validations, n_watch;
 };
 

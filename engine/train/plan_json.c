@@ -79,10 +79,11 @@ static json_t *disk_json(const struct ka_plan_figures *f) {
 
 static json_t *time_json(const struct ka_plan_figures *f) {
   if (!f->timed) return json_pack("{s:f}", "flops", f->flops);
-  return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "flops", f->flops,
-                   "matmul_rate", f->rate, "rows_of_base_s", f->writing_s, "training_s", f->train_s,
-                   "validation_s", f->validation_s, "watched_s", f->watch_s, "spectra_s",
-                   f->spectra_s, "saving_s", f->save_s, "all_s", f->all_s);
+  return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "flops", f->flops,
+                   "matmul_rate", f->rate, "rows_of_base_s", f->writing_s, "affinity_s",
+                   f->affinity_s, "training_s", f->train_s, "validation_s", f->validation_s,
+                   "watched_s", f->watch_s, "spectra_s", f->spectra_s, "saving_s", f->save_s,
+                   "all_s", f->all_s);
 }
 
 ka_status ka_plan_json(struct ka_run *r, const struct ka_plan_figures *f, json_t **out) {

@@ -325,6 +325,7 @@ static void print_time(const struct ka_plan_figures *f) {
       "  estimated from %.3g flops and this device's matmul rate of %.3g a second, measured now\n",
       f->flops, f->rate);
   print_phase("rows of the base", f->writing_s, ", unless the cache has them", 0);
+  print_phase("affinity of experts", f->affinity_s, "", 0);
   print_phase("training", f->train_s, "", 0);
   print_phase("validation", f->validation_s, ", %lld times", f->n_validations);
   print_phase("what is watched", f->watch_s, ", %lld times", f->n_watch);

@@ -247,9 +247,36 @@ static void a_window_limits_what_is_seen(void **state) {
   ka_dev_close(&dev);
 }
 
+/* Of experts a token is multiplied by 2 of 5, of the table of tokens by none. */
+static void what_a_token_meets(void **state) {
+  (void)state;
+  struct ka_dev dev;
+  struct ka_model m;
+  double all = 0, trained = 0;
+  T_OK(ka_dev_open(ctx, &dev, "ref"));
+  T_OK(ka_model_open(ctx, &m, &dev, tiny_make(ctx, tiny_olmoe, KA_F32), KA_F32));
+  for (int64_t i = 0; i < m.n_params; i++) {
+    const char *name = m.params[i].name;
+    double share = strstr(name, ".experts.") ? 0.4 : strstr(name, "embed_tokens") ? 0 : 1;
+    all += share * (double)ka_tensor_elems(&m.params[i].stored);
+    if (strstr(name, "experts.3.up"))
+      trained += share * (double)ka_tensor_elems(&m.params[i].stored);
+  }
+  static const struct ka_train_part parts[] = {
+      {"model.embed_tokens.weight", 0, -1, 0, -1},
+      {"model.layers.0.mlp.experts.3.up_proj.weight", 0, -1, 0, -1},
+      {"model.layers.1.mlp.experts.3.up_proj.weight", 0, -1, 0, -1}};
+  T_OK(ka_model_train_parts(&m, parts, 3));
+  assert_true(fabs(ka_model_n_active(&m, false) - all) < 1e-9 * all);
+  assert_true(fabs(ka_model_n_active(&m, true) - trained) < 1e-9 * trained);
+  ka_model_close(&m);
+  ka_dev_close(&dev);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(rope_as_transformers, fresh),
+      cmocka_unit_test_setup(what_a_token_meets, fresh),
       cmocka_unit_test_setup(roles_by_name, fresh),
       cmocka_unit_test_setup(wrong_models_are_refused, fresh),
       cmocka_unit_test_setup(latent_models_are_refused_by_key, fresh),
