@@ -3,6 +3,7 @@
 #include "engine/eval/text_loss.h"
 
 #include "base/log.h"
+#include "base/machine.h"
 #include "engine/cli/eval_tasks.h"
 #include "engine/model/session.h"
 #include "engine/report/progress.h"
@@ -58,6 +59,8 @@ static void print_row(const char *name, const struct ka_eval_text_loss *t) {
 
 static ka_status score_files(struct ka_ctx *ctx, struct eval *e, const char *const *files, int n,
                              json_t *rows, bool table) {
+  double begin = ka_now_s();
+  int64_t n_tokens = 0;
   if (table)
     printf("%-28s %10s %9s %12s %12s %10s %10s\n", "file", "tokens", "loss", "token ppl",
            "word ppl", "byte ppl", "bits/byte");
@@ -74,7 +77,13 @@ static ka_status score_files(struct ka_ctx *ctx, struct eval *e, const char *con
       return ka_fail(ctx, KA_E_INPUT, "%s: no token to score", files[i]);
     if (table) print_row(files[i], &e->scorer.total);
     json_object_set_new(rows, files[i], ka_eval_text_loss_json(&e->scorer.total));
+    n_tokens += e->scorer.total.n_tokens;
   }
+  double seconds = ka_now_s() - begin;
+  char time[32], tokens[32], rate[32];
+  ka_info(ctx, "eval", "done: %s tokens in %s, %s tok/s, peak memory %.0f MiB",
+          ka_fmt_count((double)n_tokens, tokens), ka_fmt_duration(seconds, time),
+          ka_fmt_count((double)n_tokens / seconds, rate), ka_machine_peak() / (1 << 20));
   return KA_STATUS_OK;
 }
 
