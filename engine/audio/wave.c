@@ -64,6 +64,14 @@ static int64_t riff_missing(const struct ka_map *m) {
   return 0;
 }
 
+/* Of what else libsndfile reads, some libraries write notes of their own to the terminal. */
+static bool is_known(const struct ka_map *m) {
+  static const char *const begins[] = {"RIFF", "RIFX", "RF64", "fLaC"};
+  for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
+    if (m->len >= 4 && memcmp(m->data, begins[i], 4) == 0) return true;
+  return false;
+}
+
 static ka_status check_header(struct ka_ctx *ctx, const char *path, const SF_INFO *info,
                               double max_s) {
   char length[32], most[32];
@@ -145,6 +153,8 @@ ka_status ka_audio_wave_read(struct ka_ctx *ctx, struct ka_audio_wave *out, cons
   int64_t missing = riff_missing(bytes);
   *out = (struct ka_audio_wave){0};
   if (bytes->len == 0) return ka_fail(ctx, KA_E_INPUT, "%s: the file is empty", path);
+  if (!is_known(bytes))
+    return ka_fail(ctx, KA_E_INPUT, "%s: not audio: neither WAV nor FLAC", path);
   SNDFILE *f = sf_open_virtual(&io, SFM_READ, &info, &reader);
   if (!f) return ka_fail(ctx, KA_E_INPUT, "%s: not audio: %s", path, sf_strerror(NULL));
   ka_status st = KA_STATUS_OK;
