@@ -105,12 +105,20 @@ static ka_status guess_alpaca(struct ka_foreign *f, const json_t *row) {
   return put_new(f, "type", "alpaca");
 }
 
+static const char untyped[] = "datasets[].type";
+
 /* What the rows are, by the names of their keys. */
 static ka_status guess(struct ka_foreign *f) {
   struct ka_ctx *ctx = f->ctx;
   json_t *row = NULL;
   ka_status st = KA_STATUS_OK;
   KA_TRY(peek(f, &row));
+  for (int64_t i = 0; i < f->r->file->n_notes && !row; i++)
+    if (strcmp(f->r->file->notes[i].key, untyped) == 0) return KA_STATUS_OK; /* said */
+  if (!row && f->lenient)
+    return ka_key_note(f->r, f->at, KA_KEY_REFUSED, untyped,
+                       "the data is not there to look at; completion unless it is said: "
+                       "chat_template, alpaca, ...");
   const json_t *talk = json_object_get(row, "conversations");
   const char *pt = ka_foreign_get(f->top, "stage");
   if (pt && strcmp(pt, "pt") == 0 && row) {

@@ -26,10 +26,13 @@ static void a_job_comes_out_in_our_words(void **state) {
   ctx->log_level = KA_LOG_QUIET;
   T_OK(ka_write_file(ctx, path, text, strlen(text)));
   T_OK(ka_job_import(ctx, path, &out, &n));
-  assert_int_equal(n, 2); /* lora, and a key that nobody knows */
+  assert_int_equal(n, 3); /* lora, data that is not there, and a key that nobody knows */
   static const char *const lines[] = {
       "# DECIDE, left out: finetuning_type: kappa trains whole units; there are no adapters\n",
       "# DECIDE, left out: datasets_more: kappa does not know this key\n",
+      "# DECIDE, left out: datasets[].type: the data is not there to look at; completion unless it "
+      "is "
+      "said: chat_template, alpaca, ...\n",
       "# otherwise: use_muon: the optimizer is AdamW\n",
       "# without a meaning here, left out: stage, lora_rank, wandb_project, ddp_timeout\n",
       "\nbase_model: m  # was model_name_or_path\n",
