@@ -155,7 +155,8 @@ static const char *score(struct bench *b, const char *const *names, int64_t n,
                          const struct ka_tasks_options *o, int64_t bootstrap_iters) {
   struct ka_tasks *tasks;
   struct ka_results results;
-  const struct ka_eval_encode_options encoding = {b->model.recipe.max_positions, -1, -1};
+  const struct ka_eval_encode_options encoding = {
+      .max_length = b->model.recipe.max_positions, .prefix_token = -1, .add_bos = -1};
   struct ka_eval_score_options scoring = KA_SCORE_DEFAULTS;
   scoring.bootstrap_iters = bootstrap_iters;
   T_OK(ka_tasks_load(ctx, &tasks, names, n, o));

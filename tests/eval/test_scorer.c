@@ -224,7 +224,8 @@ static void values_of_a_model_in_training(void **state) {
   struct ka_results r[2];
   const char *path = task_file();
   const struct ka_tasks_options o = KA_TASKS_DEFAULTS;
-  const struct ka_eval_encode_options encoding = {96, -1, -1};
+  const struct ka_eval_encode_options encoding = {
+      .max_length = 96, .prefix_token = -1, .add_bos = -1};
   const struct ka_eval_score_options scoring = KA_SCORE_DEFAULTS;
   const struct ka_train_part part = {"model.layers.0.mlp.down_proj.weight", 0, -1, 0, -1};
   T_OK(ka_tasks_load(ctx, &tasks, &path, 1, &o));
@@ -260,7 +261,8 @@ static void no_score_without_numbers(void **state) {
   struct ka_results r;
   const char *path = task_file();
   const struct ka_tasks_options o = KA_TASKS_DEFAULTS;
-  const struct ka_eval_encode_options encoding = {96, -1, -1};
+  const struct ka_eval_encode_options encoding = {
+      .max_length = 96, .prefix_token = -1, .add_bos = -1};
   const struct ka_eval_score_options scoring = KA_SCORE_DEFAULTS;
   const struct ka_train_part norm = {"model.norm.weight", 0, -1, 0, -1};
   const float nan = NAN;
@@ -286,7 +288,8 @@ static void memory_may_run_out(void **state) {
   struct bench b;
   const char *path = task_file();
   const struct ka_tasks_options o = KA_TASKS_DEFAULTS;
-  const struct ka_eval_encode_options encoding = {96, -1, -1};
+  const struct ka_eval_encode_options encoding = {
+      .max_length = 96, .prefix_token = -1, .add_bos = -1};
   const struct ka_eval_score_options scoring = {.bootstrap_iters = 10};
   open_bench(&b);
   b.model.max_position = 96;

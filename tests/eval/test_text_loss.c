@@ -75,7 +75,13 @@ static double one_token(struct fixture *f, const int32_t *tokens, int64_t begin,
     labels[i] = i == n - 1 ? tokens[at] : -100;
     position[i] = i < 15 ? i : 15;
   }
-  struct ka_batch b = {1, n, tokens + begin, labels, position, start, 1};
+  struct ka_batch b = {.B = 1,
+                       .T = n,
+                       .input_ids = tokens + begin,
+                       .labels = labels,
+                       .position = position,
+                       .doc_start = start,
+                       .n_targets = 1};
   T_OK(ka_model_eval(&f->model, &b, &loss, NULL));
   return loss;
 }
@@ -139,7 +145,13 @@ static void signal_ends_a_pass(void **state) {
   struct ka_ctx *ctx = &f->ctx;
   volatile int interrupted = 15;
   const int32_t ids[] = {1, 2, 3, 4}, position[] = {0, 1, 2, 3}, start[4] = {0};
-  struct ka_batch b = {1, 4, ids, ids, position, start, 3};
+  struct ka_batch b = {.B = 1,
+                       .T = 4,
+                       .input_ids = ids,
+                       .labels = ids,
+                       .position = position,
+                       .doc_start = start,
+                       .n_targets = 3};
   double loss = 0;
   T_OK(ka_model_prepare(&f->model, 1, 4, false));
   ctx->interrupted = &interrupted;
