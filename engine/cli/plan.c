@@ -6,11 +6,27 @@
 
 #include <string.h>
 
+static ka_status check(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  int64_t n = ka_cli_int(cli, "ranks");
+  if (ka_cli_given(cli, "ranks") && (n < 1 || n > 1 << 20))
+    return ka_fail(ctx, KA_E_INPUT, "--ranks: got %lld, expected 1 to %d", (long long)n, 1 << 20);
+  if (ka_cli_given(cli, "link") && !(ka_cli_float(cli, "link") > 0))
+    return ka_fail(ctx, KA_E_INPUT, "--link: got %g, expected GB/s above 0",
+                   ka_cli_float(cli, "link"));
+  if (ka_cli_given(cli, "link") && n < 2)
+    return ka_fail(ctx, KA_E_INPUT, "--link: one rank uses none; give --ranks N too");
+  return KA_STATUS_OK;
+}
+
 static ka_status plan_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   struct ka_job job;
   struct ka_run run;
-  struct ka_run_options options = {
-      .device = ka_cli_given(cli, "device") ? ka_cli_str(cli, "device") : NULL, .plan = true};
+  struct ka_run_options options = {.device = ka_cli_given(cli, "device") ? ka_cli_str(cli, "device")
+                                                                         : NULL,
+                                   .n_ranks = ka_cli_int(cli, "ranks"),
+                                   .link = ka_cli_float(cli, "link"),
+                                   .plan = true};
+  KA_TRY(check(ctx, cli));
   ka_status st = ka_cli_job(ctx, &job, cli, NULL, 0);
   if (ka_ok(st)) {
     st = ka_run_open(ctx, &run, &job, &options);
@@ -29,6 +45,9 @@ static const struct ka_cli_option options[] = {
     {"jsonl", KA_OPT_STR, "FILE", NULL,
      "write every document as {\"ids\", \"labels\"}, -100: not trained; - for stdout, without the "
      "plan"},
+    {"ranks", KA_OPT_INT, "N", NULL,
+     "for so many ranks: memory of each, what they exchange in a step (docs/ranks.md)"},
+    {"link", KA_OPT_FLOAT, "GB/s", NULL, "of each rank: how much of their speed that leaves"},
     {"json", KA_OPT_STR, "FILE", NULL, "the same as JSON (- for stdout, instead of the text)"},
     {0}};
 

@@ -394,6 +394,7 @@ ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir, const jso
     KA_TRY(read_counters(l, checkpoint_dir, state));
   }
   l->start_s = l->row_start_s = ka_now_s();
+  l->start_waited_s = ka_dist_stats(l->ctx->dist).waited_s;
   l->row_start_tok = l->first_tok = l->n_tok;
   return KA_STATUS_OK;
 }
@@ -407,6 +408,12 @@ static void note(struct ka_loop *l, double loss) {
   char rate[32];
   ka_fmt_count(ka_loop_rate(l), rate);
   snprintf(l->note, sizeof l->note, "loss %.4f  %s tok/s", loss, rate);
+  if (ka_dist_n(l->ctx->dist) > 1) { /* the rate is of all ranks */
+    size_t n = strlen(l->note);
+    snprintf(l->note + n, sizeof l->note - n, "  %.0f %% waiting",
+             100 * (ka_dist_stats(l->ctx->dist).waited_s - l->start_waited_s) /
+                 fmax(ka_now_s() - l->start_s, 1e-9));
+  }
 }
 
 bool ka_loop_done(const struct ka_loop *l) {

@@ -75,7 +75,8 @@ struct ka_loop {
   int64_t counted_step; /* the step before it has so many targets; 0: none is counted */
   int64_t counted_targets[KA_N_ROWS];
   double start_s, row_start_s;
-  double aside_s; /* went into validation and `watch` */
+  double start_waited_s; /* for other ranks, before it */
+  double aside_s;        /* went into validation and `watch` */
   int64_t row_start_tok, first_tok;
   char note[96];
 };

@@ -2,6 +2,10 @@
  * See plan_json.h. */
 #include "engine/train/plan_json.h"
 
+#include "engine/train/plan_ranks.h"
+
+#include <math.h>
+
 static json_t *model_json(const struct ka_run *r) {
   return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s}", "base_model", r->job->base_model, "family",
                    r->open.model.family->name, "parameters",
@@ -86,11 +90,23 @@ static json_t *time_json(const struct ka_plan_figures *f) {
                    "all_s", f->all_s);
 }
 
+static json_t *ranks_json(const struct ka_run *r, const struct ka_plan_figures *f) {
+  struct ka_plan_ranks p = ka_plan_ranks_of(r, f, r->options.link);
+  if (p.n < 2) return json_null();
+  return json_pack("{s:I, s:s, s:f, s:f, s:o, s:o, s:o, s:o}", "n", (json_int_t)p.n, "shard",
+                   ka_job_words_shard[r->shard], "sent_bytes", p.wire_bytes, "sent_bytes_in_full",
+                   p.full_bytes, "link_s", ka_json_real(p.wire_s > 0 ? p.wire_s : NAN), "compute_s",
+                   ka_json_real(p.compute_s > 0 ? p.compute_s : NAN), "efficiency_least",
+                   ka_json_real(p.compute_s > 0 ? p.least : NAN), "efficiency_most",
+                   ka_json_real(p.compute_s > 0 ? p.most : NAN));
+}
+
 ka_status ka_plan_json(struct ka_run *r, const struct ka_plan_figures *f, json_t **out) {
-  *out = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:I, s:I}}", "model", model_json(r),
+  *out = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:I, s:I}}", "model", model_json(r),
                    "selection", selection_json(r), "data", data_json(r), "steps", steps_json(r),
-                   "memory", memory_json(r, f), "disk", disk_json(f), "time", time_json(f),
-                   "measures", "new", (json_int_t)ka_measures_count(&r->measures, true), "old",
+                   "memory", memory_json(r, f), "disk", disk_json(f), "time", time_json(f), "ranks",
+                   ranks_json(r, f), "measures", "new",
+                   (json_int_t)ka_measures_count(&r->measures, true), "old",
                    (json_int_t)ka_measures_count(&r->measures, false));
   return *out ? KA_STATUS_OK
               : ka_fail(r->ctx, KA_E_MEMORY, "plan: out of memory, or a text that is not UTF-8");

@@ -8,6 +8,7 @@
 #include "engine/spectral/units.h"
 #include "engine/train/plan_figures.h"
 #include "engine/train/plan_json.h"
+#include "engine/train/plan_ranks.h"
 
 #include <errno.h>
 #include <math.h>
@@ -296,6 +297,26 @@ static void print_memory(const struct ka_run *r, const struct ka_plan_figures *f
          f->memory_bytes / MIB, note);
 }
 
+/* What ranks exchange. */
+static void print_ranks(const struct ka_run *r, const struct ka_plan_figures *f) {
+  struct ka_plan_ranks p = ka_plan_ranks_of(r, f, r->options.link);
+  char sent[32], full[32];
+  if (p.n < 2) return;
+  section("ranks");
+  printf("  %lld, shard: %s; the memory above is a rank's\n", (long long)p.n,
+         ka_job_words_shard[r->shard]);
+  if (r->loop.accumulation % p.n != 0)
+    printf("  %lld micro-batches a step are no multiple of %lld ranks: some of them wait\n",
+           (long long)r->loop.accumulation, (long long)p.n);
+  printf("  each sends %s a step; trained in full it would be %s\n",
+         ka_fmt_bytes(p.wire_bytes, sent), ka_fmt_bytes(p.full_bytes, full));
+  if (p.wire_s > 0) printf("  %.3g s of that link\n", p.wire_s);
+  if (p.compute_s > 0)
+    printf("  beside %.3g s of computing: %.0f to %.0f %% of %lld times one rank's speed, by how "
+           "much of the exchange is hidden\n",
+           p.compute_s, 100 * p.least, 100 * p.most, (long long)p.n);
+}
+
 static void print_disk(const struct ka_plan_figures *f) {
   char one[32], all[32], model[32], left[32];
   section("disk");
@@ -360,6 +381,7 @@ ka_status ka_train_plan_print(struct ka_run *r) {
   print_steps(r);
   KA_TRY(ka_plan_figures_of(r, &f));
   print_memory(r, &f);
+  print_ranks(r, &f);
   print_disk(&f);
   print_time(&f);
   return check_fits(r, &f);

@@ -18,6 +18,7 @@ struct ka_run_options {
   bool resume;
   bool plan;                 /* only to describe it: measuring arenas, nothing written */
   int64_t n_ranks;           /* to plan for; 0: as many as there are */
+  double link;               /* GB/s of each of them; 0: not given */
   const char *command;       /* the line that repeats the run, for its report; may be NULL */
   const char *json;          /* where the result of the run goes, "-": stdout; NULL: nowhere */
   const char *base_measures; /* file of what the base scored, which runs of one benchmark share:

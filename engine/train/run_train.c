@@ -102,11 +102,14 @@ static ka_status say_end(struct ka_run *r, const struct ka_loop *loop, double ra
           (long long)loop->step, r->job->output_dir, ka_fmt_duration(seconds, time),
           ka_fmt_count((double)loop->n_tok, tokens), ka_fmt_count(rate, speed), peak / (1 << 20));
   if (!r->options.json) return KA_STATUS_OK;
-  json_t *root = json_pack("{s:s, s:I, s:b, s:I, s:I, s:f, s:f, s:f, s:o}", "output_dir",
-                           r->job->output_dir, "steps", (json_int_t)loop->step, "stopped",
-                           loop->stopped, "tokens", (json_int_t)loop->n_tok, "tokens_padded",
-                           (json_int_t)loop->n_tok_padded, "seconds", seconds, "tok_per_s", rate,
-                           "peak_bytes", peak, "eval_loss", ka_json_real(loop->last_eval_loss));
+  struct ka_dist_stats stats = ka_dist_stats(ctx->dist);
+  json_t *root =
+      json_pack("{s:s, s:I, s:b, s:I, s:I, s:f, s:f, s:f, s:o, s:i, s:I, s:f}", "output_dir",
+                r->job->output_dir, "steps", (json_int_t)loop->step, "stopped", loop->stopped,
+                "tokens", (json_int_t)loop->n_tok, "tokens_padded", (json_int_t)loop->n_tok_padded,
+                "seconds", seconds, "tok_per_s", rate, "peak_bytes", peak, "eval_loss",
+                ka_json_real(loop->last_eval_loss), "ranks", ka_dist_n(ctx->dist), "sent_bytes",
+                (json_int_t)stats.sent_bytes, "waited_s", stats.waited_s);
   if (!root) return ka_fail(ctx, KA_E_MEMORY, "result of the run: out of memory");
   ka_status st = ka_json_write(ctx, root, r->options.json);
   json_decref(root);

@@ -192,6 +192,41 @@ static void stopped_and_resumed(void **state) {
   assert_close_logs(h, "whole", "other");
 }
 
+static double at(const json_t *v, const char *a, const char *b, const char *c) {
+  v = json_object_get(json_object_get(v, a), b);
+  return json_number_value(c ? json_object_get(v, c) : v);
+}
+
+/* 4 ranks, planned by one process: a quarter of what is split; bytes by the formulas of docs/ranks.md. */
+static void plan_for_ranks(void **state) {
+  struct home *h = *state;
+  static const char *const shards[] = {"none", "optimizer", "all"};
+  double masters[3], gradients[3], sent[3];
+  setenv("KAPPA_BIN", alone, 1);
+  for (int i = 0; i < 3; i++) {
+    assert_int_equal(t_kappa(NULL, NULL,
+                             "plan %s/job.yaml selection.metric=all base_model=%s/half shard=%s "
+                             "gradient_accumulation_steps=8 --ranks 4 --link 1 --json %s/plan.json",
+                             h->dir, h->dir, shards[i], h->dir),
+                     0);
+    json_t *plan = load(h, "plan.json");
+    const double n = at(plan, "selection", "trained_parameters", NULL);
+    masters[i] = at(plan, "memory", "arenas", "first moments") / n;
+    gradients[i] = at(plan, "memory", "arenas", "gradients") / n;
+    sent[i] = at(plan, "ranks", "sent_bytes", NULL) / n;
+    assert_true(at(plan, "ranks", "efficiency_least", NULL) <=
+                at(plan, "ranks", "efficiency_most", NULL));
+    json_decref(plan);
+  }
+  assert_true(masters[0] >= 4 && masters[1] < 1.1 && masters[2] < 1.1);
+  assert_true(gradients[0] >= 4 && gradients[1] >= 4 && gradients[2] < 2.1);
+  assert_true(sent[0] == 0.75 * 8 && sent[1] == 0.75 * 8 && sent[2] > 0.75 * 8);
+  struct ka_str err = {0};
+  assert_int_equal(t_kappa(NULL, &err, "plan %s/job.yaml --link 3", h->dir), 2);
+  assert_non_null(strstr(err.data, "--ranks"));
+  ka_str_deinit(&err);
+}
+
 static void refusals_have_one_voice(void **state) {
   NEEDS_MPIRUN
   struct home *h = *state;
@@ -218,10 +253,10 @@ static void refusals_have_one_voice(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(any_number_of_ranks),     cmocka_unit_test(split_states),
-      cmocka_unit_test(split_weights),           cmocka_unit_test(split_resumed),
-      cmocka_unit_test(same_count_same_bits),    cmocka_unit_test(stopped_and_resumed),
-      cmocka_unit_test(refusals_have_one_voice),
+      cmocka_unit_test(any_number_of_ranks),  cmocka_unit_test(split_states),
+      cmocka_unit_test(split_weights),        cmocka_unit_test(split_resumed),
+      cmocka_unit_test(same_count_same_bits), cmocka_unit_test(stopped_and_resumed),
+      cmocka_unit_test(plan_for_ranks),       cmocka_unit_test(refusals_have_one_voice),
   };
   return cmocka_run_group_tests(tests, setup_ranks, NULL);
 }
