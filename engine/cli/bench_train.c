@@ -174,7 +174,7 @@ static double model_flops(const struct bench *b, const struct ka_model *m) {
       (double)s->C * D * (double)(2 * s->H + 2 * s->K) + 3.0 * (double)(s->C * s->F * s->k);
   double head = (double)(s->C * s->V), L = (double)s->L;
   double back = L - fmin(L, fmax(0, (double)m->lowest_trained_layer));
-  double attention = 4 * (double)s->H * D * (double)b->length / 2;
+  int64_t lowest = m->lowest_trained_layer > 0 ? m->lowest_trained_layer : 0;
   for (int64_t i = 0; i < m->n_slices; i++) {
     const struct ka_param *p = &m->params[m->slices[i].param];
     if (p->stored.n_dim == 2 && (s->tied || p->role != KA_ROLE_EMBED))
@@ -182,7 +182,8 @@ static double model_flops(const struct bench *b, const struct ka_model *m) {
                  (is_expert(p) ? (double)s->k / (double)s->E : 1);
   }
   return tokens * (2 * (L * layer + head) + 2 * (back * layer + head) + 2 * trained +
-                   attention * (L + 2 * back));
+                   ka_model_key_flops(m, 0, (double)b->length / 2) +
+                   2 * ka_model_key_flops(m, lowest, (double)b->length / 2));
 }
 
 /* --- running --------------------------------------------------------------------------------- */

@@ -80,7 +80,7 @@ struct ka_branch_kind {
   ka_status (*bwd)(const struct ka_branch_call *c, struct ka_tensor dh, struct ka_tensor dy);
   /* Is the input gradient of this weight's product made? Then packing it that way may pay. */
   bool (*input_gradient)(const struct ka_branch_needs *needs, enum ka_role role);
-  /* Multiplications forward, of a token that sees S keys, besides 2 a weight; NULL: none. */
+  /* Floating-point operations forward of a token that sees S keys, besides two a weight; NULL: none. */
   double (*flops)(const struct ka_recipe *r, double S);
   /* Elements a token that decoding caches in kv->k and kv->v; NULL: none. */
   void (*kv_width)(const struct ka_recipe *r, int64_t width[2]);

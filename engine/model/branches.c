@@ -5,6 +5,8 @@
 
 #include "engine/model/buffers.h"
 
+#include <math.h>
+
 #include <string.h>
 
 static const struct ka_value own_acts[] = {
@@ -329,4 +331,16 @@ ka_status ka_branch_bwd(const struct ka_branch_call *c) {
   if (!c->needs->input) return KA_STATUS_OK;
   if (norms.pre.w) return ka_norm_bwd(m, dx, dh, a->s, stats_of(a->mean, a->rstd), norms.pre, true);
   return add(m, dx, dx, dh);
+}
+
+double ka_model_key_flops(const struct ka_model *m, int64_t first, double S) {
+  const struct ka_recipe *r = &m->recipe;
+  double n = 0;
+  for (int64_t l = first; l < r->L; l++) {
+    const struct ka_layer_recipe *layer = &r->layers[l];
+    double seen = layer->window > 0 ? fmin(S, (double)layer->window) : S;
+    for (int i = 0; i < KA_BRANCHES; i++)
+      if (layer->branch[i]->flops) n += layer->branch[i]->flops(r, seen);
+  }
+  return n;
 }

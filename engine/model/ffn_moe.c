@@ -156,13 +156,6 @@ static bool input_gradient(const struct ka_branch_needs *n, enum ka_role role) {
   return role == KA_ROLE_SHARED_DOWN ? n->inner : n->input;
 }
 
-/* Most experts do not see a token: what 2 a weight counts too much. */
-static double flops(const struct ka_recipe *r, double S) {
-  const struct ka_moe *x = r->moe;
-  (void)S;
-  return -2 * 3 * (double)(x->E - x->k) * (double)(x->EF * r->C);
-}
-
 /* --- forward ------------------- */
 
 static ka_status route(const struct ka_branch_call *c, const struct ka_moe_acts *a,
@@ -269,5 +262,4 @@ const struct ka_branch_kind ka_ffn_moe = {
     .fwd = fwd,
     .bwd = bwd,
     .input_gradient = input_gradient,
-    .flops = flops,
 };

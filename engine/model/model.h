@@ -131,6 +131,9 @@ int64_t ka_model_n_trained(const struct ka_model *m);
 /* Of all parameters, or of what is trained, those that a token is multiplied by: of experts its k of
  * E, of a table that is only looked up none. */
 double ka_model_n_active(const struct ka_model *m, bool trained);
+/* Floating-point operations forward, besides two a weight, of a token that sees S keys (within a
+ * layer's window), in the decoder's layers from `first` on. */
+double ka_model_key_flops(const struct ka_model *m, int64_t first, double S);
 
 /* Does a term of the loss read the base model? */
 bool ka_model_reads_base(const struct ka_model *m);

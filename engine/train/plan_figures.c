@@ -164,8 +164,8 @@ static double processor_seconds(const struct ka_run *r, const struct ka_plan_fig
 }
 
 /* 2 flops a weight that sees the token, and token, forward; the same for the input gradients above the lowest trained
- * layer, for the base's own pass there, and for the weight gradients of what is trained. Attention
- * is left out. */
+ * layer, for the base's own pass there, and for the weight gradients of what is trained; what the
+ * branches say of keys (half of a row's square is seen), backward twice that. */
 static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
   struct ka_ctx *ctx = r->ctx;
   double all = ka_model_n_active(&r->open.model, false), L = (double)r->open.model.recipe.L;
@@ -177,8 +177,11 @@ static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
          passes = r->open.model.term_weight[KA_TERM_KL_TASK] > 0 ? 2 : 1;
   double trained = ka_model_n_active(&r->open.model, true);
   double written = (double)(r->self.n * r->self.T);
+  double S = (double)r->job->sequence_len / 2;
   f->flops =
-      2 * (tokens * (all + above * passes + trained) + written * (all + 2 * above + trained));
+      2 * (tokens * (all + above * passes + trained) + written * (all + 2 * above + trained)) +
+      tokens * (ka_model_key_flops(&r->open.model, 0, S) +
+                2 * ka_model_key_flops(&r->open.model, (int64_t)lowest, S));
   f->timed = !r->open.dev.imagined;
   f->n_validations = r->data.validation.n > 0 ? 1 + times(n_steps, r->loop.eval_steps) : 0;
   f->n_watch = r->measures.n > 0 ? 1 + times(n_steps, r->loop.watch_steps) : 0;

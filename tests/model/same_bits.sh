@@ -5,7 +5,8 @@
 # Runs short jobs with both and compares the final weights byte for byte: the quickstart's two jobs;
 # everything trained, six steps, in f32 and bf16, for each family of before; a selected job with
 # recomputed blocks, interrupted and resumed; one anchored to its base by KL; heads. Of each job
-# also the memory lines of `kappa plan`, differences of which are shown.
+# also the memory lines of `kappa plan`, differences of which are shown. Selections are by count: by
+# fraction the last unit is cut to the budget, which builds before that did not do.
 set -euo pipefail
 old=$(realpath "$1") new=$(realpath "$2") which=${3:-.}
 cd "$(dirname "$0")/../.."
@@ -57,21 +58,22 @@ job() {
   [ "$memory" = same ] || sed 's/^/    /' "$dir/diff"
   [ $said = same ] || failed=1
 }
-memory_of() { sed -n '/^memory/,/^[a-z]* *$/p' "$dir/$1/$2.plan" | sort; }
+# what was called health is called step statistics
+memory_of() { sed -n '/^memory/,/^[a-z]* *$/p' "$dir/$1/$2.plan" | sed 's/health         /step statistics/' | sort; }
 
 mkdir -p "$dir/old" "$dir/new"
 for base in llama tied mistral qwen2 qwen3; do
   printf 'base_model: %s\noutput_dir: x\ndatasets: [{path: x, type: completion}]\n' "$dir/$base" > "$dir/job.yaml"
   job $base-all 6 selection.metric=all bf16=false
   job $base-bf16 6 selection.metric=all bf16=true
-  job $base-recomputed-resumed 6 resume selection.fraction=0.3 gradient_checkpointing=block bf16=false
-  job $base-kl 4 selection.fraction=0.3 anchor.kind=kl anchor.weight=0.5 bf16=false
+  job $base-recomputed-resumed 6 resume selection.count=6 gradient_checkpointing=block bf16=false
+  job $base-kl 4 selection.count=6 anchor.kind=kl anchor.weight=0.5 bf16=false
   job $base-kl-all-recomputed 4 selection.metric=all anchor.kind=kl anchor.weight=0.5 \
     gradient_checkpointing=block bf16=false
-  job $base-heads 4 selection.unit=head selection.fraction=0.2 bf16=false
+  job $base-heads 4 selection.unit=head selection.count=8 bf16=false
 done
 base=quick
 printf 'base_model: %s\noutput_dir: x\ndatasets: [{path: x, type: completion}]\n' "$dir/quick" > "$dir/job.yaml"
 job quick-old 8 selection.metric=all sequence_len=256 micro_batch_size=8 learning_rate=2e-3
-job quick-new 8 selection.fraction=0.2 sequence_len=256 micro_batch_size=8
+job quick-new 8 selection.count=8 sequence_len=256 micro_batch_size=8
 exit $failed
