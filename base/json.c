@@ -123,6 +123,12 @@ static ka_status dump(struct ka_ctx *ctx, const json_t *v, size_t flags, struct 
 
 json_t *ka_json_real(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 
+json_t *ka_json_reals(const double *v, int64_t n) {
+  json_t *list = json_array();
+  for (int64_t i = 0; i < n; i++) json_array_append_new(list, ka_json_real(v[i]));
+  return list;
+}
+
 double ka_json_number(const json_t *v) { return json_is_number(v) ? json_number_value(v) : NAN; }
 
 ka_status ka_json_set(struct ka_ctx *ctx, json_t *object, const char *key, json_t *value) {

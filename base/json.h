@@ -44,6 +44,7 @@ ka_status ka_json_str_or(struct ka_ctx *ctx, const char *what, const json_t *obj
 /* A real; null when v is not finite, which JSON has no number for. And back: NaN for what is no
  * number, v NULL too. */
 json_t *ka_json_real(double v);
+json_t *ka_json_reals(const double *v, int64_t n); /* an array of them */
 double ka_json_number(const json_t *v);
 
 /* Takes value over; NULL is KA_E_MEMORY, as a member that cannot be added is. */

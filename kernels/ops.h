@@ -11,7 +11,7 @@
  *    (gradient checks). Sums accumulate in at least f32, in ref in double.
  *  - "=" operands are written, "+=" operands accumulated; all others are read. Operands do not
  *    alias unless the contract says so. Operands are contiguous unless it says "any row stride".
- *  - A tensor with data NULL where "optional" is said means absent.
+ *  - Where a tensor is said to be "optional", data NULL means that it is absent.
  *  - Sizes of 0 are valid and do nothing but write what "=" says.
  *  - NaN and infinity propagate as the formula says; nothing is clamped.
  *  - Results do not depend on the number of threads, and repeat bit for bit.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * See python.h. */
+ * See builtins.h. */
 #include "python/builtins.h"
 
 #include "python/jinja/jinja.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * See mt19937.h. */
+ * See random.h. */
 #include "python/random.h"
 
 #include "base/arena.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * See pyregex.h. The translation walks the pattern once: escapes, character sets, quantifiers. */
+ * See regex.h. The translation walks the pattern once: escapes, character sets, quantifiers. */
 #include "python/regex.h"
 #include "base/pattern.h"
 

@@ -172,9 +172,7 @@ static ka_status advice(struct ka_ctx *ctx, json_t *list, json_t *devices, const
   if (!json_is_true(json_object_get(json_object_get(devices, "cpu"), "fast_bf16")))
     lines[n++] = "no bf16 instructions: `bf16: auto` computes in f32";
   if (*no_cuda) lines[n++] = no_cuda;
-  for (int i = 0; i < n; i++)
-    if (json_array_append_new(list, json_string(lines[i])) != 0)
-      return ka_fail(ctx, KA_E_MEMORY, "doctor: out of memory");
+  for (int i = 0; i < n; i++) KA_TRY(ka_json_append(ctx, list, json_string(lines[i])));
   return KA_STATUS_OK;
 }
 

@@ -330,10 +330,7 @@ static ka_status fill_variables(struct ka_ctx *ctx, const struct ka_chat *chat, 
     return ka_fail(ctx, KA_E_MEMORY, "chat variables");
   KA_TRY(ka_json_set(ctx, all, "messages", json_array()));
   plain = json_object_get(all, "messages");
-  json_array_foreach(messages, i, m) {
-    if (json_array_append_new(plain, plain_message(m)) != 0)
-      return ka_fail(ctx, KA_E_MEMORY, "chat messages");
-  }
+  json_array_foreach(messages, i, m) { KA_TRY(ka_json_append(ctx, plain, plain_message(m))); }
   return KA_STATUS_OK;
 }
 

@@ -19,9 +19,10 @@
  *    A prompt may open what the history does not show ("assistant\n<think>\n", but "assistant\nYes"
  *    or "assistant\n<think></think>Yes"): the turn begins where they part, before such a tag.
  * 3. Else (other roles; templates that rewrite earlier turns or ignore add_generation_prompt) the
- *    body is what changes in the rendering when the message says something else, as "Hello!" above
- *    does when the answer is another. An end-of-turn token (the model's EOS, or one found by 2) may
- *    follow within three tokens.
+ *    message is rendered once more with another text: what differs between the two renderings is
+ *    the body. For example "Bot: Hello!</s>" and "Bot: Bye.</s>" differ in "Hello!", so that is
+ *    trained. An end-of-turn token (the model's EOS, or one found by 2) may follow within three
+ *    tokens: here "</s>" is trained too.
  *
  * A token belongs to a range when it shares a byte with it, as in transformers: where a template
  * puts a space before an answer and " Yes" is one token, that token is trained. */

@@ -19,17 +19,17 @@ static double worst_of(const struct ka_measures *ms, const double *stages, int64
   return worst;
 }
 
-static int measure(const struct ka_measures *ms, const double *stages, int64_t n_stages,
-                   const double *kl, int64_t i, json_t *list) {
+static ka_status measure(const struct ka_measures *ms, const double *stages, int64_t n_stages,
+                         const double *kl, int64_t i, json_t *list) {
   double base = stages[i], now = stages[(n_stages - 1) * ms->n + i];
   json_t *row = ka_measure_json(&ms->items[i]);
-  int failed = json_array_append_new(list, row);
-  failed |= json_object_set_new(row, "base", ka_json_real(base));
-  failed |= json_object_set_new(row, "value", ka_json_real(now));
-  failed |= json_object_set_new(row, "worst", ka_json_real(worst_of(ms, stages, n_stages, i)));
-  failed |= json_object_set_new(row, "gain", ka_json_real(ka_eval_gain(&ms->items[i], base, now)));
-  failed |= json_object_set_new(row, "kl", ka_json_real(kl ? kl[i] : NAN));
-  return failed;
+  struct ka_ctx *ctx = ms->ctx;
+  KA_TRY(ka_json_append(ctx, list, row));
+  KA_TRY(ka_json_set(ctx, row, "base", ka_json_real(base)));
+  KA_TRY(ka_json_set(ctx, row, "value", ka_json_real(now)));
+  KA_TRY(ka_json_set(ctx, row, "worst", ka_json_real(worst_of(ms, stages, n_stages, i))));
+  KA_TRY(ka_json_set(ctx, row, "gain", ka_json_real(ka_eval_gain(&ms->items[i], base, now))));
+  return ka_json_set(ctx, row, "kl", ka_json_real(kl ? kl[i] : NAN));
 }
 
 static double mean_of(const double *x, int64_t n) {
@@ -46,18 +46,18 @@ ka_status ka_measures_report(const struct ka_measures *ms, const double *stages,
   int64_t n = ms->n;
   struct ka_eval_scores s = ka_eval_scores_of(m, n, stages, stages + (n_stages - 1) * n, weight);
   json_t *list = json_array();
-  int failed = json_object_set_new(root, "measures", list);
-  for (int64_t i = 0; i < n && !failed; i++) failed |= measure(ms, stages, n_stages, kl, i, list);
-  failed |= json_object_set_new(
-      root, "scores",
-      json_pack("{s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o}", "learned", ka_json_real(s.learned),
-                "forgot", ka_json_real(s.forgot), "score", ka_json_real(s.score), "weight", weight,
-                "beyond_chance", ka_json_real(s.beyond_chance), "backward_transfer",
-                ka_json_real(ka_eval_backward_transfer(m, n, stages, n_stages)),
-                "average_forgetting",
-                ka_json_real(ka_eval_average_forgetting(m, n, stages, n_stages)), "kl",
-                ka_json_real(mean_of(kl, n))));
-  return failed ? ka_fail(ms->ctx, KA_E_MEMORY, "report: out of memory") : KA_STATUS_OK;
+  struct ka_ctx *ctx = ms->ctx;
+  KA_TRY(ka_json_set(ctx, root, "measures", list));
+  for (int64_t i = 0; i < n; i++) KA_TRY(measure(ms, stages, n_stages, kl, i, list));
+  return ka_json_set(ctx, root, "scores",
+                     json_pack("{s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o}", "learned",
+                               ka_json_real(s.learned), "forgot", ka_json_real(s.forgot), "score",
+                               ka_json_real(s.score), "weight", weight, "beyond_chance",
+                               ka_json_real(s.beyond_chance), "backward_transfer",
+                               ka_json_real(ka_eval_backward_transfer(m, n, stages, n_stages)),
+                               "average_forgetting",
+                               ka_json_real(ka_eval_average_forgetting(m, n, stages, n_stages)),
+                               "kl", ka_json_real(mean_of(kl, n))));
 }
 
 void ka_measures_print(const struct ka_measures *ms, const double *base, const double *now) {

@@ -137,9 +137,8 @@ static ka_status add_texts(struct ka_ctx *ctx, const struct ka_eval_filtered *f,
   json_t *texts = json_array();
   KA_TRY(ka_json_set(ctx, vars, "results", texts));
   for (int64_t i = 0; i < f->n; i++)
-    if (json_array_append_new(
-            texts, json_stringn(f->texts[i].data ? f->texts[i].data : "", f->texts[i].len)) != 0)
-      return ka_fail(ctx, KA_E_MEMORY, "process_results: out of memory");
+    KA_TRY(ka_json_append(ctx, texts,
+                          json_stringn(f->texts[i].data ? f->texts[i].data : "", f->texts[i].len)));
   return KA_STATUS_OK;
 }
 

@@ -64,8 +64,7 @@ static ka_status read_split(struct ka_task *t, const char *split, const char *ke
   if (!of_split) return no_such_split(t, files, split, key);
   KA_TRY(file_list(t, of_split, &list));
   KA_TRY(ka_eval_docs_read(ctx, &list, strcmp(t->config.dataset_path, "csv") == 0, out));
-  if (json_object_set_new(t->splits, split, *out) != 0)
-    return ka_fail(ctx, KA_E_MEMORY, "documents: out of memory");
+  KA_TRY(ka_json_set(ctx, t->splits, split, *out));
   KA_TRY(ka_eval_process_docs(t, *out));
   if (json_array_size(*out) == 0)
     return ka_fail(ctx, KA_E_INPUT, "%s: %s: the split %s has no documents", ka_task_place(t, key),
@@ -95,8 +94,7 @@ static ka_status given_samples(struct ka_task *t, json_t **out) {
   bool good = json_is_array(*out) && json_array_size(*out) > 0;
   for (size_t i = 0; good && i < json_array_size(*out); i++)
     good = json_is_object(json_array_get(*out, i));
-  if (json_object_set_new(t->splits, "fewshot_config.samples", *out) != 0)
-    return ka_fail(ctx, KA_E_MEMORY, "documents: out of memory");
+  KA_TRY(ka_json_set(ctx, t->splits, "fewshot_config.samples", *out));
   if (good) return KA_STATUS_OK;
   return ka_fail(ctx, KA_E_INPUT, "%s: samples: expected a list of mappings", place);
 }

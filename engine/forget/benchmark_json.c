@@ -81,9 +81,7 @@ static ka_status keep_measures(struct ka_ctx *ctx, json_t *root, const json_t *r
   copy = json_deep_copy(measures);
   json_array_foreach(copy, i, m) for (size_t k = 0; k < sizeof of_the_run / sizeof *of_the_run; k++)
       json_object_del(m, of_the_run[k]);
-  return json_object_set_new(root, "measures", copy) == 0
-             ? KA_STATUS_OK
-             : ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
+  return ka_json_set(ctx, root, "measures", copy);
 }
 
 static ka_status collect(struct ka_bench *b, json_t *root, json_t *rows) {
@@ -160,8 +158,7 @@ static ka_status measure_other(struct ka_bench *b, struct ka_forget_scoring *s, 
     KA_TRY(ka_forget_scoring_open(ctx, s, &spec));
   }
   KA_TRY(failed_report(ctx, ka_forget_scoring_model(s, x->model, report), x->model, report));
-  if (json_object_set_new(*report, "identity", json_string(wanted)) != 0)
-    return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
+  KA_TRY(ka_json_set(ctx, *report, "identity", json_string(wanted)));
   KA_TRY(ka_make_dirs(ctx, dir));
   return ka_json_write(ctx, *report, path);
 }
@@ -315,17 +312,13 @@ static ka_status begin(struct ka_ctx *ctx, const char *title, const char *subtit
 static ka_status compare(struct ka_ctx *ctx, json_t *root, const json_t *rows) {
   json_t *comparison = NULL;
   KA_TRY(ka_compare(ctx, rows, &rules, &comparison));
-  return json_object_set_new(root, "comparison", comparison) == 0
-             ? KA_STATUS_OK
-             : ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
+  return ka_json_set(ctx, root, "comparison", comparison);
 }
 
 static ka_status add_machine(struct ka_ctx *ctx, json_t *root, struct ka_dev *dev) {
   json_t *machine = NULL;
   KA_TRY(ka_report_machine(ctx, dev, &machine));
-  return json_object_set_new(root, "machine", machine) == 0
-             ? KA_STATUS_OK
-             : ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
+  return ka_json_set(ctx, root, "machine", machine);
 }
 
 ka_status ka_bench_report(struct ka_bench *b, json_t **report) {

@@ -130,11 +130,10 @@ static ka_status report(struct ka_forget_scoring *s, const struct ka_model *m, i
                         double start_s, json_t *out) {
   struct ka_ctx *ctx = s->ctx;
   double changed = n_adapter > 0 ? (double)n_adapter : n_changed(&s->base.model, m);
-  int failed = json_object_set_new(out, "params", json_integer((json_int_t)ka_model_n_elems(m)));
-  failed |= json_object_set_new(out, "trained_params",
-                                isnan(changed) ? json_null() : json_integer((json_int_t)changed));
-  failed |= json_object_set_new(out, "seconds", json_real(ka_now_s() - start_s));
-  if (failed) return ka_fail(ctx, KA_E_MEMORY, "report: out of memory");
+  KA_TRY(ka_json_set(ctx, out, "params", json_integer((json_int_t)ka_model_n_elems(m))));
+  KA_TRY(ka_json_set(ctx, out, "trained_params",
+                     isnan(changed) ? json_null() : json_integer((json_int_t)changed)));
+  KA_TRY(ka_json_set(ctx, out, "seconds", json_real(ka_now_s() - start_s)));
   return ka_measures_report(&s->measures, s->values, 2, s->values + 2 * s->measures.n,
                             s->spec.weight, out);
 }

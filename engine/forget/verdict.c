@@ -256,8 +256,7 @@ static ka_status against_control(struct ka_forget_comparison *c, json_t *list, j
   adjust(c, x, n);
   for (int64_t i = 0; i < n; i++) {
     const char *word = word_of(c, &x[i]);
-    if (json_object_set_new(x[i].out, "against_control", pairing_json(&x[i], word)) != 0)
-      return ka_fail(ctx, KA_E_MEMORY, "verdict: out of memory");
+    KA_TRY(ka_json_set(ctx, x[i].out, "against_control", pairing_json(&x[i], word)));
     KA_TRY(sentence(ctx, text, &x[i], word, c->options->control));
     KA_TRY(append(ctx, verdict, text));
   }
@@ -296,8 +295,7 @@ static ka_status against_baseline(struct ka_forget_comparison *c, json_t *list, 
     json_t *out = json_array_get(list, (size_t)i);
     if (a == b || !comparable(a)) continue;
     struct pairing x = pair_of(c, a, b, out);
-    if (json_object_set_new(out, "against_baseline", pairing_json(&x, NULL)) != 0)
-      return ka_fail(ctx, KA_E_MEMORY, "verdict: out of memory");
+    KA_TRY(ka_json_set(ctx, out, "against_baseline", pairing_json(&x, NULL)));
     KA_TRY(baseline_sentence(ctx, text, &x));
     KA_TRY(append(ctx, verdict, text));
   }
@@ -336,8 +334,7 @@ ka_status ka_forget_verdict(struct ka_forget_comparison *c, json_t *out) {
   void *pairs = NULL;
   const char *control = c->options->control;
   ka_status st = KA_STATUS_OK;
-  if (json_object_set_new(out, "verdict", verdict) != 0)
-    return ka_fail(ctx, KA_E_MEMORY, "verdict: out of memory");
+  KA_TRY(ka_json_set(ctx, out, "verdict", verdict));
   KA_TRY_GOTO(ka_arena_alloc_n(&c->arena, &pairs, c->n_series + 1, sizeof(struct pairing), "pairs"),
               out);
   KA_TRY_GOTO(against_control(c, list, verdict, pairs, &text), out);

@@ -2,7 +2,7 @@
  *
  * GGUF files, version 3, little-endian: facts (key, typed value), then tensors, then their data, each
  * aligned to 32 bytes. Written in one pass and published by rename. What names and keys mean, the
- * callers know (engine/model/gguf_export.h, gguf_vocab.h). */
+ * callers know (engine/model/gguf.h, gguf_vocab.h). */
 #ifndef KAPPA_ENGINE_FORMATS_GGUF_H
 #define KAPPA_ENGINE_FORMATS_GGUF_H
 

@@ -4,7 +4,7 @@
  * backward. What a pass reads are logical weights, views of those tensors (weights.h, of this room).
  *
  * What is frozen costs nothing: no weight gradient, no saved input, no gradient below the lowest
- * trained layer. All memory comes from three arenas sized by ka_model_plan on measuring arenas; a
+ * trained layer. All memory comes from two arenas, sized by ka_model_prepare on measuring ones; a
  * step allocates nothing. Not here: reading jobs, the optimizer's step, batches, devices' memory.
  */
 #ifndef KAPPA_ENGINE_MODEL_MODEL_H

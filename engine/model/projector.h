@@ -11,7 +11,7 @@
  * the frames are (sound, patches of an image, readings of a sensor) is nobody's business here.
  *
  * Its tensors are stored tensors of the model behind its own, so that the trainer, checkpoints and
- * ranks need not be told; the writer of models keeps them apart (ka_projector_write). */
+ * ranks need not be told; the writer of models keeps them apart (engine/train/output.c). */
 #ifndef KAPPA_ENGINE_MODEL_PROJECTOR_H
 #define KAPPA_ENGINE_MODEL_PROJECTOR_H
 

@@ -27,8 +27,7 @@ ka_status ka_train_refresh_kappa(struct ka_run *r, bool after, json_t *into) {
   for (int64_t i = 0; i < r->optim.n; i++) {
     KA_TRY(ka_optim_slice_name(&r->arena, &r->optim, i, &name));
     if (json_object_get(into, name)) continue;
-    if (json_object_set_new(into, name, isnan(kappa[i]) ? json_null() : json_real(kappa[i])) != 0)
-      return ka_fail(ctx, KA_E_MEMORY, "kappa: out of memory");
+    KA_TRY(ka_json_set(ctx, into, name, isnan(kappa[i]) ? json_null() : json_real(kappa[i])));
   }
   return KA_STATUS_OK;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * See run_report.h. */
+ * See run_json.h. */
 #include "engine/train/run_json.h"
 
 #include "base/log.h"

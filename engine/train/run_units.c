@@ -59,9 +59,7 @@ static ka_status add_row(struct table *t, const char *name, const char *role, in
       json_pack("{s:s, s:s, s:i, s:I, s:f, s:f, s:o, s:o}", "name", name, "role", role ? role : "?",
                 "layer", layer, "params", (json_int_t)n, "trained", trained, "rate", rate,
                 "kappa_before", ka_json_real(before), "kappa_after", ka_json_real(after));
-  return json_array_append_new(t->rows, row) == 0
-             ? KA_STATUS_OK
-             : ka_fail(t->r->ctx, KA_E_MEMORY, "report: out of memory");
+  return ka_json_append(t->r->ctx, t->rows, row);
 }
 
 static ka_status add_matrix(struct table *t, int64_t i) {

@@ -77,12 +77,12 @@ int64_t ka_watch_kept(const json_t *extra_state) {
 
 /* What the measures are, for whoever reads the state, and how much they were measured on. */
 static ka_status remember_measures(struct ka_run *r, json_t *extra_state) {
+  struct ka_ctx *ctx = r->ctx;
   json_t *list = json_array();
-  int failed = 0;
+  KA_TRY(ka_json_set(ctx, extra_state, "measures", list));
   for (int64_t i = 0; i < r->measures.n; i++)
-    failed |= json_array_append_new(list, ka_measure_json(&r->measures.items[i]));
-  failed |= json_object_set_new(extra_state, "measures", list);
-  return failed ? ka_fail(r->ctx, KA_E_MEMORY, "measures: out of memory") : KA_STATUS_OK;
+    KA_TRY(ka_json_append(ctx, list, ka_measure_json(&r->measures.items[i])));
+  return KA_STATUS_OK;
 }
 
 ka_status ka_watch_start(struct ka_run *r, json_t *extra_state) {
@@ -110,14 +110,11 @@ static json_t *scores_json(const struct ka_eval_scores *s) {
 
 static ka_status remember(struct ka_run *r, struct ka_loop *l, const double *values,
                           const struct ka_eval_scores *s) {
-  json_t *eval = scores_json(s), *list = json_array();
-  int failed = 0;
-  for (int64_t i = 0; i < r->measures.n; i++)
-    failed |= json_array_append_new(list, ka_json_real(values[i]));
-  failed |= json_object_set_new(eval, "step", json_integer((json_int_t)l->step));
-  failed |= json_object_set_new(eval, "values", list);
-  failed |= json_array_append_new(json_object_get(l->extra_state, "watch"), eval);
-  return failed ? ka_fail(r->ctx, KA_E_MEMORY, "measures of the run: out of memory") : KA_STATUS_OK;
+  struct ka_ctx *ctx = r->ctx;
+  json_t *eval = scores_json(s);
+  KA_TRY(ka_json_append(ctx, json_object_get(l->extra_state, "watch"), eval));
+  KA_TRY(ka_json_set(ctx, eval, "step", json_integer((json_int_t)l->step)));
+  return ka_json_set(ctx, eval, "values", ka_json_reals(values, r->measures.n));
 }
 
 static ka_status log_evaluation(struct ka_run *r, struct ka_loop *l, const double *values,
@@ -163,10 +160,9 @@ static ka_status keep(struct ka_run *r, struct ka_loop *l, const struct ka_eval_
   if (json_is_number(best) && !(s->score > json_number_value(best))) return KA_STATUS_OK;
   KA_TRY(ka_arena_printf(&r->arena, &name, "best-%lld", (long long)l->step));
   KA_TRY(ka_ckpt_write_slices(ctx, r->job->output_dir, name, l->optim));
-  int failed = json_object_set_new(l->extra_state, "best", json_string(name));
-  failed |= json_object_set_new(l->extra_state, "best_step", json_integer((json_int_t)l->step));
-  failed |= json_object_set_new(l->extra_state, "best_score", ka_json_real(s->score));
-  if (failed) return ka_fail(ctx, KA_E_MEMORY, "best state: out of memory");
+  KA_TRY(ka_json_set(ctx, l->extra_state, "best", json_string(name)));
+  KA_TRY(ka_json_set(ctx, l->extra_state, "best_step", json_integer((json_int_t)l->step)));
+  KA_TRY(ka_json_set(ctx, l->extra_state, "best_score", ka_json_real(s->score)));
   return ka_ckpt_sweep_named(ctx, r->job->output_dir, "best-", "best", name);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Inside the Jinja interpreter (python/jinja_*.c): values, syntax tree, run state.
+ * Inside the Jinja interpreter (the files beside this one): values, syntax tree, run state.
  *
  * All memory of a template, and all memory of one rendering, lies in one bump allocator each and
  * dies with it; nothing is freed one by one, so no function here has clean-up to do. Values are
