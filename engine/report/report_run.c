@@ -236,7 +236,7 @@ static void row_of(struct ka_page *p, const json_t *u) {
 }
 
 static void list_trained(struct ka_page *p, const json_t *units) {
-  const json_t **trained, *u;
+  const json_t **trained = NULL, *u;
   char summary[80];
   size_t i, n = 0;
   if (ka_ok(p->st)) p->st = KA_NEW_HEAP(p->ctx, &trained, (int64_t)json_array_size(units), "units");
