@@ -167,7 +167,8 @@ static void fill_values(const struct make *m, const struct ka_operand *o, int nu
   int64_t n = ka_tensor_elems(t), width = t->n_dim ? t->shape[t->n_dim - 1] : 1;
   bool pure_output = !(o->flags & KA_READ) && !(m->c->flags & ACC);
   bool positive = strcmp(o->name, "rstd") == 0 || strcmp(o->name, "scores") == 0 ||
-                  strcmp(o->name, "stats") == 0 || (m->c->op == KA_OP_adamw && *o->name == 'v');
+                  strcmp(o->name, "stats") == 0 || (m->c->op == KA_OP_adamw && *o->name == 'v') ||
+                  m->c->op == KA_OP_loss_weights;
   for (int64_t i = 0; i < n; i++) {
     int64_t at = t->n_dim >= 2 ? i / width * t->row_stride + i % width : i;
     double v = uniform(m->seed + (uint64_t)number * 0x100000001b3u, i);

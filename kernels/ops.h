@@ -434,24 +434,40 @@ struct ka_expert_combine_bwd_args {
   struct ka_tensor place, weight;
 };
 
+/* How much a target's cross-entropy counts, by what the logits of its row say; no gradient goes through
+ * it. DFT: p of the target. EAFT: the entropy of the 20 largest logits' softmax over 3. */
+enum ka_xent_weigh { KA_WEIGH_NONE, KA_WEIGH_DFT, KA_WEIGH_EAFT };
+enum { KA_EAFT_TOP = 20 };
+
 /* For each row: z = logits (softcap c: c * tanh(logits / c)); loss = logsumexp(z) - z[target].
  * With base, another model's logits of the same rows, z0 made of them alike: kl = KL(p0 || p) =
  * sum of p0 (log p0 - log p), p = softmax(z), p0 = softmax(z0), the distillation loss of Li and
  * Hoiem 2016 (eq. 2) at temperature 1 less the entropy of p0; classes whose p0 underflows to 0 add
- * nothing. backward: logits become grad_scale * scale * d(ce_weight * loss + kl_weight * kl)/dlogits,
- * for z ce_weight (p - onehot) + kl_weight (p - p0). Where base equals logits, kl is 0 and the
+ * nothing. backward: logits become grad_scale * scale * d(w * loss + kl_weight * kl)/dlogits,
+ * for z w (p - onehot) + kl_weight (p - p0), w = ce_weight * weight * what weigh says. Where base equals logits, kl is 0 and the
  * gradient that without base, to the bit. A target of -1 makes loss, kl and gradient of its row 0. Sums in f32 at
  * least. */
 struct ka_xent_args {
   struct ka_tensor logits;  /* [R,V] x or f32; read, and = with backward */
   struct ka_tensor targets; /* [R] i32 in [0,V), or -1 */
   struct ka_tensor scale;   /* [1] f32 (f64 with f64), optional (1): a factor on the device */
+  struct ka_tensor weight;  /* [R] f32 (f64 with f64), optional (1) */
   struct ka_tensor base;    /* [R,V] as logits, optional */
   struct ka_tensor loss;    /* [R] f32 (f64 with f64) = */
   struct ka_tensor kl;      /* [R] f32 (f64 with f64) =, with base only */
   struct ka_tensor argmax;  /* [R] i32 =, optional: first maximum */
   double grad_scale, ce_weight, kl_weight, softcap;
+  enum ka_xent_weigh weigh;
   bool backward;
+};
+
+/* Rows of one group lie one behind the other. Of a group's n rows: weight = n e^(-loss / tau) / sum of
+ * e^(-loss / tau), tau the median loss (of an even n the lower of the middle two); so the mean weight
+ * is 1. tau <= 0: all 1. A group of -1: 0. */
+struct ka_loss_weights_args {
+  struct ka_tensor weight; /* [R] f32 (f64 with f64) = */
+  struct ka_tensor loss;   /* [R] as weight */
+  struct ka_tensor group;  /* [R] i32 */
 };
 
 /* out += sum of x, in double, in a fixed order. */

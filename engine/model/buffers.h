@@ -40,6 +40,7 @@ struct ka_inputs {
   int32_t *row, *target;          /* [N]: of rows that predict a target */
   double *load;                   /* [2]: factors of the load-balancing loss, and of its gradient */
   int32_t *live;                  /* [N]: not padding */
+  int32_t *group;                 /* [N]: of those rows, their document; -1 none */
   size_t n_bytes;
 };
 
@@ -69,13 +70,14 @@ struct ka_model_buffers {
 
   /* head */
   int64_t chunk_rows;
-  void *picked;           /* [N,C]: the rows that predict a target */
-  void *hidden;           /* [N,C]: the same after the final norm; then their gradient */
-  void *mean, *rstd;      /* [N]: of the final norm; mean NULL with the root mean square */
-  void *logits;           /* [chunk_rows,V] */
-  void *loss;             /* [N] */
-  void *loss_host;        /* [N]: the same, for reading */
-  int32_t *best;          /* [N]: the likeliest token at each row, of passes without a backward */
+  void *picked;      /* [N,C]: the rows that predict a target */
+  void *hidden;      /* [N,C]: the same after the final norm; then their gradient */
+  void *mean, *rstd; /* [N]: of the final norm; mean NULL with the root mean square */
+  void *logits;      /* [chunk_rows,V] */
+  void *loss;        /* [N] */
+  void *weight;      /* [N]: of the loss, where token_weight needs the losses first; else NULL */
+  void *loss_host;   /* [N]: the same, for reading */
+  int32_t *best;     /* [N]: the likeliest token at each row, of passes without a backward */
   void *base_logits, *kl; /* as logits, loss */
 
   /* The batch at hand. A device with memory of its own has its copy of all of it. n_rows counts the rows that

@@ -60,6 +60,12 @@ static ka_status chunk(struct ka_model *m, const struct ka_weight *head,
       .softcap = m->recipe.head_softcap,
       .backward = backward,
   };
+  if (backward && b->rows == KA_ROWS_TASK) {
+    if (m->token_weight == KA_TOKEN_EAFT) xent.weigh = KA_WEIGH_EAFT;
+    if (m->token_weight == KA_TOKEN_DFT) xent.weigh = KA_WEIGH_DFT;
+    if (m->token_weight == KA_TOKEN_TALR)
+      xent.weight = ka_stat(m, (char *)b->weight + (size_t)first * wide_bytes, n);
+  }
   if (!backward) xent.argmax = ka_tensor_1d(b->best + first, KA_I32, n);
   KA_TRY(ka_linear_fwd(m, logits, h, head, NULL));
   if (base_head) {
@@ -115,6 +121,21 @@ ka_status ka_head_pick_base(struct ka_model *m, const struct ka_outer_weights *w
   return pick(m, m->buffers->h, base_hidden(m), (struct ka_norm_stats){0}, final_norm(w));
 }
 
+/* b->weight, from the losses of all rows, for which the head runs once more. */
+static ka_status weigh_by_loss(struct ka_model *m, const struct ka_outer_weights *w) {
+  struct ka_ctx *ctx = m->ctx;
+  struct ka_model_buffers *b = m->buffers;
+  int64_t R = b->padded_rows, most = rows_that_fit(m, ka_accum_dtype(m));
+  for (int64_t first = 0, n; first < R; first += n) {
+    n = R - first < most ? R - first : most;
+    KA_TRY(chunk(m, w->head, NULL, first, n, false));
+  }
+  return ka_loss_weights(
+      m->dev, &(struct ka_loss_weights_args){.weight = ka_stat(m, b->weight, R),
+                                             .loss = ka_stat(m, b->loss, R),
+                                             .group = ka_tensor_1d(b->device.group, KA_I32, R)});
+}
+
 ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
                        const struct ka_outer_weights *base, bool backward) {
   struct ka_ctx *ctx = m->ctx;
@@ -123,6 +144,7 @@ ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
   int64_t C = m->recipe.C, N = b->batch_B * b->batch_T, R = b->padded_rows;
   struct ka_tensor picked = ka_mat(m, b->picked, R, C), hidden = ka_mat(m, b->hidden, R, C);
   int64_t most = rows_that_fit(m, backward ? m->compute : ka_accum_dtype(m));
+  if (backward && b->rows == KA_ROWS_TASK && b->weight) KA_TRY(weigh_by_loss(m, w));
   for (int64_t first = 0, n; first < R; first += n) {
     bool anchored = base && first >= b->n_free;
     n = (base && !anchored ? b->n_free : R) - first;

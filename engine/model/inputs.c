@@ -7,7 +7,8 @@
 
 static ka_status lay_out(struct ka_arena *a, struct ka_inputs *in, int64_t N) {
   struct ka_ctx *ctx = a->ctx;
-  int32_t **arrays[] = {&in->row, &in->target, &in->ids, &in->pos, &in->doc_start, &in->live};
+  int32_t **arrays[] = {&in->row,       &in->target, &in->ids,  &in->pos,
+                        &in->doc_start, &in->live,   &in->group};
   enum { N_ARRAYS = sizeof arrays / sizeof *arrays };
   in->n_bytes = 3 * sizeof(double) + (size_t)N * N_ARRAYS * sizeof(int32_t);
   KA_TRY(ka_arena_alloc(a, &in->block, in->n_bytes, "batch"));
@@ -62,6 +63,7 @@ static int64_t list_targets(struct ka_model *m, const struct ka_batch *batch, bo
     if (batch->labels[i] == KA_LABEL_MASKED || i % batch->T <= batch->doc_start[i]) continue;
     if (has_clip(batch, i) != clips) continue;
     host->row[n] = (int32_t)(i - 1);
+    host->group[n] = (int32_t)(i - i % batch->T) + batch->doc_start[i];
     host->target[n++] = batch->labels[i];
   }
   return n;
@@ -103,7 +105,8 @@ static ka_status list_rows(struct ka_model *m, const struct ka_batch *batch, boo
     b->padded_rows = (n + unit - 1) / unit * unit;
     if (b->padded_rows > most) b->padded_rows = most;
   }
-  for (int64_t i = n; i < b->padded_rows; i++) b->host.row[i] = b->host.target[i] = -1;
+  for (int64_t i = n; i < b->padded_rows; i++)
+    b->host.row[i] = b->host.target[i] = b->host.group[i] = -1;
   return KA_STATUS_OK;
 }
 

@@ -64,6 +64,10 @@ struct ka_shards {
   ka_status (*ask)(struct ka_model *m, int64_t layer, int which);
 };
 
+/* How much each target's cross-entropy counts; its sum is divided by the count of targets all the
+ * same. EAFT and DFT: kernels/ops.h, xent; TALR: loss_weights, a document a group. */
+enum ka_loss_weight { KA_TOKEN_NONE, KA_TOKEN_EAFT, KA_TOKEN_DFT, KA_TOKEN_TALR };
+
 struct ka_model {
   struct ka_ctx *ctx;
   struct ka_dev *dev;
@@ -87,8 +91,9 @@ struct ka_model {
                            run their forward pass again */
   int64_t max_position; /* positions the RoPE tables hold; 0: T */
   bool few_rows; /* decoding: products of few rows read weights as they lie, none is packed */
-  struct ka_shards shards;        /* of the optimizer's state */
-  double term_weight[KA_N_TERMS]; /* of the loss in ka_model_grad; 0: not there. KA_TERM_CE: 1 */
+  struct ka_shards shards;          /* of the optimizer's state */
+  double term_weight[KA_N_TERMS];   /* of the loss in ka_model_grad; 0: not there. KA_TERM_CE: 1 */
+  enum ka_loss_weight token_weight; /* of the cross-entropy of rows of the task */
   /* Told in ka_model_grad, from the top down, when a layer's gradients are complete, on devices whose
    * ops are done when they return; NULL: nobody. */
   ka_status (*layer_done)(struct ka_model *m, int64_t layer);

@@ -70,6 +70,8 @@ static ka_status plan_head(struct ka_model *m) {
   KA_TRY(values(m, &b->rstd, N, 1, true, "head"));
   if (m->recipe.layer_norm) KA_TRY(values(m, &b->mean, N, 1, true, "head"));
   KA_TRY(values(m, &b->loss, N, 1, true, "head"));
+  b->weight = NULL;
+  if (m->token_weight == KA_TOKEN_TALR) KA_TRY(values(m, &b->weight, N, 1, true, "head"));
   KA_TRY(KA_NEW(&m->step, &b->best, N, "head"));
   /* at least one row of the wide type */
   size_t wide = ka_dtype_bytes(ka_accum_dtype(m)),

@@ -106,6 +106,9 @@ static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *
                         job->adam_beta1, job->adam_beta2, job->weight_decay, job->max_grad_norm));
   KA_TRY(ka_run_anchor_text(r, &anchor));
   KA_TRY(ka_report_fact(ctx, list, "anchor", "%s", anchor));
+  if (job->token_weight != KA_TARGETS_NONE)
+    KA_TRY(ka_report_fact(ctx, list, "token weight", "%s",
+                          ka_job_words_token_weight[job->token_weight]));
   if (job->recipe == KA_RECIPE_KEEP && r->self.n > 0)
     KA_TRY(ka_report_fact(ctx, list, "recipe",
                           "keep: before training the base wrote text of its own; every step went "

@@ -9,6 +9,7 @@
 #include "engine/train/memory.h"
 #include "engine/train/watch.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,10 @@ ka_status ka_run_configure_model(struct ka_run *r, const char *dir) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_job_anchor *a = &r->job->anchor;
   bool anchored = a->weight > 0 && a->kind != KA_ANCHOR_NONE;
+  static_assert((int)KA_TOKEN_EAFT == KA_TARGETS_EAFT && (int)KA_TOKEN_DFT == KA_TARGETS_DFT &&
+                    (int)KA_TOKEN_TALR == KA_TARGETS_TALR,
+                "words in one order");
+  r->open.model.token_weight = (enum ka_loss_weight)r->job->token_weight;
   if (r->has_speech) KA_TRY(ka_speech_open_job(&r->open.model, &r->speech, r->job));
   if (a->kind == KA_ANCHOR_KL && a->on != KA_ANCHOR_SELF)
     r->open.model.term_weight[KA_TERM_KL_TASK] = a->weight;

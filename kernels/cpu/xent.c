@@ -5,6 +5,12 @@
  * second pass writes the gradient. */
 #include "kernels/cpu/vec.h"
 
+/* The largest scores so far, falling; n of them. */
+struct top {
+  float z[KA_EAFT_TOP];
+  int n;
+};
+
 struct row {
   float max;
   double sum; /* of e^(z - max) */
@@ -77,6 +83,35 @@ static void add_block(struct row *row, const float *z, const float *other, int64
   row->dot += dot;
 }
 
+static void add_top(struct top *top, const float *z, int64_t n) {
+  for (int64_t k = 0; k < n; k++) {
+    if (top->n == KA_EAFT_TOP && !(z[k] > top->z[KA_EAFT_TOP - 1])) continue;
+    int at = top->n < KA_EAFT_TOP ? top->n++ : KA_EAFT_TOP - 1;
+    for (; at > 0 && z[k] > top->z[at - 1]; at--) top->z[at] = top->z[at - 1];
+    top->z[at] = z[k];
+  }
+}
+
+static double entropy(const struct top *top) {
+  double sum = 0, dot = 0;
+  for (int k = 0; k < top->n; k++) {
+    double z = (double)top->z[k] - (double)top->z[0];
+    sum += exp(z);
+    dot += exp(z) * z;
+  }
+  return log(sum) - dot / sum;
+}
+
+/* Of the target's cross-entropy. */
+static double row_weight(const struct ka_xent_args *args, int64_t r, double loss,
+                         const struct top *top) {
+  double w = args->ce_weight;
+  if (args->weight.data) w *= (double)((const float *)args->weight.data)[r];
+  if (args->weigh == KA_WEIGH_DFT) w *= exp(-loss);
+  if (args->weigh == KA_WEIGH_EAFT) w *= entropy(top) / 3;
+  return w;
+}
+
 /* d = ce (p - onehot), and + kl (p - p0) where there is a base; t: the target's place, if here. */
 static void differences(float *restrict d, const float *restrict z, const float *restrict z0,
                         int64_t n, int64_t t, float lse, float lse0, float ce, float kl) {
@@ -96,7 +131,7 @@ static void differences(float *restrict d, const float *restrict z, const float 
   }
 }
 
-static void gradient(const struct ka_xent_args *args, int64_t r, float lse, float lse0) {
+static void gradient(const struct ka_xent_args *args, int64_t r, float lse, float lse0, float ce) {
   int64_t n_classes = args->logits.shape[1], target = get_id(&args->targets, r);
   float scale = (float)args->grad_scale, cap = (float)args->softcap;
   if (args->scale.data) scale *= *(const float *)args->scale.data;
@@ -106,7 +141,7 @@ static void gradient(const struct ka_xent_args *args, int64_t r, float lse, floa
     const float *z = scores(args, &args->logits, at, n, buf), *z0 = NULL;
     if (args->base.data) z0 = scores(args, &args->base, at, n, buf0);
     float *out = open_block(&args->logits, at, buf_out);
-    differences(d, z, z0, n, target - c, lse, lse0, (float)args->ce_weight, (float)args->kl_weight);
+    differences(d, z, z0, n, target - c, lse, lse0, ce, (float)args->kl_weight);
     if (cap > 0) {
 #pragma omp simd
       for (int64_t k = 0; k < n; k++) out[k] = scale * d[k] * (1.0f - z[k] / cap * (z[k] / cap));
@@ -121,11 +156,13 @@ static void gradient(const struct ka_xent_args *args, int64_t r, float lse, floa
 static void one_row(const struct ka_xent_args *args, int64_t r) {
   int64_t n_classes = args->logits.shape[1], target = get_id(&args->targets, r);
   struct row row = {.max = -INFINITY}, base = {.max = -INFINITY};
+  struct top top = {.n = 0};
   float buf[CPU_BLOCK], buf0[CPU_BLOCK];
   for (int64_t c = 0; c < n_classes; c += CPU_BLOCK) {
     int64_t n = min64(CPU_BLOCK, n_classes - c), at = r * n_classes + c;
     const float *z = scores(args, &args->logits, at, n, buf);
     add_block(&row, z, NULL, n, c);
+    if (args->weigh == KA_WEIGH_EAFT) add_top(&top, z, n);
     if (args->base.data) add_block(&base, scores(args, &args->base, at, n, buf0), z, n, c);
   }
   double lse = (double)row.max + log(row.sum), lse0 = (double)base.max + log(base.sum);
@@ -141,7 +178,8 @@ static void one_row(const struct ka_xent_args *args, int64_t r) {
   double z = (double)*scores(args, &args->logits, r * n_classes + target, 1, buf);
   *loss = (float)(lse - z);
   if (kl) *kl = (float)(base.dot / base.sum + (lse - lse0));
-  if (args->backward) gradient(args, r, (float)lse, (float)lse0);
+  double ce = row_weight(args, r, lse - z, &top);
+  if (args->backward) gradient(args, r, (float)lse, (float)lse0, (float)ce);
 }
 
 ka_status xent_cpu(struct ka_dev *dev, const struct ka_xent_args *args) {

@@ -14,11 +14,12 @@ template <typename T> struct rows_of_logits {
   T *logits;
   const T *base;
   const int32_t *targets;
-  const float *scale;
+  const float *scale, *weight;
   float *loss, *kl;
   int32_t *argmax;
   int64_t n_classes;
   float grad_scale, ce_weight, kl_weight, cap;
+  enum ka_xent_weigh weigh;
   bool backward;
 };
 
@@ -95,6 +96,31 @@ __device__ __forceinline__ float log_sum_exp(partial p) {
   return p.max == -INFINITY ? NAN : p.max + logf(p.sum); /* all -inf: ref's e^(-inf + inf) */
 }
 
+/* Entropy of the softmax over the largest scores: as many readings of the row, each behind the place
+ * that the last one found. */
+template <typename T>
+__device__ __forceinline__ float top_entropy(const T *logits, int64_t n_classes, float cap) {
+  float last = INFINITY, first = 0, sum = 0, dot = 0;
+  int at = -1;
+  for (int k = 0; k < KA_EAFT_TOP; k++) {
+    partial p = {-INFINITY, 0, 0, -1};
+    for (int c = (int)threadIdx.x; c < n_classes; c += BLOCK) {
+      float z = capped(to_float(logits[c]), cap);
+      if (z > last || (z == last && c <= at)) continue;
+      if (p.at < 0 || z > p.max) p.max = z, p.at = c;
+    }
+    p = join_all(p);
+    if (p.at < 0) break; /* fewer classes */
+    last = p.max;
+    at = p.at;
+    if (k == 0) first = last;
+    float e = expf(last - first);
+    sum += e;
+    dot += e * (last - first);
+  }
+  return logf(sum) - dot / sum;
+}
+
 template <typename T, int N, bool BASE>
 __global__ void __launch_bounds__(BLOCK) k_xent(rows_of_logits<T> a) {
   int64_t row = blockIdx.x, V = a.n_classes;
@@ -123,6 +149,9 @@ __global__ void __launch_bounds__(BLOCK) k_xent(rows_of_logits<T> a) {
     if (a.argmax) a.argmax[row] = p.at;
   }
   if (!a.backward) return;
+  float ce = a.ce_weight * (a.weight ? a.weight[row] : 1.0f);
+  if (a.weigh == KA_WEIGH_DFT) ce *= expf(hit - lse);
+  if (a.weigh == KA_WEIGH_EAFT) ce *= top_entropy(logits, V, a.cap) / 3.0f;
   __syncthreads(); /* everyone has read the target's logit */
   float scale = a.grad_scale * (a.scale ? *a.scale : 1.0f);
   for (int64_t c = (int64_t)threadIdx.x * N; c < V; c += BLOCK * N) {
@@ -132,7 +161,7 @@ __global__ void __launch_bounds__(BLOCK) k_xent(rows_of_logits<T> a) {
 #pragma unroll
     for (int k = 0; k < N; k++) {
       float x = capped(z[k], a.cap), of_x = expf(x - lse);
-      float d = a.ce_weight * (of_x - (c + k == target ? 1.0f : 0.0f));
+      float d = ce * (of_x - (c + k == target ? 1.0f : 0.0f));
       if (BASE) d += a.kl_weight * (of_x - expf(capped(z0[k], a.cap) - lse0));
       if (a.cap > 0) d *= 1.0f - x / a.cap * (x / a.cap);
       z[k] = target >= 0 ? scale * d : 0.0f;
@@ -158,6 +187,7 @@ ka_status xent_cuda(struct ka_dev *dev, const struct ka_xent_args *args) {
                            (const T *)args->base.data,
                            (const int32_t *)args->targets.data,
                            (const float *)args->scale.data,
+                           (const float *)args->weight.data,
                            (float *)args->loss.data,
                            (float *)args->kl.data,
                            (int32_t *)args->argmax.data,
@@ -166,6 +196,7 @@ ka_status xent_cuda(struct ka_dev *dev, const struct ka_xent_args *args) {
                            (float)args->ce_weight,
                            (float)args->kl_weight,
                            (float)args->softcap,
+                           args->weigh,
                            args->backward};
     if (n_rows == 0) return KA_STATUS_OK;
     bool packs = a.n_classes % N == 0 && in_packs(args->logits, N) && in_packs(args->base, N);

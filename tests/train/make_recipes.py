@@ -104,6 +104,9 @@ def losses(m, step, how):
 WAYS = {
     "self": {"kl_self": 3.0},
     "both": {"kl": 0.5, "kl_self": 0.5},
+    "eaft": {"token_weight": "eaft"},
+    "dft": {"token_weight": "dft", "kl": 0.5},
+    "talr": {"token_weight": "talr", "kl_self": 1.0},
 }
 
 told = {"B": B, "T": T, "ids": ids.flatten().tolist(), "labels": labels.flatten().tolist(),

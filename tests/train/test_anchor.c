@@ -73,8 +73,9 @@ static void decay_holds_the_weights(void **state) {
 
 static void no_switch_changes_a_bit(void **state) {
   struct home *h = *state;
-  static const char *const words[] = {KL,   L2 "anchor.by=kappa ",       KL SOFT, L2 SOFT,
-                                      SELF, BOTH "selection.metric=all "};
+  static const char *const words[] = {
+      KL,      L2 "anchor.by=kappa ",     KL SOFT,
+      L2 SOFT, SELF "token_weight=eaft ", BOTH "selection.metric=all token_weight=talr "};
   for (int i = 0; i < 6; i++) {
     const char *whole = t_str("whole-%d", i), *out = t_str("other-%d", i);
     assert_int_equal(train(h, whole, t_str("%s save_steps=3", words[i])), 0);

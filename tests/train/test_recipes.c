@@ -128,6 +128,15 @@ static void step_as_told(struct ka_loop *l, const json_t *way, size_t s) {
   near(name, s, "grad_norm", step.norm, steps);
 }
 
+static enum ka_loss_weight token_weight_of(const json_t *way) {
+  static const char *const words[] = {"none", "eaft", "dft", "talr"};
+  const char *word = json_string_value(json_object_get(way, "token_weight"));
+  for (int i = 0; word && i < 4; i++)
+    if (strcmp(words[i], word) == 0) return (enum ka_loss_weight)i;
+  assert_null(word);
+  return KA_TOKEN_NONE;
+}
+
 static void run(struct fixture *f, const json_t *way, int64_t rows) {
   struct ka_ctx *ctx = &f->ctx;
   struct ka_dev dev;
@@ -142,6 +151,7 @@ static void run(struct fixture *f, const json_t *way, int64_t rows) {
   T_OK(ka_model_train_parts(&model, parts, model.n_params));
   model.term_weight[KA_TERM_KL_TASK] = json_number_value(json_object_get(way, "kl"));
   model.term_weight[KA_TERM_KL_SELF] = json_number_value(json_object_get(way, "kl_self"));
+  model.token_weight = token_weight_of(way);
   T_OK(ka_model_prepare(&model, rows, f->T, false));
   struct ka_optim_config config = {0.9, 0.95, 1e-8, 0.1, 1.0};
   T_OK(ka_optim_init(ctx, &optim, &model, &config, false));
