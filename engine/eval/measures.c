@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * See measures.h. */
 #include "engine/eval/measures.h"
+#include "engine/dist/dist.h"
 
 #include "base/log.h"
 #include "engine/data/records.h"
@@ -203,16 +204,22 @@ static ka_status score_text(struct ka_measures *ms, int64_t i, struct ka_model *
   return st;
 }
 
+/* Of texts and then task files, the k-th is this rank's. */
+static bool is_own(const struct ka_measures *ms, int64_t k) {
+  return k % ka_dist_n(ms->ctx->dist) == ka_dist_rank(ms->ctx->dist);
+}
+
 static ka_status score_texts(struct ka_measures *ms, struct ka_model *m, int64_t B, int64_t T,
-                             double *values) {
+                             bool shared, double *values) {
   struct ka_ctx *ctx = ms->ctx;
   for (int64_t i = 0; i < ms->spec.n_texts; i++) {
     struct ka_eval_text_scorer s = {0};
     int64_t at = ms->spec.validation + i;
+    ms->items[at].window = T - 1;
+    if (shared && !is_own(ms, i)) continue;
     KA_TRY(score_text(ms, i, NULL, m, B, T, &s));
     values[at] = ka_eval_text_loss_per_token(&s.total);
     ms->items[at].n = s.total.n_tokens;
-    ms->items[at].window = T - 1;
     if (s.total.n_tokens == 0)
       return ka_fail(ctx, KA_E_INPUT, "held_out %s: no token to measure; its files are empty",
                      ms->items[at].name);
@@ -261,11 +268,38 @@ static ka_status score_set(struct ka_measures *ms, const struct ka_measure_set *
   return st;
 }
 
+/* What each rank found out goes to all: a measure is one rank's, whatever their number. */
+static ka_status share(struct ka_measures *ms, double *values) {
+  struct ka_ctx *ctx = ms->ctx;
+  void *memory;
+  KA_TRY(ka_alloc_n(ctx, &memory, 3 * ms->n, sizeof(double), "measures"));
+  double *all = memory;
+  for (int64_t i = 0; i < ms->n; i++) {
+    bool own = !isnan(values[i]);
+    all[3 * i] = own ? values[i] : 0;
+    all[3 * i + 1] = own ? ms->items[i].chance : 0;
+    all[3 * i + 2] = own ? (double)ms->items[i].n : 0;
+  }
+  ka_status st = ka_dist_sum(ctx->dist, "what is measured", all, 3 * ms->n);
+  for (int64_t i = ms->spec.validation; ka_ok(st) && i < ms->n; i++) {
+    values[i] = all[3 * i];
+    ms->items[i].chance = all[3 * i + 1];
+    ms->items[i].n = (int64_t)all[3 * i + 2];
+  }
+  ka_free(memory);
+  return st;
+}
+
 ka_status ka_measures_score(struct ka_measures *ms, struct ka_model *m, int64_t B, int64_t T,
                             double validation, double *values) {
   struct ka_ctx *ctx = ms->ctx;
+  /* ranks that split weights make all passes together */
+  bool shared = ka_dist_n(ctx->dist) > 1 && !m->shards.weights;
+  for (int64_t i = 0; i < ms->n; i++) values[i] = NAN;
+  KA_TRY(score_texts(ms, m, B, T, shared, values));
+  for (int64_t i = 0; i < ms->n_sets; i++)
+    if (!shared || is_own(ms, ms->spec.n_texts + i)) KA_TRY(score_set(ms, &ms->sets[i], m, values));
+  if (shared) KA_TRY(share(ms, values));
   if (ms->spec.validation) values[0] = validation;
-  KA_TRY(score_texts(ms, m, B, T, values));
-  for (int64_t i = 0; i < ms->n_sets; i++) KA_TRY(score_set(ms, &ms->sets[i], m, values));
   return KA_STATUS_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "engine/train/checkpoint.h"
+#include "engine/train/ranks.h"
 
 #include <math.h>
 #include <string.h>
@@ -229,11 +230,14 @@ static ka_status score(struct ka_run *r, struct ka_loop *l, double *values) {
   char identity[KA_IDENTITY_TEXT] = "";
   if (shared) KA_TRY(ka_identity_of_measures(ctx, r->job, identity));
   if (shared) KA_TRY(recall_base(r, identity, values, &found));
+  double missing = !found; /* on any rank: then all of them measure */
+  if (shared) KA_TRY(ka_train_ranks_most(ctx, &missing, 1));
+  found = found && missing == 0;
   if (found && r->measures.spec.validation) values[0] = l->last_eval_loss;
   if (found) return KA_STATUS_OK;
   KA_TRY(ka_measures_score(&r->measures, l->model, r->job->micro_batch_size, r->job->sequence_len,
                            l->last_eval_loss, values));
-  return shared ? keep_base(r, identity, values) : KA_STATUS_OK;
+  return shared && ctx->rank == 0 ? keep_base(r, identity, values) : KA_STATUS_OK;
 }
 
 ka_status ka_watch_eval(void *run, struct ka_loop *l) {

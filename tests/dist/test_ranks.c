@@ -165,6 +165,37 @@ static void split_resumed(void **state) {
   }
 }
 
+/* The base's held-out losses: each text is one rank's, so they are the same bits at any count. */
+static void texts_are_shared(void **state) {
+  NEEDS_MPIRUN
+  struct home *h = *state;
+  char first[256] = "";
+  assert_int_equal(system(t_str("sed 's/\"vocab_size\": 64/\"vocab_size\": 320/' "
+                                "%s/config.json >%s/bytes.json && %s init --config %s/bytes.json "
+                                "--out %s/bytes --tokenizer bytes --seed 5 2>%s/err",
+                                h->dir, h->dir, alone, h->dir, h->dir, h->dir)),
+                   0);
+  write_text(h, "a.txt", "What one rank reads, the other need not.\n");
+  write_text(h, "b.txt", "A text of its own, and longer than the first one is.\n");
+  write_text(h, "c.txt", "The third.\n");
+  for (size_t n = 1; n <= 3; n++) {
+    struct ka_str log = {0};
+    use_ranks(n);
+    assert_int_equal(
+        train(h, t_str("texts%zu", n),
+              t_str("base_model=%s/bytes max_steps=2 'held_out=[{name: a, path: %s/a.txt}, {name: "
+                    "b, path: %s/b.txt}, {name: c, path: %s/c.txt}]'",
+                    h->dir, h->dir, h->dir, h->dir)),
+        0);
+    read_all(h, t_str("texts%zu/train_log.jsonl", n), &log);
+    const char *row = strstr(log.data, "\"measures\"");
+    assert_non_null(row);
+    if (n == 1) snprintf(first, sizeof first, "%.*s", (int)(strchr(row, '}') - row), row);
+    assert_memory_equal(first, row, strlen(first));
+    ka_str_deinit(&log);
+  }
+}
+
 static void same_count_same_bits(void **state) {
   NEEDS_MPIRUN
   struct home *h = *state;
@@ -253,10 +284,11 @@ static void refusals_have_one_voice(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(any_number_of_ranks),  cmocka_unit_test(split_states),
-      cmocka_unit_test(split_weights),        cmocka_unit_test(split_resumed),
-      cmocka_unit_test(same_count_same_bits), cmocka_unit_test(stopped_and_resumed),
-      cmocka_unit_test(plan_for_ranks),       cmocka_unit_test(refusals_have_one_voice),
+      cmocka_unit_test(any_number_of_ranks),     cmocka_unit_test(split_states),
+      cmocka_unit_test(split_weights),           cmocka_unit_test(split_resumed),
+      cmocka_unit_test(texts_are_shared),        cmocka_unit_test(same_count_same_bits),
+      cmocka_unit_test(stopped_and_resumed),     cmocka_unit_test(plan_for_ranks),
+      cmocka_unit_test(refusals_have_one_voice),
   };
   return cmocka_run_group_tests(tests, setup_ranks, NULL);
 }
