@@ -5,7 +5,9 @@
 #   tests/dist/kills.sh build/kappa [N, 4] [RANKS, 3] [SEED, 1]
 # SIGNAL=STOP: stops them instead, which dist_timeout_s ends.
 kappa=$1 n_kills=${2:-4} n_ranks=${3:-3} seed=${4:-1}
-command -v mpirun >/dev/null || { echo "skipped: no mpirun"; exit 0; }
+for tool in mpirun ps; do
+  command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 0; }
+done
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
