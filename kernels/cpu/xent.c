@@ -127,7 +127,7 @@ static void differences(float *restrict d, const float *restrict z, const float 
   } else {
 #pragma omp simd
     for (int64_t k = 0; k < n; k++) d[k] = ce * fast_exp(z[k] - lse);
-    if (t >= 0 && t < n) d[t] -= ce;
+    if (t >= 0 && t < n) d[t] = ce * (fast_exp(z[t] - lse) - 1.0f);
   }
 }
 
