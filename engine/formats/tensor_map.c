@@ -16,7 +16,11 @@ static const struct ka_role_info roles[KA_N_ROLES] = {
 #undef X
 };
 
-const struct ka_role_info *ka_role_info(enum ka_role role) { return &roles[role]; }
+const struct ka_role_info *ka_role_info(enum ka_role role) {
+  static const struct ka_role_info none = {
+      .name = "", .scope = KA_SCOPE_MODEL, .heads = '-', .fresh = '0'};
+  return role < KA_N_ROLES ? &roles[role] : &none;
+}
 
 /* Reads a number without leading zeros. */
 static bool read_index(const char **at, int *out) {

@@ -125,6 +125,7 @@ struct ka_role_info {
   enum ka_scope scope;
   char heads, fresh;
 };
+/* KA_N_ROLES: of a tensor that no map has, as a projector's. */
 const struct ka_role_info *ka_role_info(enum ka_role role);
 /* Is such a weight chosen for training unless it is asked for? Not those outside the layers, nor
  * routers, whose shape alone makes their kappa low. */
