@@ -59,12 +59,22 @@ static ka_status describe_tokens(struct ka_ctx *ctx, struct exporting *e, const 
   return ka_gguf_set_text(&e->gguf, "tokenizer.chat_template", text, strlen(text));
 }
 
+/* GGUF files of a decoder have no place for what stands in front of it. */
+static ka_status warn_of_projector(struct ka_ctx *ctx, struct exporting *e) {
+  const char *path;
+  KA_TRY(ka_path_join(&e->open.model.meta, &path, e->open.source.dir, "projector.safetensors"));
+  if (ka_path_exists(path))
+    ka_warn(ctx, "export", "%s stays behind: the GGUF file reads text and hears nothing", path);
+  return KA_STATUS_OK;
+}
+
 static ka_status write_file(struct ka_ctx *ctx, struct exporting *e, const struct ka_cli *cli) {
   const char *path = ka_cli_arg(cli, 1);
   struct ka_model *m = &e->open.model;
   char size[32];
   KA_TRY(ka_session_open(ctx, &e->open, ka_cli_arg(cli, 0), ka_cli_str(cli, "base"), "cpu"));
   KA_TRY(ka_model_open_source(ctx, m, &e->open.dev, &e->open.source, KA_F32));
+  KA_TRY(warn_of_projector(ctx, e));
   KA_TRY(ka_model_gguf_plan(m, &e->gguf, type_of(cli, m), name_of(ka_cli_arg(cli, 0))));
   KA_TRY(describe_tokens(ctx, e, ka_cli_str(cli, "pre")));
   KA_TRY(ka_gguf_begin(&e->gguf, path));

@@ -391,6 +391,21 @@ static void pieces_have_scores(void **state) {
   ka_str_deinit(&r.file);
 }
 
+/* What stands in front of a model is no part of the file, which is said. */
+static void a_projector_stays_behind(void **state) {
+  const char *dir = t_temp_dir(), *path = t_str("%s/projector.safetensors", dir);
+  struct ka_str err = {0};
+  (void)state;
+  make(tiny_qwen3, dir);
+  assert_int_equal(t_kappa(NULL, &err, "export %s %s/a.gguf --quiet", dir, dir), 0);
+  assert_null(strstr(err.data ? err.data : "", "projector"));
+  T_OK(ka_write_file(ctx, path, "x", 1));
+  ka_str_clear(&err);
+  assert_int_equal(t_kappa(NULL, &err, "export %s %s/b.gguf --quiet", dir, dir), 0);
+  assert_non_null(strstr(err.data, t_str("%s stays behind", path)));
+  ka_str_deinit(&err);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(llama_turns_its_rows),
@@ -402,6 +417,7 @@ int main(void) {
       cmocka_unit_test(byte_level_tokens),
       cmocka_unit_test(unknown_words_need_a_name),
       cmocka_unit_test(pieces_have_scores),
+      cmocka_unit_test(a_projector_stays_behind),
   };
   return cmocka_run_group_tests(tests, fresh, NULL);
 }
