@@ -3,6 +3,7 @@
 #include "engine/cli/generate_prompts.h"
 
 #include "base/file.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -156,6 +157,11 @@ static ka_status read_audio(struct ka_cli_prompts *p, const char *path) {
                    "--audio: %s has no projector.json: the model hears nothing; train it with a "
                    "dataset of type speech",
                    p->model_dir);
+  if (!text && p->speech->prompt) {
+    text = p->speech->prompt;
+    ka_info(ctx, "generate", "behind the sound: \"%.200s\", as in training; --prompt TEXT: another",
+            text);
+  }
   p->is_chat = true;
   KA_TRY(add(p, NULL, &item));
   return ka_speech_prompt(ctx, p->speech, p->tokenizer, path, text ? text : "",

@@ -15,8 +15,7 @@
    "what to continue (\"\" starts from BOS); - or nothing: stdin, without its last line end"},     \
       {"audio", KA_OPT_STR, "FILE", NULL,                                                          \
        "a sound file to answer, for models with a projector; --prompt is then the text behind "    \
-       "it, "                                                                                      \
-       "by default none"},                                                                         \
+       "it (default: the training data's prompt)"},                                                \
       {"messages", KA_OPT_STR, "FILE", NULL,                                                       \
        "a conversation to answer (- is stdin): JSON, [{\"role\": ..., \"content\": ...}, ...] or " \
        "{\"messages\": [...]}"},                                                                   \

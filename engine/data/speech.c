@@ -36,6 +36,31 @@ static ka_status conv_of_job(struct ka_ctx *ctx, struct ka_projector_config *c,
   return KA_STATUS_OK;
 }
 
+/* The prompt of the job's datasets; of several different ones the first. */
+static const char *prompt_of_job(struct ka_ctx *ctx, const struct ka_job *job) {
+  const char *first = NULL;
+  for (int64_t i = 0; i < job->datasets.n; i++) {
+    const struct ka_job_dataset *ds = &job->datasets.items[i];
+    if (ds->type != KA_DOCUMENT_SPEECH || !ds->prompt || !*ds->prompt) continue;
+    if (!first) first = ds->prompt;
+    if (strcmp(first, ds->prompt) == 0) continue;
+    ka_info(ctx, "data", "%s keeps the first of the datasets' prompts, \"%.80s\"", file_json,
+            first);
+    break;
+  }
+  return first;
+}
+
+static ka_status read_from(struct ka_ctx *ctx, struct ka_speech *out, const char *dir,
+                           bool *there) {
+  struct ka_arena a;
+  ka_arena_init(&a, ctx, "projector");
+  ka_status st = ka_speech_read(&a, out, dir, there);
+  out->prompt = NULL; /* it says how that model was trained */
+  ka_arena_deinit(&a);
+  return st;
+}
+
 ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const struct ka_job *job) {
   const struct ka_job_projector *p = &job->projector;
   struct ka_speech saved;
@@ -58,7 +83,7 @@ ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const stru
                    ka_job_place(job, "projector.layers"), (long long)p->layers,
                    (long long)p->conv.n, (long long)p->conv_width, (long long)p->heads);
   out->from = p->path ? p->path : job->base_model;
-  KA_TRY(ka_speech_read(ctx, &saved, out->from, &there));
+  KA_TRY(read_from(ctx, &saved, out->from, &there));
   if (there) {
     out->projector = saved.projector;
     out->audio = saved.audio;
@@ -70,6 +95,7 @@ ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const stru
     return ka_fail(ctx, KA_E_INPUT, "%s: projector.path: %s has no %s",
                    ka_job_place(job, "projector.path"), p->path, file_json);
   out->audio.dir = job->dataset_prepared_path;
+  out->prompt = prompt_of_job(ctx, job);
   return KA_STATUS_OK;
 }
 
@@ -144,24 +170,33 @@ static ka_status read_root(struct ka_ctx *ctx, const char *path, const json_t *r
                  path);
 }
 
-ka_status ka_speech_read(struct ka_ctx *ctx, struct ka_speech *out, const char *dir, bool *there) {
-  struct ka_arena a;
+/* The text outlives the JSON. */
+static ka_status read_prompt(struct ka_arena *a, const char *path, const json_t *root,
+                             struct ka_speech *s) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *text;
+  KA_TRY(ka_json_str_or(ctx, path, root, "prompt", NULL, &text));
+  return text ? ka_arena_str(a, &s->prompt, text, strlen(text)) : KA_STATUS_OK;
+}
+
+ka_status ka_speech_read(struct ka_arena *a, struct ka_speech *out, const char *dir, bool *there) {
+  struct ka_ctx *ctx = a->ctx;
   const char *path;
-  json_t *root = NULL;
+  json_t *root;
   *out = (struct ka_speech){0};
-  ka_arena_init(&a, ctx, "projector");
-  ka_status st = ka_path_join(&a, &path, dir, file_json);
-  *there = ka_ok(st) && ka_path_exists(path);
-  if (*there) st = ka_json_load(ctx, path, &root);
-  if (ka_ok(st) && *there) st = read_root(ctx, path, root, out);
+  KA_TRY(ka_path_join(a, &path, dir, file_json));
+  *there = ka_path_exists(path);
+  if (!*there) return KA_STATUS_OK;
+  KA_TRY(ka_json_load(ctx, path, &root));
+  ka_status st = read_root(ctx, path, root, out);
+  if (ka_ok(st)) st = read_prompt(a, path, root, out);
   json_decref(root);
-  ka_arena_deinit(&a);
   return st;
 }
 
 ka_status ka_speech_open(struct ka_model *m, struct ka_speech *out, const char *dir, bool *there) {
   struct ka_ctx *ctx = m->ctx;
-  KA_TRY(ka_speech_read(ctx, out, dir, there));
+  KA_TRY(ka_speech_read(&m->meta, out, dir, there));
   return *there ? open_from(m, out, dir) : KA_STATUS_OK;
 }
 
@@ -180,6 +215,7 @@ ka_status ka_speech_write(struct ka_ctx *ctx, const struct ka_speech *s, const c
   if (!root) return ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", file_json);
   ka_arena_init(&a, ctx, "projector");
   ka_status st = ka_path_join(&a, &path, dir, file_json);
+  if (ka_ok(st) && s->prompt) st = ka_json_set(ctx, root, "prompt", json_string(s->prompt));
   if (ka_ok(st)) st = ka_json_write(ctx, root, path);
   json_decref(root);
   ka_arena_deinit(&a);

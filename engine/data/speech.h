@@ -4,7 +4,8 @@
  * places stand in a prompt. Kept beside a tuned model: projector.safetensors, and projector.json:
  *
  *   {"version": 1, "input": "log_mel", "bands": 80, "normalise": "whisper", "max_seconds": 30,
- *    "conv": [2], "conv_width": 256, "layers": 0, "heads": 4, "stack": 4, "hidden": 1024}   (docs/modality.md)
+ *    "conv": [2], "conv_width": 256, "layers": 0, "heads": 4, "stack": 4, "hidden": 1024,
+ *    "prompt": "Transcript:"}   (docs/modality.md)
  *
  * A prompt is BOS, where the tokenizer begins texts with one, the clip's places, then the text. */
 #ifndef KAPPA_ENGINE_DATA_SPEECH_H
@@ -19,6 +20,7 @@ struct ka_speech {
   struct ka_projector_config projector;
   struct ka_audio_spec audio;
   const char *from; /* of a job: the directory whose projector it starts from; NULL: a fresh one */
+  const char *prompt; /* text behind a clip where nothing else is said; NULL: none. Borrowed */
 };
 
 /* Does an entry of the job's datasets or test_datasets hold speech? */
@@ -30,9 +32,9 @@ ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const stru
 ka_status ka_speech_open_job(struct ka_model *m, const struct ka_speech *s,
                              const struct ka_job *job);
 
-/* Of a tuned model's directory; *there false: it has none, which is no failure. */
-ka_status ka_speech_read(struct ka_ctx *ctx, struct ka_speech *out, const char *dir, bool *there);
-/* The same, and puts the projector of that directory in front of the model. */
+/* Of a tuned model's directory, texts in a; *there false: it has none, which is no failure. */
+ka_status ka_speech_read(struct ka_arena *a, struct ka_speech *out, const char *dir, bool *there);
+/* The same, texts as long as the model, and puts the projector of that directory in front of the model. */
 ka_status ka_speech_open(struct ka_model *m, struct ka_speech *out, const char *dir, bool *there);
 /* projector.json alone. */
 ka_status ka_speech_write(struct ka_ctx *ctx, const struct ka_speech *s, const char *dir);

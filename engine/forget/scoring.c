@@ -55,7 +55,8 @@ static ka_status score(struct ka_forget_scoring *s, struct ka_model *m, double *
 static ka_status open_speech(struct ka_forget_scoring *s) {
   struct ka_ctx *ctx = s->ctx;
   const struct ka_job *job = s->spec.job;
-  if (!job && s->spec.tuned) return ka_speech_read(ctx, &s->speech, s->spec.tuned, &s->has_speech);
+  if (!job && s->spec.tuned)
+    return ka_speech_read(&s->base.model.meta, &s->speech, s->spec.tuned, &s->has_speech);
   if (!job || !ka_speech_wanted(job)) return KA_STATUS_OK;
   s->has_speech = true;
   KA_TRY(ka_speech_of_job(ctx, &s->speech, job));

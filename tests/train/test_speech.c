@@ -276,6 +276,44 @@ static void goes_on(void **state) {
                    0);
 }
 
+static struct ka_str said_of(const char *options) {
+  struct ka_str err = {0};
+  assert_int_equal(
+      t_kappa(NULL, &err, "generate %s/told --audio %s/test-0.wav %s", dir, dir, options), 0);
+  return err;
+}
+
+/* What stood behind the sound in training stands there afterwards, unless something else is said. */
+static void prompt_is_kept(void **state) {
+  (void)state;
+  T_AUDIO
+  json_t *root = NULL;
+  train("told", t_str("max_steps=1 'datasets=[{path: %s/train.jsonl, type: speech, "
+                      "prompt: \"Heard: \"}]'",
+                      dir));
+  T_OK(ka_json_load(ctx, t_str("%s/told/projector.json", dir), &root));
+  assert_string_equal(json_string_value(json_object_get(root, "prompt")), "Heard: ");
+  json_decref(root);
+  struct ka_str ids[3] = {{0}};
+  static const char *const ways[] = {"", "--prompt 'Heard: '", "--prompt ''"};
+  for (int i = 0; i < 3; i++)
+    assert_int_equal(t_kappa(&ids[i], NULL, "generate %s/told --audio %s/test-0.wav --ids %s", dir,
+                             dir, ways[i]),
+                     0);
+  assert_string_equal(ids[0].data, ids[1].data);
+  assert_string_not_equal(ids[0].data, ids[2].data);
+  struct ka_str err = said_of(""), other = said_of("--prompt x");
+  assert_non_null(strstr(err.data, "\"Heard: \""));
+  assert_null(strstr(other.data, "Heard"));
+  train("told_on", t_str("max_steps=1 base_model=%s/told", dir));
+  T_OK(ka_json_load(ctx, t_str("%s/told_on/projector.json", dir), &root));
+  assert_null(json_object_get(root, "prompt"));
+  json_decref(root);
+  for (int i = 0; i < 3; i++) ka_str_deinit(&ids[i]);
+  ka_str_deinit(&err);
+  ka_str_deinit(&other);
+}
+
 /* Bad sound stops a run with its sentence, or is left out and counted. */
 static void bad_sound(void **state) {
   (void)state;
@@ -302,9 +340,10 @@ static void bad_sound(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(learns_to_hear), cmocka_unit_test(resumed),
-                                     cmocka_unit_test(two_ranks),      cmocka_unit_test(forgotten),
-                                     cmocka_unit_test(other_sound),    cmocka_unit_test(goes_on),
-                                     cmocka_unit_test(bad_sound)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(learns_to_hear), cmocka_unit_test(resumed),
+      cmocka_unit_test(two_ranks),      cmocka_unit_test(forgotten),
+      cmocka_unit_test(other_sound),    cmocka_unit_test(goes_on),
+      cmocka_unit_test(bad_sound),      cmocka_unit_test(prompt_is_kept)};
   return cmocka_run_group_tests(tests, set_up, NULL);
 }
