@@ -105,6 +105,12 @@ double ka_machine_peak(void) {
   return getrusage(RUSAGE_SELF, &use) == 0 ? (double)use.ru_maxrss * 1024 : 0;
 }
 
+double ka_machine_peak_of_all(void) {
+  struct rusage use;
+  double own = ka_machine_peak();
+  return getrusage(RUSAGE_CHILDREN, &use) == 0 ? fmax(own, (double)use.ru_maxrss * 1024) : own;
+}
+
 double ka_machine_resident(const char *but_files_ending) {
   char line[PATH_MAX + 128];
   double sum = 0;

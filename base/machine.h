@@ -16,6 +16,8 @@ void ka_machine_read(struct ka_machine *m);
  * 0: unknown. */
 double ka_machine_resident(const char *but_files_ending);
 double ka_machine_peak(void);
+/* The same of the largest: this process, or a child of it that has ended. */
+double ka_machine_peak_of_all(void);
 
 /* What the file system of a path, or of its nearest directory that is there, has room for; 0:
  * unknown. */

@@ -3,7 +3,6 @@
 #include "engine/eval/text_loss.h"
 
 #include "base/log.h"
-#include "base/machine.h"
 #include "engine/cli/eval_tasks.h"
 #include "engine/model/session.h"
 #include "engine/report/progress.h"
@@ -79,11 +78,7 @@ static ka_status score_files(struct ka_ctx *ctx, struct eval *e, const char *con
     json_object_set_new(rows, files[i], ka_eval_text_loss_json(&e->scorer.total));
     n_tokens += e->scorer.total.n_tokens;
   }
-  double seconds = ka_now_s() - begin;
-  char time[32], tokens[32], rate[32];
-  ka_info(ctx, "eval", "done: %s tokens in %s, %s tok/s, peak memory %.0f MiB",
-          ka_fmt_count((double)n_tokens, tokens), ka_fmt_duration(seconds, time),
-          ka_fmt_count((double)n_tokens / seconds, rate), ka_machine_peak() / (1 << 20));
+  ka_progress_done(ctx, "eval", "", n_tokens, ka_now_s() - begin);
   return KA_STATUS_OK;
 }
 

@@ -163,6 +163,12 @@ out:
   return st;
 }
 
+static void say_end(const struct evaluation *e, double seconds) {
+  char parts[64];
+  snprintf(parts, sizeof parts, "%lld requests", (long long)ka_tasks_n_requests(e->tasks));
+  ka_progress_done(e->ctx, "eval", parts, e->results.n_tok, seconds);
+}
+
 static ka_status run(struct evaluation *e) {
   struct ka_ctx *ctx = e->ctx;
   double started_s = (double)time(NULL), start = ka_now_s();
@@ -172,8 +178,12 @@ static ka_status run(struct evaluation *e) {
   KA_TRY(read_chat(e));
   KA_TRY(load_tasks(e));
   KA_TRY(prepare(e));
+  double begin = ka_now_s();
   KA_TRY(score(e));
-  return write_results(e, started_s, ka_now_s() - start);
+  double end = ka_now_s();
+  KA_TRY(write_results(e, started_s, end - start));
+  say_end(e, end - begin);
+  return KA_STATUS_OK;
 }
 
 ka_status ka_cli_eval_tasks(struct ka_ctx *ctx, const struct ka_cli *cli) {

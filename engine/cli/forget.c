@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  * kappa forget: what was learned and what was forgotten, of models that are there (BASE TUNED...)
  * or of one job by many methods (JOB.yaml). */
+#include "base/log.h"
 #include "engine/cli/cli.h"
 #include "engine/cli/measure_options.h"
 #include "engine/forget/benchmark.h"
+#include "engine/report/progress.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -95,7 +97,19 @@ static ka_status print_methods(struct ka_ctx *ctx) {
   return st;
 }
 
+/* Of a job the tokens of its runs, those that were there already too. */
+static void say_end(struct ka_ctx *ctx, const json_t *report, const char *what, double seconds) {
+  const json_t *row, *rows = json_object_get(report, "runs");
+  char parts[64];
+  int64_t n_tok = 0;
+  size_t i;
+  json_array_foreach(rows, i, row) n_tok += json_integer_value(json_object_get(row, "tokens"));
+  snprintf(parts, sizeof parts, "%zu %s", json_array_size(rows), what);
+  ka_progress_done(ctx, "forget", parts, n_tok, seconds);
+}
+
 static ka_status forget_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
+  double begin = ka_now_s();
   const char *json = ka_cli_str(cli, "json"), *what = ka_cli_arg(cli, 0);
   json_t *report = NULL;
   if (strcmp(ka_cli_str(cli, "methods"), "list") == 0) return print_methods(ctx);
@@ -105,6 +119,7 @@ static ka_status forget_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   if (!report) return KA_STATUS_OK; /* --plan */
   ka_status st = json ? ka_json_write(ctx, report, json) : KA_STATUS_OK;
   if (!json || strcmp(json, "-") != 0) ka_benchmark_print(report);
+  if (ka_ok(st)) say_end(ctx, report, job ? "runs" : "models", ka_now_s() - begin);
   json_decref(report);
   return st;
 }

@@ -168,6 +168,16 @@ static ka_status print_row(struct ka_ctx *ctx, const struct ka_cli_prompt *p,
   return st;
 }
 
+/* Of the answers' tokens, not the prompts'. */
+static void say_end(struct ka_ctx *ctx, const struct ka_eval_prompt *list, int64_t n,
+                    double seconds) {
+  char parts[64];
+  int64_t n_tok = 0;
+  for (int64_t i = 0; i < n; i++) n_tok += list[i].n_new;
+  snprintf(parts, sizeof parts, "%lld answers", (long long)n);
+  ka_progress_done(ctx, "generate", parts, n_tok, seconds);
+}
+
 static ka_status answer_all(struct generation *g, struct ka_eval_prompt *list, int64_t n,
                             int64_t max_tokens) {
   struct ka_ctx *ctx = g->ctx;
@@ -187,9 +197,12 @@ static ka_status answer_all(struct generation *g, struct ka_eval_prompt *list, i
                                        .progress = show,
                                        .user = g};
   ka_progress_begin(ctx, &g->bar, "generate", 0, n);
+  double begin = ka_now_s();
   ka_status st = ka_eval_generate_answers(ctx, &g->open.model, list, n, &o);
+  double seconds = ka_now_s() - begin;
   ka_progress_end(&g->bar);
   for (int64_t i = 0; i < n && ka_ok(st); i++) st = print_row(ctx, &g->prompts.items[i], &list[i]);
+  if (ka_ok(st)) say_end(ctx, list, n, seconds);
   return st;
 }
 

@@ -64,6 +64,7 @@ static ka_status score_sequences(struct run *x) {
   void *list;
   KA_TRY(ka_alloc_n(ctx, &list, n, sizeof(struct ka_eval_sequence), "requests"));
   list_sequences(x, list);
+  for (int64_t i = 0; i < n; i++) x->r->n_tok += ((struct ka_eval_sequence *)list)[i].n;
   const struct ka_eval_scoring o = {
       .batch_size = x->o->batch_size, .progress = progress, .user = x};
   ka_status st = ka_eval_score_sequences(ctx, x->m, list, n, &o);
@@ -131,7 +132,10 @@ static ka_status generate(struct run *x, int64_t i) {
       prompts[k * each + a->n_texts].text = (struct ka_str){0};
     }
   }
-  for (int64_t k = 0; k < n; k++) ka_str_deinit(&prompts[k].text);
+  for (int64_t k = 0; k < n; k++) {
+    x->r->n_tok += deaf ? 0 : prompts[k].n + prompts[k].n_new;
+    ka_str_deinit(&prompts[k].text);
+  }
   ka_free(prompts);
   x->n_done += n;
   return st;

@@ -89,6 +89,7 @@ static ka_status check_end(struct generator *x, struct answer *a) {
 static ka_status finish(struct generator *x, struct answer *a) {
   struct ka_ctx *ctx = x->ctx;
   struct ka_str *out = &a->prompt->text;
+  a->prompt->n_new = a->n;
   KA_TRY(ka_tokenizer_decode(ctx, x->g->tokenizer, a->ids, a->n, true, out));
   for (int64_t i = 0; i <= x->g->until->n; i++) {
     const char *text = end_text(x, i);

@@ -18,6 +18,7 @@ struct ka_eval_prompt {
   const struct ka_speech_clip *clip; /* heard at its places; NULL: text alone */
   uint64_t draw;                     /* names the draw of this answer */
   struct ka_str text;                /* out; starts empty */
+  int64_t n_new;                     /* out: tokens of the answer */
 };
 
 struct ka_eval_generation {

@@ -88,6 +88,7 @@ struct ka_results {
   int64_t n_values;
   struct ka_eval_answer **answers; /* of each task's requests, in order */
   int64_t n_tasks, *n_answers;
+  int64_t n_tok; /* of all requests, and of the texts that were generated */
 };
 
 /* m: prepared, for ka_tasks_positions(t) positions and any number of rows. Close results in either

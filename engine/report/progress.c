@@ -4,8 +4,10 @@
 #include "engine/report/progress.h"
 
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/str.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -131,4 +133,16 @@ void ka_progress_end(struct ka_progress *p) {
     p->ctx->log_clear = p->outer_clear;
     p->ctx->log_user = p->outer_user;
   }
+}
+
+void ka_progress_done(struct ka_ctx *ctx, const char *what, const char *parts, int64_t n_tok,
+                      double seconds) {
+  char time[32], count[32], rate[32], tokens[64] = "", speed[64] = "";
+  double n = (double)n_tok;
+  if (n_tok > 0) {
+    snprintf(tokens, sizeof tokens, "%s%s tokens", *parts ? ", " : "", ka_fmt_count(n, count));
+    snprintf(speed, sizeof speed, "%s tok/s, ", ka_fmt_count(n / fmax(seconds, 1e-9), rate));
+  }
+  ka_info(ctx, what, "done: %s%s in %s, %speak memory %.0f MiB", parts, tokens,
+          ka_fmt_duration(seconds, time), speed, ka_machine_peak_of_all() / (1 << 20));
 }

@@ -36,9 +36,10 @@ static int set_up(void **state) {
   return 0;
 }
 
+static struct ka_str out, err; /* of the last call */
+
 /* Runs `kappa eval MODEL ...`; what is written to stdout. */
 static char *eval(int code, const char *part, const char *args) {
-  static struct ka_str out, err;
   ka_str_clear(&out);
   ka_str_clear(&err);
   int rc = t_kappa(&out, &err, "eval %s/m %s", dir, args);
@@ -52,10 +53,12 @@ static void prints_a_table(void **state) {
   (void)state;
   eval(0, "|choose|Yaml   |none  |     1|acc     |", t_str("--tasks %s/choose.yaml", dir));
   eval(0, "|choose|Yaml   |none  |     1|acc     |", t_str("--tasks ' , %s/choose.yaml , '", dir));
-  char *out = eval(0, "|all      |N/A    |none  |      |acc     |",
-                   t_str("--tasks all --include-path %s", dir));
-  assert_non_null(strstr(out, "| - choose|Yaml   |none  |     1|acc     |"));
-  assert_non_null(strstr(out, "|Groups|Version|"));
+  assert_non_null(strstr(err.data, " requests, "));
+  assert_non_null(strstr(err.data, " tok/s, peak memory "));
+  char *table = eval(0, "|all      |N/A    |none  |      |acc     |",
+                     t_str("--tasks all --include-path %s", dir));
+  assert_non_null(strstr(table, "| - choose|Yaml   |none  |     1|acc     |"));
+  assert_non_null(strstr(table, "|Groups|Version|"));
   eval(0, "|choose|Yaml   |none  |     0|acc     |",
        t_str("--tasks %s/choose.yaml --native --num-fewshot 0 --limit 2", dir));
 }
@@ -66,11 +69,11 @@ static void writes_files(void **state) {
   const char **names, *home;
   int64_t n;
   json_t *root, *file;
-  char *out = eval(0, "\"acc,none\"",
-                   t_str("--tasks %s/choose.yaml --json - --output-path %s/out --log-samples "
-                         "--bootstrap-iters 10 --limit 0.5",
-                         dir, dir));
-  T_OK(ka_json_parse(ctx, out, strlen(out), "stdout", &root));
+  char *text = eval(0, "\"acc,none\"",
+                    t_str("--tasks %s/choose.yaml --json - --output-path %s/out --log-samples "
+                          "--bootstrap-iters 10 --limit 0.5",
+                          dir, dir));
+  T_OK(ka_json_parse(ctx, text, strlen(text), "stdout", &root));
   assert_int_equal(
       2, json_integer_value(json_object_get(
              json_object_get(json_object_get(root, "n-samples"), "choose"), "effective")));

@@ -114,12 +114,14 @@ static void a_batch_is_as_one_by_one(void **state) {
   const char *file = t_str("%s/batch.jsonl", model);
   const char *rows = "{\"prompt\":\"abc\",\"id\":7}\n\n\"x\"\n{\"messages\":[{\"role\":\"user\","
                      "\"content\":\"q\"}]}\n";
-  struct ka_str out = {0};
+  struct ka_str out = {0}, err = {0};
   json_t *row;
   T_OK(ka_write_file(ctx, file, rows, strlen(rows)));
   assert_int_equal(
-      t_kappa(&out, NULL, "generate %s --quiet --prompts %s --max-tokens 8 --stop @@", model, file),
-      0);
+      t_kappa(&out, &err, "generate %s --prompts %s --max-tokens 8 --stop @@", model, file), 0);
+  assert_non_null(strstr(err.data, "done: 3 answers, "));
+  assert_non_null(strstr(err.data, " tok/s, peak memory "));
+  ka_str_deinit(&err);
   char *line = strtok(out.data, "\n");
   T_OK(ka_json_parse(ctx, line, strlen(line), "row", &row));
   assert_int_equal(json_integer_value(json_object_get(row, "id")), 7);

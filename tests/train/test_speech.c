@@ -220,10 +220,11 @@ static void forgotten(void **state) {
                      "forget %s/job.yaml output_dir=%s/forget max_steps=3 selection.metric=kappa "
                      "selection.fraction=0.3 'held_out=[{name: old, path: %s/old.txt}]' "
                      "forgetting.new_tasks=%s/heard.yaml forgetting.every=1000000 "
-                     "--methods projector,kappa_lowest --seeds 1 --json - --quiet",
+                     "--methods projector,kappa_lowest --seeds 1 --json -",
                      dir, dir, dir, dir);
   if (code != 0) fail_msg("forget: exit %d: %s", code, err.data);
   assert_non_null(strstr(text.data, "\"wer\""));
+  assert_non_null(strstr(strstr(err.data, " runs, "), " tok/s, peak memory "));
   assert_non_null(strstr(text.data, "\"old\""));
   ka_str_deinit(&text);
   ka_str_deinit(&err);
