@@ -5,7 +5,10 @@
 #include "engine/forget/front.h"
 #include "engine/forget/repair.h"
 #include "engine/formats/config.h"
+#include "engine/formats/hub.h"
+#include "engine/report/card.h"
 #include "engine/report/progress.h"
+#include "engine/train/run_json.h"
 
 #include <math.h>
 #include <string.h>
@@ -97,6 +100,41 @@ static ka_status write_weights(struct ka_ctx *ctx, const struct ka_safetensors *
   return st;
 }
 
+static ka_status card_facts(struct sweep *s, const struct point *p, json_t *facts) {
+  struct ka_ctx *ctx = s->ctx;
+  KA_TRY(ka_report_fact(ctx, facts, "base model", "%s", s->o->spec.base));
+  KA_TRY(ka_report_fact(ctx, facts, "tuned model", "%s", s->o->tuned));
+  if (isnan(p->strength))
+    KA_TRY(ka_report_fact(ctx, facts, "repair", "none: no repair kept enough of what was learned"));
+  else
+    KA_TRY(ka_report_fact(ctx, facts, "repair", "%s at strength %g: %s", p->method, p->strength,
+                          ka_repair_info(p->how)->doc));
+  KA_TRY(ka_report_fact(ctx, facts, "chosen",
+                        "of %lld by least forgetting, where %g of what the tuned model learned is "
+                        "kept",
+                        (long long)s->n, s->o->keep));
+  return ka_report_by(ctx, facts);
+}
+
+/* Over the card that came along: it tells of TUNED. from: TUNED's directory. */
+static ka_status write_card(struct sweep *s, const char *from) {
+  struct ka_ctx *ctx = s->ctx;
+  const struct point *p = &s->points[s->chosen];
+  struct ka_report_card card = {.dir = s->o->out, .base_dir = from};
+  struct ka_arena a;
+  json_t *facts = json_array();
+  json_t *root = json_pack("{s:s, s:o, s:O}", "kind", "repair", "settings", facts, "measures",
+                           json_object_get(p->report, "measures"));
+  if (!root) return ka_fail(ctx, KA_E_MEMORY, "model card: out of memory");
+  ka_arena_init(&a, ctx, "model card");
+  ka_status st = ka_hub_name(&a, KA_HUB_MODEL, s->o->spec.base, &card.base);
+  if (ka_ok(st)) st = card_facts(s, p, facts);
+  if (ka_ok(st)) st = ka_report_card_write(ctx, root, &card);
+  json_decref(root);
+  ka_arena_deinit(&a);
+  return st;
+}
+
 static ka_status write_chosen(struct sweep *s) {
   struct ka_ctx *ctx = s->ctx;
   struct ka_model_source source;
@@ -105,6 +143,7 @@ static ka_status write_chosen(struct sweep *s) {
   ka_status st = open_point(s, &s->points[s->chosen], &source, &counts);
   if (ka_ok(st)) st = ka_model_dir_carry(ctx, source.dir, dir);
   if (ka_ok(st)) st = write_weights(ctx, &source.files, dir);
+  if (ka_ok(st)) st = write_card(s, source.dir);
   ka_model_source_close(&source);
   if (ka_ok(st)) ka_info(ctx, "repair", "wrote %s", dir);
   return st;

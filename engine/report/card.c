@@ -50,6 +50,10 @@ static ka_status front_matter(struct ka_ctx *ctx, struct ka_str *out, const stru
   return ka_str_printf(ctx, out, "%s\n\n", mark);
 }
 
+static bool is_repair(const json_t *root) {
+  return strcmp(ka_report_text(root, "kind"), "repair") == 0;
+}
+
 static const char *setting(const json_t *root, const char *name) {
   const json_t *pair;
   size_t i;
@@ -63,7 +67,7 @@ static const char *setting(const json_t *root, const char *name) {
 static void settings(struct ka_page *p, const json_t *root) {
   const json_t *pair;
   size_t i;
-  ka_page_section(p, "How it was trained");
+  ka_page_section(p, is_repair(root) ? "How it was made" : "How it was trained");
   ka_page_table(p, "|");
   json_array_foreach(json_object_get(root, "settings"), i, pair) {
     const char *name = json_string_value(json_array_get(pair, 0));
@@ -112,7 +116,8 @@ static ka_status write_card(struct ka_arena *a, const json_t *root,
   }
   KA_TRY(front_matter(ctx, out, old, card));
   const char *name = ka_path_base(card->dir), *subtitle;
-  KA_TRY(ka_arena_printf(a, &subtitle, "%s, fine-tuned by kappa.", base ? base : "A model"));
+  KA_TRY(ka_arena_printf(a, &subtitle, "%s, %s by kappa.", base ? base : "A model",
+                         is_repair(root) ? "tuned, then repaired" : "fine-tuned"));
   ka_page_begin(ctx, &page, name, subtitle);
   fill(&page, root, name);
   ka_status st = ka_page_end(&page);

@@ -185,10 +185,23 @@ static void make_models(void) {
   run(0, "", t_str("train %s/tune.yaml output_dir=%s/tuned", dir, dir));
 }
 
+/* Its card tells of the repair, not of the training that came before, and keeps the licence. */
+static void card_is_its_own(void) {
+  struct ka_str card = {0};
+  T_OK(ka_read_file(ctx, t_str("%s/repaired/README.md", dir), 0, &card));
+  static const char *const parts[] = {"license: mit\n", "tuned, then repaired by kappa",
+                                      "How it was made", " at strength ", "old.txt"};
+  for (int i = 0; i < 5; i++)
+    if (!strstr(card.data, parts[i])) fail_msg("no \"%s\" in\n%s", parts[i], card.data);
+  assert_null(strstr(card.data, "learning rate"));
+  ka_str_deinit(&card);
+}
+
 static void sweeps_and_writes(void **state) {
   (void)state;
   make_models();
   const char *measures = t_str("--text %s/old.txt --new-text %s/new.txt", dir, dir);
+  put("tuned/README.md", "---\nlicense: mit\n---\nA card of the user's own, learning rate 1.\n");
   run(0, "* ",
       t_str("repair %s/base %s/tuned --out %s/repaired --keep 0.5 --json %s/r.json %s", dir, dir,
             dir, dir, measures));
@@ -214,6 +227,7 @@ static void sweeps_and_writes(void **state) {
   const json_t *seen = json_object_get(json_object_get(r, "intruders"), "tuned");
   assert_int_equal(json_integer_value(json_object_get(seen, "matrices")), 14);
   json_decref(r);
+  card_is_its_own();
   /* What was written is what was measured. */
   run(0, "", t_str("forget %s/base a=%s/repaired --json %s/f.json %s", dir, dir, dir, measures));
   T_OK(ka_json_load(ctx, t_str("%s/f.json", dir), &r));
