@@ -231,13 +231,13 @@ static ka_status score_texts(struct ka_measures *ms, struct ka_model *m, int64_t
 }
 
 ka_status ka_measures_divergence(struct ka_measures *ms, struct ka_model *base, struct ka_model *m,
-                                 int64_t B, int64_t T, double *kl) {
+                                 int64_t B, int64_t T, bool new_alone, double *kl) {
   struct ka_ctx *ctx = ms->ctx;
   for (int64_t i = 0; i < ms->n; i++) kl[i] = NAN;
   for (int64_t i = 0; i < ms->spec.n_texts; i++) {
     struct ka_eval_text_scorer s = {0};
     int64_t at = ms->spec.validation + i;
-    if (ms->items[at].is_new) continue;
+    if (new_alone && !ms->items[at].is_new) continue;
     KA_TRY(score_text(ms, i, base, m, B, T, &s));
     kl[at] = s.kl_sum / (double)s.total.n_tokens;
   }

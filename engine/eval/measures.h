@@ -55,10 +55,12 @@ int64_t ka_measures_count(const struct ka_measures *ms, bool is_new);
 ka_status ka_measures_score(struct ka_measures *ms, struct ka_model *m, int64_t B, int64_t T,
                             double validation, double *values);
 
-/* kl [n]: the mean KL(base || m) a token of the old texts, NaN of all else. Both prepared for
- * B x T. */
+/* kl [n]: the mean KL(base || m) a token of the texts, or of the new ones alone; NaN of all else.
+ * Both prepared for B x T. */
 ka_status ka_measures_divergence(struct ka_measures *ms, struct ka_model *base, struct ka_model *m,
-                                 int64_t B, int64_t T, double *kl);
+                                 int64_t B, int64_t T, bool new_alone, double *kl);
+/* The mean of those of the side that have one; NaN without any. */
+double ka_measures_mean_divergence(const struct ka_measures *ms, const double *kl, bool is_new);
 
 /* Adds "measures" and "scores" to a report (docs/forgetting.md). stages [n_stages, n]: the base,
  * what came between, and last the state that is reported; kl [n], may be NULL. */

@@ -32,11 +32,11 @@ static ka_status measure(const struct ka_measures *ms, const double *stages, int
   return ka_json_set(ctx, row, "kl", ka_json_real(kl ? kl[i] : NAN));
 }
 
-static double mean_of(const double *x, int64_t n) {
+double ka_measures_mean_divergence(const struct ka_measures *ms, const double *kl, bool is_new) {
   double sum = 0;
   int64_t k = 0;
-  for (int64_t i = 0; x && i < n; i++)
-    if (!isnan(x[i])) sum += x[i], k++;
+  for (int64_t i = 0; kl && i < ms->n; i++)
+    if (!isnan(kl[i]) && ms->items[i].is_new == is_new) sum += kl[i], k++;
   return k > 0 ? sum / (double)k : NAN;
 }
 
@@ -50,14 +50,15 @@ ka_status ka_measures_report(const struct ka_measures *ms, const double *stages,
   KA_TRY(ka_json_set(ctx, root, "measures", list));
   for (int64_t i = 0; i < n; i++) KA_TRY(measure(ms, stages, n_stages, kl, i, list));
   return ka_json_set(ctx, root, "scores",
-                     json_pack("{s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o}", "learned",
+                     json_pack("{s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o, s:o}", "learned",
                                ka_json_real(s.learned), "forgot", ka_json_real(s.forgot), "score",
                                ka_json_real(s.score), "weight", weight, "beyond_chance",
                                ka_json_real(s.beyond_chance), "backward_transfer",
                                ka_json_real(ka_eval_backward_transfer(m, n, stages, n_stages)),
                                "average_forgetting",
                                ka_json_real(ka_eval_average_forgetting(m, n, stages, n_stages)),
-                               "kl", ka_json_real(mean_of(kl, n))));
+                               "kl", ka_json_real(ka_measures_mean_divergence(ms, kl, false)),
+                               "kl_new", ka_json_real(ka_measures_mean_divergence(ms, kl, true))));
 }
 
 void ka_measures_print(const struct ka_measures *ms, const double *base, const double *now) {

@@ -16,6 +16,7 @@ static const char *const figure_names[KA_N_FIGURES] = {
     [KA_FIGURE_FORGOT] = "forgot",
     [KA_FIGURE_SCORE] = "score",
     [KA_FIGURE_KL] = "kl",
+    [KA_FIGURE_KL_NEW] = "kl_new",
     [KA_FIGURE_TRANSFER] = "backward_transfer",
     [KA_FIGURE_FORGETTING] = "average_forgetting",
     [KA_FIGURE_BEYOND] = "beyond_chance",

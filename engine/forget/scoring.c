@@ -4,7 +4,7 @@
 
 #include "base/log.h"
 #include "engine/eval/text_loss.h"
-#include "engine/train/run.h"
+#include "engine/train/divergence.h"
 
 #include <math.h>
 #include <string.h>
@@ -49,6 +49,13 @@ static ka_status score(struct ka_forget_scoring *s, struct ka_model *m, double *
     KA_TRY(ka_train_source_loss(m, &s->data.validation, &validation, &n_targets));
   if (s->spec.measures.validation) s->measures.items[0].n = n_targets;
   return ka_measures_score(&s->measures, m, s->B, s->T, validation, values);
+}
+
+static ka_status divergence(struct ka_forget_scoring *s, struct ka_model *m, double *kl) {
+  struct ka_ctx *ctx = s->ctx;
+  KA_TRY(ka_measures_divergence(&s->measures, &s->base.model, m, s->B, s->T, false, kl));
+  if (!s->spec.measures.validation || s->has_speech) return KA_STATUS_OK;
+  return ka_train_source_divergence(&s->base.model, m, &s->data.validation, kl);
 }
 
 /* The base of a job hears by the projector that training starts from, any other not at all. */
@@ -153,7 +160,7 @@ ka_status ka_forget_scoring_source(struct ka_forget_scoring *s, struct ka_model_
   KA_TRY_GOTO(ka_model_open_source(ctx, &m, &s->base.dev, source, s->compute), out);
   KA_TRY_GOTO(ka_speech_open(&m, &own, source->dir, &hears), out);
   KA_TRY_GOTO(score(s, &m, values), out);
-  KA_TRY_GOTO(ka_measures_divergence(&s->measures, &s->base.model, &m, s->B, s->T, kl), out);
+  KA_TRY_GOTO(divergence(s, &m, kl), out);
   KA_TRY_GOTO(report(s, &m, source->n_adapter, start_s, *out), out);
 out:
   ka_model_close(&m);

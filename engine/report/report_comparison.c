@@ -323,7 +323,8 @@ static void costs_table(struct ka_page *p, const json_t *root) {
 }
 
 static const struct column derived[] = {
-    {"kl", "KL", 4, 1},
+    {"kl", "KL, old", 4, 1},
+    {"kl_new", "KL, new task", 4, 1},
     {"backward_transfer", "backward transfer", 4, 1},
     {"average_forgetting", "average forgetting", 4, 1},
     {"beyond_chance", "gone beyond chance, %", 1, 100},
@@ -367,7 +368,8 @@ static void sweep_table(struct ka_page *p, const json_t *root) {
   const json_t *s, *c;
   char name[96];
   size_t i, k;
-  ka_page_table(p, "method|>learning rate|>learned, %|>forgot, %|>score, %|>KL|>runs|>diverged");
+  ka_page_table(p, "method|>learning rate|>learned, %|>forgot, %|>score, %|>KL, old|>KL, new "
+                   "task|>runs|>diverged");
   json_array_foreach(series_of(root), i, s) {
     json_array_foreach(json_object_get(s, "cells"), k, c) {
       const char *mark = c == best_of(s) ? "here" : "";
@@ -377,6 +379,7 @@ static void sweep_table(struct ka_page *p, const json_t *root) {
       figure_cell(p, c, "forgot", 2, 100);
       figure_cell(p, c, "score", 2, 100);
       figure_cell(p, c, "kl", 4, 1);
+      figure_cell(p, c, "kl_new", 4, 1);
       ka_report_cell(p, "", "%.0f", ka_report_number(c, "runs"));
       ka_report_cell(p, ka_report_number(c, "failed") > 0 ? "bad" : "dim", "%.0f",
                      ka_report_number(c, "failed"));

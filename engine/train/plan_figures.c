@@ -5,6 +5,7 @@
 #include "engine/train/plan_figures.h"
 
 #include "engine/eval/divergence.h"
+#include "engine/train/divergence.h"
 #include "engine/train/memory.h"
 
 #include "base/log.h"
@@ -26,16 +27,13 @@ static double model_files(const struct ka_run *r) {
   return n;
 }
 
-/* The base that stands beside the model when the report measures the divergence of old texts: its
+/* The base that stands beside the model where the divergence from it is measured: its
  * arenas, its files mapped once more, and the logits of both. */
 static ka_status base_figure(struct ka_run *r, double *bytes) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_model base;
-  int64_t n_old = 0;
   *bytes = 0;
-  for (int64_t i = 0; i < r->job->held_out.n; i++)
-    n_old += r->job->held_out.items[i].role == KA_ROLE_OLD;
-  if (n_old == 0) return KA_STATUS_OK;
+  if (!ka_train_divergence_any(r, false)) return KA_STATUS_OK;
   ka_status st = ka_model_open(ctx, &base, &r->open.dev, r->job->base_model, r->open.model.compute);
   if (ka_ok(st)) st = ka_model_prepare(&base, r->job->micro_batch_size, r->job->sequence_len, true);
   if (ka_ok(st))
@@ -132,6 +130,15 @@ static double measured_tokens(const struct ka_run *r) {
   return n;
 }
 
+/* Tokens of the new skill that go through the base and the model at each evaluation. */
+static double compared_tokens(const struct ka_run *r) {
+  double n = 0;
+  if (r->loop.watch_steps == 0) return 0;
+  for (int64_t i = 0; i < r->measures.spec.validation + r->measures.spec.n_texts; i++)
+    if (r->measures.items[i].is_new) n += fmax((double)r->measures.items[i].n, 1000);
+  return 2 * n;
+}
+
 /* A Gram matrix and two factorisations of each trained unit, in double. */
 static double spectral_flops(const struct ka_run *r) {
   double n = 0;
@@ -197,7 +204,7 @@ static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
     f->affinity_s = 2 * all * (double)r->selection.chosen.affinity.n_tok / half;
   f->validation_s =
       (double)f->n_validations * (double)r->data.validation.n * row_tokens * 2 * all / half;
-  f->watch_s = (double)f->n_watch * measured_tokens(r) * 2 * all / half;
+  f->watch_s = (double)f->n_watch * (measured_tokens(r) + compared_tokens(r)) * 2 * all / half;
   f->spectra_s = 2 * spectral_flops(r) / (0.25 * f->rate); /* before and after */
   int64_t n_saves = r->loop.save_steps > 0 ? times(n_steps, r->loop.save_steps) : 0;
   f->save_s = ((double)n_saves * f->checkpoint_bytes + f->model_bytes) / stream_bytes_per_s;

@@ -7,6 +7,7 @@
 #include "engine/formats/hub.h"
 #include "engine/report/card.h"
 #include "engine/report/report.h"
+#include "engine/train/divergence.h"
 #include "engine/train/identity.h"
 #include "engine/train/run_units.h"
 #include "engine/train/watch.h"
@@ -92,10 +93,11 @@ static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *
                         s->metric ? s->metric : "file", s->highest ? "highest" : "lowest"));
   KA_TRY(ka_report_fact(ctx, list, "trained parameters", "%s of %s (%.2f %%)",
                         ka_fmt_count(trained, a), ka_fmt_count(all, b), 100 * trained / all));
-  KA_TRY(ka_report_fact(ctx, list, "steps", "%lld, %s tokens, %lld x %lld a micro-batch%s",
+  KA_TRY(ka_report_fact(ctx, list, "steps", "%lld, %s tokens, %lld x %lld a micro-batch%s%s",
                         (long long)loop->step, ka_fmt_count((double)loop->n_tok, a),
                         (long long)job->micro_batch_size, (long long)job->sequence_len,
-                        loop->stopped ? "; ended by forgetting.stop_when" : ""));
+                        loop->stopped ? "; ended by forgetting." : "",
+                        loop->stopped ? ka_watch_stopped_by(loop->extra_state) : ""));
   if (json_object_get(loop->extra_state, "kept_step"))
     KA_TRY(ka_report_fact(
         ctx, list, "kept", "the state of step %lld, the best by score",
@@ -144,7 +146,7 @@ static ka_status curve(struct ka_ctx *ctx, const json_t *log, const char *key, j
 
 static ka_status curves(struct ka_run *r, const struct ka_loop *loop, json_t *root) {
   struct ka_ctx *ctx = r->ctx;
-  static const char *const keys[] = {"loss",    "eval_loss", "kl",         "kl_self",
+  static const char *const keys[] = {"loss",    "eval_loss", "kl",         "kl_self",  "kl_new",
                                      "learned", "forgot",    "router_max", "router_cv"};
   json_t *log = NULL, *out = json_object();
   ka_status st = ka_jsonl_read(ctx, loop->log->path, &log);
@@ -157,36 +159,16 @@ static ka_status curves(struct ka_run *r, const struct ka_loop *loop, json_t *ro
 
 /* --- measures ---------------------------------------------------------------- */
 
-/* KL of the old texts from the base, which is opened beside the model. Where there is no room for
- * both, the report does without. */
-static ka_status divergence(struct ka_run *r, double *kl) {
-  struct ka_ctx *ctx = r->ctx;
-  struct ka_model base;
-  int64_t B = r->job->micro_batch_size, T = r->job->sequence_len, n_old = 0;
-  for (int64_t i = 0; i < r->measures.n; i++) kl[i] = NAN;
-  for (int64_t i = 0; i < r->job->held_out.n; i++)
-    n_old += r->job->held_out.items[i].role == KA_ROLE_OLD;
-  if (n_old == 0) return KA_STATUS_OK;
-  ka_status st = ka_model_open(ctx, &base, &r->open.dev, r->job->base_model, r->open.model.compute);
-  if (ka_ok(st)) st = ka_model_prepare(&base, B, T, false);
-  if (ka_ok(st)) st = ka_measures_divergence(&r->measures, &base, &r->open.model, B, T, kl);
-  ka_model_close(&base);
-  if (st.code != KA_E_MEMORY) return st;
-  ka_warn(ctx, "train", "no memory for the base beside the model: no KL in the report (%s)",
-          ctx->error.message);
-  ka_error_clear(ctx);
-  return KA_STATUS_OK;
-}
-
 static ka_status measures(struct ka_run *r, const struct ka_loop *loop, json_t *root) {
   struct ka_ctx *ctx = r->ctx;
   int64_t n = r->measures.n, n_stages = ka_watch_kept(loop->extra_state) + 1;
   void *mem;
+  bool found; /* or the report does without */
   if (n == 0 || n_stages < 1) return KA_STATUS_OK;
   KA_TRY(ka_arena_alloc_n(&r->arena, &mem, (n_stages + 1) * n, sizeof(double), "measures"));
   double *stages = mem, *kl = stages + n_stages * n;
   for (int64_t i = 0; i < n_stages; i++) ka_watch_values(loop->extra_state, i, stages + i * n, n);
-  KA_TRY(divergence(r, kl));
+  KA_TRY(ka_train_divergence(r, false, kl, &found));
   KA_TRY(ka_measures_report(&r->measures, stages, n_stages, kl, r->job->forgetting.weight, root));
   ka_measures_print(&r->measures, stages, stages + (n_stages - 1) * n);
   return KA_STATUS_OK;

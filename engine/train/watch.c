@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "engine/train/checkpoint.h"
+#include "engine/train/divergence.h"
 #include "engine/train/ranks.h"
 
 #include <math.h>
@@ -19,6 +20,11 @@ static ka_status check_keys(struct ka_run *r) {
                    "%s: forgetting.stop_when: nothing old is measured; name forgetting.tasks or "
                    "held_out texts",
                    ka_job_place(job, "forgetting.stop_when"));
+  if (job->forgetting.stop_when_kl > 0 && !ka_train_divergence_any(r, true))
+    return ka_fail(ctx, KA_E_INPUT,
+                   "%s: forgetting.stop_when_kl: no text of the new skill is measured; name "
+                   "validation data or held_out texts with role: new",
+                   ka_job_place(job, "forgetting.stop_when_kl"));
   if (!keeps_best(job)) return KA_STATUS_OK;
   if (ka_measures_count(&r->measures, true) == 0)
     return ka_fail(ctx, KA_E_INPUT,
@@ -37,8 +43,8 @@ ka_status ka_watch_open(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_job *job = r->job;
   const struct ka_job_forgetting *f = &job->forgetting;
-  bool scheduled = f->tasks.n > 0 || f->new_tasks.n > 0 || f->stop_when > 0 || keeps_best(job) ||
-                   ka_job_given(job, "forgetting.every");
+  bool scheduled = f->tasks.n > 0 || f->new_tasks.n > 0 || f->stop_when > 0 ||
+                   f->stop_when_kl > 0 || keeps_best(job) || ka_job_given(job, "forgetting.every");
   r->loop.watch_steps = scheduled ? f->every : 0;
   if (!scheduled && job->held_out.n == 0) return KA_STATUS_OK;
   struct ka_measures_spec spec = ka_measures_spec_of_job(job, r->data.validation.n > 0);
@@ -103,25 +109,32 @@ ka_status ka_watch_start(struct ka_run *r, json_t *extra_state) {
 
 /* --- one evaluation ------------------------------------------------------------------ */
 
+struct look {
+  struct ka_eval_scores s;
+  double kl_new; /* mean KL(base || tuned) of the new skill's texts; NaN: not measured */
+};
+
 /* The row without what the log's rows start with. */
-static json_t *scores_json(const struct ka_eval_scores *s) {
-  return json_pack("{s:o, s:o, s:o}", "learned", ka_json_real(s->learned), "forgot",
-                   ka_json_real(s->forgot), "score", ka_json_real(s->score));
+static json_t *look_json(const struct look *x) {
+  return json_pack("{s:o, s:o, s:o, s:o}", "learned", ka_json_real(x->s.learned), "forgot",
+                   ka_json_real(x->s.forgot), "score", ka_json_real(x->s.score), "kl_new",
+                   ka_json_real(x->kl_new));
 }
 
 static ka_status remember(struct ka_run *r, struct ka_loop *l, const double *values,
-                          const struct ka_eval_scores *s) {
+                          const struct look *x) {
   struct ka_ctx *ctx = r->ctx;
-  json_t *eval = scores_json(s);
+  json_t *eval = look_json(x);
   KA_TRY(ka_json_append(ctx, json_object_get(l->extra_state, "watch"), eval));
   KA_TRY(ka_json_set(ctx, eval, "step", json_integer((json_int_t)l->step)));
   return ka_json_set(ctx, eval, "values", ka_json_reals(values, r->measures.n));
 }
 
 static ka_status log_evaluation(struct ka_run *r, struct ka_loop *l, const double *values,
-                                const struct ka_eval_scores *s) {
+                                const struct look *x) {
   struct ka_ctx *ctx = r->ctx;
-  json_t *row = ka_loop_row(l), *scores = scores_json(s), *measures = json_object();
+  const struct ka_eval_scores *s = &x->s;
+  json_t *row = ka_loop_row(l), *scores = look_json(x), *measures = json_object();
   const char *tag;
   for (int64_t i = 0; i < r->measures.n; i++) {
     const struct ka_measure *m = &r->measures.items[i];
@@ -138,26 +151,42 @@ static ka_status log_evaluation(struct ka_run *r, struct ka_loop *l, const doubl
     KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "watch/learned", l->step, s->learned));
   if (!isnan(s->forgot))
     KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "watch/forgot", l->step, s->forgot));
+  if (!isnan(x->kl_new))
+    KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "watch/kl_new", l->step, x->kl_new));
   KA_TRY(ka_tb_scalar(ctx, l->tensorboard, "watch/score", l->step, s->score));
   return ka_tb_flush(ctx, l->tensorboard);
 }
 
-static void say(const struct ka_run *r, const struct ka_loop *l, const struct ka_eval_scores *s) {
-  char learned[40] = "", forgot[64] = "";
+static void say(const struct ka_run *r, const struct ka_loop *l, const struct look *x) {
+  char learned[40] = "", forgot[64] = "", kl[40] = "";
+  const struct ka_eval_scores *s = &x->s;
   if (l->step == 0) return;
   if (!isnan(s->learned)) snprintf(learned, sizeof learned, "learned %+.2f %%", 100 * s->learned);
   if (!isnan(s->forgot)) ka_eval_forgot_text(s->forgot, forgot);
-  ka_info(r->ctx, "train", "step %lld: %s%s%s", (long long)l->step, learned,
-          *learned && *forgot ? ", " : "", forgot);
+  if (!isnan(x->kl_new))
+    snprintf(kl, sizeof kl, "%sKL %.4f", *learned || *forgot ? ", " : "", x->kl_new);
+  ka_info(r->ctx, "train", "step %lld: %s%s%s%s", (long long)l->step, learned,
+          *learned && *forgot ? ", " : "", forgot, kl);
+}
+
+static bool forgot_too_much(const struct ka_run *r, const struct look *x) {
+  double bound = r->job->forgetting.stop_when;
+  return bound > 0 && x->s.forgot > bound;
+}
+
+static bool went_too_far(const struct ka_run *r, const struct look *x) {
+  double bound = r->job->forgetting.stop_when_kl;
+  return bound > 0 && x->kl_new > bound;
 }
 
 /* Writes the state where it is the best so far. */
-static ka_status keep(struct ka_run *r, struct ka_loop *l, const struct ka_eval_scores *s) {
+static ka_status keep(struct ka_run *r, struct ka_loop *l, const struct look *x) {
   struct ka_ctx *ctx = r->ctx;
+  const struct ka_eval_scores *s = &x->s;
   const char *name;
-  double bound = r->job->forgetting.stop_when;
   const json_t *best = json_object_get(l->extra_state, "best_score");
-  if (!keeps_best(r->job) || l->step == 0 || (bound > 0 && s->forgot > bound)) return KA_STATUS_OK;
+  if (!keeps_best(r->job) || l->step == 0) return KA_STATUS_OK;
+  if (forgot_too_much(r, x) || went_too_far(r, x)) return KA_STATUS_OK;
   if (json_is_number(best) && !(s->score > json_number_value(best))) return KA_STATUS_OK;
   KA_TRY(ka_arena_printf(&r->arena, &name, "best-%lld", (long long)l->step));
   KA_TRY(ka_ckpt_write_slices(ctx, r->job->output_dir, name, l->optim));
@@ -167,12 +196,27 @@ static ka_status keep(struct ka_run *r, struct ka_loop *l, const struct ka_eval_
   return ka_ckpt_sweep_named(ctx, r->job->output_dir, "best-", "best", name);
 }
 
-static void stop(struct ka_run *r, struct ka_loop *l, const struct ka_eval_scores *s) {
-  double bound = r->job->forgetting.stop_when;
-  if (l->step == 0 || !(bound > 0 && s->forgot > bound)) return;
+const char *ka_watch_stopped_by(const json_t *extra_state) {
+  const char *key = json_string_value(json_object_get(extra_state, "stopped_by"));
+  return key ? key : "stop_when";
+}
+
+static ka_status stop(struct ka_run *r, struct ka_loop *l, const struct look *x) {
+  struct ka_ctx *ctx = r->ctx;
+  const struct ka_job_forgetting *f = &r->job->forgetting;
+  bool forgot = forgot_too_much(r, x);
+  if (l->step == 0 || !(forgot || went_too_far(r, x))) return KA_STATUS_OK;
   l->stopped = true;
-  ka_info(r->ctx, "train", "step %lld: %.2f %% forgotten, more than stop_when: %g; the run ends",
-          (long long)l->step, 100 * s->forgot, bound);
+  if (forgot)
+    ka_info(ctx, "train", "step %lld: %.2f %% forgotten, more than stop_when: %g; the run ends",
+            (long long)l->step, 100 * x->s.forgot, f->stop_when);
+  else
+    ka_info(ctx, "train",
+            "step %lld: KL(base || tuned) is %.4f nats a token of the new task, more than "
+            "stop_when_kl: %g; the run ends",
+            (long long)l->step, x->kl_new, f->stop_when_kl);
+  return ka_json_set(ctx, l->extra_state, "stopped_by",
+                     json_string(forgot ? "stop_when" : "stop_when_kl"));
 }
 
 static void warn_of_unknown(struct ka_run *r, const double *base) {
@@ -240,12 +284,30 @@ static ka_status score(struct ka_run *r, struct ka_loop *l, double *values) {
   return shared && ctx->rank == 0 ? keep_base(r, identity, values) : KA_STATUS_OK;
 }
 
+/* The base itself is not compared with itself. Without memory for both the run goes on, where nothing
+ * depends on it. */
+static ka_status distance(struct ka_run *r, const struct ka_loop *l, double *kl, double *kl_new) {
+  struct ka_ctx *ctx = r->ctx;
+  bool found = true;
+  *kl_new = NAN;
+  if (r->loop.watch_steps == 0 || !ka_train_divergence_any(r, true)) return KA_STATUS_OK;
+  *kl_new = 0;
+  if (l->step == 0) return KA_STATUS_OK;
+  KA_TRY(ka_train_divergence(r, true, kl, &found));
+  *kl_new = found ? ka_measures_mean_divergence(&r->measures, kl, true) : NAN;
+  KA_TRY(ka_train_ranks_most(ctx, kl_new, 1)); /* all stop, or none */
+  if (found || !(r->job->forgetting.stop_when_kl > 0)) return KA_STATUS_OK;
+  return ka_fail(ctx, KA_E_MEMORY,
+                 "%s: forgetting.stop_when_kl: no memory for the base beside the model",
+                 ka_job_place(r->job, "forgetting.stop_when_kl"));
+}
+
 ka_status ka_watch_eval(void *run, struct ka_loop *l) {
   struct ka_run *r = run;
   struct ka_ctx *ctx = r->ctx;
   struct ka_measures *ms = &r->measures;
   void *mem;
-  KA_TRY(ka_alloc_n(ctx, &mem, 2 * ms->n, sizeof(double), "measures"));
+  KA_TRY(ka_alloc_n(ctx, &mem, 3 * ms->n, sizeof(double), "measures"));
   double *values = mem, *base = values + ms->n;
   ka_status st = score(r, l, values);
   if (st.code == KA_E_CHECK && l->step == 0) /* nothing was trained: it is the base or the data */
@@ -254,15 +316,16 @@ ka_status ka_watch_eval(void *run, struct ka_loop *l) {
     memcpy(base, values, (size_t)ms->n * sizeof *base);
   else
     ka_watch_values(l->extra_state, 0, base, ms->n);
-  struct ka_eval_scores s = {0};
-  if (ka_ok(st)) s = ka_eval_scores_of(ms->items, ms->n, base, values, r->job->forgetting.weight);
+  struct look x = {0};
+  if (ka_ok(st)) st = distance(r, l, base + ms->n, &x.kl_new);
+  if (ka_ok(st)) x.s = ka_eval_scores_of(ms->items, ms->n, base, values, r->job->forgetting.weight);
   if (ka_ok(st) && l->step == 0) warn_of_unknown(r, base);
   if (ka_ok(st) && l->step == 0) st = remember_measures(r, l->extra_state);
-  if (ka_ok(st)) st = remember(r, l, values, &s);
-  if (ka_ok(st)) st = log_evaluation(r, l, values, &s);
-  if (ka_ok(st)) st = keep(r, l, &s);
-  if (ka_ok(st)) say(r, l, &s);
-  if (ka_ok(st)) stop(r, l, &s);
+  if (ka_ok(st)) st = remember(r, l, values, &x);
+  if (ka_ok(st)) st = log_evaluation(r, l, values, &x);
+  if (ka_ok(st)) st = keep(r, l, &x);
+  if (ka_ok(st)) say(r, l, &x);
+  if (ka_ok(st)) st = stop(r, l, &x);
   ka_free(mem);
   return st;
 }
@@ -276,9 +339,9 @@ ka_status ka_watch_finish(struct ka_run *r, struct ka_loop *l) {
   if (!keeps_best(r->job)) return KA_STATUS_OK;
   if (!best) {
     ka_warn(ctx, "train",
-            "keep: best: no state was within stop_when: %g; the output is the last one, of step "
-            "%lld",
-            r->job->forgetting.stop_when, (long long)l->step);
+            "keep: best: no state was within stop_when and stop_when_kl; the output is the last "
+            "one, of step %lld",
+            (long long)l->step);
     return KA_STATUS_OK;
   }
   if (json_number_value(json_object_get(l->extra_state, "best_score")) < 0)

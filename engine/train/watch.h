@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Watching a run: its measures before the first step, on the schedule of `forgetting:`, and after
- * the last; the learn and forget curves; the end by stop_when; the best state.
+ * the last; the learn and forget curves; the end by stop_when or
+ * stop_when_kl; the best state.
  *
- * All evaluations travel in the checkpoints, as run.watch = [{step, learned, forgot, score, values}],
+ * All evaluations travel in the checkpoints, as run.watch = [{step, learned, forgot, score, kl_new, values}],
  * with run.best_step and run.best, the directory of the best state so far: so a resumed run takes
  * the same turns. A best state lies in OUT/best-STEP as long as the run or a checkpoint needs it.
  */
@@ -24,6 +25,9 @@ ka_status ka_watch_start(struct ka_run *r, json_t *extra_state);
 
 /* After the last step: with keep: best, the optimizer and model hold the best state again. */
 ka_status ka_watch_finish(struct ka_run *r, struct ka_loop *l);
+
+/* The key of forgetting: that ended a stopped run. */
+const char *ka_watch_stopped_by(const json_t *extra_state);
 
 /* The values of an evaluation of the run into out [measures.n]; which one is that
  * of the state that the output gets. */

@@ -171,6 +171,84 @@ static void stops_and_keeps(void **state) {
               dir, dir, dir, dir, dir));
 }
 
+/* The log's "kl_new" of a step; NaN: it has none. */
+static double distance_at(const char *out, int64_t step) {
+  struct ka_str text = {0};
+  double found = NAN;
+  T_OK(ka_read_file(ctx, t_str("%s/%s/train_log.jsonl", dir, out), 0, &text));
+  for (char *line = strtok(text.data, "\n"); line; line = strtok(NULL, "\n")) {
+    json_t *row = NULL;
+    T_OK(ka_json_parse(ctx, line, strlen(line), "row", &row));
+    if (json_integer_value(json_object_get(row, "step")) == step && json_object_get(row, "kl_new"))
+      found = ka_json_number(json_object_get(row, "kl_new"));
+    json_decref(row);
+  }
+  ka_str_deinit(&text);
+  return found;
+}
+
+/* The forecast of forgetting: live, in the report, and the same in `forget BASE TUNED`. */
+static void distance_is_measured(void **state) {
+  (void)state;
+  assert_true(distance_at("watched", 0) == 0 && distance_at("watched", 2) > 0);
+  double last = distance_at("watched", 6);
+  assert_true(last > 0 && last == score("watched", "kl_new"));
+  assert_true(isnan(distance_at("unwatched", 6)) && score("unwatched", "kl_new") == last);
+  kappa(0, "no verdict",
+        t_str("forget %s/base %s/watched --new-text %s/new.txt --text %s/old.txt --window 31 "
+              "--json %s/k.json",
+              dir, dir, dir, dir, dir));
+  json_t *r = load("k.json");
+  const json_t *run = json_array_get(json_object_get(r, "runs"), 0);
+  double again = json_number_value(json_object_get(json_object_get(run, "scores"), "kl_new"));
+  if (fabs(again - last) > 1e-6) fail_msg("forget: %.9g, train: %.9g", again, last);
+  json_decref(r);
+  put("lines.jsonl", "{\"text\": \"abcab\"}\n{\"text\": \"bca\"}\n{\"text\": \"cabcabc\"}\n"
+                     "{\"text\": \"ab\"}\n{\"text\": \"bcabc\"}\n{\"text\": \"cab\"}\n");
+  /* Validation data is a text of the new task, in the mean with the others. */
+  train(0, "validation", "job.yaml", "validated",
+        t_str("datasets.0.path=%s/lines.jsonl val_set_size=2", dir));
+  r = load("validated/report.json");
+  const json_t *m = json_object_get(r, "measures");
+  double a = ka_json_number(json_object_get(json_array_get(m, 0), "kl"));
+  double b = ka_json_number(json_object_get(json_array_get(m, 1), "kl"));
+  assert_string_equal(json_string_value(json_object_get(json_array_get(m, 0), "name")),
+                      "validation");
+  assert_true(a > 0 && b > 0 && fabs(score("validated", "kl_new") - (a + b) / 2) < 1e-12);
+  json_decref(r);
+}
+
+static void stops_by_distance(void **state) {
+  (void)state;
+  const char *words =
+      "learning_rate=0.05 lr_scheduler=constant forgetting.every=1 max_steps=12 save_steps=1 ";
+  train(0, "learned", "job.yaml", "far", words);
+  double bound = (distance_at("far", 3) + distance_at("far", 4)) / 2;
+  int64_t step = 1;
+  while (!(distance_at("far", step) > bound)) step++;
+  words = t_str("%sforgetting.stop_when_kl=%.17g", words, bound);
+  train(0, "learned", "job.yaml", "near", words);
+  json_t *r = load("near/report.json");
+  assert_true(json_is_true(json_object_get(r, "stopped")));
+  assert_int_equal(json_integer_value(json_object_get(r, "steps")), step);
+  char *settings = json_dumps(json_object_get(r, "settings"), 0);
+  assert_non_null(strstr(settings, "ended by forgetting.stop_when_kl"));
+  free(settings);
+  json_decref(r);
+  /* Its state is that of the step; a run that was killed before it ends there, too. */
+  train(0, "learned", "job.yaml", "cut", words);
+  T_OK(ka_remove_tree(ctx, t_str("%s/cut/checkpoint-%lld", dir, (long long)step)));
+  train(0, "learned", "job.yaml", "cut", t_str("%s --resume", words));
+  char *x = looks("near"), *y = looks("cut");
+  assert_string_equal(x, y);
+  assert_true(same_weights("near", "cut") && !same_weights("near", "far"));
+  ka_free(x);
+  ka_free(y);
+  /* Resumed after its end, nothing is left to do. */
+  train(0, "", "job.yaml", "cut", t_str("%s --resume", words));
+  assert_true(same_weights("near", "cut"));
+}
+
 /* As if it had been killed between two looks. */
 static void resumes_the_same(void **state) {
   (void)state;
@@ -224,6 +302,8 @@ static void wrong_keys(void **state) {
   train(2, "two measures have the name \"old\"", "job.yaml", "x", "held_out.0.name=old");
   train(2, "nothing old is measured", "job.yaml", "x",
         "held_out.1.role=new forgetting.stop_when=1");
+  train(2, "no text of the new skill is measured", "job.yaml", "x",
+        "held_out.0.role=old forgetting.stop_when_kl=1");
   train(2, "needs a measure of what is learned", "job.yaml", "x",
         "held_out.0.role=old forgetting.keep=best");
   train(2, "exclude each other", "job.yaml", "x", "forgetting.keep=best selection.refresh_steps=2");
@@ -566,6 +646,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(watching_changes_nothing),
       cmocka_unit_test(stops_and_keeps),
+      cmocka_unit_test(distance_is_measured),
+      cmocka_unit_test(stops_by_distance),
       cmocka_unit_test(resumes_the_same),
       cmocka_unit_test(tasks_are_measures),
       cmocka_unit_test(wrong_keys),
