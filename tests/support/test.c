@@ -54,8 +54,8 @@ static void remove_temp(void) {
 }
 
 const char *t_temp_dir(void) {
-  static char paths[64][96];
-  static int n;
+  static char **paths; /* all of them, for as long as the process runs */
+  static size_t n;
   if (!temp_root[0]) {
     snprintf(temp_root, sizeof temp_root, "/tmp/kappa-test-XXXXXX");
     if (!mkdtemp(temp_root)) abort();
@@ -63,10 +63,11 @@ const char *t_temp_dir(void) {
   }
   struct ka_ctx ctx;
   ka_ctx_init(&ctx);
-  char *path = paths[n % 64];
-  snprintf(path, sizeof paths[0], "%s/%d", temp_root, n++);
-  if (!ka_ok(ka_make_dirs(&ctx, path))) abort();
-  return path;
+  char **more = realloc(paths, (n + 1) * sizeof *paths);
+  if (!more || asprintf(&more[n], "%s/%zu", temp_root, n) < 0) abort();
+  paths = more;
+  if (!ka_ok(ka_make_dirs(&ctx, paths[n]))) abort();
+  return paths[n++];
 }
 
 int t_kappa(struct ka_str *out, struct ka_str *err, const char *args_fmt, ...) {
