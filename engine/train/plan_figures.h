@@ -11,7 +11,7 @@ struct ka_plan_figures {
   double files_bytes;   /* the model's files, which are mapped */
   double arenas_bytes;
   double writing_bytes;  /* of the base that writes rows before training, for anchor.on: self */
-  double base_bytes;     /* of the base beside the tuned model, for the KL of the report */
+  double base_bytes;     /* of the base beside the tuned model, to measure KL */
   double analysis_bytes; /* the most so far: spectra need it before training begins */
   double memory_bytes;   /* the peak: the larger of analysis and training */
   double memory_free_bytes;

@@ -288,7 +288,9 @@ static void print_memory(const struct ka_run *r, const struct ka_plan_figures *f
   print_bytes("program, libraries, data", f->process_bytes, "");
   print_bytes("the model's files", f->files_bytes, ", mapped");
   print_bytes("the base, writing rows", f->writing_bytes, ", before training begins");
-  print_bytes("the base, for the report", f->base_bytes, ", once training is done");
+  print_bytes("the base, for its KL", f->base_bytes,
+              r->loop.watch_steps > 0 ? ", at evaluations and in the end"
+                                      : ", once training is done");
   if (f->memory_free_bytes > 0)
     snprintf(note, sizeof note, ", %s are free%s", ka_fmt_bytes(f->memory_free_bytes, left),
              f->fits_memory ? "" : ": too much");
