@@ -25,6 +25,12 @@ void ka_json_fail_at(int64_t n);
  * column alone. *out is NULL on failure. */
 ka_status ka_json_parse(struct ka_ctx *ctx, const char *text, size_t n, const char *what,
                         json_t **out);
+/* The same of a row of data, an object on one line, as Python reads it: of duplicate keys the last one
+ * holds. A member with a text that cannot be held (half a surrogate pair; NUL in a key) is false, so
+ * that it troubles nobody who does not read it, one with such a name is left out; *why says the
+ * reason, a literal, NULL: there was none. */
+ka_status ka_json_parse_row(struct ka_ctx *ctx, const char *text, size_t n, json_t **out,
+                            const char **why);
 ka_status ka_json_load(struct ka_ctx *ctx, const char *path, json_t **out);
 
 /* Required members when dflt pointers are absent: the _or variants take a default for missing or

@@ -3,7 +3,9 @@
  *
  * What jansson refuses and real files hold is read: an integer beyond 64 bits is the nearest real,
  * NaN and the infinities (which jansson has no value for) are null. Duplicate keys, bytes that are
- * not UTF-8, half surrogates, NUL in a key and nesting beyond MAX_DEPTH are refused. */
+ * not UTF-8, half surrogates, NUL in a key and nesting beyond MAX_DEPTH are refused. Rows of data are not refused
+ * for what Python takes: of duplicate keys the last one holds, and a member with one of those texts
+ * is kept as something that no reader of texts or lists takes. */
 #include "base/json.h"
 
 #include <stdlib.h>
@@ -16,6 +18,9 @@ struct reader {
   const char *text, *what;
   size_t n, at;
   int depth;
+  bool row;              /* of data */
+  const char *damaged;   /* row: why the member at hand has no value */
+  const char *why;       /* row: the last such reason */
   struct ka_str scratch; /* keys of the open objects, each with its NUL, then the text at hand */
 };
 
@@ -39,6 +44,13 @@ static ka_status bad(const struct reader *r, size_t at, const char *why) {
                    why, open, shown, near, close);
   return ka_fail(r->ctx, KA_E_INPUT, "%s:%lld:%lld: not valid JSON: %s%s%.*s%s", r->what,
                  (long long)line, (long long)column, why, open, shown, near, close);
+}
+
+/* What Python's json reads and no text can hold: noted in a row, else refused. */
+static ka_status no_text(struct reader *r, size_t at, const char *why) {
+  if (!r->row) return bad(r, at, why);
+  r->damaged = why;
+  return KA_STATUS_OK;
 }
 
 static ka_status no_memory(const struct reader *r) {
@@ -93,7 +105,10 @@ static ka_status unicode_escape(struct reader *r) {
       r->at += 6;
     }
   }
-  if (c >= 0xd800 && c < 0xe000) return bad(r, start, "half of a surrogate pair is no character");
+  if (c >= 0xd800 && c < 0xe000) {
+    KA_TRY(no_text(r, start, "half of a surrogate pair is no character"));
+    c = 0xfffd;
+  }
   int n = ka_utf8_encode((uint32_t)c, utf8);
   return ka_str_append(ctx, &r->scratch, utf8, (size_t)n);
 }
@@ -268,19 +283,36 @@ static ka_status key(struct reader *r, const json_t *object) {
   start = r->at;
   if (peek(r) != '"') return bad(r, r->at, "expected a key in quotes");
   KA_TRY(text(r, &s, &n));
-  if (memchr(s, 0, n)) return bad(r, start, "a key with a NUL character");
+  if (memchr(s, 0, n)) KA_TRY(no_text(r, start, "a key with a NUL character"));
   if (r->scratch.len == kept) KA_TRY(ka_str_append(ctx, &r->scratch, s, n));
   KA_TRY(ka_str_append(ctx, &r->scratch, "", 1));
-  if (json_object_get(object, r->scratch.data + kept)) return bad(r, start, "duplicate key");
+  if (!r->row && json_object_get(object, r->scratch.data + kept))
+    return bad(r, start, "duplicate key");
   skip_space(r);
   if (peek(r) != ':') return bad(r, r->at, "expected :");
   r->at++;
   return KA_STATUS_OK;
 }
 
+/* A row's member: without a value where its texts cannot be held, left out where its name cannot. */
+static ka_status set_column(struct reader *r, json_t *members, size_t name, json_t *v,
+                            const char *bad_name) {
+  if (r->damaged) {
+    json_decref(v);
+    v = json_false();
+    r->why = r->damaged;
+    r->damaged = NULL;
+  }
+  if (bad_name) r->why = bad_name;
+  if (bad_name) json_decref(v);
+  if (bad_name || json_object_set_new_nocheck(members, r->scratch.data + name, v) == 0)
+    return KA_STATUS_OK;
+  return no_memory(r);
+}
+
 static ka_status object(struct reader *r, json_t *members) {
   struct ka_ctx *ctx = r->ctx;
-  bool done = false;
+  bool done = false, column = r->row && r->depth == 1;
   r->at++;
   skip_space(r);
   if (peek(r) == '}') {
@@ -291,8 +323,13 @@ static ka_status object(struct reader *r, json_t *members) {
     json_t *v = NULL;
     size_t kept = r->scratch.len;
     KA_TRY(key(r, members));
+    const char *bad_name = column ? r->damaged : NULL;
+    if (column) r->damaged = NULL;
     KA_TRY(value(r, &v));
-    if (json_object_set_new_nocheck(members, r->scratch.data + kept, v) != 0) return no_memory(r);
+    if (column)
+      KA_TRY(set_column(r, members, kept, v, bad_name));
+    else if (json_object_set_new_nocheck(members, r->scratch.data + kept, v) != 0)
+      return no_memory(r);
     cut(&r->scratch, kept);
     KA_TRY(next(r, '}', &done));
   }
@@ -318,15 +355,27 @@ static ka_status value(struct reader *r, json_t **out) {
   return st;
 }
 
-ka_status ka_json_parse(struct ka_ctx *ctx, const char *source, size_t n, const char *what,
-                        json_t **out) {
-  struct reader r = {.ctx = ctx, .text = source, .what = what, .n = n};
-  ka_status st = value(&r, out);
-  skip_space(&r);
-  if (ka_ok(st) && r.at < n) st = bad(&r, r.at, "text after the value");
-  ka_str_deinit(&r.scratch);
+static ka_status parse(struct reader *r, json_t **out) {
+  ka_status st = value(r, out);
+  skip_space(r);
+  if (ka_ok(st) && r->at < r->n) st = bad(r, r->at, "text after the value");
+  ka_str_deinit(&r->scratch);
   if (ka_ok(st)) return st;
   json_decref(*out);
   *out = NULL;
+  return st;
+}
+
+ka_status ka_json_parse(struct ka_ctx *ctx, const char *source, size_t n, const char *what,
+                        json_t **out) {
+  struct reader r = {.ctx = ctx, .text = source, .what = what, .n = n};
+  return parse(&r, out);
+}
+
+ka_status ka_json_parse_row(struct ka_ctx *ctx, const char *source, size_t n, json_t **out,
+                            const char **why) {
+  struct reader r = {.ctx = ctx, .text = source, .n = n, .row = true};
+  ka_status st = parse(&r, out);
+  *why = r.why;
   return st;
 }

@@ -175,7 +175,8 @@ static ka_status look_at(struct ka_ctx *ctx, struct survey *s, const struct ka_d
     s->why = "a text, trained whole";
     return count(ctx, s, record->bytes, record->n < 1 << 20 ? record->n : 0, 0);
   }
-  ka_status st = ka_data_record_parse(ctx, record, &row);
+  const char *why; /* a column that is not read is no matter here */
+  ka_status st = ka_data_record_parse(ctx, record, &row, &why);
   if (ka_ok(st) && !s->type) st = recognise(ctx, s, row, data);
   if (ka_ok(st)) st = gather(ctx, row, &text, &n_ids);
   if (ka_ok(st)) st = count(ctx, s, text.data ? text.data : "", text.len, n_ids);

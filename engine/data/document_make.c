@@ -301,6 +301,24 @@ static ka_status check_ids(struct ka_ctx *ctx, const struct ka_document_maker *m
   return KA_STATUS_OK;
 }
 
+/* A member that could not be held and is wanted nevertheless: says why. */
+static ka_status fail_damaged(struct ka_ctx *ctx, ka_status st, const char *why) {
+  char message[KA_ERROR_MAX / 2];
+  if (!why || st.code != KA_E_INPUT) return st;
+  snprintf(message, sizeof message, "%.1000s", ctx->error.message);
+  ka_error_clear(ctx);
+  return ka_fail(ctx, KA_E_INPUT, "%s; in this row %s", message, why);
+}
+
+/* Where a system message would be left out without a word. */
+static ka_status check_system(struct ka_ctx *ctx, const struct ka_document_maker *m,
+                              const json_t *record) {
+  const char *key = m->dataset->field_system;
+  return json_is_false(json_object_get(record, key))
+             ? ka_fail(ctx, KA_E_INPUT, "key \"%s\": expected a string", key)
+             : KA_STATUS_OK;
+}
+
 ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m,
                            const struct ka_data_record *record, struct ka_document *d) {
   ka_document_clear(d);
@@ -310,9 +328,11 @@ ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m
   }
   json_t *obj = NULL;
   d->data_file = ka_data_record_path(record);
-  ka_status st = ka_data_record_parse(ctx, record, &obj);
+  const char *why;
+  ka_status st = ka_data_record_parse(ctx, record, &obj, &why);
+  if (ka_ok(st) && m->chat && why) st = check_system(ctx, m, obj);
   if (ka_ok(st) && m->chat) st = ka_document_join_messages(ctx, m, obj);
   if (ka_ok(st)) st = makers[m->dataset->type](ctx, m, obj, d);
   json_decref(obj);
-  return ka_ok(st) ? check_ids(ctx, m, d) : st;
+  return ka_ok(st) ? check_ids(ctx, m, d) : fail_damaged(ctx, st, why);
 }

@@ -433,7 +433,9 @@ static ka_status csv_object(struct ka_ctx *ctx, const struct ka_data_record *rec
 }
 
 ka_status ka_data_record_parse(struct ka_ctx *ctx, const struct ka_data_record *record,
-                               json_t **out) {
+                               json_t **out, const char **why) {
+  const char *damage = NULL;
+  if (why) *why = NULL;
   if (record->source->format == KA_RECORDS_CSV) {
     struct ka_str key = {0}, value = {0};
     *out = json_object();
@@ -443,7 +445,9 @@ ka_status ka_data_record_parse(struct ka_ctx *ctx, const struct ka_data_record *
     ka_str_deinit(&value);
     return st;
   }
-  KA_TRY(ka_json_parse(ctx, record->bytes, record->n, NULL, out));
+  KA_TRY(ka_json_parse_row(ctx, record->bytes, record->n, out, &damage));
+  if (why) *why = damage;
+  if (!why && damage) return ka_fail(ctx, KA_E_INPUT, "not valid JSON: %s", damage);
   if (!json_is_object(*out)) return ka_fail(ctx, KA_E_INPUT, "expected a JSON object");
   return KA_STATUS_OK;
 }

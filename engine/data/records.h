@@ -52,8 +52,9 @@ bool ka_data_record_is_text(const struct ka_data_record *record);
 const char *ka_data_record_unread(const struct ka_data_record *record);
 bool ka_data_record_named(const struct ka_data_record *record); /* see struct ka_data_file */
 /* The record as a JSON object (new reference): parsed JSON, or a CSV record's columns as strings. Not
- * for whole texts. Messages name no file. Thread-safe with a ctx per thread. */
+ * for whole texts. Messages name no file. Thread-safe with a ctx per thread. why: as
+ * ka_json_parse_row has it; NULL: such rows are refused. */
 ka_status ka_data_record_parse(struct ka_ctx *ctx, const struct ka_data_record *record,
-                               json_t **out);
+                               json_t **out, const char **why);
 
 #endif

@@ -230,7 +230,7 @@ static ka_status type_csv(struct ka_ctx *ctx, json_t *rows) {
 
 static ka_status add_row(struct ka_ctx *ctx, json_t *rows, const struct ka_data_record *row) {
   json_t *v = NULL;
-  ka_status st = ka_data_record_parse(ctx, row, &v);
+  ka_status st = ka_data_record_parse(ctx, row, &v, NULL);
   if (st.code == KA_E_INPUT) {
     char why[512];
     snprintf(why, sizeof why, "%.500s", ctx->error.message);

@@ -140,14 +140,16 @@ static ka_status score_row(struct ka_eval_text_scorer *s, const struct ka_job_he
                    bad);
   }
   json_t *object = NULL;
-  KA_TRY(ka_data_record_parse(ctx, row, &object));
+  const char *why;
+  KA_TRY(ka_data_record_parse(ctx, row, &object, &why));
   const json_t *text = json_object_get(object, h->field);
   ka_status st = KA_STATUS_OK;
   if (json_is_string(text))
     st = ka_eval_text_scorer_document(s, json_string_value(text), json_string_length(text));
   else
-    st = ka_fail(ctx, KA_E_INPUT, "%s:%lld: \"%s\": a string is expected", ka_data_record_path(row),
-                 (long long)row->line, h->field);
+    st = ka_fail(ctx, KA_E_INPUT, "%s:%lld: \"%s\": a string is expected%s%s",
+                 ka_data_record_path(row), (long long)row->line, h->field, why ? "; " : "",
+                 why ? why : "");
   json_decref(object);
   return st;
 }

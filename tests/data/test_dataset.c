@@ -136,6 +136,27 @@ static void a_signal_ends_tokenizing(void **state) {
   ka_tokenizer_close(t);
 }
 
+/* What Python's json reads and no text can hold is no matter where nobody reads it. */
+static void columns_that_are_not_read_may_hold_anything(void **state) {
+  (void)state;
+  static const char rows[] =
+      "{\"text\":\"abc\",\"x\":\"\\ud83d\",\"y\":[{\"\\u0000\":\"\\udc00\"}]}\n"
+      "{\"\\u0000\":1,\"text\\ud800\":\"no\",\"id\":\"\\u0000\",\"text\":\"abc\"}\n"
+      "{\"text\":7,\"x\":{\"a\":1,\"a\":2},\"text\":\"abc\",\"x\":1}\n"
+      "{\"text\":\"\\ud83d\",\"text\":\"abc\"}\n";
+  const char *dir = t_temp_dir();
+  struct ka_tokenizer *t = byte_tokenizer(dir);
+  struct ka_data *d;
+  struct ka_job j;
+  put(dir, "a.jsonl", rows);
+  job(&j, dir, "[{path: a.jsonl}]", "");
+  T_OK(open_job(&d, &j, t, 258));
+  assert_int_equal(ka_data_get_stats(d)->n_rows, 4);
+  ka_data_close(d);
+  ka_job_close(&j);
+  ka_tokenizer_close(t);
+}
+
 static void bad_rows_name_file_and_line(void **state) {
   (void)state;
   static const struct {
@@ -143,7 +164,15 @@ static void bad_rows_name_file_and_line(void **state) {
   } cases[] = {
       {"tokenized", "{", "a.jsonl:2: not valid JSON"},
       {"tokenized", "[1]", "a.jsonl:2: expected a JSON object"},
-      {"tokenized", "{\"a\":1,\"a\":2}", "duplicate"},
+      {"tokenized", "{\"input_ids\":[1],\"input_ids\":3}", "expected a list of integers"},
+      {"completion", "{\"text\":\"a\\ud83d\"}", "half of a surrogate pair"},
+      {"completion", "{\"text\":\"a\",\"text\":\"\\udc00\"}", "half of a surrogate pair"},
+      {"completion", "{\"text\\u0000\":\"a\"}", "a key with a NUL"},
+      {"completion", "{\"text\\ud800\":\"a\"}", "key \"text\" is missing"},
+      {"alpaca", "{\"instruction\":\"a\",\"output\":\"b\",\"input\":\"\\ud800\"}",
+       "half of a surrogate pair"},
+      {"input_output", "{\"segments\":[{\"label\":true,\"text\":\"\\ud800\"}]}",
+       "half of a surrogate pair"},
       {"tokenized", "{\"x\":\"\xff\"}", "not valid JSON"},
       {"tokenized", "{}", "a.jsonl:2: key \"input_ids\" is missing"},
       {"tokenized", "{\"input_ids\":[1,258]}", "input_ids[1]: got 258, expected 0 to 257"},
@@ -529,6 +558,7 @@ int main(void) {
       cmocka_unit_test_setup(bad_rows_may_be_left_out, fresh),
       cmocka_unit_test_setup(parquet_gives_the_documents_of_its_rows, fresh),
       cmocka_unit_test_setup(bad_rows_name_file_and_line, fresh),
+      cmocka_unit_test_setup(columns_that_are_not_read_may_hold_anything, fresh),
       cmocka_unit_test_setup(odd_columns_are_nobodys_business, fresh),
       cmocka_unit_test_setup(bos_and_eos_are_looked_after, fresh),
       cmocka_unit_test_setup(formats_are_checked, fresh),
