@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # House rules that a compiler does not check: include directions (an arrow may point only down the
-# list of rooms), at most two circles of at most three files inside a room, lengths of files and functions, SPDX lines.
+# list of rooms), at most two circles of at most three files inside a room, lengths of files and functions, SPDX lines,
+# names (lint_names.sh), files that the documentation names (lint_docs.sh).
 set(rooms engine/cli engine/forget engine/train engine/eval engine/report engine/spectral engine/data
     engine/model engine/dist engine/job engine/audio engine/formats tokenizer python linalg kernels base)
 set(failed FALSE)
@@ -73,9 +74,15 @@ list(JOIN rooms " " room_words)
 complain_of_awk(-v LIMIT=60 -f tests/lint_functions.awk ${c_files})
 complain_of_awk(-v "ROOMS=${room_words}" -v MOST=2 -v SIZE=3 -f tests/lint_circles.awk ${all_files})
 complain_of_awk(-f tests/lint_unused.awk ${all_files} docs/gen_docs.c)
-execute_process(COMMAND sh ${ROOT}/tests/lint_names.sh RESULT_VARIABLE names OUTPUT_VARIABLE said)
-message("${said}")
-if(failed OR NOT names EQUAL 0)
+foreach(check names docs)
+  execute_process(COMMAND sh ${ROOT}/tests/lint_${check}.sh RESULT_VARIABLE code OUTPUT_VARIABLE said
+                  OUTPUT_STRIP_TRAILING_WHITESPACE)
+  message("${said}")
+  if(NOT code EQUAL 0)
+    set(failed TRUE)
+  endif()
+endforeach()
+if(failed)
   message(FATAL_ERROR "lint failed")
 endif()
 message("lint: includes, lengths and licences are fine")
