@@ -5,7 +5,7 @@
 # C headers (the new one) by the recipe that keeps the old skill; at last compares the recipe with
 # training everything without it, with the units of the lowest condition numbers and with random
 # ones, in a report. Words are passed on to the job of the new skill:
-#   bash configs/quickstart/run.sh max_steps=300 anchor.weight=3
+#   bash configs/quickstart/run.sh max_steps=600 anchor.weight=3
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bash docs/install-debian.sh
