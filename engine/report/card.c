@@ -82,7 +82,9 @@ static void fill(struct ka_page *p, const json_t *root, const char *name) {
   const char *what = setting(root, "selection");
   double params = ka_report_number(root, "params"),
          trained = ka_report_number(root, "trained_params");
-  if (params > 0)
+  if (params > 0 && trained == params)
+    ka_page_text(p, "", "All of its %.4g million parameters were trained.", params / 1e6);
+  else if (params > 0)
     ka_page_text(
         p, "",
         "Of its %.4g million parameters %.4g million (%.3g %%) were trained: %s. All other "

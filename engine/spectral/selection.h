@@ -94,6 +94,10 @@ struct ka_selection {
   struct ka_selected *units; /* in the order of the choice */
 };
 
+/* "20 units by kappa, lowest first", "56 units, all there are", "12 units drawn at random": what was
+ * chosen, for people; written into text and returned. */
+const char *ka_selection_words(const struct ka_selection *s, char text[128]);
+
 /* Sets candidate[i] for the units that the patterns, max_dim, min_layer and the unit kind leave;
  * what need not be analysed need not be read. */
 ka_status ka_select_candidates(struct ka_ctx *ctx, const struct ka_select_spec *spec,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A selection in words: "kappa lowest 20", "snr highest 5%", "random 50M", "all". */
+ * A selection in words: "kappa lowest 20", "snr highest 5%", "random 50M", "all"; and what was
+ * chosen, told to people. */
 #include "base/str.h"
 #include "engine/spectral/selection.h"
 
@@ -73,4 +74,26 @@ ka_status ka_select_parse(struct ka_ctx *ctx, struct ka_arena *arena, const char
   }
   KA_TRY(ka_select_quotas(ctx, arena, quotas, n_quotas, out));
   return ka_select_check(ctx, out);
+}
+
+const char *ka_selection_words(const struct ka_selection *s, char text[128]) {
+  static const struct {
+    const char *metric, *format;
+  } without_order[] = {{"all", "%lld units, all there are"},
+                       {"random", "%lld units drawn at random"},
+                       {"first_n", "the first %lld units"},
+                       {"last_n", "the last %lld units"}};
+  long long n = s->n_units;
+  if (!s->metric) {
+    snprintf(text, 128, "%lld units of a file", n);
+    return text;
+  }
+  for (size_t i = 0; i < sizeof without_order / sizeof *without_order; i++)
+    if (strcmp(s->metric, without_order[i].metric) == 0) {
+      snprintf(text, 128, without_order[i].format, n);
+      return text;
+    }
+  snprintf(text, 128, "%lld units by %s, %s first", n, s->metric,
+           s->highest ? "highest" : "lowest");
+  return text;
 }

@@ -87,7 +87,7 @@ static void print_unit(const struct ka_selected *u) {
 static ka_status print_selection(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const struct ka_selection *s = &r->selection.chosen;
-  char count[32], all[32];
+  char count[32], all[32], chosen[128];
   double total = (double)ka_model_n_elems(&r->open.model),
          trained = (double)ka_model_n_trained(&r->open.model);
   section("selection");
@@ -95,8 +95,7 @@ static ka_status print_selection(struct ka_run *r) {
     printf("  from %s\n", r->job->selection.file);
   else
     KA_TRY(print_patterns(r));
-  printf("  %lld units by %s (%s first), %s of %s parameters (%.2f %%)\n", (long long)s->n_units,
-         s->metric ? s->metric : "file", s->highest ? "highest" : "lowest",
+  printf("  %s: %s of %s parameters (%.2f %%)\n", ka_selection_words(s, chosen),
          ka_fmt_count(trained, count), ka_fmt_count(total, all), 100 * trained / total);
   if (r->has_speech)
     printf("  with them the projector, %s parameters, a place every %lld ms\n",

@@ -80,17 +80,16 @@ ka_status ka_report_by(struct ka_ctx *ctx, json_t *list) {
 static ka_status settings(struct ka_run *r, const struct ka_loop *loop, json_t *list) {
   struct ka_ctx *ctx = r->ctx;
   const char *anchor;
-  const struct ka_selection *s = &r->selection.chosen;
   const struct ka_job *job = r->job;
-  char a[32], b[32];
+  char a[32], b[32], chosen[128];
   double trained = (double)ka_model_n_trained(&r->open.model),
          all = (double)ka_model_n_elems(&r->open.model);
   KA_TRY(ka_report_fact(ctx, list, "job", "%s", job->file.path));
   KA_TRY(ka_report_fact(ctx, list, "base model", "%s (%s)", job->base_model,
                         r->open.model.family->name));
   KA_TRY(ka_report_data(&r->arena, list, job));
-  KA_TRY(ka_report_fact(ctx, list, "selection", "%lld units by %s, %s first", (long long)s->n_units,
-                        s->metric ? s->metric : "file", s->highest ? "highest" : "lowest"));
+  KA_TRY(ka_report_fact(ctx, list, "selection", "%s",
+                        ka_selection_words(&r->selection.chosen, chosen)));
   KA_TRY(ka_report_fact(ctx, list, "trained parameters", "%s of %s (%.2f %%)",
                         ka_fmt_count(trained, a), ka_fmt_count(all, b), 100 * trained / all));
   KA_TRY(ka_report_fact(ctx, list, "steps", "%lld, %s tokens, %lld x %lld a micro-batch%s%s",

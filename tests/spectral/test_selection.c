@@ -320,6 +320,23 @@ static void test_file(void **state) {
   ka_arena_deinit(&w.arena);
 }
 
+/* What was chosen, as plan, report and model card say it. */
+static void chosen_in_words(void **state) {
+  (void)state;
+  static const struct {
+    struct ka_selection s;
+    const char *words;
+  } cases[] = {{{.metric = "kappa", .n_units = 20}, "20 units by kappa, lowest first"},
+               {{.metric = "snr", .highest = true, .n_units = 3}, "3 units by snr, highest first"},
+               {{.metric = "all", .n_units = 56}, "56 units, all there are"},
+               {{.metric = "random", .n_units = 12}, "12 units drawn at random"},
+               {{.metric = "last_n", .n_units = 4}, "the last 4 units"},
+               {{.n_units = 5}, "5 units of a file"}};
+  char text[128];
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    assert_string_equal(ka_selection_words(&cases[i].s, text), cases[i].words);
+}
+
 int main(void) {
   ka_ctx_init(&the_ctx);
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_orders),
@@ -328,6 +345,7 @@ int main(void) {
                                      cmocka_unit_test(test_filters),
                                      cmocka_unit_test(test_soft),
                                      cmocka_unit_test(test_refusals),
-                                     cmocka_unit_test(test_file)};
+                                     cmocka_unit_test(test_file),
+                                     cmocka_unit_test(chosen_in_words)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
