@@ -16,4 +16,9 @@ ka_status ka_tok_convert(struct ka_ctx *ctx, const char *dir, json_t **root);
  * in a token's text is U+FDD0 in the vocabulary's keys. */
 ka_status ka_tok_read(struct ka_ctx *ctx, const char *dir, json_t **root);
 
+/* The two halves of merges[i] of such an object's model, in either spelling: "a b" or ["a", "b"].
+ * Borrowed. KA_E_INPUT names `what` and the merge. */
+ka_status ka_tok_merge_halves(struct ka_ctx *ctx, const json_t *merges, int64_t i, const char *what,
+                              const char *half[2], size_t len[2]);
+
 #endif

@@ -3,6 +3,7 @@
  * The "model" object of tokenizer.json into the tables of bpe.h. Refuses what contradicts itself:
  * a corrupt vocabulary must not give wrong ids in silence. */
 #include "tokenizer/bpe.h"
+#include "tokenizer/convert.h"
 #include "tokenizer/unicode.h"
 
 #include <stdio.h>
@@ -116,9 +117,9 @@ static ka_status load_vocab(struct ka_tok_bpe *b, struct ka_arena *a, json_t *vo
   return KA_STATUS_OK;
 }
 
-/* The two halves of merges[i], in either spelling: "a b" or ["a", "b"]. */
-static ka_status merge_halves(struct ka_ctx *ctx, const json_t *m, int64_t i, const char *what,
+ka_status ka_tok_merge_halves(struct ka_ctx *ctx, const json_t *merges, int64_t i, const char *what,
                               const char *half[2], size_t len[2]) {
+  const json_t *m = json_array_get(merges, (size_t)i);
   if (json_is_string(m)) {
     const char *s = json_string_value(m);
     size_t n = json_string_length(m);
@@ -199,7 +200,7 @@ static ka_status load_merges(struct ka_tok_bpe *b, struct ka_arena *a, const jso
     const char *half[2] = {0};
     size_t len[2] = {0};
     if (json_is_string(m) && ka_starts_with(json_string_value(m), "#version")) continue;
-    KA_TRY_GOTO(merge_halves(ctx, m, i, what, half, len), out);
+    KA_TRY_GOTO(ka_tok_merge_halves(ctx, merges, i, what, half, len), out);
     KA_TRY_GOTO(add_merge(b, ctx, rank++, half, len, &joined, what), out);
   }
   b->n_merges = rank;

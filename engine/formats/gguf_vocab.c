@@ -19,7 +19,8 @@ struct vocab {
   json_t *root, *named; /* tokenizer.json; tokenizer_config.json, NULL: none */
   int64_t n_tokens, n_ids;
   int32_t *kinds;
-  bool bytes; /* byte-level */
+  struct ka_str parts; /* of the pre-tokenizer, as describe() has them */
+  bool bytes;          /* byte-level */
 };
 
 /* --- how text becomes words ------------------------------------------------------------------- */
@@ -70,20 +71,16 @@ static ka_status describe(struct ka_ctx *ctx, const json_t *part, struct ka_str 
 
 static ka_status set_pre(struct vocab *v, const char *given) {
   struct ka_ctx *ctx = v->arena->ctx;
-  struct ka_str parts = {0};
-  const char *name = given;
+  const char *name = given, *parts = v->parts.data ? v->parts.data : "none";
   bool whole = json_is_true(json_object_get(json_object_get(v->root, "model"), "ignore_merges"));
-  ka_status st = describe(ctx, json_object_get(v->root, "pre_tokenizer"), &parts);
-  for (size_t i = 0; ka_ok(st) && !name && i < sizeof splits / sizeof *splits; i++)
-    if (parts.data && strcmp(parts.data, splits[i].parts) == 0)
+  for (size_t i = 0; !name && i < sizeof splits / sizeof *splits; i++)
+    if (strcmp(parts, splits[i].parts) == 0)
       name = whole && splits[i].name_if_whole ? splits[i].name_if_whole : splits[i].name;
-  if (ka_ok(st) && !name)
-    st = ka_fail(ctx, KA_E_UNSUPPORTED,
-                 "tokenizer: its pre-tokenizer (%.200s) has no name in llama.cpp that is known "
-                 "here; give it by --pre NAME, or without: --pre default",
-                 parts.data ? parts.data : "none");
-  ka_str_deinit(&parts);
-  if (!ka_ok(st)) return ka_trace(ctx, st, __FILE__, __LINE__);
+  if (!name)
+    return ka_fail(ctx, KA_E_UNSUPPORTED,
+                   "tokenizer: its pre-tokenizer (%.200s) has no name in llama.cpp that is known "
+                   "here; give it by --pre NAME, or without: --pre default",
+                   parts);
   return ka_gguf_set_text(v->g, "tokenizer.ggml.pre", name, strlen(name));
 }
 
@@ -134,45 +131,30 @@ static ka_status set_tokens(struct vocab *v) {
   return ka_gguf_set_i32_list(v->g, "tokenizer.ggml.token_type", v->kinds, v->n_ids);
 }
 
-/* Both halves of a merge, of either way to write one: "a b" or ["a", "b"]. */
-static bool halves(const json_t *merge, const char *half[2], size_t n[2]) {
-  const char *s = json_string_value(merge), *space = s ? strchr(s, ' ') : NULL;
-  if (space) {
-    half[0] = s;
-    n[0] = (size_t)(space - s);
-    half[1] = space + 1;
-    n[1] = json_string_length(merge) - n[0] - 1;
-    return true;
+/* The piece that a merge makes; apart: "a b", where a space inside of a half, which only other
+ * alphabets than the byte-level one have, is written as U+0120. */
+static ka_status spell(struct ka_ctx *ctx, const json_t *merges, int64_t i, bool apart,
+                       struct ka_str *out) {
+  const char *half[2];
+  size_t n[2];
+  KA_TRY(ka_tok_merge_halves(ctx, merges, i, "tokenizer", half, n));
+  ka_str_clear(out);
+  for (int k = 0; k < 2; k++) {
+    if (apart && k > 0) KA_TRY(ka_str_puts(ctx, out, " "));
+    for (size_t at = 0; at < n[k]; at++)
+      KA_TRY(apart && half[k][at] == ' ' ? ka_str_puts(ctx, out, "\xc4\xa0")
+                                         : ka_str_append(ctx, out, half[k] + at, 1));
   }
-  for (size_t k = 0; k < 2; k++) {
-    const json_t *one = json_array_get(merge, k);
-    half[k] = json_string_value(one);
-    n[k] = json_string_length(one);
-  }
-  return half[0] && half[1];
-}
-
-/* "a b"; a space inside of a half, which only other alphabets than the byte-level one have, is
- * written as U+0120. */
-static ka_status put_half(struct ka_ctx *ctx, struct ka_str *out, const char *s, size_t n) {
-  for (size_t i = 0; i < n; i++)
-    KA_TRY(s[i] == ' ' ? ka_str_puts(ctx, out, "\xc4\xa0") : ka_str_append(ctx, out, s + i, 1));
   return KA_STATUS_OK;
 }
 
-static ka_status set_merges(struct vocab *v) {
+static ka_status set_merges(struct vocab *v, const json_t *merges) {
   struct ka_ctx *ctx = v->arena->ctx;
-  const json_t *merges = json_object_get(json_object_get(v->root, "model"), "merges"), *one;
   struct ka_str text = {0};
-  const char *half[2];
-  size_t i, n[2];
-  ka_status st = ka_gguf_list_text(v->g, "tokenizer.ggml.merges", (int64_t)json_array_size(merges));
-  json_array_foreach(merges, i, one) {
-    if (!ka_ok(st) || !halves(one, half, n)) break;
-    ka_str_clear(&text);
-    st = put_half(ctx, &text, half[0], n[0]);
-    if (ka_ok(st)) st = ka_str_puts(ctx, &text, " ");
-    if (ka_ok(st)) st = put_half(ctx, &text, half[1], n[1]);
+  int64_t n = (int64_t)json_array_size(merges);
+  ka_status st = ka_gguf_list_text(v->g, "tokenizer.ggml.merges", n);
+  for (int64_t i = 0; i < n && ka_ok(st); i++) {
+    st = spell(ctx, merges, i, true, &text);
     if (ka_ok(st)) st = ka_gguf_put_text(v->g, text.data, text.len);
   }
   ka_str_deinit(&text);
@@ -180,24 +162,17 @@ static ka_status set_merges(struct vocab *v) {
 }
 
 /* Pieces that no merge makes have the lowest score: characters, and tokens that only are added. */
-static ka_status set_scores(struct vocab *v) {
+static ka_status set_scores(struct vocab *v, const json_t *merges) {
   struct ka_ctx *ctx = v->arena->ctx;
-  const json_t *merges = json_object_get(json_object_get(v->root, "model"), "merges"), *one;
   struct ka_str text = {0};
-  const char *half[2];
-  size_t i, n[2];
   float *scores;
   KA_TRY(KA_NEW(v->arena, &scores, v->n_ids, "scores"));
   for (int64_t id = 0; id < v->n_ids; id++)
     scores[id] = v->kinds[id] == NORMAL ? -1e9f : v->kinds[id] == UNUSED ? -1e4f : 0;
   ka_status st = KA_STATUS_OK;
-  json_array_foreach(merges, i, one) {
-    if (!ka_ok(st) || !halves(one, half, n)) break;
-    ka_str_clear(&text);
-    st = ka_str_append(ctx, &text, half[0], n[0]);
-    if (ka_ok(st)) st = ka_str_append(ctx, &text, half[1], n[1]);
-    if (!ka_ok(st)) break;
-    int32_t id = ka_tokenizer_token_id(v->t, text.data, text.len);
+  for (int64_t i = 0; i < (int64_t)json_array_size(merges) && ka_ok(st); i++) {
+    st = spell(ctx, merges, i, false, &text);
+    int32_t id = ka_ok(st) ? ka_tokenizer_token_id(v->t, text.data, text.len) : -1;
     if (id >= 0 && scores[id] <= -1e9f) scores[id] = -(float)(i + 1);
   }
   ka_str_deinit(&text);
@@ -261,11 +236,9 @@ static ka_status set_all(struct vocab *v, const char *pre) {
   const json_t *model = json_object_get(v->root, "model");
   bool fallback = json_is_true(json_object_get(model, "byte_fallback"));
   const json_t *splitter = json_object_get(v->root, "pre_tokenizer");
-  struct ka_str parts = {0};
-  ka_status st = describe(ctx, splitter, &parts);
-  v->bytes = parts.data && (strstr(parts.data, "bytes;") || strstr(parts.data, "words;"));
-  ka_str_deinit(&parts);
-  KA_TRY(st);
+  KA_TRY(describe(ctx, splitter, &v->parts));
+  const char *parts = v->parts.data;
+  v->bytes = parts && (strstr(parts, "bytes;") || strstr(parts, "words;"));
   if (!v->bytes && !fallback)
     return ka_fail(ctx, KA_E_UNSUPPORTED,
                    "tokenizer: neither byte-level nor with bytes for what it cannot spell: a GGUF "
@@ -275,7 +248,8 @@ static ka_status set_all(struct vocab *v, const char *pre) {
   if (v->bytes || pre) KA_TRY(set_pre(v, pre));
   KA_TRY(find_kinds(v));
   KA_TRY(set_tokens(v));
-  KA_TRY(v->bytes ? set_merges(v) : set_scores(v));
+  const json_t *merges = json_object_get(model, "merges");
+  KA_TRY(v->bytes ? set_merges(v, merges) : set_scores(v, merges));
   KA_TRY(set_specials(v));
   if (v->bytes) return KA_STATUS_OK;
   bool space = prepends(json_object_get(v->root, "normalizer")) || prepends(splitter);
@@ -303,5 +277,6 @@ ka_status ka_gguf_vocab(struct ka_gguf *g, const struct ka_tokenizer *t, const c
   if (ka_ok(st)) st = set_all(&v, pre);
   json_decref(v.root);
   json_decref(v.named);
+  ka_str_deinit(&v.parts);
   return ka_ok(st) ? st : ka_trace(ctx, st, __FILE__, __LINE__);
 }
