@@ -16,14 +16,7 @@ struct eval {
   struct ka_session open;
   struct ka_eval_text_scorer scorer;
   struct ka_progress bar;
-  int64_t done;
 };
-
-static void show(void *user, int64_t n_tokens) {
-  struct eval *e = user;
-  e->done += n_tokens;
-  ka_progress_update(&e->bar, e->done, "tokens");
-}
 
 static ka_status window_of(struct ka_ctx *ctx, const struct ka_cli *cli, const struct ka_model *m,
                            int64_t *window) {
@@ -65,9 +58,9 @@ static ka_status score_files(struct ka_ctx *ctx, struct eval *e, const char *con
            "word ppl", "byte ppl", "bits/byte");
   for (int i = 0; i < n; i++) {
     memset(&e->scorer.total, 0, sizeof e->scorer.total);
-    e->scorer.on_batch = show;
-    e->scorer.user = e;
-    ka_progress_begin(ctx, &e->bar, "eval", 0, 0);
+    e->scorer.on_batch = ka_progress_add_tokens;
+    e->scorer.user = &e->bar;
+    ka_progress_begin(ctx, &e->bar, "eval", n_tokens, 0);
     ka_status st = ka_eval_text_scorer_file(&e->scorer, files[i]);
     if (ka_ok(st)) st = ka_eval_text_scorer_finish(&e->scorer);
     ka_progress_end(&e->bar);

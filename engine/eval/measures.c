@@ -175,32 +175,21 @@ out:
   return st;
 }
 
-struct shown {
-  struct ka_progress bar;
-  int64_t n_tokens;
-};
-
-static void show(void *user, int64_t n_tokens) {
-  struct shown *x = user;
-  x->n_tokens += n_tokens;
-  ka_progress_update(&x->bar, x->n_tokens, "tokens");
-}
-
 /* s->total and, with a base, s->kl_sum of one text. */
 static ka_status score_text(struct ka_measures *ms, int64_t i, struct ka_model *base,
                             struct ka_model *m, int64_t B, int64_t T,
                             struct ka_eval_text_scorer *s) {
   struct ka_arena arena;
-  struct shown shown = {0};
+  struct ka_progress bar;
   ka_arena_init(&arena, ms->ctx, "held-out files");
   ka_status st = ka_eval_text_scorer_init(ms->ctx, s, m, ms->tokenizer, B, T);
   s->base = base;
-  s->on_batch = show;
-  s->user = &shown;
-  ka_progress_begin(ms->ctx, &shown.bar, base ? "divergence" : "held-out", 0,
+  s->on_batch = ka_progress_add_tokens;
+  s->user = &bar;
+  ka_progress_begin(ms->ctx, &bar, base ? "divergence" : "held-out", 0,
                     ms->items[ms->spec.validation + i].n); /* 0 until it was scored once */
   if (ka_ok(st)) st = score_files(s, &ms->spec.texts[i], &arena);
-  ka_progress_end(&shown.bar);
+  ka_progress_end(&bar);
   ka_eval_text_scorer_deinit(s);
   ka_arena_deinit(&arena);
   return st;

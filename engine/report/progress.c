@@ -122,6 +122,11 @@ void ka_progress_update(struct ka_progress *p, int64_t done, const char *note) {
   draw(p, now, note);
 }
 
+void ka_progress_add_tokens(void *bar, int64_t n_tokens) {
+  struct ka_progress *p = bar;
+  ka_progress_update(p, p->done + n_tokens, "tokens");
+}
+
 void ka_progress_skip(struct ka_progress *p, double seconds) { p->start_s += seconds; }
 
 void ka_progress_end(struct ka_progress *p) {

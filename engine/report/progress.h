@@ -29,6 +29,8 @@ void ka_progress_begin_bytes(struct ka_ctx *ctx, struct ka_progress *p, const ch
                              double total);
 /* Redraws when the last drawing is old enough. note: "loss 2.31  1.2K tok/s"; may be "". */
 void ka_progress_update(struct ka_progress *p, int64_t done, const char *note);
+/* So many tokens more than before; `bar` is a struct ka_progress, as a callback's user pointer. */
+void ka_progress_add_tokens(void *bar, int64_t n_tokens);
 /* So many seconds went into something else: they count neither for the rate nor for the ETA. */
 void ka_progress_skip(struct ka_progress *p, double seconds);
 /* Clears the bar and gives ctx->log_clear back. No-op when not open. */
