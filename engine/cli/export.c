@@ -90,7 +90,7 @@ static ka_status export_run(struct ka_ctx *ctx, const struct ka_cli *cli) {
   struct exporting e = {0};
   const char *path = ka_cli_arg(cli, 1);
   size_t n = strlen(path);
-  if (n < 6 || strcmp(path + n - 5, ".gguf") != 0)
+  if (n < 6 || !ka_ends_with(path, ".gguf"))
     return ka_fail(ctx, KA_E_USAGE, "%s: expected a name that ends in .gguf", path);
   if (ka_path_exists(path)) return ka_fail(ctx, KA_E_INPUT, "%s is there already", path);
   ka_gguf_init(&e.gguf, ctx);

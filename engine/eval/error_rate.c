@@ -11,7 +11,7 @@ struct piece {
   size_t n;
 };
 
-/* The pieces of a text, NULL: counts. */
+/* The pieces of a text; returns their number. */
 static int64_t split(const struct ka_str *s, bool words, struct piece *out) {
   int64_t n = 0, last = 0; /* last: characters up to the last that is not white space */
   size_t start = 0;
@@ -23,9 +23,9 @@ static int64_t split(const struct ka_str *s, bool words, struct piece *out) {
     bool space = ka_is_space(c);
     if (words && !space && !inside) start = i;
     if (words && space && inside) n++;
-    if (words && !space && out) out[n] = (struct piece){s->data + start, i + len - start};
+    if (words && !space) out[n] = (struct piece){s->data + start, i + len - start};
     if (!words && (!space || n > 0)) {
-      if (out) out[n] = (struct piece){s->data + i, len};
+      out[n] = (struct piece){s->data + i, len};
       n++;
       if (!space) last = n;
     }
