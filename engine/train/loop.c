@@ -400,7 +400,7 @@ ka_status ka_loop_start(struct ka_loop *l, const char *checkpoint_dir, const jso
 }
 
 double ka_loop_rate(const struct ka_loop *l) {
-  double spent = ka_now_s() - l->start_s - l->aside_s;
+  double spent = (l->end_s > 0 ? l->end_s : ka_now_s()) - l->start_s - l->aside_s;
   return (double)(l->n_tok - l->first_tok) / fmax(spent, 1e-9);
 }
 
@@ -467,6 +467,8 @@ static ka_status after_step(struct ka_loop *l, double norm) {
 ka_status ka_loop_run(struct ka_loop *l) {
   struct ka_ctx *ctx = l->ctx;
   ka_status st = KA_STATUS_OK;
+  if (l->end_s > 0) set_aside(l, ka_now_s() - l->end_s);
+  l->end_s = 0;
   ka_progress_begin(ctx, &l->progress, "train", l->step, l->config.schedule.n_steps);
   if (l->step == 0 && l->validation.n > 0 && isnan(l->last_eval_loss))
     KA_TRY_GOTO(log_validation(l), out);
@@ -485,6 +487,7 @@ ka_status ka_loop_run(struct ka_loop *l) {
     }
   }
 out:
+  l->end_s = ka_now_s();
   ka_progress_end(&l->progress);
   return st;
 }

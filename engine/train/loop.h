@@ -75,8 +75,9 @@ struct ka_loop {
   int64_t counted_step; /* the step before it has so many targets; 0: none is counted */
   int64_t counted_targets[KA_N_ROWS];
   double start_s, row_start_s;
+  double end_s;          /* of ka_loop_run; 0: it runs */
   double start_waited_s; /* for other ranks, before it */
-  double aside_s;        /* went into validation and `watch` */
+  double aside_s;        /* went into validation, `watch` and new selections */
   int64_t row_start_tok, first_tok;
   char note[96];
 };
@@ -105,7 +106,7 @@ ka_status ka_train_source_loss(struct ka_model *m, const struct ka_train_batch_s
  * far. */
 json_t *ka_loop_row(const struct ka_loop *l);
 double ka_loop_seconds(const struct ka_loop *l);
-/* Tokens a second of this session's training alone. */
+/* Tokens a second of this session's training alone: what comes behind it does not count. */
 double ka_loop_rate(const struct ka_loop *l);
 
 /* What a step saw: sums over its targets, and the gradient norm before clipping. */

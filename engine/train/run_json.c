@@ -211,9 +211,9 @@ static ka_status fill(struct ka_run *r, const struct ka_loop *loop, const json_t
   struct ka_ctx *ctx = r->ctx;
   json_t *facts = json_array(), *machine, *units;
   KA_TRY(ka_json_set(ctx, root, "settings", facts));
+  KA_TRY(measures(r, loop, root)); /* before what it all took is told */
   KA_TRY(head(r, loop, root));
   KA_TRY(settings(r, loop, facts));
-  KA_TRY(measures(r, loop, root));
   KA_TRY(curves(r, loop, root));
   KA_TRY(ka_run_units(r, json_object_get(loop->extra_state, "kappa_before"), kappa, &units));
   KA_TRY(ka_json_set(ctx, root, "units", units));

@@ -93,10 +93,10 @@ static void say_start(const struct ka_run *r) {
 }
 
 /* The last line of a run, and the same for programs. */
-static ka_status say_end(struct ka_run *r, const struct ka_loop *loop, double rate) {
+static ka_status say_end(struct ka_run *r, const struct ka_loop *loop) {
   struct ka_ctx *ctx = r->ctx;
   char time[32], tokens[32], speed[32];
-  double peak = ka_machine_peak(), seconds = ka_loop_seconds(loop);
+  double peak = ka_machine_peak(), seconds = ka_loop_seconds(loop), rate = ka_loop_rate(loop);
   ka_info(ctx, "train",
           "done: %lld steps, %s in %s, %s tokens, %s tok/s in training, peak memory %.0f MiB",
           (long long)loop->step, r->job->output_dir, ka_fmt_duration(seconds, time),
@@ -137,7 +137,6 @@ static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   struct ka_ctx *ctx = r->ctx;
   json_t *kappa = NULL;
   ka_status st = KA_STATUS_OK;
-  double rate = ka_loop_rate(loop);
   KA_TRY_GOTO(ka_watch_finish(r, loop), out);
   if (ctx->rank > 0) return ka_optim_serve(&r->optim); /* rank 0 writes for all */
   ka_info(ctx, "train", "spectra of the %lld trained units as they are now",
@@ -152,7 +151,7 @@ static ka_status finish(struct ka_run *r, struct ka_loop *loop) {
   KA_TRY_GOTO(ka_optim_serve(&r->optim), out);
   ka_info(ctx, "train", "%s is ready%s", r->job->output_dir,
           r->job->save_model ? ": it loads in transformers as it is" : "; save_model is false");
-  KA_TRY_GOTO(say_end(r, loop, rate), out);
+  KA_TRY_GOTO(say_end(r, loop), out);
 out:
   json_decref(kappa);
   return st;
