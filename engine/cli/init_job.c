@@ -278,12 +278,7 @@ static ka_status write_job(struct ka_ctx *ctx, struct survey *s, const char *mod
 static ka_status look_at_model(struct ka_ctx *ctx, struct survey *s, const char *model) {
   struct ka_hf_config config;
   s->model_dir = model;
-  if (!ka_path_exists(model) && ka_hub_is_name(model)) {
-    KA_TRY(ka_hub_find(&s->arena, KA_HUB_MODEL, model, &s->model_dir));
-    const char *advice;
-    KA_TRY(ka_hub_advice(&s->arena, KA_HUB_MODEL, model, &advice));
-    if (!s->model_dir) return ka_fail(ctx, KA_E_INPUT, "%s: %s", model, advice);
-  }
+  KA_TRY(ka_hub_model(&s->arena, &s->model_dir));
   KA_TRY(ka_hub_snapshot(&s->arena, s->model_dir, &s->model_dir));
   ka_status st = ka_hf_config_open(ctx, &config, s->model_dir);
   s->positions = ka_ok(st) ? config.max_position_embeddings : 0;
@@ -299,8 +294,7 @@ ka_status ka_cli_init_job(struct ka_ctx *ctx, const char *model, const char *dat
   const char *found = NULL;
   ka_arena_init(&s.arena, ctx, "survey");
   ka_status st = look_at_model(ctx, &s, model);
-  if (ka_ok(st) && !ka_path_exists(data) && ka_hub_is_name(data))
-    st = ka_hub_find(&s.arena, KA_HUB_DATASET, data, &found);
+  if (ka_ok(st) && !ka_path_exists(data)) st = ka_hub_find(&s.arena, KA_HUB_DATASET, data, &found);
   if (ka_ok(st)) st = look_at_data(ctx, &s, found ? found : data);
   if (ka_ok(st)) st = write_job(ctx, &s, model, data, job_dir, out);
   ka_tokenizer_close(s.tokenizer);

@@ -94,6 +94,17 @@ ka_status ka_hub_advice(struct ka_arena *a, enum ka_hub_kind kind, const char *n
                          cache, kind == KA_HUB_MODEL ? "" : "--repo-type dataset ", name);
 }
 
+ka_status ka_hub_model(struct ka_arena *a, const char **model) {
+  struct ka_ctx *ctx = a->ctx;
+  const char *found, *advice;
+  if (ka_path_exists(*model) || !ka_hub_is_name(*model)) return KA_STATUS_OK;
+  KA_TRY(ka_hub_find(a, KA_HUB_MODEL, *model, &found));
+  if (!found) KA_TRY(ka_hub_advice(a, KA_HUB_MODEL, *model, &advice));
+  if (!found) return ka_fail(ctx, KA_E_INPUT, "%s: no such file or directory; %s", *model, advice);
+  *model = found;
+  return KA_STATUS_OK;
+}
+
 ka_status ka_hub_name(struct ka_arena *a, enum ka_hub_kind kind, const char *path,
                       const char **out) {
   struct ka_ctx *ctx = a->ctx;

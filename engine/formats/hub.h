@@ -25,5 +25,8 @@ ka_status ka_hub_name(struct ka_arena *a, enum ka_hub_kind kind, const char *pat
 /* What to say of such a name that is not there: where it was looked for, and the command. */
 ka_status ka_hub_advice(struct ka_arena *a, enum ka_hub_kind kind, const char *name,
                         const char **out);
+/* A model that is no path here but may be a name on the Hub: *model becomes the snapshot in the
+ * cache. KA_E_INPUT with the advice when there is none. */
+ka_status ka_hub_model(struct ka_arena *a, const char **model);
 
 #endif

@@ -85,18 +85,6 @@ static ka_status find_base(struct ka_model_source *s, const char *model, const c
                  model, said);
 }
 
-/* A model that is no path here may be a name on the Hub: then the snapshot in the cache is meant. */
-static ka_status find_named(struct ka_model_source *s, const char **model) {
-  struct ka_ctx *ctx = s->arena.ctx;
-  const char *found, *advice;
-  if (!*model || ka_path_exists(*model) || !ka_hub_is_name(*model)) return KA_STATUS_OK;
-  KA_TRY(ka_hub_find(&s->arena, KA_HUB_MODEL, *model, &found));
-  if (!found) KA_TRY(ka_hub_advice(&s->arena, KA_HUB_MODEL, *model, &advice));
-  if (!found) return ka_fail(ctx, KA_E_INPUT, "%s: no such file or directory; %s", *model, advice);
-  *model = found;
-  return KA_STATUS_OK;
-}
-
 static ka_status open_delta(struct ka_model_source *s, const char *model, const char *base,
                             bool weights) {
   struct ka_ctx *ctx = s->arena.ctx;
@@ -207,8 +195,8 @@ static ka_status open_any(struct ka_model_source *s, const char *model, const ch
                           bool weights) {
   struct ka_ctx *ctx = s->arena.ctx;
   bool delta = false;
-  KA_TRY(find_named(s, &model));
-  KA_TRY(find_named(s, &base));
+  KA_TRY(ka_hub_model(&s->arena, &model));
+  if (base) KA_TRY(ka_hub_model(&s->arena, &base));
   KA_TRY(ka_hub_snapshot(&s->arena, model, &model));
   KA_TRY(ka_arena_str(&s->arena, &s->dir, model, strlen(model)));
   if (base) KA_TRY(ka_arena_str(&s->arena, &base, base, strlen(base)));
