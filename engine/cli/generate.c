@@ -68,12 +68,6 @@ static ka_status show_id(struct generation *g, int32_t id, bool answer) {
   return KA_STATUS_OK;
 }
 
-static bool is_eos(const struct ka_hf_config *c, int32_t id) {
-  for (int i = 0; i < c->n_eos; i++)
-    if (c->eos_token_ids[i] == id) return true;
-  return false;
-}
-
 static ka_status add_id(struct generation *g, struct ka_tok_tokens *to, int32_t id) {
   struct ka_ctx *ctx = g->ctx;
   void *ids = to->ids;
@@ -111,7 +105,7 @@ static ka_status generate(struct generation *g, int64_t max_tokens) {
     KA_TRY(ka_eval_sample(ctx, &g->sampling, logits, V, heap, (uint64_t)ka_cli_int(g->cli, "seed"),
                           (uint64_t)i, &id));
     KA_TRY(add_id(g, ids, id));
-    if (is_eos(&g->open.model.config, id)) break;
+    if (ka_hf_is_eos(&g->open.model.config, id)) break;
     KA_TRY(show_id(g, id, true));
     if (g->stopped || ka_interrupted(ctx)) break;
     ka_status st = KA_STATUS_OK;

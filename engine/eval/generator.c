@@ -65,10 +65,7 @@ static bool holds(const struct ka_str *s, const char *text) {
 }
 
 static bool is_end_token(const struct generator *x, int32_t id) {
-  const struct ka_hf_config *c = &x->m->config;
-  for (int i = 0; i < c->n_eos; i++)
-    if (c->eos_token_ids[i] == id) return true;
-  return id == ka_tokenizer_eos(x->g->tokenizer);
+  return ka_hf_is_eos(&x->m->config, id) || id == ka_tokenizer_eos(x->g->tokenizer);
 }
 
 static ka_status check_end(struct generator *x, struct answer *a) {

@@ -254,6 +254,12 @@ out:
   return st;
 }
 
+bool ka_hf_is_eos(const struct ka_hf_config *c, int64_t id) {
+  for (int i = 0; i < c->n_eos; i++)
+    if (c->eos_token_ids[i] == id) return true;
+  return false;
+}
+
 void ka_hf_config_close(struct ka_hf_config *c) {
   json_decref(c->root);
   json_decref(c->defaults);

@@ -89,6 +89,7 @@ ka_status ka_hf_config_open(struct ka_ctx *ctx, struct ka_hf_config *c, const ch
 ka_status ka_hf_config_parse(struct ka_ctx *ctx, struct ka_hf_config *c, const char *text, size_t n,
                              const char *what);
 void ka_hf_config_close(struct ka_hf_config *c);
+bool ka_hf_is_eos(const struct ka_hf_config *c, int64_t id); /* one of eos_token_ids? */
 
 /* What a family's config.json means where it lacks a key: a JSON object as text, NULL: nothing but
  * the defaults above. Names may be NULL. The table of families answers (engine/model/families.c), so
