@@ -34,7 +34,7 @@ static enum ka_gguf_type type_of(const struct ka_cli *cli, const struct ka_model
   return KA_GGUF_BF16;
 }
 
-/* general.name: the directory's, of a snapshot in the Hub's cache the model's. */
+/* general.name: the last part of what the model was called by. */
 static const char *name_of(const char *model) {
   static char name[128];
   size_t n = strlen(model);
