@@ -107,8 +107,7 @@ static ka_status add(struct files *f, const char *content, const json_t *entry) 
   const json_t *id = json_object_get(f->vocab, content);
   if (!*content || listed(f, content)) return KA_STATUS_OK;
   json_t *token = json_object();
-  if (!token || json_array_append_new(f->list, token) != 0)
-    return ka_fail(ctx, KA_E_MEMORY, "added tokens: out of memory");
+  KA_TRY(ka_json_append(ctx, f->list, token));
   KA_TRY(ka_json_set(ctx, token, "id",
                      json_integer(json_is_integer(id) ? json_integer_value(id) : f->next++)));
   KA_TRY(ka_json_set(ctx, token, "content", json_string(content)));
@@ -189,8 +188,8 @@ static ka_status read_merges(struct files *f, const char *path, json_t *merges) 
       json_t *one = json_stringn(p, n);
       if (!one)
         st = ka_fail(ctx, KA_E_INPUT, "%s:%lld: not UTF-8", path, (long long)line);
-      else if (json_array_append_new(merges, one) != 0)
-        st = ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", path);
+      else
+        st = ka_json_append(ctx, merges, one);
     }
     p += n + (p + n < end && p[n] == '\r');
     p += p < end && *p == '\n';

@@ -76,9 +76,7 @@ static ka_status add_row(struct ka_ctx *ctx, json_t *rows, const struct ka_op_ca
   json_t *row = json_pack("{s:s,s:s,s:s,s:f,s:f,s:f,s:f}", "op", ka_op_name(c->op), "shape", text,
                           "dtype", ka_dtype_name(x), "time_us", seconds * 1e6, "gflops", gflops,
                           "gbytes_per_s", gbytes, "share_of_limit", share);
-  if (!row || json_array_append_new(rows, row) != 0)
-    return ka_fail(ctx, KA_E_MEMORY, "bench: out of memory");
-  return KA_STATUS_OK;
+  return ka_json_append(ctx, rows, row);
 }
 
 static bool wanted(const struct ka_dev *dev, const struct ka_cli *cli, const struct ka_op_case *c,

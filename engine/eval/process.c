@@ -104,12 +104,6 @@ ka_status ka_eval_process_docs(struct ka_task *t, json_t *rows) {
 
 /* --- results ----------------------------------------------------------------- */
 
-static ka_status add_real(struct ka_ctx *ctx, json_t *list, double v) {
-  if (json_array_append_new(list, isfinite(v) ? json_real(v) : json_null()) == 0)
-    return KA_STATUS_OK;
-  return ka_fail(ctx, KA_E_MEMORY, "process_results: out of memory");
-}
-
 static ka_status add_likelihoods(struct ka_ctx *ctx, const struct ka_eval_answers *a,
                                  json_t *vars) {
   double most = -INFINITY, sum = 0, mass = 0;
@@ -125,8 +119,8 @@ static ka_status add_likelihoods(struct ka_ctx *ctx, const struct ka_eval_answer
     for (int64_t k = 0; k < a->n_gold; k++)
       right = right || a->gold[k] == i || a->gold[k] + a->n == i;
     mass += right ? exp(a->ll[i] - most) / sum : 0;
-    KA_TRY(add_real(ctx, lls, a->ll[i]));
-    KA_TRY(add_real(ctx, probs, exp(a->ll[i] - most) / sum));
+    KA_TRY(ka_json_append(ctx, lls, ka_json_real(a->ll[i])));
+    KA_TRY(ka_json_append(ctx, probs, ka_json_real(exp(a->ll[i] - most) / sum)));
     json_array_append_new(greedy, json_boolean(a->greedy[i]));
     if (right) json_array_append_new(gold, json_integer((json_int_t)i));
   }

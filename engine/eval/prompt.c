@@ -250,8 +250,7 @@ static ka_status as_text(struct ka_ctx *ctx, const struct ka_eval_message *m, in
 static ka_status add_to_chat(struct ka_ctx *ctx, json_t *list, const char *role, const char *p,
                              size_t n) {
   json_t *m = json_pack("{s:s, s:s%}", "role", role, "content", p, n);
-  if (m && json_array_append_new(list, m) == 0) return KA_STATUS_OK;
-  return ka_fail(ctx, KA_E_MEMORY, "prompt: out of memory");
+  return ka_json_append(ctx, list, m);
 }
 
 /* What stands between system and the answer's beginning as one message of the user's. */

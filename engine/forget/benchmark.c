@@ -147,8 +147,7 @@ static ka_status read_also(struct ka_bench *b) {
     json_t *row = NULL;
     st = ka_arena_printf(&b->arena, &place, "%s:%lld", file, (long long)line);
     if (ka_ok(st) && strspn(p, " \t\r") < n) st = ka_json_parse(ctx, p, n, place, &row);
-    if (row && json_array_append_new(b->also, row) != 0)
-      st = ka_fail(ctx, KA_E_MEMORY, "%s: out of memory", file);
+    if (row) st = ka_json_append(ctx, b->also, row);
     p += n + (p[n] == '\n');
   }
   ka_str_deinit(&text);

@@ -193,9 +193,7 @@ static ka_status add_point(struct sweep *s, int64_t i, json_t *list) {
                 ka_json_real(p->forgot), "score", ka_json_real(score_of(p, "score")), "kl",
                 ka_json_real(score_of(p, "kl")), "values", values, "front", (int)on_front(s, i),
                 "chosen", (int)(i == s->chosen));
-  return row && json_array_append_new(list, row) == 0
-             ? KA_STATUS_OK
-             : ka_fail(ctx, KA_E_MEMORY, "repair: out of memory");
+  return ka_json_append(ctx, list, row);
 }
 
 static ka_status fill(struct sweep *s, json_t *root) {

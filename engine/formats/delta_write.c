@@ -24,11 +24,6 @@ struct export {
   struct ka_st_stream out;
 };
 
-static ka_status append(struct export *x, json_t *array, json_t *value) {
-  if (json_array_append_new(array, value) == 0) return KA_STATUS_OK;
-  return ka_fail(x->ctx, KA_E_MEMORY, "delta: out of memory");
-}
-
 /* What goes into JSON. */
 static ka_status check_utf8(struct ka_ctx *ctx, const char *text) {
   if (ka_utf8_check(text, strlen(text)) == strlen(text)) return KA_STATUS_OK;
@@ -58,7 +53,8 @@ static ka_status put_ranges(struct export *x, json_t *row, const char *key,
   struct ka_ctx *ctx = x->ctx;
   json_t *list = json_array();
   KA_TRY(ka_json_set(x->ctx, row, key, list));
-  for (int64_t i = 0; i < 2 * r->n; i++) KA_TRY(append(x, list, json_integer(r->at[i])));
+  for (int64_t i = 0; i < 2 * r->n; i++)
+    KA_TRY(ka_json_append(x->ctx, list, json_integer(r->at[i])));
   return KA_STATUS_OK;
 }
 
@@ -88,7 +84,7 @@ static ka_status compare(struct export *x) {
     if (!changed) continue;
     x->n_changed++;
     json_t *row = json_object();
-    KA_TRY(append(x, rows, row));
+    KA_TRY(ka_json_append(x->ctx, rows, row));
     KA_TRY(ka_json_set(x->ctx, row, "name", json_string(name)));
     if (t->packed) KA_TRY(ka_json_set(x->ctx, row, "packed", json_true()));
     if (t->part) KA_TRY(put_ranges(x, row, "rows", &t->rows));
@@ -238,12 +234,12 @@ static ka_status write_file(struct export *x, const char *name, json_t *rows) {
   else if (ka_ok(st) && !same)
     st = write_u8(x, payload, map.data, map.len);
   if (ka_ok(st))
-    st = append(x, rows,
-                json_pack("{s:s, s:I, s:s, s:s}", "name", name, "bytes", (json_int_t)map.len,
-                          "hash", hex, "from",
-                          shard  ? "tensors"
-                          : same ? "base"
-                                 : "delta"));
+    st = ka_json_append(x->ctx, rows,
+                        json_pack("{s:s, s:I, s:s, s:s}", "name", name, "bytes",
+                                  (json_int_t)map.len, "hash", hex, "from",
+                                  shard  ? "tensors"
+                                  : same ? "base"
+                                         : "delta"));
   ka_map_drop(&map);
   return st;
 }
