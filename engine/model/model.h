@@ -147,6 +147,10 @@ bool ka_model_reads_base(const struct ka_model *m);
  * out of range, two parts that overlap. n = 0: nothing (evaluation). */
 ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *parts, int64_t n);
 
+/* A slice's elements [n_rows, n_cols] of a tensor that is shaped as its stored one; are they all? */
+struct ka_tensor ka_model_slice_view(const struct ka_slice *s, struct ka_tensor whole);
+bool ka_model_slice_is_whole(const struct ka_model *m, const struct ka_slice *s);
+
 /* Where rank r's part of slice i begins, as an element of the slice's rows behind one another; r = n:
  * their end. A part is any run of elements where the rows lie so in the tensor too, else whole rows.
  * The whole slice where nothing is split. */

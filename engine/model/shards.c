@@ -38,7 +38,11 @@ static bool is_run(const struct ka_model *m, const struct ka_slice *s) {
   return s->n_rows == 1 || s->n_cols == whole.shape[1];
 }
 
-static bool is_whole(const struct ka_model *m, const struct ka_slice *s) {
+struct ka_tensor ka_model_slice_view(const struct ka_slice *s, struct ka_tensor whole) {
+  return ka_tensor_slice(ka_tensor_as_matrix(whole), s->row, s->n_rows, s->col, s->n_cols);
+}
+
+bool ka_model_slice_is_whole(const struct ka_model *m, const struct ka_slice *s) {
   return s->n_rows * s->n_cols == ka_tensor_elems(&m->params[s->param].stored);
 }
 
@@ -119,7 +123,7 @@ static ka_status plan_split_slice(struct ka_model *m, int64_t i) {
   struct ka_tensor part = ka_model_shard_view(m, i, s->grad);
   KA_TRY(ka_tensor_alloc(&m->run, &s->part_grad, "gradients", s->grad.dtype, 2, part.shape));
   s->part_weight = p->part;
-  if (is_whole(m, s)) return KA_STATUS_OK;
+  if (ka_model_slice_is_whole(m, s)) return KA_STATUS_OK;
   return ka_tensor_alloc(&m->run, &s->part_weight, "weights", s->weight.dtype, 2, part.shape);
 }
 
@@ -128,8 +132,7 @@ ka_status ka_shards_plan_slices(struct ka_model *m) {
   for (int64_t i = 0; i < m->n_slices; i++) {
     struct ka_slice *s = &m->slices[i];
     const struct ka_param *p = &m->params[s->param];
-    struct ka_tensor w = ka_tensor_as_matrix(p->weight);
-    s->weight = ka_tensor_slice(w, s->row, s->n_rows, s->col, s->n_cols);
+    s->weight = ka_model_slice_view(s, p->weight);
     s->grad = ka_tensor_2d(NULL, ka_accum_dtype(m), s->n_rows, s->n_cols);
     if (p->split) (void)place(m, p->layer, ka_tensor_bytes(&s->grad));
   }
@@ -158,10 +161,9 @@ ka_status ka_shards_fill_slices(struct ka_model *m) {
   for (int64_t i = 0; i < m->n_slices; i++) {
     const struct ka_slice *s = &m->slices[i];
     const struct ka_param *p = &m->params[s->param];
-    struct ka_tensor stored =
-        ka_tensor_slice(ka_tensor_as_matrix(p->stored), s->row, s->n_rows, s->col, s->n_cols);
-    if (p->split && !is_whole(m, s))
-      KA_TRY(ka_dev_put(m->dev, s->part_weight, ka_model_shard_view(m, i, stored)));
+    if (!p->split || ka_model_slice_is_whole(m, s)) continue;
+    struct ka_tensor stored = ka_model_slice_view(s, p->stored);
+    KA_TRY(ka_dev_put(m->dev, s->part_weight, ka_model_shard_view(m, i, stored)));
   }
   return KA_STATUS_OK;
 }

@@ -103,7 +103,7 @@ static ka_status share_split(struct ka_model *m, int64_t i) {
   const struct ka_slice *s = &m->slices[i];
   struct ka_tensor run = run_of(m, i);
   int64_t *starts = NULL;
-  if (s->n_rows * s->n_cols == ka_tensor_elems(&m->params[s->param].stored)) return KA_STATUS_OK;
+  if (ka_model_slice_is_whole(m, s)) return KA_STATUS_OK;
   KA_TRY(ka_copy(
       m->dev, &(struct ka_copy_args){.out = ka_model_shard_view(m, i, run), .in = s->part_weight}));
   KA_TRY(starts_of(m, i, ka_dtype_bytes(run.dtype), &starts));

@@ -10,14 +10,7 @@
 
 /* The slice's elements of a whole tensor, of them this rank's part. */
 static struct ka_tensor part_of(const struct ka_optim *o, int64_t i, struct ka_tensor whole) {
-  const struct ka_slice *s = &o->model->slices[i];
-  return ka_model_shard_view(
-      o->model, i,
-      ka_tensor_slice(ka_tensor_as_matrix(whole), s->row, s->n_rows, s->col, s->n_cols));
-}
-
-static bool is_whole(const struct ka_model *m, const struct ka_slice *s) {
-  return s->n_rows * s->n_cols == ka_tensor_elems(&m->params[s->param].stored);
+  return ka_model_shard_view(o->model, i, ka_model_slice_view(&o->model->slices[i], whole));
 }
 
 /* Can the update read the base's values in their file? */
@@ -41,7 +34,7 @@ static ka_status alloc_slice(struct ka_optim *o, int64_t i) {
   enum ka_dtype type = o->config.state;
   struct ka_optim_slice *state = &o->slices[i];
   state->tensor = p->name;
-  state->whole = is_whole(o->model, s);
+  state->whole = ka_model_slice_is_whole(o->model, s);
   state->part = o->config.parts ? o->config.parts[s->part] : (struct ka_optim_part){1, 1};
   if (o->config.pull > 0) KA_TRY(alloc_base(o, state, part_of(o, i, p->base)));
   bool same = o->model->compute == type && (state->whole || type == KA_BF16);

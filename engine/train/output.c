@@ -45,11 +45,8 @@ static ka_status patched(struct ka_ctx *ctx, struct ka_arena *a, const struct ka
   memcpy(mem, stored->data, ka_tensor_bytes(stored));
   *out = *stored;
   out->data = mem;
-  struct ka_tensor matrix = ka_tensor_as_matrix(*out);
-  for (; i < o->n && o->model->slices[i].param == param; i++) {
-    const struct ka_slice *s = &o->model->slices[i];
-    KA_TRY(patch(ctx, o, i, ka_tensor_slice(matrix, s->row, s->n_rows, s->col, s->n_cols)));
-  }
+  for (; i < o->n && o->model->slices[i].param == param; i++)
+    KA_TRY(patch(ctx, o, i, ka_model_slice_view(&o->model->slices[i], *out)));
   *next = i;
   return KA_STATUS_OK;
 }

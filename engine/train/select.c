@@ -250,8 +250,7 @@ ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool afte
     struct ka_tensor stored = o->model->params[s->param].stored;
     kappa[i] = NAN;
     if (stored.n_dim < 2 || ka_projector_owns(o->model, s)) continue;
-    struct ka_tensor before =
-        ka_tensor_slice(ka_tensor_as_matrix(stored), s->row, s->n_rows, s->col, s->n_cols);
+    struct ka_tensor before = ka_model_slice_view(s, stored);
     if (after) KA_TRY_GOTO(master_of(&arena, o, i, &before), out);
     units[n++] = ka_unit_of_tensor(o->slices[i].tensor, before);
     flops += flops_of(&before);
