@@ -245,17 +245,6 @@ ka_status gather_rows_cpu(struct ka_dev *dev, const struct ka_gather_rows_args *
   return KA_STATUS_OK;
 }
 
-ka_status scatter_rows_cpu(struct ka_dev *dev, const struct ka_scatter_rows_args *args) {
-  struct ka_ctx *ctx = dev->ctx;
-  int64_t n_rows = args->x.shape[0], n_chan = args->x.shape[1];
-  KA_TRY(fill_cpu(dev, &(struct ka_fill_args){.x = args->out, .value = 0}));
-#pragma omp parallel for if (n_rows * n_chan > CPU_PARALLEL)
-  for (int64_t r = 0; r < n_rows; r++)
-    if (get_id(&args->index, r) >= 0)
-      copy_row(&args->out, get_id(&args->index, r), &args->x, r, n_chan);
-  return KA_STATUS_OK;
-}
-
 ka_status put_rows_cpu(struct ka_dev *dev, const struct ka_put_rows_args *args) {
   (void)dev;
   int64_t n_rows = args->index.shape[0], n_chan = args->out.shape[1];
@@ -268,6 +257,13 @@ ka_status put_rows_cpu(struct ka_dev *dev, const struct ka_put_rows_args *args) 
       cpu_zero_row(&args->out, to, n_chan);
   }
   return KA_STATUS_OK;
+}
+
+ka_status scatter_rows_cpu(struct ka_dev *dev, const struct ka_scatter_rows_args *args) {
+  struct ka_ctx *ctx = dev->ctx;
+  KA_TRY(fill_cpu(dev, &(struct ka_fill_args){.x = args->out}));
+  return put_rows_cpu(
+      dev, &(struct ka_put_rows_args){.out = args->out, .x = args->x, .index = args->index});
 }
 
 ka_status sum_rows_cpu(struct ka_dev *dev, const struct ka_sum_rows_args *args) {

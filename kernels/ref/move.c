@@ -93,19 +93,6 @@ ka_status gather_rows_ref(struct ka_dev *dev, const struct ka_gather_rows_args *
   return KA_STATUS_OK;
 }
 
-ka_status scatter_rows_ref(struct ka_dev *dev, const struct ka_scatter_rows_args *args) {
-  (void)dev;
-  int64_t n_rows = args->x.shape[0], n_chan = args->x.shape[1], n = ka_tensor_elems(&args->out);
-#pragma omp parallel for
-  for (int64_t i = 0; i < n; i++) put(&args->out, i, 0);
-#pragma omp parallel for
-  for (int64_t r = 0; r < n_rows; r++) {
-    int64_t to = get_id(&args->index, r);
-    for (int64_t c = 0; c < n_chan && to >= 0; c++) put2(&args->out, to, c, get2(&args->x, r, c));
-  }
-  return KA_STATUS_OK;
-}
-
 ka_status put_rows_ref(struct ka_dev *dev, const struct ka_put_rows_args *args) {
   (void)dev;
   int64_t n_rows = args->index.shape[0], n_chan = args->out.shape[1];
@@ -116,6 +103,13 @@ ka_status put_rows_ref(struct ka_dev *dev, const struct ka_put_rows_args *args) 
       put2(&args->out, to, c, args->x.data ? get2(&args->x, r, c) : 0);
   }
   return KA_STATUS_OK;
+}
+
+ka_status scatter_rows_ref(struct ka_dev *dev, const struct ka_scatter_rows_args *args) {
+  struct ka_ctx *ctx = dev->ctx;
+  KA_TRY(fill_ref(dev, &(struct ka_fill_args){.x = args->out}));
+  return put_rows_ref(
+      dev, &(struct ka_put_rows_args){.out = args->out, .x = args->x, .index = args->index});
 }
 
 ka_status sum_rows_ref(struct ka_dev *dev, const struct ka_sum_rows_args *args) {
