@@ -166,15 +166,20 @@ ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
   return add_up(m, &stats->term[KA_TERM_CE], b->loss, 0);
 }
 
+/* b->loss of all rows, to b->loss_host. */
+static ka_status fetch_losses(struct ka_model *m) {
+  struct ka_model_buffers *b = m->buffers;
+  return ka_dev_download(m->dev, b->loss_host, b->loss,
+                         (size_t)b->n_rows * ka_dtype_bytes(ka_accum_dtype(m)));
+}
+
 ka_status ka_head_read_loss(struct ka_model *m, double *loss_sum, float *loss) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
-  int64_t R = b->n_rows;
-  KA_TRY(ka_dev_download(m->dev, b->loss_host, b->loss,
-                         (size_t)R * ka_dtype_bytes(ka_accum_dtype(m))));
+  KA_TRY(fetch_losses(m));
   *loss_sum = 0;
   if (loss) memset(loss, 0, (size_t)(b->batch_B * b->batch_T) * sizeof *loss);
-  for (int64_t r = 0; r < R; r++) {
+  for (int64_t r = 0; r < b->n_rows; r++) {
     double value = ka_load(b->loss_host, ka_accum_dtype(m), r);
     *loss_sum += value;
     if (loss) loss[b->host.row[r] + 1] = (float)value;
@@ -186,8 +191,7 @@ ka_status ka_head_read_pairs(struct ka_model *m, float *loss, int32_t *best) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_model_buffers *b = m->buffers;
   int64_t R = b->n_rows;
-  KA_TRY(ka_dev_download(m->dev, b->loss_host, b->loss,
-                         (size_t)R * ka_dtype_bytes(ka_accum_dtype(m))));
+  KA_TRY(fetch_losses(m));
   KA_TRY(ka_dev_download(m->dev, best, b->best, (size_t)R * sizeof *best));
   for (int64_t r = 0; r < R; r++) loss[r] = (float)ka_load(b->loss_host, ka_accum_dtype(m), r);
   return KA_STATUS_OK;

@@ -405,21 +405,25 @@ ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *p
 int64_t ka_model_rows(const struct ka_model *m) { return m->buffers->B * m->buffers->T; }
 int64_t ka_model_positions(const struct ka_model *m) { return m->buffers->P; }
 
-ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double *loss_sum,
-                        float *loss) {
+/* Forward, to the losses on the device. */
+static ka_status losses(struct ka_model *m, const struct ka_batch *batch) {
   struct ka_ctx *ctx = m->ctx;
   KA_TRY(ka_batch_begin(m, batch, 0));
   KA_TRY(ka_pass_fwd(m, NULL, NULL));
-  KA_TRY(ka_pass_loss(m));
+  return ka_pass_loss(m);
+}
+
+ka_status ka_model_eval(struct ka_model *m, const struct ka_batch *batch, double *loss_sum,
+                        float *loss) {
+  struct ka_ctx *ctx = m->ctx;
+  KA_TRY(losses(m, batch));
   return ka_head_read_loss(m, loss_sum, loss);
 }
 
 ka_status ka_model_score(struct ka_model *m, const struct ka_batch *batch, float *loss,
                          int32_t *best) {
   struct ka_ctx *ctx = m->ctx;
-  KA_TRY(ka_batch_begin(m, batch, 0));
-  KA_TRY(ka_pass_fwd(m, NULL, NULL));
-  KA_TRY(ka_pass_loss(m));
+  KA_TRY(losses(m, batch));
   return ka_head_read_pairs(m, loss, best);
 }
 
