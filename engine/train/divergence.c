@@ -20,6 +20,12 @@ bool ka_train_divergence_any(const struct ka_run *r, bool new_alone) {
   return any;
 }
 
+ka_status ka_train_base_open(struct ka_run *r, struct ka_model *base, bool measure) {
+  struct ka_ctx *ctx = r->ctx;
+  KA_TRY(ka_model_open(ctx, base, &r->open.dev, r->job->base_model, r->open.model.compute));
+  return ka_model_prepare(base, r->job->micro_batch_size, r->job->sequence_len, measure);
+}
+
 ka_status ka_train_source_divergence(struct ka_model *base, struct ka_model *m,
                                      const struct ka_train_batch_source *source, double *kl) {
   struct ka_ctx *ctx = m->ctx;
@@ -47,12 +53,10 @@ static ka_status compare(struct ka_run *r, struct ka_model *base, bool new_alone
 ka_status ka_train_divergence(struct ka_run *r, bool new_alone, double *kl, bool *found) {
   struct ka_ctx *ctx = r->ctx;
   struct ka_model base;
-  int64_t B = r->job->micro_batch_size, T = r->job->sequence_len;
   for (int64_t i = 0; i < r->measures.n; i++) kl[i] = NAN;
   *found = true;
   if (!ka_train_divergence_any(r, new_alone)) return KA_STATUS_OK;
-  ka_status st = ka_model_open(ctx, &base, &r->open.dev, r->job->base_model, r->open.model.compute);
-  if (ka_ok(st)) st = ka_model_prepare(&base, B, T, false);
+  ka_status st = ka_train_base_open(r, &base, false);
   double missing = st.code == KA_E_MEMORY;
   if (new_alone && (ka_ok(st) || missing > 0)) { /* a rank without it has all do without */
     ka_status agreed = ka_train_ranks_most(ctx, &missing, 1);

@@ -11,6 +11,10 @@
  * validation data, but speech, which the base has never heard. */
 bool ka_train_divergence_any(const struct ka_run *r, bool new_alone);
 
+/* Opens the job's base beside the run's model, prepared for its batches, or (measure) only counted.
+ * The caller closes it, whatever comes back. */
+ka_status ka_train_base_open(struct ka_run *r, struct ka_model *base, bool measure);
+
 /* kl [measures.n], NaN of what is not compared. new_alone: by all ranks together, each with the
  * same passes; else by this one alone. *found false: no memory for the base beside the model, said
  * in a warning. */

@@ -30,12 +30,10 @@ static double model_files(const struct ka_run *r) {
 /* The base that stands beside the model where the divergence from it is measured: its
  * arenas, its files mapped once more, and the logits of both. */
 static ka_status base_figure(struct ka_run *r, double *bytes) {
-  struct ka_ctx *ctx = r->ctx;
   struct ka_model base;
   *bytes = 0;
   if (!ka_train_divergence_any(r, false)) return KA_STATUS_OK;
-  ka_status st = ka_model_open(ctx, &base, &r->open.dev, r->job->base_model, r->open.model.compute);
-  if (ka_ok(st)) st = ka_model_prepare(&base, r->job->micro_batch_size, r->job->sequence_len, true);
+  ka_status st = ka_train_base_open(r, &base, true);
   if (ka_ok(st))
     *bytes =
         (double)(base.run.used_bytes + base.step.used_bytes) + model_files(r) +
@@ -170,9 +168,9 @@ static double processor_seconds(const struct ka_run *r, const struct ka_plan_fig
          (moved + updates) / memory_bytes_per_s;
 }
 
-/* 2 flops a weight that sees the token, and token, forward; the same for the input gradients above the lowest trained
- * layer, for the base's own pass there, and for the weight gradients of what is trained; what the
- * branches say of keys (half of a row's square is seen), backward twice that. */
+/* 2 flops a token and weight that sees it, forward; the same for the input gradients above the lowest
+ * trained layer, for the base's own pass there, and for the weight gradients of what is trained; what
+ * the branches say of keys (half of a row's square is seen), backward twice that. */
 static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
   struct ka_ctx *ctx = r->ctx;
   double all = ka_model_n_active(&r->open.model, false), L = (double)r->open.model.recipe.L;
