@@ -36,7 +36,6 @@ static ka_status reader_open(struct ka_arena *arena, struct reader *r, const str
   KA_TRY(ka_path_dir(arena, &dir, like->config.path));
   r->has_model = true;
   KA_TRY(ka_model_open(ctx, &r->model, r->dev, dir, like->compute));
-  KA_TRY(ka_model_train_parts(&r->model, NULL, 0));
   return ka_model_prepare(&r->model, job->micro_batch_size, job->sequence_len, false);
 }
 

@@ -233,6 +233,11 @@ static ka_status master_of(struct ka_arena *a, const struct ka_optim *o, int64_t
   return ka_optim_fetch(o, i, 0, 0, s->n_rows * s->n_cols, out->data);
 }
 
+/* A trained part of a matrix of the model, not of a projector. */
+static bool has_kappa(const struct ka_model *m, const struct ka_slice *s) {
+  return m->params[s->param].stored.n_dim >= 2 && !ka_projector_owns(m, s);
+}
+
 ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool after, double *kappa) {
   struct ka_arena arena;
   void *units_mem = NULL, *results_mem = NULL;
@@ -247,10 +252,9 @@ ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool afte
   struct ka_spectrum *results = results_mem;
   for (int64_t i = 0; i < o->n; i++) {
     const struct ka_slice *s = &o->model->slices[i];
-    struct ka_tensor stored = o->model->params[s->param].stored;
     kappa[i] = NAN;
-    if (stored.n_dim < 2 || ka_projector_owns(o->model, s)) continue;
-    struct ka_tensor before = ka_model_slice_view(s, stored);
+    if (!has_kappa(o->model, s)) continue;
+    struct ka_tensor before = ka_model_slice_view(s, o->model->params[s->param].stored);
     if (after) KA_TRY_GOTO(master_of(&arena, o, i, &before), out);
     units[n++] = ka_unit_of_tensor(o->slices[i].tensor, before);
     flops += flops_of(&before);
@@ -258,9 +262,7 @@ ka_status ka_train_kappa(struct ka_ctx *ctx, const struct ka_optim *o, bool afte
   if (flops > KA_ANALYZE_FLOPS) goto out;
   KA_TRY_GOTO(ka_train_analyze(ctx, o->model->dev, &arena, results, units, n, !after), out);
   for (int64_t i = 0, k = 0; i < o->n; i++) {
-    const struct ka_slice *slice = &o->model->slices[i];
-    if (o->model->params[slice->param].stored.n_dim < 2 || ka_projector_owns(o->model, slice))
-      continue;
+    if (!has_kappa(o->model, &o->model->slices[i])) continue;
     kappa[i] = results[k].error ? NAN : results[k].metrics[KA_METRIC_KAPPA];
     k++;
   }
