@@ -8,7 +8,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { CANDIDATES = 8, ROUNDS = 2, REPEATS = 3, CACHE_VERSION = 2, CACHE_BYTES = 64 << 20 };
@@ -151,18 +150,14 @@ ka_status cuda_choices_set(struct ka_dev *dev, const char *text) {
 
 /* --- disk ------------------------------------------------------------------------------------ */
 
-/* ~/.cache/kappa/matmul-VERSION-LIBRARY-DEVICE-SMS.txt; NULL without a home. */
+/* matmul-VERSION-LIBRARY-DEVICE-SMS.txt in the cache; NULL without one. */
 static ka_status cache_path(struct ka_dev *dev, struct ka_arena *a, const char **dir,
                             const char **path) {
   struct ka_ctx *ctx = dev->ctx;
-  const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
   char device[256];
   *path = NULL;
-  if (!(cache && *cache) && !(home && *home)) return KA_STATUS_OK;
-  if (cache && *cache)
-    KA_TRY(ka_arena_printf(a, dir, "%s/kappa", cache));
-  else
-    KA_TRY(ka_arena_printf(a, dir, "%s/.cache/kappa", home));
+  KA_TRY(ka_cache_dir(a, dir));
+  if (!*dir) return KA_STATUS_OK;
   snprintf(device, sizeof device, "%s", cuda_of(dev)->props.name);
   for (char *p = device; *p; p++)
     if (*p == ' ' || *p == '/') *p = '-';
