@@ -32,6 +32,13 @@ ka_status ka_train_refresh_kappa(struct ka_run *r, bool after, json_t *into) {
   return KA_STATUS_OK;
 }
 
+static ka_status names_of(struct ka_arena *a, const struct ka_optim *o, const char ***out) {
+  struct ka_ctx *ctx = a->ctx;
+  KA_TRY(KA_NEW(a, out, o->n, "names of slices"));
+  for (int64_t i = 0; i < o->n; i++) KA_TRY(ka_optim_slice_name(a, o, i, &(*out)[i]));
+  return KA_STATUS_OK;
+}
+
 /* What an old slice leaves to the new one of the same name. */
 struct kept {
   const char *name;
@@ -61,14 +68,14 @@ static ka_status keep_states(struct ka_arena *a, const struct ka_optim *o, struc
 static ka_status hand_over(struct ka_run *r, struct ka_arena *a, const struct kept *kept,
                            int64_t n_kept, int64_t *n_stay) {
   struct ka_ctx *ctx = r->ctx;
+  const char **names;
   *n_stay = 0;
+  KA_TRY(names_of(a, &r->optim, &names));
   for (int64_t i = 0; i < r->optim.n; i++) {
     struct ka_optim_slice *s = &r->optim.slices[i];
-    const char *name;
     bool stays = false;
-    KA_TRY(ka_optim_slice_name(a, &r->optim, i, &name));
     for (int64_t k = 0; k < n_kept && !stays; k++) {
-      if (strcmp(kept[k].name, name) != 0) continue;
+      if (strcmp(kept[k].name, names[i]) != 0) continue;
       struct ka_optim_slice from = kept[k].state;
       for (int part = 0; part < 3; part++)
         KA_TRY(ka_dev_put(&r->open.dev, *ka_optim_part(s, part), *ka_optim_part(&from, part)));
@@ -76,15 +83,11 @@ static ka_status hand_over(struct ka_run *r, struct ka_arena *a, const struct ke
       stays = true;
     }
     *n_stay += stays;
-    if (!stays) ka_info(ctx, "train", "  enters: %s", name);
+    if (!stays) ka_info(ctx, "train", "  enters: %s", names[i]);
   }
   for (int64_t k = 0; k < n_kept; k++) {
     bool stays = false;
-    for (int64_t i = 0; i < r->optim.n && !stays; i++) {
-      const char *name;
-      KA_TRY(ka_optim_slice_name(a, &r->optim, i, &name));
-      stays = strcmp(kept[k].name, name) == 0;
-    }
+    for (int64_t i = 0; i < r->optim.n && !stays; i++) stays = strcmp(kept[k].name, names[i]) == 0;
     if (!stays) ka_info(ctx, "train", "  leaves: %s", kept[k].name);
   }
   return ka_optim_publish(&r->optim);
