@@ -82,21 +82,15 @@ static const struct ka_unit *find(const struct ka_unit *units, int64_t n, const 
   return NULL;
 }
 
-static bool stored(const struct ka_unit *units, int64_t n, const char *tensor) {
-  for (int64_t i = 0; i < n; i++)
-    if (strcmp(units[i].tensor, tensor) == 0) return true;
-  return false;
-}
-
 ka_status ka_selection_adopt(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_selection *s,
-                             const struct ka_unit *units, int64_t n,
-                             const struct ka_hf_config *config) {
+                             const struct ka_safetensors *files, const struct ka_unit *units,
+                             int64_t n, const struct ka_hf_config *config) {
   const struct ka_tensor_map *map = ka_tensor_map_of(config);
   for (int64_t i = 0; map && i < s->n_units; i++) {
     struct ka_selected *u = &s->units[i];
     char name[KA_TENSOR_NAME_MAX];
     int number = -1;
-    if (stored(units, n, u->tensor)) continue;
+    if (ka_st_find(files, u->tensor)) continue;
     bool stack = name_apart(map, u, name, &number);
     if (!stack) number = -1;
     const struct ka_unit *t = find(units, n, stack ? name : u->tensor);

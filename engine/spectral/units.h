@@ -33,10 +33,10 @@ ka_status ka_unit_parts(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_un
                         int64_t *n);
 
 /* Units of experts in a selection that was made from files that store experts the other way (apart,
- * or in a stack) become those of these units, of all of a model (ka_units_of_file). What none of them
+ * or in a stack) become those of these units, all of the files' (ka_units_of_file). What none of them
  * is, stays. Strings in the arena or the units'. KA_E_INPUT: a part that a stack cannot say. */
 ka_status ka_selection_adopt(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_selection *s,
-                             const struct ka_unit *units, int64_t n,
-                             const struct ka_hf_config *config);
+                             const struct ka_safetensors *files, const struct ka_unit *units,
+                             int64_t n, const struct ka_hf_config *config);
 
 #endif

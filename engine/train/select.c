@@ -192,7 +192,8 @@ ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, stru
     KA_TRY(ka_selection_read(ctx, &s->arena, &s->chosen, file));
     KA_TRY(ka_units_of_file(ctx, &s->arena, &model->files, &model->config, KA_UNIT_EXPERT, true,
                             &s->units, &s->n_units));
-    KA_TRY(ka_selection_adopt(ctx, &s->arena, &s->chosen, s->units, s->n_units, &model->config));
+    KA_TRY(ka_selection_adopt(ctx, &s->arena, &s->chosen, &model->files, s->units, s->n_units,
+                              &model->config));
   } else {
     KA_TRY(ka_units_of_file(ctx, &s->arena, &model->files, &model->config, spec.unit,
                             strcmp(spec.metric, "all") == 0, &s->units, &s->n_units));
