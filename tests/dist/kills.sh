@@ -8,37 +8,17 @@ kappa=$1 n_kills=${2:-4} n_ranks=${3:-3} seed=${4:-1}
 for tool in mpirun ps; do
   command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 0; }
 done
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
+. "$(dirname "$0")/bed.sh"
 random() { # below $1, from the seed and a counter
   calls=$((calls + 1))
   awk -v s="$seed" -v c="$calls" -v n="$1" 'BEGIN { srand(s * 7919 + c); rand(); print int(rand() * n) }'
 }
-fail() { echo "kills: $*"; tail -5 err; exit 1; }
-
-echo '{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 64, "hidden_size": 32,
-"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48,
-"max_position_embeddings": 64, "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": false,
-"torch_dtype": "float32"}' >config.json
-"$kappa" init --config config.json --out base --seed 5 2>err || fail "init"
-awk 'BEGIN { for (r = 0; r < 40; r++) { printf "{\"input_ids\": ["; for (t = 0; t < 8 + r % 16; t++)
-  printf "%s%d", t ? ", " : "", (r + t * t) % 64; print "]}" } }' >rows.jsonl
-cat >job.yaml <<'END'
-base_model: base
-datasets: [{path: rows.jsonl, type: tokenized}]
-sequence_len: 32
-micro_batch_size: 2
-gradient_accumulation_steps: 3
+cat >>job.yaml <<'END'
 max_steps: 150
 learning_rate: 1e-3
 val_set_size: 4
 eval_steps: 40
 save_steps: 7
-logging_steps: 1
-bf16: false
-threads: 1
-selection: {metric: all}
 dist_timeout_s: 5
 END
 run() { # DIR [--resume]; shard follows the seed
