@@ -6,18 +6,9 @@
 
 #include "engine/data/dataset.h"
 #include "engine/train/data.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static inline int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 enum { EOS = 256 };
 

@@ -1,19 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Rows of type chat_template: the text, and which tokens of it are trained. */
 #include "engine/train/data.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static const char *const chatml =
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% if m.tool_calls %}CALL "

@@ -3,7 +3,7 @@
  * cache, and that compressed files give the rows of what was compressed. */
 #include "engine/data/records.h"
 #include "engine/formats/hub.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <string.h>
 #include <sys/resource.h>
@@ -15,15 +15,6 @@
 #ifdef KAPPA_HAVE_ZSTD
 #include <zstd.h>
 #endif
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static void put_bytes(const char *dir, const char *name, const void *bytes, size_t n) {
   const char *path = t_str("%s/%s", dir, name);

@@ -2,19 +2,10 @@
  * engine/data/parquet.h on files that pyarrow, polars and DuckDB wrote (make_parquet.py). */
 #include "base/json.h"
 #include "engine/data/parquet.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <dirent.h>
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static const char *here(const char *name) {
   const char *dir = getenv("KAPPA_PARQUET"); /* files of make_parquet.py OUT ROWS */

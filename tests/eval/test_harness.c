@@ -3,21 +3,12 @@
  * (their hashes), every log-likelihood, every generated text, what filters make of it, metrics,
  * standard errors, groups. And the four tasks of the fixtures. */
 #include "engine/eval/tasks.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 struct bench { /* a model that is ready */
   struct ka_dev dev;

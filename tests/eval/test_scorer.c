@@ -5,17 +5,9 @@
 #include "engine/eval/scorer.h"
 #include "engine/eval/tasks.h"
 #include "tests/model/tiny.h"
+#include "tests/support/fresh.h"
 
 #include <math.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 enum { N = 40, LONGEST = 60 };
 

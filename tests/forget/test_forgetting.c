@@ -6,21 +6,12 @@
 #include "engine/eval/statistics.h"
 #include "engine/forget/compare.h"
 #include "engine/forget/front.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include "base/rng.h"
 
 #include <math.h>
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static void near(double got, double want, double eps) {
   if (!(fabs(got - want) <= eps)) fail_msg("got %.17g, expected %.17g", got, want);

@@ -4,20 +4,11 @@
 #include "engine/formats/config.h"
 #include "engine/formats/delta.h"
 #include "engine/formats/model_source.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static const char *fixture(const char *name) {
   const char *root = getenv("KAPPA_SOURCE_DIR");

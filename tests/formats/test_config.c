@@ -1,19 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * engine/formats/config.h: both forms of config.json, what is refused, what is copied. */
 #include "engine/formats/config.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <string.h>
 #include <unistd.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 /* The required keys, then `more`. */
 static const char *with(const char *more) {

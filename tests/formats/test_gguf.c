@@ -1,19 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * GGUF files against those of the public gguf package (make_gguf.py). */
 #include "engine/formats/gguf.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static void load(const char *path, struct ka_str *out) { T_OK(ka_read_file(ctx, path, 0, out)); }
 

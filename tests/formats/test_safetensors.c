@@ -1,19 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * engine/formats/safetensors.h: every header check, sharded models, writing, rewriting. */
 #include "engine/formats/safetensors.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 /* A file of the given header text and n data bytes 0, 1, 2, ... */
 static const char *raw_file(const char *header, size_t header_len, size_t n) {

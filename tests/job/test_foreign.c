@@ -4,18 +4,9 @@
 #include "engine/job/foreign.h"
 #include "engine/job/job.h"
 #include "engine/job/job_table.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static const char *const least = "base_model: m\ndatasets: [{path: a.jsonl}]\n";
 

@@ -3,19 +3,10 @@
  * the command line, alternatives, paths, hostile YAML. */
 #include "engine/job/job.h"
 #include "engine/job/yaml.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static const char *const least = "base_model: m\ndatasets: [{path: a.jsonl}]\n";
 

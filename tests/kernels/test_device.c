@@ -1,16 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Devices by name and what a device says of itself, without one. */
 #include "kernels/device.h"
-#include "tests/support/test.h"
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
+#include "tests/support/fresh.h"
 
 static void names_are_understood(void **state) {
   struct ka_dev dev;

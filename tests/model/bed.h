@@ -6,23 +6,16 @@
 
 #include "base/rng.h"
 #include "tests/model/tiny.h"
+#include "tests/support/fresh.h"
 
 #include <math.h>
 
-static struct ka_ctx context, *ctx = &context;
 static const char *const configs[] = {tiny_llama,     tiny_mistral,   tiny_qwen2,  tiny_qwen3,
                                       tiny_olmo2,     tiny_gpt2,      tiny_olmo3,  tiny_smollm3,
                                       tiny_granite,   tiny_phi3,      tiny_gemma2, tiny_gemma3,
                                       tiny_deepseek2, tiny_deepseek3, tiny_olmoe,  tiny_mixtral,
                                       tiny_qwen2_moe, tiny_qwen3_moe, tiny_gpt_oss};
 enum { N_CONFIGS = sizeof configs / sizeof *configs, B = 2, T = 12, N = B * T };
-
-static inline int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 /* A model opened on a device, and the gradients of one batch. */
 struct bed {

@@ -3,18 +3,10 @@
 #include "engine/model/decode.h"
 #include "engine/model/init.h"
 #include "tests/model/tiny.h"
+#include "tests/support/fresh.h"
 
 #include <math.h>
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static int32_t ids[40];
 

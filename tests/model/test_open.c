@@ -3,17 +3,9 @@
  * says about files that are not the config's model. */
 #include "engine/model/rope.h"
 #include "tests/model/tiny.h"
+#include "tests/support/fresh.h"
 
 #include <math.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 /* LlamaRotaryEmbedding(LlamaConfig(head_dim=16, rope_parameters=...)) at position 40: inv_freq, cos
  * and sin of channels 0..7, attention_scaling. */

@@ -3,22 +3,15 @@
  * which a reference can be wrong. */
 #include "engine/model/verify.h"
 #include "tests/model/tiny.h"
+#include "tests/support/fresh.h"
 
 #include <math.h>
 
-static struct ka_ctx context, *ctx = &context;
 enum { B = 2, T = 6, N = B * T };
 
 static int64_t ids[N], labels[N];
 static float logits[N * TINY_V], hidden[N * TINY_C];
 static struct ka_st_out list[6];
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static struct ka_st_out entry(const char *name, void *data, enum ka_dtype t, int n_dim, int64_t a,
                               int64_t b, int64_t c) {

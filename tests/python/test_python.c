@@ -5,18 +5,9 @@
 #include "python/builtins.h"
 #include "python/random.h"
 #include "python/regex.h"
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static void sample_is(struct ka_py_mt *mt, int64_t n, int64_t k, const int64_t *want) {
   int64_t got[8];

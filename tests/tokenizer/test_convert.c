@@ -1,20 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tokenizer/convert.h: vocab.json and merges.txt give the ids that transformers 5.24 gives for the
  * same files; other tokenizers are refused with the command that converts them. */
-#include "tests/support/test.h"
+#include "tests/support/fresh.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/tokenizer.h"
 
 #include <string.h>
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 static void put(const char *dir, const char *name, const char *text) {
   T_OK(ka_write_file(ctx, t_str("%s/%s", dir, name), text, strlen(text)));

@@ -4,20 +4,12 @@
 #include "engine/model/buffers.h"
 #include "engine/train/loop.h"
 #include "tests/model/tiny.h"
+#include "tests/support/fresh.h"
 #include "tests/support/host.h"
 
 #include <math.h>
 
 enum { B = 2, T = 12, ACCUMULATION = 3 };
-
-static struct ka_ctx context, *ctx = &context;
-
-static int fresh(void **state) {
-  (void)state;
-  ka_ctx_init(ctx);
-  ctx->log_level = KA_LOG_QUIET;
-  return 0;
-}
 
 /* A tiny model in training, all parameters. */
 struct bed {
