@@ -136,6 +136,7 @@ bool ka_thrift_struct(struct ka_thrift *t, const struct ka_thrift_field *f) {
   return !t->bad;
 }
 
+/* Elements of a list of structs; no more than there are bytes. */
 static int64_t list(struct ka_thrift *t, const struct ka_thrift_field *f) {
   int type = KA_THRIFT_STRUCT;
   int64_t n = f->type == KA_THRIFT_LIST ? list_head(t, &type) : 0;

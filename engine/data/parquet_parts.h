@@ -34,7 +34,6 @@ void ka_thrift_skip(struct ka_thrift *t, const struct ka_thrift_field *f);
 int64_t ka_thrift_int(struct ka_thrift *t, const struct ka_thrift_field *f);
 bool ka_thrift_bool(struct ka_thrift *t, const struct ka_thrift_field *f);
 bool ka_thrift_struct(struct ka_thrift *t, const struct ka_thrift_field *f);
-/* Elements of a list of structs; no more than there are bytes. */
 
 /* --- the index --------------------------------------------------------------- */
 
@@ -134,7 +133,6 @@ struct ka_pq_delta { /* DELTA_BINARY_PACKED */
   uint64_t min, last;
   bool first;
 };
-/* Behind the last value's block; NULL when broken. */
 
 struct ka_pq_values { /* the values of one page, in order */
   int encoding, type;

@@ -121,6 +121,7 @@ static bool delta_next(struct ka_pq_delta *d, int64_t *out) {
   return true;
 }
 
+/* Behind the last value's block; NULL when broken. */
 static const unsigned char *delta_end(struct ka_pq_delta d, int64_t most) {
   if (d.total > most) return NULL;
   int64_t rest = d.total - 1;

@@ -5,7 +5,8 @@
  * same base, same data, for one seed in the same order. A run whose report.json is there is not
  * repeated, an interrupted one is resumed.
  *
- * benchmark.c has the grid, benchmark_runs.c the processes, benchmark_json.c the report. */
+ * benchmark.c has the grid, benchmark_plan.c what it will take, benchmark_runs.c the processes,
+ * benchmark_json.c the report. */
 #ifndef KAPPA_ENGINE_FORGET_BENCHMARK_H
 #define KAPPA_ENGINE_FORGET_BENCHMARK_H
 
@@ -28,8 +29,8 @@ struct ka_benchmark_options {
 };
 
 /* Runs what is not there yet, writes OUT/report.* and gives the report (NULL with plan); a new
- * reference. A run that
- * diverges is a result; any other failure ends the benchmark, KA_E_INTERRUPTED after a signal. */
+ * reference. A run that diverges is a result; any other failure ends the benchmark,
+ * KA_E_INTERRUPTED after a signal. */
 ka_status ka_benchmark(struct ka_ctx *ctx, const struct ka_benchmark_options *o, json_t **report);
 
 /* Models tuned elsewhere, against their base, without a job: labels[i] is a method's name, equal
