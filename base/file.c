@@ -387,7 +387,7 @@ ka_status ka_copy_file(struct ka_ctx *ctx, const char *from, const char *to) {
   return st;
 }
 
-ka_status ka_file_hash(struct ka_ctx *ctx, const char *path, char out[KA_FILE_HASH]) {
+ka_status ka_file_hash(struct ka_ctx *ctx, const char *path, char out[KA_HASH_TEXT]) {
   enum { STEP = 4 << 20 };
   struct ka_map m;
   XXH3_state_t *h = XXH3_createState();
@@ -401,8 +401,7 @@ ka_status ka_file_hash(struct ka_ctx *ctx, const char *path, char out[KA_FILE_HA
       ka_map_forget(&m, at, n);
     }
     XXH128_hash_t v = XXH3_128bits_digest(h);
-    snprintf(out, KA_FILE_HASH, "%016llx%016llx", (unsigned long long)v.high64,
-             (unsigned long long)v.low64);
+    ka_fmt_hash(v.high64, v.low64, out);
     ka_map_drop(&m);
   }
   XXH3_freeState(h);

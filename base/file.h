@@ -79,7 +79,6 @@ ka_status ka_write_file(struct ka_ctx *ctx, const char *path, const void *bytes,
 ka_status ka_copy_file(struct ka_ctx *ctx, const char *from, const char *to);
 
 /* The hash (XXH3, 128 bits) of a file's bytes as hex text. */
-enum { KA_FILE_HASH = 33 };
-ka_status ka_file_hash(struct ka_ctx *ctx, const char *path, char out[KA_FILE_HASH]);
+ka_status ka_file_hash(struct ka_ctx *ctx, const char *path, char out[KA_HASH_TEXT]);
 
 #endif

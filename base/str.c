@@ -5,6 +5,7 @@
 #include "base/arena.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,6 +234,11 @@ const char *ka_fmt_duration(double seconds, char buf[32]) {
     snprintf(buf, 32, "%lldm%02llds", s / 60, s % 60);
   else
     snprintf(buf, 32, "%lldh%02lldm", s / 3600, s % 3600 / 60);
+  return buf;
+}
+
+const char *ka_fmt_hash(uint64_t high, uint64_t low, char buf[KA_HASH_TEXT]) {
+  snprintf(buf, KA_HASH_TEXT, "%016" PRIx64 "%016" PRIx64, high, low);
   return buf;
 }
 

@@ -53,6 +53,10 @@ bool ka_is_space(uint32_t cp);
 bool ka_parse_i64(const char *s, int64_t *out);
 bool ka_parse_f64(const char *s, double *out);
 
+/* A hash of 128 bits in hex; returns buf. */
+enum { KA_HASH_TEXT = 33 };
+const char *ka_fmt_hash(uint64_t high, uint64_t low, char buf[KA_HASH_TEXT]);
+
 /* "1.1B", "39.6M", "264K" for counts; "2.1 GiB" for bytes; into buf. Returns buf. */
 const char *ka_fmt_count(double n, char buf[32]);
 const char *ka_fmt_bytes(double n_bytes, char buf[32]);

@@ -8,7 +8,6 @@
 
 #include "base/log.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -21,12 +20,11 @@ struct header {
   uint64_t checksum; /* of the frames */
 };
 
-static void hash_of(char out[KA_FILE_HASH], const struct ka_map *m,
+static void hash_of(char out[KA_HASH_TEXT], const struct ka_map *m,
                     const struct ka_audio_spec *spec) {
   XXH128_hash_t h = XXH3_128bits_withSeed(
       m->data, m->len, (uint64_t)VERSION << 32 | (uint64_t)spec->n_mel << 1 | spec->per_feature);
-  snprintf(out, KA_FILE_HASH, "%016llx%016llx", (unsigned long long)h.high64,
-           (unsigned long long)h.low64);
+  ka_fmt_hash(h.high64, h.low64, out);
 }
 
 static size_t frames_bytes(int64_t n_frames, int64_t n_mel) {

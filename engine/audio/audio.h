@@ -28,7 +28,7 @@ struct ka_audio_clip {
   int64_t n_frames;
   double seconds;
   int64_t rate, n_channels; /* of the file */
-  char hash[KA_FILE_HASH];  /* of its bytes and the spec */
+  char hash[KA_HASH_TEXT];  /* of its bytes and the spec */
 };
 
 /* KA_E_UNSUPPORTED where a library was missing when kappa was built. */

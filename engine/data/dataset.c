@@ -11,7 +11,6 @@
 #include "engine/formats/config.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -334,16 +333,14 @@ ka_status ka_data_open(struct ka_ctx *ctx, struct ka_data **out, const struct ka
   return st;
 }
 
-void ka_data_sound_hash(const struct ka_data *d, char out[KA_FILE_HASH]) {
+void ka_data_sound_hash(const struct ka_data *d, char out[KA_HASH_TEXT]) {
   XXH128_hash_t h = {0};
   *out = 0;
   for (int64_t i = 0; i < d->store.n_clips; i++) {
     const char *hash = d->store.clips[i].clip.hash;
     h = XXH3_128bits_withSeed(hash, strlen(hash), h.low64 ^ (h.high64 << 1));
   }
-  if (d->store.n_clips > 0)
-    snprintf(out, KA_FILE_HASH, "%016llx%016llx", (unsigned long long)h.high64,
-             (unsigned long long)h.low64);
+  if (d->store.n_clips > 0) ka_fmt_hash(h.high64, h.low64, out);
 }
 
 void ka_data_round_lengths(struct ka_data *d, int64_t unit) { d->length_unit = unit; }

@@ -31,7 +31,7 @@ void ka_data_close(struct ka_data *d); /* NULL is fine */
 const struct ka_data_stats *ka_data_get_stats(const struct ka_data *d);
 
 /* Of all sound files, in order; "" where there are none. */
-void ka_data_sound_hash(const struct ka_data *d, char out[KA_FILE_HASH]);
+void ka_data_sound_hash(const struct ka_data *d, char out[KA_HASH_TEXT]);
 
 /* Unpacked micro-batches are as long as a multiple of `unit` (1 without this call), the longest row
  * at most: for devices to which each length is a shape of its own. */

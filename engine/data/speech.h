@@ -43,7 +43,7 @@ ka_status ka_speech_write(struct ka_ctx *ctx, const struct ka_speech *s, const c
 struct ka_speech_clip {
   const char *path;
   int64_t n_frames, at, n_places; /* at: index of the first place among the prompt's ids */
-  char hash[KA_FILE_HASH];
+  char hash[KA_HASH_TEXT];
   int64_t rate, n_channels; /* of the file */
   double seconds;
 };

@@ -139,8 +139,8 @@ ka_status ka_data_cache_init(struct ka_data_cache *c, struct ka_arena *a,
   KA_TRY(st);
   c->key[0] = hash.low64;
   c->key[1] = hash.high64;
-  KA_TRY(ka_arena_printf(a, &name, "%016llx%016llx.tokens", (unsigned long long)hash.high64,
-                         (unsigned long long)hash.low64));
+  char text[KA_HASH_TEXT];
+  KA_TRY(ka_arena_printf(a, &name, "%s.tokens", ka_fmt_hash(hash.high64, hash.low64, text)));
   return ka_path_join(a, &c->path, o->spec->dataset_prepared_path, name);
 }
 

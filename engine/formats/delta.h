@@ -19,8 +19,6 @@
 #include "base/json.h"
 #include "engine/formats/safetensors.h"
 
-enum { KA_HASH_TEXT = 33 }; /* XXH3-128 in hex, and NUL */
-
 /* For a bar: `show` is called now and then, from the calling thread. May be NULL everywhere. */
 struct ka_delta_progress {
   void (*show)(void *user, size_t done_bytes, size_t total_bytes);

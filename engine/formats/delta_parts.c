@@ -42,10 +42,6 @@ void ka_delta_scatter(unsigned char *to, const unsigned char *in, int64_t n_cols
   walk(to, (unsigned char *)(uintptr_t)in, false, n_cols, width, rows, cols);
 }
 
-void ka_delta_hex(char out[KA_HASH_TEXT], XXH128_hash_t hash) {
-  snprintf(out, KA_HASH_TEXT, "%016" PRIx64 "%016" PRIx64, hash.high64, hash.low64);
-}
-
 ka_status ka_delta_step(struct ka_ctx *ctx, struct ka_delta_progress *progress, size_t n_bytes) {
   KA_TRY(ka_check_interrupted(ctx, "delta, of which nothing was written"));
   if (!progress) return KA_STATUS_OK;

@@ -34,7 +34,9 @@ void ka_delta_gather(unsigned char *out, const unsigned char *from, int64_t n_co
 void ka_delta_scatter(unsigned char *to, const unsigned char *in, int64_t n_cols, size_t width,
                       const struct ka_delta_ranges *rows, const struct ka_delta_ranges *cols);
 
-void ka_delta_hex(char out[KA_HASH_TEXT], XXH128_hash_t hash);
+static inline void ka_delta_hex(char out[KA_HASH_TEXT], XXH128_hash_t hash) {
+  ka_fmt_hash(hash.high64, hash.low64, out);
+}
 /* hex [n_entries]: of every tensor XXH3-128 of its bytes, the seed being XXH3-64 of the text
  * "DTYPE [a, b]". Several threads. */
 ka_status ka_delta_hash_tensors(struct ka_ctx *ctx, const struct ka_safetensors *st,

@@ -55,7 +55,7 @@ static ka_status write_tensors(struct ka_ctx *ctx, struct ka_arena *a, const cha
 /* Of the state without its own. */
 static ka_status state_hash(struct ka_ctx *ctx, const json_t *state, json_t **out) {
   struct ka_str text = {0};
-  char hex[KA_FILE_HASH];
+  char hex[KA_HASH_TEXT];
   json_t *rest = json_copy((json_t *)(uintptr_t)state);
   ka_status st = KA_STATUS_OK;
   *out = NULL;
@@ -65,16 +65,14 @@ static ka_status state_hash(struct ka_ctx *ctx, const json_t *state, json_t **ou
   json_decref(rest);
   if (ka_ok(st)) {
     XXH128_hash_t v = XXH3_128bits(text.data, text.len);
-    snprintf(hex, sizeof hex, "%016llx%016llx", (unsigned long long)v.high64,
-             (unsigned long long)v.low64);
-    *out = json_string(hex);
+    *out = json_string(ka_fmt_hash(v.high64, v.low64, hex));
   }
   ka_str_deinit(&text);
   return st;
 }
 
 static ka_status add_hash(struct ka_ctx *ctx, json_t *files, const char *path) {
-  char hash[KA_FILE_HASH];
+  char hash[KA_HASH_TEXT];
   KA_TRY(ka_file_hash(ctx, path, hash));
   return ka_json_set(ctx, files, ka_path_base(path), json_string(hash));
 }
@@ -289,7 +287,7 @@ static ka_status find_damage(struct ka_arena *a, const char *dir, const json_t *
   struct ka_ctx *ctx = a->ctx;
   const char *name, *path;
   json_t *hash, *own = NULL;
-  char now[KA_FILE_HASH];
+  char now[KA_HASH_TEXT];
   *bad = NULL;
   KA_TRY(state_hash(ctx, state, &own));
   bool same = json_equal(own, json_object_get(state, "hash"));

@@ -24,7 +24,7 @@ struct walk {
 
 static ka_status add_file(struct walk *w, json_t *list, const char *path) {
   struct ka_ctx *ctx = w->ctx;
-  char hash[KA_FILE_HASH];
+  char hash[KA_HASH_TEXT];
   KA_TRY(ka_file_hash(ctx, path, hash));
   json_t *row = json_pack("[s, s]", ka_path_base(path), hash);
   if (row && json_array_append_new(list, row) == 0) return KA_STATUS_OK;

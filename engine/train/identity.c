@@ -15,8 +15,7 @@ ka_status ka_identity_of(struct ka_ctx *ctx, const json_t *fingerprint,
   if (ka_ok(st)) st = ka_json_dump_line(ctx, fingerprint, &text);
   if (ka_ok(st)) {
     XXH128_hash_t v = XXH3_128bits(text.data, text.len);
-    snprintf(out, KA_IDENTITY_TEXT, "%016llx%016llx", (unsigned long long)v.high64,
-             (unsigned long long)v.low64);
+    ka_fmt_hash(v.high64, v.low64, out);
   }
   ka_str_deinit(&text);
   return st;

@@ -8,7 +8,7 @@
 #include "base/json.h"
 #include "engine/job/job.h"
 
-enum { KA_IDENTITY_TEXT = 33 };
+enum { KA_IDENTITY_TEXT = KA_HASH_TEXT };
 
 /* The hash, as hex text, of kappa's version and a job's fingerprint (fingerprint.h): of every key
  * that can change a result and of the contents of every file that the job names. */

@@ -168,7 +168,7 @@ static ka_status take_fingerprint(struct ka_run *r) {
   KA_TRY(ka_json_set(ctx, json_object_get(r->fingerprint, "same"), "bf16",
                      json_boolean(r->open.model.compute == KA_BF16)));
   if (r->has_speech) {
-    char sound[KA_FILE_HASH];
+    char sound[KA_HASH_TEXT];
     ka_data_sound_hash(r->data.data, sound);
     KA_TRY(ka_json_set(ctx, json_object_get(r->fingerprint, "data"), "sound files",
                        json_string(sound)));

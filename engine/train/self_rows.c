@@ -153,8 +153,9 @@ static ka_status cache_path(struct ka_arena *a, const char **out, const struct k
   if (ka_ok(st)) st = ka_json_dump_line(ctx, model_key, &text);
   if (ka_ok(st)) {
     XXH128_hash_t h = XXH3_128bits(text.data, text.len);
-    st = ka_arena_printf(a, out, "%s/rows-%016llx%016llx.bin", spec->cache_dir,
-                         (unsigned long long)h.high64, (unsigned long long)h.low64);
+    char hex[KA_HASH_TEXT];
+    st = ka_arena_printf(a, out, "%s/rows-%s.bin", spec->cache_dir,
+                         ka_fmt_hash(h.high64, h.low64, hex));
   }
   ka_str_deinit(&text);
   return st;
