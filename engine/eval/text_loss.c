@@ -86,7 +86,6 @@ ka_status ka_eval_text_scorer_finish(struct ka_eval_text_scorer *s) {
                            .doc_start = s->doc_start,
                            .n_targets = s->n_targets};
   double loss_sum = 0;
-  KA_TRY(ka_check_interrupted(ctx, "evaluation"));
   if (s->base)
     KA_TRY(ka_eval_divergence(ctx, s->base, s->model, &batch, &s->kl_sum));
   else
