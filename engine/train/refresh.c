@@ -6,7 +6,6 @@
 #include "engine/dist/dist.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/gather.h"
-#include "engine/train/memory.h"
 #include "engine/train/output.h"
 
 #include <math.h>
@@ -122,10 +121,7 @@ static ka_status reopen(struct ka_run *r, const char *dir, int64_t step) {
   KA_TRY(ka_run_configure_model(r, dir));
   KA_TRY(ka_run_select(r, NULL, step));
   if (ctx->rank == 0) KA_TRY(ka_selection_write(ctx, &r->selection.chosen, r->loop.selection_path));
-  KA_TRY(ka_model_train_parts(&r->open.model, r->selection.parts, r->selection.n_parts));
-  KA_TRY(ka_run_prepare_model(r));
-  struct ka_optim_config config = ka_run_optim_config(r);
-  return ka_optim_init(ctx, &r->optim, &r->open.model, &config, false);
+  return ka_run_take_selection(r);
 }
 
 ka_status ka_train_refresh(struct ka_run *r, struct ka_loop *loop) {

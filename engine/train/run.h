@@ -67,9 +67,9 @@ ka_status ka_run_self_rows_spec(struct ka_run *r, struct ka_self_rows_spec *out)
 /* The job's anchor in words, from the run's arena: "none", "KL(base || tuned), weight 0.3". */
 ka_status ka_run_anchor_text(struct ka_run *r, const char **out);
 
-/* Plans or allocates the model for the job's batches, with gradient_checkpointing as it says; see
- * memory.h. */
-ka_status ka_run_prepare_model(struct ka_run *r);
+/* After ka_run_select: its parts are trained. Plans or allocates the model for the job's batches, with
+ * gradient_checkpointing as it says (memory.h), and the optimizer. */
+ka_status ka_run_take_selection(struct ka_run *r);
 
 /* All ranks have the same program, job, inputs, selection, micro-batches and kind of device;
  * KA_E_INPUT says what differs. */

@@ -130,7 +130,7 @@ static ka_status open_model(struct ka_run *r) {
   return ka_run_configure_model(r, dir);
 }
 
-ka_status ka_run_prepare_model(struct ka_run *r) {
+static ka_status prepare_model(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   int64_t positions = ka_measures_positions(&r->measures), T = r->job->sequence_len;
   r->open.model.max_position = positions > T ? positions : T;
@@ -150,12 +150,21 @@ ka_status ka_run_select(struct ka_run *r, const char *file, int64_t step) {
   return ctx->rank == 0 ? ka_dist_barrier(ctx->dist, "the spectra") : KA_STATUS_OK;
 }
 
+ka_status ka_run_take_selection(struct ka_run *r) {
+  struct ka_ctx *ctx = r->ctx;
+  KA_TRY(ka_model_train_parts(&r->open.model, r->selection.parts, r->selection.n_parts));
+  KA_TRY(prepare_model(r));
+  struct ka_optim_config config = ka_run_optim_config(r);
+  r->has_optim = true;
+  return ka_optim_init(ctx, &r->optim, &r->open.model, &config, r->options.plan);
+}
+
 static ka_status open_selection(struct ka_run *r) {
   struct ka_ctx *ctx = r->ctx;
   const char *file = NULL;
   if (r->checkpoint) KA_TRY(ka_path_join(&r->arena, &file, r->checkpoint, "selection.json"));
   KA_TRY(ka_run_select(r, file, 0));
-  return ka_model_train_parts(&r->open.model, r->selection.parts, r->selection.n_parts);
+  return ka_run_take_selection(r);
 }
 
 /* What the job asks for, before anything is written; a resumed run must be the same. */
@@ -239,12 +248,6 @@ static ka_status fill_loop_config(struct ka_run *r) {
   return ka_path_join(&r->arena, &c->selection_path, job->output_dir, "selection.json");
 }
 
-static ka_status open_optim(struct ka_run *r) {
-  struct ka_optim_config config = ka_run_optim_config(r);
-  r->has_optim = true;
-  return ka_optim_init(r->ctx, &r->optim, &r->open.model, &config, r->options.plan);
-}
-
 ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job *job,
                       const struct ka_run_options *options) {
   memset(r, 0, sizeof *r);
@@ -266,9 +269,7 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
   warn(r);
   KA_TRY(ka_watch_open(r));
   KA_TRY(open_self_rows(r));
-  KA_TRY(open_selection(r));
-  KA_TRY(ka_run_prepare_model(r));
-  return open_optim(r);
+  return open_selection(r);
 }
 
 void ka_run_close(struct ka_run *r) {
