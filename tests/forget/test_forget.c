@@ -378,21 +378,42 @@ static void compares_methods(void **state) {
   kappa(2, "holds a run with other keys", benchmark("bench", t_str("max_steps=5 %s", words)));
 }
 
-/* Each row of methods.def is a job that runs; those that choose among experts or train a projector
- * have models of their own (tests/train/test_experts.c, the tests of speech). */
+/* The methods that choose among experts, on a model that has some. */
+static void methods_of_experts_train(void **state) {
+  (void)state;
+  put("experts.json", "{\"architectures\":[\"OlmoeForCausalLM\"],\"model_type\":\"olmoe\","
+                      "\"vocab_size\":257,\"hidden_size\":16,\"num_hidden_layers\":2,"
+                      "\"num_attention_heads\":2,\"intermediate_size\":8,\"num_experts\":4,"
+                      "\"num_experts_per_tok\":2,\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-5,"
+                      "\"max_position_embeddings\":128,\"tie_word_embeddings\":false,"
+                      "\"bos_token_id\":256,\"eos_token_id\":256}");
+  kappa(0, "", t_str("init --config %s/experts.json --out %s/experts --tokenizer bytes", dir, dir));
+  kappa(0, "esft",
+        benchmark("of_experts", t_str("base_model=%s/experts --methods affinity,esft --seeds 1 "
+                                      "--learning-rates 1e-3 max_steps=1",
+                                      dir)));
+  json_t *r = load("of_experts/report.json");
+  assert_int_equal(json_array_size(json_object_get(r, "runs")), 2);
+  json_decref(r);
+}
+
+/* Each row of methods.def is a job that runs; those that choose among experts are tried above, that
+ * of a projector with speech (tests/train/test_speech.c). */
 static void every_method_trains(void **state) {
   (void)state;
   static const char *const others[] = {"affinity ", "esft ", "projector "};
   struct ka_str names = {0}, list = {0};
   t_kappa(&names, NULL, "forget --methods list");
-  int64_t n = 0;
+  int64_t n = 0, n_other = 0;
   for (char *line = strtok(names.data, "\n"); line; line = strtok(NULL, "\n")) {
     bool skip = false;
     for (int i = 0; i < 3; i++) skip |= ka_starts_with(line + 2, others[i]);
+    n_other += skip;
     if (skip) continue;
     T_OK(
         ka_str_printf(ctx, &list, "%s%.*s", n++ ? "," : "", (int)strcspn(line + 2, " "), line + 2));
   }
+  assert_int_equal(n_other, 3);
   assert_true(n >= 11);
   kappa(
       0, "random selection",
@@ -653,6 +674,7 @@ int main(void) {
       cmocka_unit_test(wrong_keys),
       cmocka_unit_test(classification_is_learned),
       cmocka_unit_test(compares_methods),
+      cmocka_unit_test(methods_of_experts_train),
       cmocka_unit_test(every_method_trains),
       cmocka_unit_test(runs_share),
       cmocka_unit_test(half_is_drawn_anew),

@@ -107,6 +107,14 @@ static inline void all_bits_equal(const struct ka_model *a, const struct ka_mode
                         ka_tensor_bytes(&a->slices[s].grad));
 }
 
+/* Whether any element of the gradients is other than zero. */
+static inline bool any_gradient(const struct ka_model *m) {
+  for (int64_t s = 0; s < m->n_slices; s++)
+    for (int64_t i = 0; i < ka_tensor_elems(&m->slices[s].grad); i++)
+      if (ka_load(m->slices[s].grad.data, m->slices[s].grad.dtype, i) != 0) return true;
+  return false;
+}
+
 /* Largest difference of two models' gradients. */
 static inline double grad_distance(const struct ka_model *a, const struct ka_model *b) {
   double most = 0;

@@ -257,8 +257,8 @@ static void every_failure_is_told_and_leaves_nothing(void **state) {
       for (int s = 0; s < 2 && ka_ok(st); s++) st = step(&b, &loss);
       host.count(&c);
       bool planted = c.injected > 0, never = ka_ok(st) && b.m.buffers->recorded[0].replay.never;
-      if (launch && ka_ok(st) && fabs(loss / right - 1) > 1e-2)
-        fail_msg("%s %d: loss %g, not %g", kinds[k], n, loss, right);
+      if (launch && ka_ok(st) && fabs(loss / right - 1) > 1e-5)
+        fail_msg("%s %d: loss %.9g, not %.9g", kinds[k], n, loss, right);
       if (planted && ka_ok(st) && !never && !launch) fail_msg("%s %d went unnoticed", kinds[k], n);
       if (never && isnan(loss)) fail_msg("%s %d: the unrecorded step lost its loss", kinds[k], n);
       unrecorded += never;
