@@ -2,33 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far bf16 is from f32: transformers' own bf16 and kappa's, each against the same f32 references.
 
-  bf16_noise.py GOLDENS [--kappa build/kappa]     # GOLDENS/NAME: a model, golden.safetensors beside it
+  bf16_errors.py GOLDENS [--kappa build/kappa]     # GOLDENS/NAME: a model, golden.safetensors beside it
 
 Relative L2 errors: of the logits, the loss, the gradients all together, and the worst gradient.
-Gradients that transformers names otherwise than the files (experts, fused there) are left out of both.
+What near ties of experts do to them: tests/model/bf16_noise.py, whose transformers this is.
 """
 import argparse
 import json
 import pathlib
 import subprocess
+import sys
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "tests/model"))
+from bf16_noise import Choices, run  # noqa: E402
+
 
 def error(a, b):
     return ((a - b).norm() / b.norm().clamp_min(1e-30)).item()
 
 
 def by_torch(path, want):
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, attn_implementation="eager")
-    model.eval()
-    out = model(input_ids=want["input_ids"], labels=want["labels"])
-    out.loss.backward()
-    got = {"logits": out.logits, "loss": out.loss}
-    got |= {f"grad.{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
-    return {n: error(t.detach().double().flatten(), want[n].double().flatten()) for n, t in got.items()
-            if n in want and t.numel() == want[n].numel()}
+    got = run(path, want, torch.bfloat16, Choices())
+    return {n: error(t.detach().double().flatten(), want[n].double().flatten()) for n, t in got.items() if n in want}
 
 
 def by_kappa(kappa, path):
