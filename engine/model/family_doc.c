@@ -111,7 +111,7 @@ static ka_status row(struct ka_ctx *ctx, struct ka_str *out, const struct ka_fam
                        h.stacked ? "stacked [E, ..]"
                        : any     ? ""
                                  : "–"));
-  KA_TRY(ka_str_printf(ctx, out, "%s | %s | yes | yes |\n",
+  KA_TRY(ka_str_printf(ctx, out, "%s | %s |\n",
                        !h.stacked ? "any matrix"
                        : h.apart  ? "any matrix; experts where they lie apart"
                                   : "any matrix but the experts'",
