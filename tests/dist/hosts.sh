@@ -7,13 +7,13 @@
 #   tests/dist/hosts.sh build/kappa [HOSTS, 3]
 # Needs root and ip; says "skipped" without.
 kappa=$1 n=${2:-3}
-command -v mpirun >/dev/null && ip netns add kappa-h0 2>/dev/null || { echo "skipped: no mpirun, or no network namespaces"; exit 0; }
 . "$(dirname "$0")/bed.sh"
 clean() {
   i=0
   while [ $i -lt "$n" ]; do ip netns del kappa-h$i 2>/dev/null; i=$((i + 1)); done
   rm -rf "$dir"
 }
+command -v mpirun >/dev/null && ip netns add kappa-h0 2>/dev/null || { echo "skipped: no mpirun, or no network namespaces"; exit 0; }
 trap clean EXIT
 cat >>job.yaml <<'END'
 max_steps: 300
