@@ -73,8 +73,8 @@ ka_status ka_arena_alloc(struct ka_arena *a, void **out, size_t n_bytes, const c
 ka_status ka_arena_alloc_n(struct ka_arena *a, void **out, int64_t n, size_t size,
                            const char *name);
 
-/* The same for n elements of the type that a pointer has: KA_NEW(arena, &list, n, "list") and, of the
- * heap, KA_NEW_HEAP(ctx, &list, n, "list"). NULL after a failure. */
+/* The same for n elements of the type that a pointer has: KA_NEW(arena, &list, n, "list") and, of
+ * the heap, KA_NEW_HEAP(ctx, &list, n, "list"). NULL after a failure. */
 #define KA_NEW(arena, out, n, name) ka_arena_new(arena, out, n, sizeof **(out), name)
 #define KA_NEW_HEAP(ctx, out, n, name) ka_new(ctx, out, n, sizeof **(out), name)
 ka_status ka_arena_new(struct ka_arena *a, void *out, int64_t n, size_t size, const char *name);

@@ -47,8 +47,8 @@ ka_status ka_make_dirs(struct ka_ctx *ctx, const char *path);
  * Waits some seconds while another one is in, then KA_E_INPUT; where a file system has no locks
  * nobody is kept out. */
 ka_status ka_lock_dir(struct ka_ctx *ctx, const char *dir, int *fd);
-/* Names (no path) of everything in dir, sorted, without . and ..; out from a. An error on the way is
- * never taken for the end. */
+/* Names (no path) of everything in dir, sorted, without . and ..; out from a. An error on the way
+ * is never taken for the end. */
 ka_status ka_list_dir(struct ka_arena *a, const char *dir, const char ***names, int64_t *n);
 /* Removes a directory and everything under it; a missing one is fine. */
 ka_status ka_remove_tree(struct ka_ctx *ctx, const char *path);
@@ -61,9 +61,9 @@ ka_status ka_rename(struct ka_ctx *ctx, const char *from, const char *to);
 void ka_sweep_tmp(struct ka_ctx *ctx, const char *path);
 void ka_sweep_tmp_in(struct ka_ctx *ctx, const char *dir);
 
-/* A file being written under a temporary name; what a killed process left of it is swept first. On KA_OK from commit it stands under `path`; abort
- * (or a failed commit) removes the temporary file. write checks for short writes and a full disk
- * (KA_E_IO). */
+/* A file being written under a temporary name; what a killed process left of it is swept first. On
+ * KA_OK from commit it stands under `path`; abort (or a failed commit) removes the temporary file.
+ * write checks for short writes and a full disk (KA_E_IO). */
 struct ka_publish {
   FILE *f;
   char *tmp_path, *path;

@@ -9,26 +9,26 @@
 
 #include <jansson.h>
 
-/* The library's allocations go through here, and one that fails is remembered: whatever was left out
- * of a value then, nothing made of it passes for whole. Call once before the first value. */
+/* The library's allocations go through here, and one that fails is remembered: whatever was left
+ * out of a value then, nothing made of it passes for whole. Call once before the first value. */
 void ka_json_init(void);
 /* KA_E_MEMORY after a failed allocation of the library; ka_json_dump and main ask. */
 ka_status ka_json_check(struct ka_ctx *ctx);
 /* Tests: the n-th allocation of the library from now fails; 0: none. Forgets earlier failures. */
 void ka_json_fail_at(int64_t n);
 
-/* The one reader of JSON. Integers beyond 64 bits become the nearest real; NaN, Infinity and numbers
- * too large for a double, which Python's json writes or reads, become null, so that they trouble
- * nobody who does not read them. KA_E_INPUT "WHAT:LINE:COLUMN: not valid JSON: ...": anything else
- * that is not JSON, bytes that are not UTF-8, half surrogates, duplicate keys, nesting deeper than
- * 2048, bytes after the value. `what` names the source (a path); NULL: one line, the message has the
- * column alone. *out is NULL on failure. */
+/* The one reader of JSON. Integers beyond 64 bits become the nearest real; NaN, Infinity and
+ * numbers too large for a double, which Python's json writes or reads, become null, so that they
+ * trouble nobody who does not read them. KA_E_INPUT "WHAT:LINE:COLUMN: not valid JSON: ...":
+ * anything else that is not JSON, bytes that are not UTF-8, half surrogates, duplicate keys,
+ * nesting deeper than 2048, bytes after the value. `what` names the source (a path); NULL: one
+ * line, the message has the column alone. *out is NULL on failure. */
 ka_status ka_json_parse(struct ka_ctx *ctx, const char *text, size_t n, const char *what,
                         json_t **out);
-/* The same of a row of data, an object on one line, as Python reads it: of duplicate keys the last one
- * holds. A member with a text that cannot be held (half a surrogate pair; NUL in a key) is false, so
- * that it troubles nobody who does not read it, one with such a name is left out; *why says the
- * reason, a literal, NULL: there was none. */
+/* The same of a row of data, an object on one line, as Python reads it: of duplicate keys the last
+ * one holds. A member with a text that cannot be held (half a surrogate pair; NUL in a key) is
+ * false, so that it troubles nobody who does not read it, one with such a name is left out; *why
+ * says the reason, a literal, NULL: there was none. */
 ka_status ka_json_parse_row(struct ka_ctx *ctx, const char *text, size_t n, json_t **out,
                             const char **why);
 ka_status ka_json_load(struct ka_ctx *ctx, const char *path, json_t **out);

@@ -3,9 +3,9 @@
  *
  * What jansson refuses and real files hold is read: an integer beyond 64 bits is the nearest real,
  * NaN and the infinities (which jansson has no value for) are null. Duplicate keys, bytes that are
- * not UTF-8, half surrogates, NUL in a key and nesting beyond MAX_DEPTH are refused. Rows of data are not refused
- * for what Python takes: of duplicate keys the last one holds, and a member with one of those texts
- * is kept as something that no reader of texts or lists takes. */
+ * not UTF-8, half surrogates, NUL in a key and nesting beyond MAX_DEPTH are refused. Rows of data
+ * are not refused for what Python takes: of duplicate keys the last one holds, and a member with
+ * one of those texts is kept as something that no reader of texts or lists takes. */
 #include "base/json.h"
 
 #include <stdlib.h>
@@ -294,7 +294,8 @@ static ka_status key(struct reader *r, const json_t *object) {
   return KA_STATUS_OK;
 }
 
-/* A row's member: without a value where its texts cannot be held, left out where its name cannot. */
+/* A row's member: without a value where its texts cannot be held, left out where its name
+ * cannot. */
 static ka_status set_column(struct reader *r, json_t *members, size_t name, json_t *v,
                             const char *bad_name) {
   if (r->damaged) {

@@ -84,7 +84,8 @@ int ka_exit_code(int code);         /* KA_E_INPUT -> 2 */
 const char *ka_code_text(int code); /* "bad input" */
 
 /* Records the first failure and returns it. Later failures before ka_error_clear keep the first
- * message. Control characters of data and names are written out. Message style: "FILE:LINE:COL: what: got X, expected Y; hint". Thread-safe. */
+ * message. Control characters of data and names are written out. Message style: "FILE:LINE:COL:
+ * what: got X, expected Y; hint". Thread-safe. */
 ka_status ka_fail(struct ka_ctx *ctx, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Writes jobs.md, job.schema.json, cheat-sheet.md, features.md, tasks.md and families.md into a directory: `cmake --build build --target
- * docs`; with --share man pages and shell completion, for `cmake --install`. */
+ * Writes jobs.md, job.schema.json, cheat-sheet.md, features.md, tasks.md and families.md into a
+ * directory: `cmake --build build --target docs`; with --share man pages and shell completion, for
+ * `cmake --install`. */
 #include "base/file.h"
 #include "base/log.h"
 #include "engine/cli/manual.h"

@@ -103,7 +103,8 @@ static inline bool ka_dev_big(const struct ka_dev *dev) { return dev->backend->b
 /* Lengths where few shapes are better: n rounded up to a multiple of 64, or of a 32nd of `most`
  * where that is more, so that there are few; n elsewhere. */
 int64_t ka_dev_round(const struct ka_dev *dev, int64_t n, int64_t most);
-/* The first piece of n (at least 1) where pieces are of few lengths: a power of two; n elsewhere. */
+/* The first piece of n (at least 1) where pieces are of few lengths: a power of two; n
+ * elsewhere. */
 int64_t ka_dev_piece(const struct ka_dev *dev, int64_t n);
 
 /* Floating-point operations a second of a product [n,n] x [n,n]^T, the best of a few; n 0: large
@@ -126,7 +127,8 @@ ka_status ka_dev_get(struct ka_dev *dev, struct ka_tensor to_host, struct ka_ten
 
 /* The same ops with the same arguments, time and again: the first time they just run, the second
  * time they are recorded, then the recording runs instead of them. Zero-initialised. Where the
- * device records nothing (or profiles), `never` is set or recording fails, they run each time. The ops may not wait for the device. */
+ * device records nothing (or profiles), `never` is set or recording fails, they run each time. The
+ * ops may not wait for the device. */
 struct ka_replay {
   int64_t n_seen;
   bool never;

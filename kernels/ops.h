@@ -111,8 +111,9 @@ struct ka_put_rows_args {
   struct ka_tensor index; /* [R] i32 */
 };
 
-/* out[n,:] = sum over j, in order, of x[rows[n,j],:]; -1: nothing. Windows over rows (gather_rows with
- * an index of each window's rows) have it as their gradient: a convolution is windows and a matmul. */
+/* out[n,:] = sum over j, in order, of x[rows[n,j],:]; -1: nothing. Windows over rows (gather_rows
+ * with an index of each window's rows) have it as their gradient: a convolution is windows and a
+ * matmul. */
 struct ka_sum_rows_args {
   struct ka_tensor out;  /* [N,C] x = */
   struct ka_tensor x;    /* [V,C] x */
@@ -173,9 +174,10 @@ struct ka_layernorm_bwd_args {
   bool accumulate;
 };
 
-/* Rotates pairs of R channels of each head, from channel `first` on, by the angle of the token's position (Su et
- * al. 2021, eq. 34): (a, b) -> (a cos - b sin, b cos + a sin), with inverse the transpose, which is
- * the backward pass. Pairs are (i, i + R/2), or (2i, 2i+1) with interleaved, i from `first`. Products in f32. */
+/* Rotates pairs of R channels of each head, from channel `first` on, by the angle of the token's
+ * position (Su et al. 2021, eq. 34): (a, b) -> (a cos - b sin, b cos + a sin), with inverse the
+ * transpose, which is the backward pass. Pairs are (i, i + R/2), or (2i, 2i+1) with interleaved, i
+ * from `first`. Products in f32. */
 struct ka_rope_args {
   struct ka_tensor x;        /* [N,H,D] x, read and written */
   struct ka_tensor cos, sin; /* [P,R/2] f32, first + R <= D; include any attention factor */
@@ -365,9 +367,9 @@ struct ka_router_load_args {
   struct ka_tensor count, score_sum; /* [E] f64 += */
 };
 
-/* loss += load_factor * scale * sum of count[e] * score_sum[e]. With load_factor = coefficient * E / n^2, n
- * the live rows that were summed over all layers, the load-balancing loss of Fedus, Zoph and
- * Shazeer 2021 (eq. 4), as transformers has it. */
+/* loss += load_factor * scale * sum of count[e] * score_sum[e]. With load_factor = coefficient * E
+ * / n^2, n the live rows that were summed over all layers, the load-balancing loss of Fedus, Zoph
+ * and Shazeer 2021 (eq. 4), as transformers has it. */
 struct ka_router_loss_args {
   struct ka_tensor count, score_sum; /* [E] f64 */
   struct ka_tensor loss;             /* [1] f64 += */
@@ -434,8 +436,8 @@ struct ka_expert_combine_bwd_args {
   struct ka_tensor place, weight;
 };
 
-/* How much a target's cross-entropy counts, by what the logits of its row say; no gradient goes through
- * it. DFT: p of the target. EAFT: the entropy of the 20 largest logits' softmax over 3. */
+/* How much a target's cross-entropy counts, by what the logits of its row say; no gradient goes
+ * through it. DFT: p of the target. EAFT: the entropy of the 20 largest logits' softmax over 3. */
 enum ka_xent_weigh { KA_WEIGH_NONE, KA_WEIGH_DFT, KA_WEIGH_EAFT };
 enum { KA_EAFT_TOP = 20 };
 
@@ -444,9 +446,9 @@ enum { KA_EAFT_TOP = 20 };
  * sum of p0 (log p0 - log p), p = softmax(z), p0 = softmax(z0), the distillation loss of Li and
  * Hoiem 2016 (eq. 2) at temperature 1 less the entropy of p0; classes whose p0 underflows to 0 add
  * nothing. backward: logits become grad_scale * scale * d(w * loss + kl_weight * kl)/dlogits,
- * for z w (p - onehot) + kl_weight (p - p0), w = ce_weight * weight * what weigh says. Where base equals logits, kl is 0 and the
- * gradient that without base, to the bit. A target of -1 makes loss, kl and gradient of its row 0. Sums in f32 at
- * least. */
+ * for z w (p - onehot) + kl_weight (p - p0), w = ce_weight * weight * what weigh says. Where base
+ * equals logits, kl is 0 and the gradient that without base, to the bit. A target of -1 makes loss,
+ * kl and gradient of its row 0. Sums in f32 at least. */
 struct ka_xent_args {
   struct ka_tensor logits;  /* [R,V] x or f32; read, and = with backward */
   struct ka_tensor targets; /* [R] i32 in [0,V), or -1 */
@@ -461,9 +463,9 @@ struct ka_xent_args {
   bool backward;
 };
 
-/* Rows of one group lie one behind the other. Of a group's n rows: weight = n e^(-loss / tau) / sum of
- * e^(-loss / tau), tau the median loss (of an even n the lower of the middle two); so the mean weight
- * is 1. tau <= 0: all 1. A group of -1: 0. */
+/* Rows of one group lie one behind the other. Of a group's n rows: weight = n e^(-loss / tau) / sum
+ * of e^(-loss / tau), tau the median loss (of an even n the lower of the middle two); so the mean
+ * weight is 1. tau <= 0: all 1. A group of -1: 0. */
 struct ka_loss_weights_args {
   struct ka_tensor weight; /* [R] f32 (f64 with f64) = */
   struct ka_tensor loss;   /* [R] as weight */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Dense float64 linear algebra on the host: the seam behind which LAPACK or plain C stands; what
- * spectra compute with on any engine is dense.h. All matrices are column-major; "lower" means that only the lower triangle is read
- * and written.
+ * spectra compute with on any engine is dense.h. All matrices are column-major; "lower" means that
+ * only the lower triangle is read and written.
  *
  * What proofs rest on: every slot computes conventionally, that is, each entry is the textbook sum
  * evaluated in some order with IEEE double operations (fused or not; division by a diagonal may be

@@ -90,7 +90,7 @@ enum ka_dense_sum {
 
 struct ka_dense {
   const char *name; /* "host": the name is the BLAS's; "cublas" */
-  int check_every; /* Lanczos steps between two readings of their coefficients: a device has to wait */
+  int check_every;  /* Lanczos steps between two readings of their coefficients: a device waits */
 
   /* --- workers ---
    * room: bytes that all workers together may take and how many of them keep the engine busy; NULL:

@@ -29,7 +29,7 @@ static int64_t rows_from(const struct ka_panels *p, int64_t k0) {
   return p->n - k0 < KA_PANEL ? p->n - k0 : KA_PANEL;
 }
 
-/* --- workers ------------------------------------------------------------------------------------ */
+/* --- workers ---------------------------------------------------------------------------------- */
 
 static int one_unit(int64_t n, int64_t m) {
   (void)n, (void)m;

@@ -70,6 +70,13 @@ macro(complain_of_awk)
     complain("${said}")
   endif()
 endmacro()
+set(wide_files ${all_files})
+list(FILTER wide_files EXCLUDE REGEX "\\.def$") # tables may be wider
+execute_process(COMMAND env LC_ALL=C.UTF-8 grep -noE "^.{101,}" ${wide_files} WORKING_DIRECTORY ${ROOT}
+                OUTPUT_VARIABLE wide OUTPUT_STRIP_TRAILING_WHITESPACE)
+if(wide)
+  complain("lines over 100 columns:\n${wide}")
+endif()
 list(JOIN rooms " " room_words)
 complain_of_awk(-v LIMIT=60 -f tests/lint_functions.awk ${c_files})
 complain_of_awk(-v "ROOMS=${room_words}" -v MOST=2 -v SIZE=3 -f tests/lint_circles.awk ${all_files})

@@ -37,7 +37,8 @@ struct ka_tok_added_tokens {
 };
 
 /* tokenizer_config.json of dir, with what only special_tokens_map.json says, unless the config has
- * added_tokens_decoder: transformers ignores the map then. NULL without both. The caller owns it. */
+ * added_tokens_decoder: transformers ignores the map then. NULL without both. The caller owns
+ * it. */
 ka_status ka_tok_load_config(struct ka_arena *a, const char *dir, json_t **out);
 /* Appends to root's added_tokens what transformers adds besides: tokens that only the config's
  * added_tokens_decoder names, by id, then its special tokens (bos_token, ...,

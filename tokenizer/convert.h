@@ -12,8 +12,8 @@
 ka_status ka_tok_convert(struct ka_ctx *ctx, const char *dir, json_t **root);
 
 /* What the tokenizer of a model directory is, for other formats: its tokenizer.json, or what
- * ka_tok_convert makes, with the tokens that only tokenizer_config.json names (new reference). A NUL
- * in a token's text is U+FDD0 in the vocabulary's keys. */
+ * ka_tok_convert makes, with the tokens that only tokenizer_config.json names (new reference). A
+ * NUL in a token's text is U+FDD0 in the vocabulary's keys. */
 ka_status ka_tok_read(struct ka_ctx *ctx, const char *dir, json_t **root);
 
 /* The two halves of merges[i] of such an object's model, in either spelling: "a b" or ["a", "b"].

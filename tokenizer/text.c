@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Text with its way back to the original (ka_tok_view, ka_tok_text), and searching it (ka_tok_finder). */
+ * Text with its way back to the original (ka_tok_view, ka_tok_text), and searching it
+ * (ka_tok_finder). */
 #include "tokenizer/parts.h"
 
 #include <string.h>

@@ -6,8 +6,8 @@
  *        (KissFFT) -> mel bands -> log -> normalised
  *
  * Windows are periodic Hann windows around each frame, the ends mirrored; bands are Slaney's, of
- * equal area, 0 to 8000 Hz. What cannot be learned from is refused with a sentence. Knows nothing of
- * text, tokens or models. */
+ * equal area, 0 to 8000 Hz. What cannot be learned from is refused with a sentence. Knows nothing
+ * of text, tokens or models. */
 #ifndef KAPPA_ENGINE_AUDIO_AUDIO_H
 #define KAPPA_ENGINE_AUDIO_AUDIO_H
 
@@ -34,8 +34,8 @@ struct ka_audio_clip {
 /* KA_E_UNSUPPORTED where a library was missing when kappa was built. */
 ka_status ka_audio_there(struct ka_ctx *ctx);
 
-/* Reads a file, or what spec->dir knows of it. KA_E_INPUT "PATH: ...": not audio, empty, cut off, not
- * finite, silent, shorter than a window, longer than spec->max_s, of a rate that no speech has.
+/* Reads a file, or what spec->dir knows of it. KA_E_INPUT "PATH: ...": not audio, empty, cut off,
+ * not finite, silent, shorter than a window, longer than spec->max_s, of a rate that no speech has.
  * Thread-safe with ctx per thread. Free with ka_audio_clip_deinit; zeroed on failure. */
 ka_status ka_audio_read(struct ka_ctx *ctx, struct ka_audio_clip *out, const char *path,
                         const struct ka_audio_spec *spec);

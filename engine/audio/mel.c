@@ -2,10 +2,11 @@
  * Log-mel features. Of samples x, frame t:
  *
  *   p[k] = |sum_n hann[n] x[160 t + n - 200] e^(-2 pi i k n / 400)|^2,  k = 0..200
- *   m[b] = sum_k filter[b,k] p[k];  l[b] = log10(max(m[b], 1e-10)), at least the largest of all less 8
+ *   m[b] = sum_k filter[b,k] p[k];  l[b] = log10(max(m[b], 1e-10)), at least the largest less 8
  *
  * x is mirrored at both ends, without repeating its first and last sample. Frames end with the
- * samples: n / 160 of them. The spectrum is in float (KissFFT's Debian build), all else in double. */
+ * samples: n / 160 of them. The spectrum is in float (KissFFT's Debian build), all else in
+ * double. */
 #include "engine/audio/audio_parts.h"
 
 #ifdef KAPPA_HAVE_AUDIO
@@ -69,7 +70,8 @@ static void frame_of(float *out, const float *samples, int64_t n, int64_t t, kis
   }
 }
 
-/* What lies 8 decades below the loudest is none of the speech's, and float's rounding shows there. */
+/* What lies 8 decades below the loudest is none of the speech's, and float's rounding shows
+ * there. */
 static void raise_floor(float *x, int64_t n) {
   float top = -10;
   for (int64_t i = 0; i < n; i++) top = fmaxf(top, x[i]);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * kappa bench train: optimizer steps of a Llama, or of a mixture of experts (OLMoE), of known shape
- * (random weights, random tokens), in full and on a part: tokens a second of the best and the median step, memory, the rate of the
- * model's own arithmetic, and the products' rate as a share of the matmul rate measured in the same
- * run. bench/train.sh puts torch beside it, bench/device.sh runs the large shapes on a GPU. */
+ * (random weights, random tokens), in full and on a part: tokens a second of the best and the
+ * median step, memory, the rate of the model's own arithmetic, and the products' rate as a share of
+ * the matmul rate measured in the same run. bench/train.sh puts torch beside it, bench/device.sh
+ * runs the large shapes on a GPU. */
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"

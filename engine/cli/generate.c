@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kappa generate: text from a model, greedy or sampled, as it comes; or answers to a file of prompts,
- * several side by side. What is continued is read in generate_prompts.c. */
+ * kappa generate: text from a model, greedy or sampled, as it comes; or answers to a file of
+ * prompts, several side by side. What is continued is read in generate_prompts.c. */
 #include "base/json.h"
 #include "base/log.h"
 #include "engine/cli/generate_prompts.h"

@@ -227,7 +227,8 @@ static int64_t sequence_len(const struct survey *s) {
   return n < most ? n : most;
 }
 
-/* Micro-batches a step: an epoch should have some thirty steps, as long as there are rows for it. */
+/* Micro-batches a step: an epoch should have some thirty steps, as long as there are rows for
+ * it. */
 static int64_t accumulated(const struct survey *s, int64_t micro, int64_t len) {
   double share = s->n_bytes > 0 ? s->all_bytes / s->n_bytes : 1;
   double rows = (double)s->n_tokens * (share > 1 ? share : 1) / (double)len;

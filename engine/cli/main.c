@@ -16,8 +16,8 @@
 
 static volatile int interrupted;
 
-/* The first SIGINT, SIGTERM or SIGHUP asks for a clean stop (long commands save and exit 4); the second is
- * the system's default. */
+/* The first SIGINT, SIGTERM or SIGHUP asks for a clean stop (long commands save and exit 4); the
+ * second is the system's default. */
 static void on_signal(int sig) {
   interrupted = sig;
   signal(sig, SIG_DFL);

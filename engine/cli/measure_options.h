@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * --tasks, --new-tasks, --text, --new-text, --limit, --window, --dtype, --weight: what models are measured on, for the
- * commands that compare models without a job. */
+ * --tasks, --new-tasks, --text, --new-text, --limit, --window, --dtype, --weight: what models are
+ * measured on, for the commands that compare models without a job. */
 #ifndef KAPPA_ENGINE_CLI_MEASURE_OPTIONS_H
 #define KAPPA_ENGINE_CLI_MEASURE_OPTIONS_H
 

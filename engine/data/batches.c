@@ -162,8 +162,8 @@ static int by_length(const void *a, const void *b) {
   return x->n != y->n ? (x->n < y->n ? -1 : 1) : x->row < y->row ? -1 : x->row > y->row;
 }
 
-/* The rows of each GROUP micro-batches by length; then their micro-batches in a seeded order, but for
- * one that is not full, which stays the last. */
+/* The rows of each GROUP micro-batches by length; then their micro-batches in a seeded order, but
+ * for one that is not full, which stays the last. */
 static void group(const struct ka_data *d, struct ka_data_packed_split *p, uint64_t stream) {
   enum { GROUP = 64 };
   int64_t n = p->packed.n_rows, B = d->spec.micro_batch_size, full = n / B;

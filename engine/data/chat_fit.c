@@ -51,7 +51,7 @@ static ka_status check_content(struct ka_ctx *ctx, const json_t *message, size_t
   return KA_STATUS_OK;
 }
 
-/* --- the encoded arguments of a message's calls ------------------------------------------------ */
+/* --- the encoded arguments of a message's calls ----------------------------------------------- */
 
 static json_t *call_at(const json_t *message, size_t i) {
   json_t *call = json_array_get(json_object_get(message, "tool_calls"), i);
@@ -93,7 +93,7 @@ static int choices(const json_t *messages) {
   return found;
 }
 
-/* --- trying ------------------------------------------------------------------------------------ */
+/* --- trying ----------------------------------------------------------------------------------- */
 
 static ka_status join(struct ka_ctx *ctx, json_t *message) {
   const json_t *content = json_object_get(message, "content"), *part;

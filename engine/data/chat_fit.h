@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Inside data: the two forms in which clients log a conversation, and the one its template reads. */
+ * Inside data: the two forms in which clients log a conversation, and the one its template
+ * reads. */
 #ifndef KAPPA_ENGINE_DATA_CHAT_FIT_H
 #define KAPPA_ENGINE_DATA_CHAT_FIT_H
 

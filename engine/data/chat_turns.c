@@ -252,7 +252,8 @@ static void find_exact_end(struct ka_chat_turns *m, struct ka_chat_turn *turn) {
 }
 
 /* Is special token i the first of message `next` rather than the last of the one before? No other
- * special token follows before that message's words, and it stood before the first answer already. */
+ * special token follows before that message's words, and it stood before the first answer
+ * already. */
 static ka_status begins_message(struct ka_chat_turns *m, int64_t i, int64_t next, bool *yes) {
   struct ka_ctx *ctx = m->ctx;
   const struct ka_tok_tokens *t = m->tokens;

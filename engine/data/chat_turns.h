@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Where the turns of a rendered conversation are: the part of chat_mask.c that finds, apart from the
- * part that labels. See chat_mask.h for the rules. */
+ * Where the turns of a rendered conversation are: the part of chat_mask.c that finds, apart from
+ * the part that labels. See chat_mask.h for the rules. */
 #ifndef KAPPA_ENGINE_DATA_CHAT_TURNS_H
 #define KAPPA_ENGINE_DATA_CHAT_TURNS_H
 
@@ -49,7 +49,8 @@ struct ka_chat_turns {
 };
 
 /* Fills begin, end, end_token and text_end of the turns that are trained, of all with all_ends; the
- * range of a marked turn is as it was given. KA_E_INPUT: a trained turn that the rendering does not show. */
+ * range of a marked turn is as it was given. KA_E_INPUT: a trained turn that the rendering does not
+ * show. */
 ka_status ka_chat_turns_find(struct ka_chat_turns *m);
 
 /* Renders the first n messages, message `changed` (-1: none) replaced by `other`. A template that

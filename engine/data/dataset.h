@@ -20,10 +20,10 @@
 
 struct ka_data;
 
-/* Reads, tokenises and packs the datasets; what spec points to must outlive the data. tokenizer may be NULL for type tokenized. V: rows
- * of the embedding. KA_E_INPUT: bad rows (up to ten of them, "file:line: ..."), too long documents
- * with length_policy error, nothing to train on. Destroy with ka_data_close; *out is NULL on
- * failure. */
+/* Reads, tokenises and packs the datasets; what spec points to must outlive the data. tokenizer may
+ * be NULL for type tokenized. V: rows of the embedding. KA_E_INPUT: bad rows (up to ten of them,
+ * "file:line: ..."), too long documents with length_policy error, nothing to train on. Destroy with
+ * ka_data_close; *out is NULL on failure. */
 ka_status ka_data_open(struct ka_ctx *ctx, struct ka_data **out, const struct ka_data_spec *spec,
                        const struct ka_tokenizer *tokenizer, int64_t V);
 void ka_data_close(struct ka_data *d); /* NULL is fine */
@@ -41,13 +41,14 @@ void ka_data_round_lengths(struct ka_data *d, int64_t unit);
 int64_t ka_data_n_batches(const struct ka_data *d, enum ka_data_split part);
 
 /* Micro-batch `index` of the whole run: index / n_batches is the epoch. B <= micro_batch_size,
- * T <= sequence_len (the longest row of the batch, rounded up). The validation part is in file order, the same
- * in each epoch. Valid until the next call for that part. */
+ * T <= sequence_len (the longest row of the batch, rounded up). The validation part is in file
+ * order, the same in each epoch. Valid until the next call for that part. */
 ka_status ka_data_batch(struct ka_ctx *ctx, struct ka_data *d, enum ka_data_split part,
                         int64_t index, struct ka_batch *out);
 
-/* Whole documents as they were read, before cutting and packing, in the order of the files: those of
- * datasets, then those of test_datasets. n of document i; its n ids and labels to ids, labels. */
+/* Whole documents as they were read, before cutting and packing, in the order of the files: those
+ * of datasets, then those of test_datasets. n of document i; its n ids and labels to ids,
+ * labels. */
 int64_t ka_data_n_documents(const struct ka_data *d);
 int64_t ka_data_document_tok(const struct ka_data *d, int64_t i);
 void ka_data_read_document(const struct ka_data *d, int64_t i, int32_t *ids, int32_t *labels);

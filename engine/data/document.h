@@ -10,7 +10,8 @@
 #include "engine/model/batch.h"
 #include "tokenizer/tokenizer.h"
 
-/* What is worth saying and no error: bits of a document's `notes`; of sound they are no warnings. */
+/* What is worth saying and no error: bits of a document's `notes`; of sound they are no
+ * warnings. */
 enum ka_document_note {
   KA_NOTE_NO_EOS,    /* EOS was wanted, and the model names none */
   KA_NOTE_ENDLESS,   /* the chat template writes no special token behind a trained answer */

@@ -25,7 +25,7 @@ static const char *const role_names[][2] = {{"human", "user"},
                                             {"observation", "tool"},
                                             {"function_call", "assistant"}};
 
-/* --- the record's messages as templates know them ------------------------------------------------ */
+/* --- the record's messages as templates know them --------------------------------------------- */
 
 /* A message's own flag: true or false, or 1 or 0 as OpenAI's "weight" has it. NULL: it has none. */
 static ka_status own_flag(struct ka_ctx *ctx, const struct chat_record *c, const json_t *message,
@@ -90,8 +90,8 @@ static ka_status read_tools(struct ka_ctx *ctx, struct chat_record *c, const jso
   return st;
 }
 
-/* The record's list of messages; a JSON text of one, as CSV and exports of fixed columns have it, is
- * read. */
+/* The record's list of messages; a JSON text of one, as CSV and exports of fixed columns have it,
+ * is read. */
 static ka_status message_list(struct ka_ctx *ctx, struct chat_record *c, const json_t *record,
                               const json_t **list) {
   const char *key = c->m->dataset->field_messages;

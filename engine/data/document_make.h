@@ -11,9 +11,9 @@
 ka_status ka_document_check(struct ka_ctx *ctx, const struct ka_job_dataset *dataset,
                             const char *what);
 
-/* Replaces *d by the record's document. n = 0: nothing in it, or a text file that only a directory or
- * glob found and that is not UTF-8, or not of a type with records. Messages name no file. Thread-safe
- * with ctx and d per thread. */
+/* Replaces *d by the record's document. n = 0: nothing in it, or a text file that only a directory
+ * or glob found and that is not UTF-8, or not of a type with records. Messages name no file.
+ * Thread-safe with ctx and d per thread. */
 ka_status ka_document_make(struct ka_ctx *ctx, const struct ka_document_maker *m,
                            const struct ka_data_record *record, struct ka_document *d);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Records are found in order by one thread and made into documents by all, a batch at a time. What is
- * wrong with a record is reported with its file and line; reading stops after ten bad ones. */
+ * Records are found in order by one thread and made into documents by all, a batch at a time. What
+ * is wrong with a record is reported with its file and line; reading stops after ten bad ones. */
 #include "engine/data/reader.h"
 #include "engine/data/document_make.h"
 

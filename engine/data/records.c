@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Finding records. A file stays mapped until the batch after its last record; pages behind the current
- * batch are given back, so that a large file costs no memory. What is compressed, and Parquet, is
- * seen through a window that moves between batches: a record that is found at the window's end is
- * looked for again with more of the text (source.h). */
+ * Finding records. A file stays mapped until the batch after its last record; pages behind the
+ * current batch are given back, so that a large file costs no memory. What is compressed, and
+ * Parquet, is seen through a window that moves between batches: a record that is found at the
+ * window's end is looked for again with more of the text (source.h). */
 #include "engine/data/records.h"
 
 #include "base/log.h"
@@ -44,7 +44,8 @@ static void skip_space(struct ka_record_source *s) {
 }
 
 /* Moves past lines that are blank; the blanks of others belong to their first field, as pandas has
- * it. Where tabs separate, a line of tabs has fields. At the end where nothing but blanks follows. */
+ * it. Where tabs separate, a line of tabs has fields. At the end where nothing but blanks
+ * follows. */
 static void skip_blank_lines(struct ka_record_source *s) {
   const char *p = (const char *)s->map.data;
   for (size_t i = s->pos; i < s->map.len && is_space(p[i]) && p[i] != s->separator; i++) {
@@ -243,8 +244,8 @@ static ka_status move_window(struct ka_ctx *ctx, struct ka_record_source *s) {
   return KA_STATUS_OK;
 }
 
-/* The next record, where the text at hand holds all of it. *wait: it does not, and records before it in
- * the batch keep the window where it is. */
+/* The next record, where the text at hand holds all of it. *wait: it does not, and records before
+ * it in the batch keep the window where it is. */
 static ka_status whole_row(struct ka_data_records *r, struct ka_record_source *s, bool others,
                            struct ka_data_record *record, bool *wait) {
   struct ka_ctx *ctx = r->ctx;

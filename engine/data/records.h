@@ -40,8 +40,8 @@ struct ka_data_records {
 ka_status ka_data_records_init(struct ka_data_records *r, struct ka_ctx *ctx,
                                const struct ka_data_files *files, const char *ds_type,
                                const char *split, const char *what);
-/* Up to KA_RECORDS_BATCH records, about KA_RECORDS_BATCH_BYTES; *n 0 at the end. Records live until the next
- * call. KA_E_INPUT "file:line: ..." when the file's structure is broken. */
+/* Up to KA_RECORDS_BATCH records, about KA_RECORDS_BATCH_BYTES; *n 0 at the end. Records live until
+ * the next call. KA_E_INPUT "file:line: ..." when the file's structure is broken. */
 ka_status ka_data_records_next(struct ka_data_records *r,
                                struct ka_data_record records[KA_RECORDS_BATCH], int *n);
 void ka_data_records_deinit(struct ka_data_records *r);
@@ -51,8 +51,8 @@ bool ka_data_record_is_text(const struct ka_data_record *record);
 /* Columns of its Parquet file that had values which JSON has no word for; "" none. */
 const char *ka_data_record_unread(const struct ka_data_record *record);
 bool ka_data_record_named(const struct ka_data_record *record); /* see struct ka_data_file */
-/* The record as a JSON object (new reference): parsed JSON, or a CSV record's columns as strings. Not
- * for whole texts. Messages name no file. Thread-safe with a ctx per thread. why: as
+/* The record as a JSON object (new reference): parsed JSON, or a CSV record's columns as strings.
+ * Not for whole texts. Messages name no file. Thread-safe with a ctx per thread. why: as
  * ka_json_parse_row has it; NULL: such rows are refused. */
 ka_status ka_data_record_parse(struct ka_ctx *ctx, const struct ka_data_record *record,
                                json_t **out, const char **why);

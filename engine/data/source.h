@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A data file's text: the mapped file itself, or a window on what a gzip, zstd or Parquet file
- * gives (lines of JSON, from Parquet). What a file is, is seen from its first bytes, not its name. */
+ * gives (lines of JSON, from Parquet). What a file is, is seen from its first bytes, not its
+ * name. */
 #ifndef KAPPA_ENGINE_DATA_SOURCE_H
 #define KAPPA_ENGINE_DATA_SOURCE_H
 
@@ -19,8 +20,8 @@ struct ka_data_text {
 };
 
 /* KA_E_INPUT or KA_E_UNSUPPORTED for what holds data in a form that is not read, with what to do: a
- * Git LFS pointer, an Arrow file; and where it is `named` in the job, other archives. Close it, also
- * after a failure. */
+ * Git LFS pointer, an Arrow file; and where it is `named` in the job, other archives. Close it,
+ * also after a failure. */
 ka_status ka_data_text_open(struct ka_ctx *ctx, struct ka_data_text *t, const char *path,
                             bool named);
 void ka_data_text_close(struct ka_data_text *t);

@@ -11,7 +11,7 @@
 static const char file_json[] = "projector.json", file_weights[] = "projector.safetensors";
 enum { FORMAT = 1, STRIDE_MOST = 16, SIZE_MOST = 1 << 20 };
 
-/* --- from a job --------------------------------------------------------------------------------- */
+/* --- from a job ------------------------------------------------------------------------------- */
 
 bool ka_speech_wanted(const struct ka_job *job) {
   const struct ka_job_datasets *const lists[] = {&job->datasets, &job->test_datasets};
@@ -113,7 +113,7 @@ ka_status ka_speech_open_job(struct ka_model *m, const struct ka_speech *s,
   return ka_projector_open(m, &s->projector, NULL, (uint64_t)job->projector.seed);
 }
 
-/* --- projector.json ----------------------------------------------------------------------------- */
+/* --- projector.json --------------------------------------------------------------------------- */
 
 static ka_status size_of(struct ka_ctx *ctx, const char *path, const json_t *root, const char *key,
                          int64_t most, int64_t *out) {
@@ -222,7 +222,7 @@ ka_status ka_speech_write(struct ka_ctx *ctx, const struct ka_speech *s, const c
   return st;
 }
 
-/* --- prompts ------------------------------------------------------------------------------------ */
+/* --- prompts ---------------------------------------------------------------------------------- */
 
 static ka_status add_places(struct ka_ctx *ctx, struct ka_tok_tokens *ids, int64_t n) {
   void *grown = ids->ids;

@@ -25,8 +25,8 @@ struct ka_speech {
 
 /* Does an entry of the job's datasets or test_datasets hold speech? */
 bool ka_speech_wanted(const struct ka_job *job);
-/* What the job's `projector:` says, or projector.json of the directory that it names, or of the base
- * model where that has one. */
+/* What the job's `projector:` says, or projector.json of the directory that it names, or of the
+ * base model where that has one. */
 ka_status ka_speech_of_job(struct ka_ctx *ctx, struct ka_speech *out, const struct ka_job *job);
 /* The job's projector in front of an opened model: fresh by its seed, or of the directory. */
 ka_status ka_speech_open_job(struct ka_model *m, const struct ka_speech *s,
@@ -34,7 +34,8 @@ ka_status ka_speech_open_job(struct ka_model *m, const struct ka_speech *s,
 
 /* Of a tuned model's directory, texts in a; *there false: it has none, which is no failure. */
 ka_status ka_speech_read(struct ka_arena *a, struct ka_speech *out, const char *dir, bool *there);
-/* The same, texts as long as the model, and puts the projector of that directory in front of the model. */
+/* The same, texts as long as the model, and puts the projector of that directory in front of the
+ * model. */
 ka_status ka_speech_open(struct ka_model *m, struct ka_speech *out, const char *dir, bool *there);
 /* projector.json alone. */
 ka_status ka_speech_write(struct ka_ctx *ctx, const struct ka_speech *s, const char *dir);
@@ -48,8 +49,8 @@ struct ka_speech_clip {
   double seconds;
 };
 
-/* Appends a prompt of a file and a text to ids, which are empty before, and says where its places are
- * (their ids are 0). clip->path is borrowed. */
+/* Appends a prompt of a file and a text to ids, which are empty before, and says where its places
+ * are (their ids are 0). clip->path is borrowed. */
 ka_status ka_speech_prompt(struct ka_ctx *ctx, const struct ka_speech *s,
                            const struct ka_tokenizer *tokenizer, const char *path, const char *text,
                            size_t n, struct ka_tok_tokens *ids, struct ka_speech_clip *clip);

@@ -186,7 +186,8 @@ out:
   return st;
 }
 
-/* Are the documents inside the tokens, and the tokens inside the vocabulary? A file may be forged. */
+/* Are the documents inside the tokens, and the tokens inside the vocabulary? A file may be
+ * forged. */
 static bool sound(const struct ka_data_cache *c, const struct header *h, const int64_t *ends,
                   const struct ka_data_stored *docs, const int32_t *tokens) {
   for (int64_t i = 0; i < h->n_entries; i++)

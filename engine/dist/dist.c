@@ -30,7 +30,7 @@ int ka_dist_n_here(const struct ka_dist *d) {
   return n;
 }
 
-/* --- open and close ----------------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 static ka_status no_transport(struct ka_dist *d, int n_ranks, const char *by) {
   return ka_fail(d->ctx, KA_E_DEVICE,
                  "%s started %d ranks, but %s sees %d: launcher and kappa_mpi.so are of different "
@@ -135,7 +135,7 @@ ka_status ka_dist_close(struct ka_dist *d, ka_status st) {
   return own;
 }
 
-/* --- collectives -------------------------------------------------------------------------------- */
+/* --- collectives ------------------------------------------------------------------------------ */
 static ka_status copy_starts(struct ka_dist *d, int64_t **out, const int64_t *starts) {
   struct ka_ctx *ctx = d->ctx;
   void *memory;

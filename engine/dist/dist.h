@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Ranks: the processes of one job, started by mpirun or srun, and what they exchange. A process that
- * nobody started so is rank 0 of 1: then every call here is a no-op that needs no library.
+ * Ranks: the processes of one job, started by mpirun or srun, and what they exchange. A process
+ * that nobody started so is rank 0 of 1: then every call here is a no-op that needs no library.
  *
  * Collectives are started in the same order on all ranks and run one after the other on a thread of
  * their own, which alone talks to the transport, while the caller computes on. Sums are in an order
  * that only the number of ranks decides, so the same job at the same count gives the same bits, and
  * all ranks hold the same bits.
  *
- * Each collective begins with a comparison of what the ranks are about to do: one that left the order
- * is reported with both calls. A failure of any rank reaches all others at their next call; nobody
- * waits for longer than timeout_s. Buffers are host memory. Not here: who computes what. */
+ * Each collective begins with a comparison of what the ranks are about to do: one that left the
+ * order is reported with both calls. A failure of any rank reaches all others at their next call;
+ * nobody waits for longer than timeout_s. Buffers are host memory. Not here: who computes what. */
 #ifndef KAPPA_ENGINE_DIST_DIST_H
 #define KAPPA_ENGINE_DIST_DIST_H
 
@@ -57,8 +57,8 @@ ka_status ka_dist_all_gather(struct ka_dist *d, const char *what, void *x, const
 /* root's x [n_bytes] goes to all. */
 ka_status ka_dist_broadcast(struct ka_dist *d, const char *what, void *x, int64_t n_bytes,
                             int root);
-/* in's part r goes to rank r, whose part for this rank arrives in out's part of that rank. Starts in
- * bytes; the parts of a pair of ranks must be equal. in and out do not overlap. */
+/* in's part r goes to rank r, whose part for this rank arrives in out's part of that rank. Starts
+ * in bytes; the parts of a pair of ranks must be equal. in and out do not overlap. */
 ka_status ka_dist_all_to_all(struct ka_dist *d, const char *what, void *out,
                              const int64_t *out_starts, const void *in, const int64_t *in_starts);
 

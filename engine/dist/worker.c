@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The thread that exchanges: it runs the queue in order, hears of other ranks' failures, tells them
- * this one's, and gives signs of life, also while the job computes. It alone calls the transport. */
+ * this one's, and gives signs of life, also while the job computes. It alone calls the
+ * transport. */
 #include "engine/dist/ranks.h"
 
 #include "base/log.h"
@@ -35,7 +36,8 @@ void ka_dist_set_failure(struct ka_dist *d, int code, int rank, bool own, const 
   pthread_mutex_unlock(&d->lock);
 }
 
-/* Sleeps longer the longer nothing happens, so that waiting ranks leave the cores to working ones. */
+/* Sleeps longer the longer nothing happens, so that waiting ranks leave the cores to working
+ * ones. */
 static void rest(int64_t *n_tries) {
   enum { YIELDS = 50, LONGEST_US = 500 };
   if ((*n_tries)++ < YIELDS) {
@@ -55,7 +57,7 @@ static bool finished(struct ka_dist *d, int handle, double seconds) {
   return state == 1;
 }
 
-/* --- failures ----------------------------------------------------------------------------------- */
+/* --- failures --------------------------------------------------------------------------------- */
 static void tell(struct ka_dist *d) {
   pthread_mutex_lock(&d->lock);
   d->told = d->failure;
@@ -86,7 +88,7 @@ static void hear(struct ka_dist *d) {
   d->hear = d->mpi->receive(&d->heard, sizeof d->heard, KA_MPI_ANY, TAG_FAILURE);
 }
 
-/* --- signs of life ------------------------------------------------------------------------------ */
+/* --- signs of life ---------------------------------------------------------------------------- */
 static double beat_period_s(const struct ka_dist *d) {
   double s = d->timeout_s / 20;
   return s < 0.2 ? 0.2 : s > 10 ? 10 : s;
@@ -159,7 +161,7 @@ static void check_time(struct ka_dist *d, double waited, int to, int from) {
   ka_dist_set_failure(d, KA_E_DEVICE, culprit, true, text);
 }
 
-/* --- messages ----------------------------------------------------------------------------------- */
+/* --- messages --------------------------------------------------------------------------------- */
 static bool lost(struct ka_dist *d, int rank) {
   char text[160];
   snprintf(text, sizeof text, "a message of the %s of %s was lost by the transport",
@@ -204,7 +206,7 @@ bool ka_dist_exchange(struct ka_dist *d, int to, const void *out, int64_t n_out,
   return !failed(d);
 }
 
-/* --- the thread --------------------------------------------------------------------------------- */
+/* --- the thread ------------------------------------------------------------------------------- */
 /* Expects the lock, gives it back for a moment. */
 static void idle(struct ka_dist *d) {
   struct timespec until;

@@ -7,8 +7,8 @@
 
 #include "base/str.h"
 
-/* Words are what stands between Python's white space; characters are code points, white space at both
- * ends left out. *n_right: words or characters of the right text. */
+/* Words are what stands between Python's white space; characters are code points, white space at
+ * both ends left out. *n_right: words or characters of the right text. */
 ka_status ka_eval_text_errors(struct ka_ctx *ctx, const struct ka_str *right,
                               const struct ka_str *answer, bool words, int64_t *n_errors,
                               int64_t *n_right);

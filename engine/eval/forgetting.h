@@ -19,7 +19,8 @@ struct ka_measure {
 };
 
 /* {"name", "metric", "role", "higher_is_better", "chance", "n", "unit", "window"}; a new reference,
- * NULL: no memory. recall takes chance, n and window back, and is false where name, metric or role are others. */
+ * NULL: no memory. recall takes chance, n and window back, and is false where name, metric or role
+ * are others. */
 json_t *ka_measure_json(const struct ka_measure *m);
 bool ka_measure_recall(struct ka_measure *m, const json_t *saved);
 

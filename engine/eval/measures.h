@@ -37,8 +37,9 @@ struct ka_measures {
   } * sets;
 };
 
-/* max_length: tokens that the model takes at once; speech: how tasks are heard, NULL: not. KA_E_INPUT: texts or tasks without a tokenizer
- * (NULL), two measures of one name, what is wrong with a task file. Close in either case. */
+/* max_length: tokens that the model takes at once; speech: how tasks are heard, NULL: not.
+ * KA_E_INPUT: texts or tasks without a tokenizer (NULL), two measures of one name, what is wrong
+ * with a task file. Close in either case. */
 ka_status ka_measures_open(struct ka_ctx *ctx, struct ka_measures *ms,
                            const struct ka_measures_spec *spec, const struct ka_speech *speech,
                            const struct ka_tokenizer *tokenizer, int64_t max_length);

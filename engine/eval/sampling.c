@@ -42,7 +42,8 @@ static double weight(const struct ka_eval_sampling *s, const float *logits, int3
   return exp(((double)logits[id] - (double)top) / s->temperature);
 }
 
-/* How many of the likeliest tokens top_k leaves, equals of the last among them, and their weight. */
+/* How many of the likeliest tokens top_k leaves, equals of the last among them, and their
+ * weight. */
 static double take_top_k(const struct ka_eval_sampling *s, const float *logits, int64_t V,
                          int32_t *heap, float top, int64_t *n_kept) {
   int64_t left = V;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Which token comes next: the likeliest, or one drawn among those that top_k, top_p and min_p leave,
- * in transformers' order. */
+ * Which token comes next: the likeliest, or one drawn among those that top_k, top_p and min_p
+ * leave, in transformers' order. */
 #ifndef KAPPA_ENGINE_EVAL_SAMPLING_H
 #define KAPPA_ENGINE_EVAL_SAMPLING_H
 
@@ -16,8 +16,8 @@ struct ka_eval_sampling {
   (struct ka_eval_sampling) { .top_p = 1 }
 
 /* heap [V]: scratch, not used (may be NULL) without top_k and top_p. Tokens that may not be drawn
- * get -inf in logits [V]. The draw is named by (seed, index). KA_E_CHECK: the model computed what is
- * no number. */
+ * get -inf in logits [V]. The draw is named by (seed, index). KA_E_CHECK: the model computed what
+ * is no number. */
 ka_status ka_eval_sample(struct ka_ctx *ctx, const struct ka_eval_sampling *s, float *logits,
                          int64_t V, int32_t *heap, uint64_t seed, uint64_t index, int32_t *out);
 /* The check by itself. */

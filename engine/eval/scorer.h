@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Log-likelihoods of the ends of token sequences, many at a time. What sequences share is computed
- * once: one that is the beginning of another is scored with it (so all one-token choices of a question
- * are one pass), and where many share a long beginning (few-shot examples) its keys and values are
- * kept. The others are packed into rows as documents, longest first; none is padded. */
+ * once: one that is the beginning of another is scored with it (so all one-token choices of a
+ * question are one pass), and where many share a long beginning (few-shot examples) its keys and
+ * values are kept. The others are packed into rows as documents, longest first; none is padded. */
 #ifndef KAPPA_ENGINE_EVAL_SCORER_H
 #define KAPPA_ENGINE_EVAL_SCORER_H
 

@@ -18,8 +18,9 @@ struct ka_compare_options {
 /* runs: [{"method", "budget" (trained parameters that were asked for, or null: all),
  * "learning_rate" (or null), "seed", "draw", "trained_params", "params", "failed", "seconds",
  * "scores": {...}, "values": [of each measure]}]; those of one method and budget are a series,
- * whose seeds and draws must be crossed (KA_E_INPUT otherwise). *out: {"series": [...] (docs/forgetting.md),
- * "reference", "verdict": [text], "rule": text, "control", "baseline"}; a new reference. */
+ * whose seeds and draws must be crossed (KA_E_INPUT otherwise). *out: {"series": [...]
+ * (docs/forgetting.md), "reference", "verdict": [text], "rule": text, "control", "baseline"}; a new
+ * reference. */
 ka_status ka_compare(struct ka_ctx *ctx, const json_t *runs, const struct ka_compare_options *o,
                      json_t **out);
 

@@ -120,7 +120,8 @@ static ka_status svd_of(struct ka_ctx *ctx, struct svd *x, const double *a, int6
   return st;
 }
 
-/* The part of [0, angle] of the Marchenko-Pastur law of ratio beta, t = low + width sin^2(angle). */
+/* The part of [0, angle] of the Marchenko-Pastur law of ratio beta, t = low + width
+ * sin^2(angle). */
 static double law_up_to(double beta, double angle) {
   enum { STEPS = 400 };
   double low = (1 - sqrt(beta)) * (1 - sqrt(beta)), width = 4 * sqrt(beta), sum = 0;

@@ -27,9 +27,10 @@ struct ka_repair_counts {
   int64_t n_kept, n_values;     /* dghard: singular values of the differences */
 };
 
-/* Every tensor of `tuned` that differs from the base's of the same name becomes memory of its arena,
- * in its own dtype, rounded to nearest. Tensors that the base lacks stay. counts is set (+= nothing).
- * KA_E_INPUT: another shape than the base's, a dtype that is not F32, BF16, F16 or F64. */
+/* Every tensor of `tuned` that differs from the base's of the same name becomes memory of its
+ * arena, in its own dtype, rounded to nearest. Tensors that the base lacks stay. counts is set (+=
+ * nothing). KA_E_INPUT: another shape than the base's, a dtype that is not F32, BF16, F16 or
+ * F64. */
 ka_status ka_repair_apply(struct ka_ctx *ctx, const struct ka_safetensors *base,
                           struct ka_safetensors *tuned, enum ka_repair_method method,
                           double strength, struct ka_repair_counts *counts);

@@ -39,9 +39,9 @@ ka_status ka_forget_scoring_open(struct ka_ctx *ctx, struct ka_forget_scoring *s
                                  const struct ka_forget_scoring_spec *spec);
 void ka_forget_scoring_close(struct ka_forget_scoring *s);
 
-/* model: a directory, delta or adapter of this base. *out: {"params", "trained_params" (an adapter's
- * own elements, else those between the first and the last row and column of each tensor that differ
- * from the base's; null where dtypes differ),
+/* model: a directory, delta or adapter of this base. *out: {"params", "trained_params" (an
+ * adapter's own elements, else those between the first and the last row and column of each tensor
+ * that differ from the base's; null where dtypes differ),
  * "seconds", "measures", "scores"}; a new reference. */
 ka_status ka_forget_scoring_model(struct ka_forget_scoring *s, const char *model, json_t **out);
 /* The same of an open source, whose files go to the model; the caller closes it. */

@@ -50,7 +50,8 @@ static bool role_is(const struct merge *m, const char *name, enum ka_role role) 
   return ka_tensor_map_match(m->map, name, &match) && match.row->role == role;
 }
 
-/* What the base's names mean, by its family; is its head its embedding, and which tensor is that. */
+/* What the base's names mean, by its family; is its head its embedding, and which tensor is
+ * that. */
 static ka_status read_base(struct merge *m) {
   struct ka_ctx *ctx = m->ctx;
   struct ka_hf_config config;

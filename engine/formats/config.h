@@ -92,8 +92,8 @@ void ka_hf_config_close(struct ka_hf_config *c);
 bool ka_hf_is_eos(const struct ka_hf_config *c, int64_t id); /* one of eos_token_ids? */
 
 /* What a family's config.json means where it lacks a key: a JSON object as text, NULL: nothing but
- * the defaults above. Names may be NULL. The table of families answers (engine/model/families.c), so
- * that rooms below it need not be told. */
+ * the defaults above. Names may be NULL. The table of families answers (engine/model/families.c),
+ * so that rooms below it need not be told. */
 const char *ka_hf_defaults_of(const char *architecture, const char *model_type);
 
 /* A family's own keys: from the body, else from the root, else its default; null counts as absent,

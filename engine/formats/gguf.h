@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * GGUF files, version 3, little-endian: facts (key, typed value), then tensors, then their data, each
- * aligned to 32 bytes. Written in one pass and published by rename. What names and keys mean, the
- * callers know (engine/model/gguf.h, gguf_vocab.h). */
+ * GGUF files, version 3, little-endian: facts (key, typed value), then tensors, then their data,
+ * each aligned to 32 bytes. Written in one pass and published by rename. What names and keys mean,
+ * the callers know (engine/model/gguf.h, gguf_vocab.h). */
 #ifndef KAPPA_ENGINE_FORMATS_GGUF_H
 #define KAPPA_ENGINE_FORMATS_GGUF_H
 
@@ -53,8 +53,8 @@ ka_status ka_gguf_add_tensor(struct ka_gguf *g, const char *name, enum ka_gguf_t
                              const int64_t *shape);
 /* Everything announced so far goes to the file; then the rows of all tensors, in order. */
 ka_status ka_gguf_begin(struct ka_gguf *g, const char *path);
-/* The next n whole rows [n, n_cols] of the tensor at hand, converted to its type. Q8_0 has the bytes
- * that the gguf package computes. */
+/* The next n whole rows [n, n_cols] of the tensor at hand, converted to its type. Q8_0 has the
+ * bytes that the gguf package computes. */
 ka_status ka_gguf_write_rows(struct ka_gguf *g, const float *rows, int64_t n);
 ka_status ka_gguf_commit(struct ka_gguf *g);
 

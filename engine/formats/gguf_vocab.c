@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * See gguf_vocab.h. Which tokens there are, the open tokenizer says; merges, flags and parts are read
- * from its JSON. Does not write chat templates. */
+ * See gguf_vocab.h. Which tokens there are, the open tokenizer says; merges, flags and parts are
+ * read from its JSON. Does not write chat templates. */
 #include "engine/formats/gguf_vocab.h"
 
 #include "base/log.h"

@@ -98,7 +98,8 @@ ka_status ka_model_dir_carry(struct ka_ctx *ctx, const char *base_dir, const cha
   return st;
 }
 
-/* What a file says of its end token, in its own words: the id before those it stops at, or the text. */
+/* What a file says of its end token, in its own words: the id before those it stops at, or the
+ * text. */
 static ka_status set_end(struct ka_ctx *ctx, json_t *root, bool list, const char *text,
                          int64_t id) {
   json_t *old = json_object_get(root, "eos_token_id"), *ids, *one;

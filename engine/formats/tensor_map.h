@@ -4,8 +4,9 @@
  * One map a family, as data (engine/model/family_x.c); the model, the spectra, adapters and `init`
  * read it and keep no names of their own.
  *
- * A row names one weight. Rows of one name are a fused tensor: its parts lie one behind the other in
- * the order of the rows, below each other, or side by side where the tensor is stored transposed.
+ * A row names one weight. Rows of one name are a fused tensor: its parts lie one behind the other
+ * in the order of the rows, below each other, or side by side where the tensor is stored
+ * transposed.
  *
  *   {KA_ROLE_Q, ".h.{layer}.attn.c_attn.weight", .transposed = true}    +----+----+----+
  *   {KA_ROLE_K, ".h.{layer}.attn.c_attn.weight", .transposed = true}    | q  | k  | v  |  [in, out]
@@ -58,9 +59,9 @@ enum ka_dim {
 enum ka_scope { KA_SCOPE_MODEL, KA_SCOPE_LAYER, KA_SCOPE_EXPERT };
 
 /* NAME, field (of the structs in engine/model/weights.h, and the role's name in tables), rows,
- * columns (as a linear layer has them: [out, in]), scope, attention head structure ('q': query heads
- * in the rows, 'k': key/value heads in the rows, 'o': query heads in the columns, '-': none), fresh
- * value ('n': normal, '1', '0'). */
+ * columns (as a linear layer has them: [out, in]), scope, attention head structure ('q': query
+ * heads in the rows, 'k': key/value heads in the rows, 'o': query heads in the columns, '-': none),
+ * fresh value ('n': normal, '1', '0'). */
 #define KA_ROLE_TABLE(X)                                                                           \
   X(EMBED, embed, V, C, MODEL, '-', 'n')                                                           \
   X(POSITIONS, positions, P, C, MODEL, '-', 'n')                                                   \
@@ -141,8 +142,9 @@ struct ka_tensor_row {
 
 struct ka_tensor_map {
   const char *const *prefixes;      /* of names that start with a dot, besides the usual words in
-                                       front (model., transformer., ...). NULL-terminated: "model", "" (then the dot goes too), "*"
-                                       (anything); the first is the one that is written */
+                                       front (model., transformer., ...). NULL-terminated: "model",
+                                       "" (then the dot goes too), "*" (anything); the first is the
+                                       one that is written */
   const struct ka_tensor_row *rows; /* NULL name ends; fused ones in order, behind each other */
   bool tied;                        /* where config.json does not say, the head is the embedding */
 };

@@ -12,8 +12,8 @@
 bool ka_head_tied(const struct ka_tensor_map *map, const struct ka_hf_config *config);
 
 /* Is the head of these files the embedding? What config.json says, but for files with a head of
- * other values: that is a weight of its own, as transformers 5 loads it. *copy: the stored head that
- * repeats the embedding, which whoever writes the embedding writes too; NULL: none. */
+ * other values: that is a weight of its own, as transformers 5 loads it. *copy: the stored head
+ * that repeats the embedding, which whoever writes the embedding writes too; NULL: none. */
 bool ka_head_is_embedding(const struct ka_tensor_map *map, const struct ka_hf_config *config,
                           const struct ka_safetensors *files, const struct ka_st_entry **copy);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Jobs of other trainers (axolotl, LLaMA-Factory, torchtune, TRL) in kappa's words: foreign.def says
- * what each key means. Translates the tree of a job before its keys are read; what was done is kept
- * as notes. Does not read keys of job.def: their values are checked where they always are. */
+ * Jobs of other trainers (axolotl, LLaMA-Factory, torchtune, TRL) in kappa's words: foreign.def
+ * says what each key means. Translates the tree of a job before its keys are read; what was done is
+ * kept as notes. Does not read keys of job.def: their values are checked where they always are. */
 #ifndef KAPPA_ENGINE_JOB_FOREIGN_H
 #define KAPPA_ENGINE_JOB_FOREIGN_H
 

@@ -14,7 +14,8 @@ enum { PEEK_BYTES = 1 << 18 };
 
 /* --- the first row ----------------------------------------------------------- */
 
-/* The first object of a file of rows: an array of objects, or one a line. NULL: none is to be seen. */
+/* The first object of a file of rows: an array of objects, or one a line. NULL: none is to be
+ * seen. */
 static json_t *first_row(const char *path) {
   FILE *in = ka_path_is_dir(path) ? NULL : fopen(path, "rb");
   char *text = in ? malloc(PEEK_BYTES) : NULL;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One YAML document as a tree in an arena, from libyaml's events, PyYAML's own parser. Aliases share
- * nodes instead of copying them and every size is limited, so that a hostile file costs no more
- * than its length. Merge keys (<<) are applied. Scalars stay text. */
+ * One YAML document as a tree in an arena, from libyaml's events, PyYAML's own parser. Aliases
+ * share nodes instead of copying them and every size is limited, so that a hostile file costs no
+ * more than its length. Merge keys (<<) are applied. Scalars stay text. */
 #ifndef KAPPA_ENGINE_JOB_YAML_H
 #define KAPPA_ENGINE_JOB_YAML_H
 

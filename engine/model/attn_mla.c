@@ -5,8 +5,8 @@
  *   h -Wkv_a-> latent, pe;  latent -norm-Wkv_b-> kv: each head's k without positions, and v
  *   k = kv's, RoPE(pe) of all heads;  attention -> out -Wo-> y
  *
- * Kept: the latents before their norm, q, k, v, out and the log-sums. Normed latents are made again.
- * Decoding caches k and v of every head. */
+ * Kept: the latents before their norm, q, k, v, out and the log-sums. Normed latents are made
+ * again. Decoding caches k and v of every head. */
 #include "engine/model/buffers.h"
 
 struct acts {

@@ -28,8 +28,8 @@ struct ka_clips {
   void *user;
 };
 
-/* What a batch's rows are, and with that which terms of the loss they take (loss_terms.def): rows of
- * the task, or text that the base model wrote itself, every position of which counts. */
+/* What a batch's rows are, and with that which terms of the loss they take (loss_terms.def): rows
+ * of the task, or text that the base model wrote itself, every position of which counts. */
 enum ka_batch_rows { KA_ROWS_TASK, KA_ROWS_SELF, KA_N_ROWS };
 
 /* All arrays are [B,T], owned by whoever made the batch, and valid until its next batch.

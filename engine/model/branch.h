@@ -5,9 +5,9 @@
  *   s = in + delta (of the branch before);  h = pre_norm(s);  y = kind(h);
  *   delta = residual_scale post_norm(y)
  *
- * branches.c owns what all share: the sums, the norms before and after (either, both or none, as the
- * tensor map has them), memory for activations, how far down the gradient goes. A kind is one file
- * (attn_gqa.c, ffn_glu.c, ...) with one const struct ka_branch_kind; families name it in the
+ * branches.c owns what all share: the sums, the norms before and after (either, both or none, as
+ * the tensor map has them), memory for activations, how far down the gradient goes. A kind is one
+ * file (attn_gqa.c, ffn_glu.c, ...) with one const struct ka_branch_kind; families name it in the
  * recipe, nothing else knows it. */
 #ifndef KAPPA_ENGINE_MODEL_BRANCH_H
 #define KAPPA_ENGINE_MODEL_BRANCH_H
@@ -75,12 +75,14 @@ struct ka_branch_kind {
                 const struct ka_branch_needs *needs, enum ka_keep *keep);
   /* y [N,C] = kind(h [N,C]). */
   ka_status (*fwd)(const struct ka_branch_call *c, struct ka_tensor y, struct ka_tensor h);
-  /* From dy [N,C] the gradients of the trained weights and, with needs.input, dh [N,C] =. h is to be
-   * had from ka_branch_h, once dh is not yet written (they may share memory with nothing else). */
+  /* From dy [N,C] the gradients of the trained weights and, with needs.input, dh [N,C] =. h is to
+   * be had from ka_branch_h, once dh is not yet written (they may share memory with nothing
+   * else). */
   ka_status (*bwd)(const struct ka_branch_call *c, struct ka_tensor dh, struct ka_tensor dy);
   /* Is the input gradient of this weight's product made? Then packing it that way may pay. */
   bool (*input_gradient)(const struct ka_branch_needs *needs, enum ka_role role);
-  /* Floating-point operations forward of a token that sees S keys, besides two a weight; NULL: none. */
+  /* Floating-point operations forward of a token that sees S keys, besides two a weight; NULL:
+   * none. */
   double (*flops)(const struct ka_recipe *r, double S);
   /* Elements a token that decoding caches in kv->k and kv->v; NULL: none. */
   void (*kv_width)(const struct ka_recipe *r, int64_t width[2]);
@@ -144,7 +146,8 @@ ka_status ka_branch_bwd(const struct ka_branch_call *c);
 #define KA_BRANCH_ACTS(type, call) ((struct type *)(void *)(call)->branch->acts)
 /* h again, in the backward pass. */
 ka_status ka_branch_h(const struct ka_branch_call *c, struct ka_tensor *h);
-/* Decoding. One sequence (B 1): k and v [N,width] move to where they are cached, behind the past. */
+/* Decoding. One sequence (B 1): k and v [N,width] move to where they are cached, behind the
+ * past. */
 void ka_kv_behind(const struct ka_branch_call *c, struct ka_tensor *k, struct ka_tensor *v);
 /* Several: the new keys and values of each are copied behind its own past. */
 ka_status ka_kv_append(const struct ka_branch_call *c, struct ka_tensor k, struct ka_tensor v);

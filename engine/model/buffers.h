@@ -57,7 +57,8 @@ struct ka_model_buffers {
   int64_t B, T, P;      /* largest rows, tokens a row, positions */
   bool idle;            /* the pass at hand borrows weights and computes nothing */
   bool need_head_input; /* final norm or anything below is trained */
-  /* [P,R/2], or [2P,R/2]: sequences longer than turn_tok find theirs P rows further on; 0: none do */
+  /* [P,R/2], or [2P,R/2]: sequences longer than turn_tok find theirs P rows further on; 0: none
+   * do */
   struct ka_tensor cos[KA_ROPES], sin[KA_ROPES];
   int64_t turn_tok;
 
@@ -80,9 +81,9 @@ struct ka_model_buffers {
   int32_t *best;     /* [N]: the likeliest token at each row, of passes without a backward */
   void *base_logits, *kl; /* as logits, loss */
 
-  /* The batch at hand. A device with memory of its own has its copy of all of it. n_rows counts the rows that
-   * predict a target, padded_rows those that the passes work on: more where recordings of a pass
-   * are to fit many batches; the surplus has row -1 and target -1. */
+  /* The batch at hand. A device with memory of its own has its copy of all of it. n_rows counts the
+   * rows that predict a target, padded_rows those that the passes work on: more where recordings of
+   * a pass are to fit many batches; the surplus has row -1 and target -1. */
   int64_t batch_B, batch_T, n_rows, padded_rows;
   enum ka_batch_rows rows;
   int64_t n_free; /* the first so many rows stand in documents with clips: the base model, which has
@@ -128,7 +129,8 @@ ka_status ka_head_pick(struct ka_model *m, const struct ka_outer_weights *w);
 /* The same of the base model, from its b->final; after ka_head_pick. */
 ka_status ka_head_pick_base(struct ka_model *m, const struct ka_outer_weights *w);
 /* Their losses, into b->loss. With backward also the divergence from the base (NULL: none), the
- * gradients (of the head's slices, the final norm, and b->dx), and the sums into the step statistics. */
+ * gradients (of the head's slices, the final norm, and b->dx), and the sums into the step
+ * statistics. */
 ka_status ka_head_loss(struct ka_model *m, const struct ka_outer_weights *w,
                        const struct ka_outer_weights *base, bool backward);
 /* Waits for the device. loss [B*T] as in ka_model_eval, may be NULL. */

@@ -58,7 +58,8 @@ ka_status ka_recipe_add_rope(struct ka_ctx *ctx, const struct ka_hf_config *conf
 void ka_recipe_attention_bias(const struct ka_hf_config *config, struct ka_recipe *out);
 void ka_recipe_mlp_bias(const struct ka_hf_config *config, struct ka_recipe *out);
 
-/* Where layers have two sets of RoPE parameters, transformers takes yarn's truncate from neither. */
+/* Where layers have two sets of RoPE parameters, transformers takes yarn's truncate from
+ * neither. */
 ka_status ka_recipe_one_truncation(struct ka_ctx *ctx, const struct ka_hf_config *config);
 
 /* Does the layer slide, by layer_types; without them as said. */

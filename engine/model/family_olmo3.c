@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * OLMo-3: OLMo-2 with a window on three layers of four; what scales RoPE is for the others alone. */
+ * OLMo-3: OLMo-2 with a window on three layers of four; what scales RoPE is for the others
+ * alone. */
 #include "engine/model/family_common.h"
 
 static const struct ka_tensor_row rows[] = {

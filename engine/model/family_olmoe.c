@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * OLMoE: Llama with experts in every layer and a norm over all of q and of k; clip_qkv clamps q, k and
- * v. */
+ * OLMoE: Llama with experts in every layer and a norm over all of q and of k; clip_qkv clamps q, k
+ * and v. */
 #include "engine/model/family_moe.h"
 
 #include <math.h>

@@ -6,9 +6,9 @@
  *   h -Wrouter-> scores -> k experts, weights;  rows of h by expert -Wgate,Wup-> gate,up;
  *   act(gate) up -Wdown-> ys;  y = sum of weight ys (+ sigmoid(h wswitch)) shared(h))
  *
- * Kept: scores, choice, weights and places; gate and up; ys where a router's gradient reads it. Rows
- * by expert are gathered again on the way back. A frozen expert has no gradient, and one that no
- * token chose costs nothing; what only some experts train is a list of pointers for expert_grad.
+ * Kept: scores, choice, weights and places; gate and up; ys where a router's gradient reads it.
+ * Rows by expert are gathered again on the way back. A frozen expert has no gradient, and one that
+ * no token chose costs nothing; what only some experts train is a list of pointers for expert_grad.
  * The products by expert are in moe_experts.c, what every token sees in moe_shared.c. */
 #include "engine/model/moe_parts.h"
 
@@ -92,7 +92,7 @@ static const enum ka_role roles[] = {KA_ROLE_ROUTER,           KA_ROLE_ROUTER_BI
                                      KA_ROLE_EXPERT_GATE_UP,   KA_ROLE_EXPERT_GATE_UP_BIAS,
                                      KA_ROLE_EXPERT_DOWN_BIAS, KA_N_ROLES};
 
-/* --- what is needed and kept ------------------------------------------------------------------- */
+/* --- what is needed and kept ------------------------------------------------------------------ */
 
 static bool is_part(const struct ka_weight *w) {
   return ka_weight_trained(w) && !ka_moe_is_whole(w);

@@ -33,7 +33,7 @@ struct ka_arch {
   enum ka_act act;
   int full_every;    /* every so many a layer is full, the others slide; 0: it knows no window */
   int no_rope_every; /* every so many a layer has no RoPE; 0: all have it */
-  int large_layers; /* so many layers: scores are scaled by the stream's width a head, not a head's */
+  int large_layers;  /* so many layers scale scores by the stream's width a head, not a head's */
   unsigned flags;
 };
 

@@ -91,7 +91,8 @@ static ka_status grow_tokenizer(struct growing *g, const char *const *tokens, in
 
 /* --- weights ---------------------------------------------------------------------------------- */
 
-/* more[i] = mean + sqrt(1e-9 / V) sum_v g_v (row_v - mean), g normal: of that covariance exactly. */
+/* more[i] = mean + sqrt(1e-9 / V) sum_v g_v (row_v - mean), g normal: of that covariance
+ * exactly. */
 static ka_status draw_rows(struct growing *g, const char *name, struct taller *t) {
   struct ka_ctx *ctx = g->ctx;
   int64_t V = t->old->shape[0], C = t->old->shape[1], n = g->n_rows - V, shape[] = {n, C};

@@ -17,7 +17,8 @@ struct ka_model_grown {
  * is. Tokens that the vocabulary has are passed over. New rows are drawn as transformers'
  * mean_resizing draws them: from the normal distribution with the mean of the old rows and 1e-9 of
  * their covariance, by the seed. special: decoding may leave the tokens out.
- * KA_E_INPUT, KA_E_UNSUPPORTED: no tokenizer, a vocabulary with NUL, weights that cannot be read. */
+ * KA_E_INPUT, KA_E_UNSUPPORTED: no tokenizer, a vocabulary with NUL, weights that cannot be
+ * read. */
 ka_status ka_model_grow(struct ka_ctx *ctx, const char *model_dir, const char *out_dir,
                         const char *const *tokens, int64_t n, bool special, uint64_t seed,
                         struct ka_model_grown *grown);

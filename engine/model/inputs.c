@@ -69,7 +69,8 @@ static int64_t list_targets(struct ka_model *m, const struct ka_batch *batch, bo
   return n;
 }
 
-/* Where the base wrote the rows itself all positions count; what came next is the last one's least. */
+/* Where the base wrote the rows itself all positions count; what came next is the last one's
+ * least. */
 static int64_t take_all(struct ka_model *m, const struct ka_batch *batch) {
   struct ka_inputs *in = &m->buffers->host;
   int64_t N = batch->B * batch->T;

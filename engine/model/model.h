@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A transformer on a device: its stored tensors, which parts of them are trained, forward and
- * backward. What a pass reads are logical weights, views of those tensors (weights.h, of this room).
+ * backward. What a pass reads are logical weights, views of those tensors (weights.h, of this
+ * room).
  *
  * What is frozen costs nothing: no weight gradient, no saved input, no gradient below the lowest
  * trained layer. All memory comes from two arenas, sized by ka_model_prepare on measuring ones; a
@@ -53,9 +54,9 @@ struct ka_train_part {
   int64_t row, n_rows, col, n_cols; /* n_rows, n_cols -1: to the end */
 };
 
-/* Which of n ranks this one is, where they split the optimizer's state of what is trained; n below 2:
- * nothing is split. weights: of the layers also the weights that need memory, and the sums of their
- * gradients; then all ranks make the same passes in the same order, see ka_model_idle. */
+/* Which of n ranks this one is, where they split the optimizer's state of what is trained; n below
+ * 2: nothing is split. weights: of the layers also the weights that need memory, and the sums of
+ * their gradients; then all ranks make the same passes in the same order, see ka_model_idle. */
 struct ka_model;
 struct ka_shards {
   int rank, n;
@@ -94,8 +95,8 @@ struct ka_model {
   struct ka_shards shards;          /* of the optimizer's state */
   double term_weight[KA_N_TERMS];   /* of the loss in ka_model_grad; 0: not there. KA_TERM_CE: 1 */
   enum ka_loss_weight token_weight; /* of the cross-entropy of rows of the task */
-  /* Told in ka_model_grad, from the top down, when a layer's gradients are complete, on devices whose
-   * ops are done when they return; NULL: nobody. */
+  /* Told in ka_model_grad, from the top down, when a layer's gradients are complete, on devices
+   * whose ops are done when they return; NULL: nobody. */
   ka_status (*layer_done)(struct ka_model *m, int64_t layer);
   int64_t lowest_done;              /* layer_done's own: the last layer it was told; L: none yet */
   struct ka_safetensors base_files; /* of ka_model_set_base */
@@ -133,8 +134,8 @@ int64_t ka_model_param(const struct ka_model *m, const char *name);
 int64_t ka_model_n_elems(const struct ka_model *m);
 /* Elements of the slices that are trained. */
 int64_t ka_model_n_trained(const struct ka_model *m);
-/* Of all parameters, or of what is trained, those that a token is multiplied by: of experts its k of
- * E, of a table that is only looked up none. */
+/* Of all parameters, or of what is trained, those that a token is multiplied by: of experts its k
+ * of E, of a table that is only looked up none. */
 double ka_model_n_active(const struct ka_model *m, bool trained);
 /* Floating-point operations forward, besides two a weight, of a token that sees S keys (within a
  * layer's window), in the decoder's layers from `first` on. */
@@ -147,20 +148,21 @@ bool ka_model_reads_base(const struct ka_model *m);
  * out of range, two parts that overlap. n = 0: nothing (evaluation). */
 ka_status ka_model_train_parts(struct ka_model *m, const struct ka_train_part *parts, int64_t n);
 
-/* A slice's elements [n_rows, n_cols] of a tensor that is shaped as its stored one; are they all? */
+/* A slice's elements [n_rows, n_cols] of a tensor that is shaped as its stored one; are they
+ * all? */
 struct ka_tensor ka_model_slice_view(const struct ka_slice *s, struct ka_tensor whole);
 bool ka_model_slice_is_whole(const struct ka_model *m, const struct ka_slice *s);
 
-/* Where rank r's part of slice i begins, as an element of the slice's rows behind one another; r = n:
- * their end. A part is any run of elements where the rows lie so in the tensor too, else whole rows.
- * The whole slice where nothing is split. */
+/* Where rank r's part of slice i begins, as an element of the slice's rows behind one another; r =
+ * n: their end. A part is any run of elements where the rows lie so in the tensor too, else whole
+ * rows. The whole slice where nothing is split. */
 int64_t ka_model_shard_start(const struct ka_model *m, int64_t i, int r);
 /* This rank's part of `whole` [n_rows, n_cols], any row stride: a view of whole rows, or [1, n]. */
 struct ka_tensor ka_model_shard_view(const struct ka_model *m, int64_t i, struct ka_tensor whole);
 
-/* The model that terms of the loss and the optimizer's pull are about, where it is not the one that was
- * opened: the weights in `dir`, which must be those of the same tensors (KA_E_INPUT). Compares all
- * of them with the model's. */
+/* The model that terms of the loss and the optimizer's pull are about, where it is not the one that
+ * was opened: the weights in `dir`, which must be those of the same tensors (KA_E_INPUT). Compares
+ * all of them with the model's. */
 ka_status ka_model_set_base(struct ka_model *m, const char *dir);
 
 /* Plans and allocates for batches of at most B x T: converts weights to the compute dtype, packs
@@ -203,10 +205,10 @@ bool ka_model_trains_expert(const struct ka_model *m, int64_t layer, int64_t exp
 ka_status ka_model_taken(struct ka_model *m, double *taken);
 
 /* Forward and backward of one microbatch: adds d(grad_scale * sum of the terms of the batch's rows,
- * each times its weight)/dw to every slice's grad, and the terms' sums to the step statistics. grad_scale is
- * 1 / (targets of the whole optimizer step on rows of that kind). The base's pass shares every
- * frozen weight and all layers below the first trained one. loss_sum, the cross-entropy of rows of
- * the task, may be NULL: then nothing waits for the device. */
+ * each times its weight)/dw to every slice's grad, and the terms' sums to the step statistics.
+ * grad_scale is 1 / (targets of the whole optimizer step on rows of that kind). The base's pass
+ * shares every frozen weight and all layers below the first trained one. loss_sum, the
+ * cross-entropy of rows of the task, may be NULL: then nothing waits for the device. */
 ka_status ka_model_grad(struct ka_model *m, const struct ka_batch *batch, double grad_scale,
                         double *loss_sum);
 

@@ -18,7 +18,7 @@ struct ka_moe {
   double aux_factor; /* of the load-balancing loss in a training step's loss, 0: none */
 };
 
-/* --- routing.c: what the layers' routers do together ------------------------------------------- */
+/* --- routing.c: what the layers' routers do together ------------------------------------------ */
 
 struct ka_routing {
   bool counting;                     /* the pass at hand is a training step's way up */

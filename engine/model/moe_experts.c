@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The experts of a mixture: products by expert over rows that lie by expert, and their gradients. Gate
- * and up that lie in one matrix by turns (gpt-oss) are multiplied as that and pulled apart. */
+ * The experts of a mixture: products by expert over rows that lie by expert, and their gradients.
+ * Gate and up that lie in one matrix by turns (gpt-oss) are multiplied as that and pulled apart. */
 #include "engine/model/moe_parts.h"
 
 #include <assert.h>

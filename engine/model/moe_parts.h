@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Inside the branch kind ka_ffn_moe: its activations, and what its files offer each other. ffn_moe.c
- * has the router and the order, moe_experts.c the products of the experts and their gradients,
- * moe_shared.c the feed-forward that every token sees. */
+ * Inside the branch kind ka_ffn_moe: its activations, and what its files offer each other.
+ * ffn_moe.c has the router and the order, moe_experts.c the products of the experts and their
+ * gradients, moe_shared.c the feed-forward that every token sees. */
 #ifndef KAPPA_ENGINE_MODEL_MOE_PARTS_H
 #define KAPPA_ENGINE_MODEL_MOE_PARTS_H
 
@@ -60,10 +60,12 @@ static inline struct ka_tensor ka_moe_flat(struct ka_tensor t) {
 /* a->ys = down(act(gate) up) of the rows of h that each expert takes. */
 ka_status ka_moe_experts_fwd(const struct ka_branch_call *c, const struct ka_moe_acts *a,
                              struct ka_tensor h);
-/* dys in a->ys -> the gradients of the experts' weights, and with needs.input that of their input in a->xs. */
+/* dys in a->ys -> the gradients of the experts' weights, and with needs.input that of their input
+ * in a->xs. */
 ka_status ka_moe_experts_bwd(const struct ka_branch_call *c, const struct ka_moe_acts *a,
                              struct ka_tensor h, const struct ka_moe_wants *s);
-/* out = act(gate) up, and backward: dact -> dgate and dup in their place; with_act: act(gate) up in act's. */
+/* out = act(gate) up, and backward: dact -> dgate and dup in their place; with_act: act(gate) up in
+ * act's. */
 ka_status ka_moe_glu(const struct ka_branch_call *c, struct ka_tensor out, struct ka_tensor gate,
                      struct ka_tensor up);
 ka_status ka_moe_glu_bwd(const struct ka_branch_call *c, struct ka_tensor act,

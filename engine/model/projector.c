@@ -44,7 +44,7 @@ void ka_projector_parts(const struct ka_model *m, struct ka_train_part *parts) {
         .tensor = m->params[m->n_params + i].name, .n_rows = -1, .n_cols = -1};
 }
 
-/* --- stages ------------------------------------------------------------------------------------- */
+/* --- stages ----------------------------------------------------------------------------------- */
 
 static void add_stage(struct ka_projector *p, int64_t kernel, int64_t stride, int64_t pad,
                       int64_t out) {
@@ -67,7 +67,7 @@ static void make_stages(struct ka_projector *p, int64_t C) {
     p->stages[i].frames = p->stages[i + 1].frames * p->stages[i + 1].stride;
 }
 
-/* --- weights ------------------------------------------------------------------------------------ */
+/* --- weights ---------------------------------------------------------------------------------- */
 
 /* The root mean square of what stands in the stream where text is. */
 static double stream_size(const struct ka_model *m) {
@@ -82,7 +82,8 @@ static double stream_size(const struct ka_model *m) {
   return size > 0 && isfinite(size) ? size : 1;
 }
 
-/* A matrix: normal, so that a product is `size` times as large as what it reads; a vector: `size`. */
+/* A matrix: normal, so that a product is `size` times as large as what it reads; a vector:
+ * `size`. */
 static void fill_fresh(struct ka_tensor *t, const char *name, uint64_t seed, double size) {
   uint64_t stream = ka_rng_stream(name);
   double std = t->n_dim == 2 ? size / sqrt((double)t->shape[1]) : 0;
@@ -224,7 +225,7 @@ bool ka_projector_trained(const struct ka_model *m) {
   return false;
 }
 
-/* --- memory ------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 static ka_status alloc_rows(struct ka_model *m, struct ka_tensor *out, int64_t rows, int64_t cols,
                             enum ka_dtype type) {

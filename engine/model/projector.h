@@ -3,12 +3,12 @@
  * What stands in front of a decoder: frames of another modality become places of the residual
  * stream, where placeholder tokens stand. The decoder does not know.
  *
- *   frames [F, n_features] -> convolutions over 3 frames, gelu -> an encoder -> windows of `stack` frames
- *     -> hidden, gelu -> C: a place each
+ *   frames [F, n_features] -> convolutions over 3 frames, gelu -> an encoder
+ *     -> windows of `stack` frames -> hidden, gelu -> C: a place each
  *
  * Stacking is a convolution whose windows do not overlap, so all of these are one kind of stage:
- * rows gathered by an index made here, and a product. A clip's frames never see another clip's. What
- * the frames are (sound, patches of an image, readings of a sensor) is nobody's business here.
+ * rows gathered by an index made here, and a product. A clip's frames never see another clip's.
+ * What the frames are (sound, patches of an image, readings of a sensor) is nobody's business here.
  *
  * Its tensors are stored tensors of the model behind its own, so that the trainer, checkpoints and
  * ranks need not be told; the writer of models keeps them apart (engine/train/output.c). */
@@ -37,9 +37,9 @@ struct ka_projector_config {
 int64_t ka_projector_stride(const struct ka_projector_config *c);
 int64_t ka_projector_places(const struct ka_projector_config *c, int64_t n_frames);
 
-/* Puts a projector in front of an opened model, before ka_model_train_parts. file: its weights (names
- * and shapes as this config has them, else KA_E_INPUT); NULL: fresh ones by the seed, which give the
- * stream values as large as its embeddings. */
+/* Puts a projector in front of an opened model, before ka_model_train_parts. file: its weights
+ * (names and shapes as this config has them, else KA_E_INPUT); NULL: fresh ones by the seed, which
+ * give the stream values as large as its embeddings. */
 ka_status ka_projector_open(struct ka_model *m, const struct ka_projector_config *c,
                             const char *file, uint64_t seed);
 /* NULL: the model has none. */

@@ -4,7 +4,8 @@
  *
  *   x += O attention(Q h, K h, V h), h = norm(x);   x += down gelu(up h), h = norm(x)
  *
- * Attention of a clip of n rows is causal attention over the clip written twice, with a window of n:
+ * Attention of a clip of n rows is causal attention over the clip written twice, with a window of
+ * n:
  *
  *   keys     a b c a b c     query c of the second copy sees   . . . a b c
  *   queries  . . . a b c     query a of it sees                . b c a . .
@@ -40,7 +41,7 @@ static ka_status gather(struct ka_model *m, void *out, void *x, int from, const 
                   .index = ka_tensor_1d((void *)(uintptr_t)index, KA_I32, e->n_rows * to)});
 }
 
-/* --- memory ------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 static ka_status values(struct ka_model *m, void **out, int64_t n, enum ka_dtype type) {
   return ka_arena_alloc_n(&m->step, out, n, ka_dtype_bytes(type), "projector");
@@ -131,7 +132,7 @@ ka_status ka_encoder_send(struct ka_model *m) {
                        (size_t)(ENCODER_INTS * e->n_rows) * sizeof *e->host);
 }
 
-/* --- attention ---------------------------------------------------------------------------------- */
+/* --- attention -------------------------------------------------------------------------------- */
 
 struct head_views {
   struct ka_tensor q, k, v, out, lse;
@@ -225,7 +226,7 @@ static ka_status attention_bwd(struct ka_model *m, struct ka_encoder_layer *l) {
   return fold(m, l->v, e->dv);
 }
 
-/* --- layers ------------------------------------------------------------------------------------- */
+/* --- layers ----------------------------------------------------------------------------------- */
 
 static ka_status norm_fwd(struct ka_model *m, void *h, void *rstd, void *x,
                           const struct ka_weight *w) {

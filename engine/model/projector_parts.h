@@ -6,7 +6,8 @@
 #include "engine/model/buffers.h"
 #include "engine/model/projector.h"
 
-/* R = rows at work, R_in = rows of the stage before; k = kernel. The last stage is a product alone. */
+/* R = rows at work, R_in = rows of the stage before; k = kernel. The last stage is a product
+ * alone. */
 struct ka_projector_stage {
   int64_t kernel, stride, pad, in, out;
   int64_t frames;           /* its rows for a place */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A projector at work. Forward, a stage: windows = rows of x by index; pre = windows W^T + b;
- * act = gelu(pre). Backward, from the gradient of pre in act's place: dW += dpre^T windows; then, as
- * gelu' of a window's rows is the window of gelu', d windows = (dpre W) gelu'(pre below, in windows),
- * and a row below adds up its places in windows: that is the gradient of the pre below. */
+ * act = gelu(pre). Backward, from the gradient of pre in act's place: dW += dpre^T windows; then,
+ * as gelu' of a window's rows is the window of gelu', d windows = (dpre W) gelu'(pre below, in
+ * windows), and a row below adds up its places in windows: that is the gradient of the pre
+ * below. */
 #include "engine/model/projector_parts.h"
 
-/* --- the clips of a batch ----------------------------------------------------------------------- */
+/* --- the clips of a batch --------------------------------------------------------------------- */
 
 /* A clip's windows of a stage. in, out: its first row below and here; n_in: its rows below. */
 static void index_clip(struct ka_projector_stage *s, int64_t in, int64_t n_in, int64_t out,
@@ -78,7 +79,7 @@ ka_status ka_projector_begin(struct ka_model *m, const struct ka_batch *batch) {
                     ka_tensor_2d(p->host_frames, KA_F32, p->n_frames, p->config.n_features));
 }
 
-/* --- the passes --------------------------------------------------------------------------------- */
+/* --- the passes ------------------------------------------------------------------------------- */
 
 /* out [R, k C] = the windows of x [.., C]. */
 static ka_status windows(struct ka_model *m, const struct ka_projector_stage *s,

@@ -2,8 +2,9 @@
  *
  * The recipe: everything that distinguishes one transformer from another, as data. The passes are
  * written once against it; a family (family_x.c) fills it from config.json. Options that no family
- * uses yet are not here: a new one is a field whose zero means "as Llama", of the layer where layers
- * may differ, else of the recipe. Which norms, biases and heads there are, the tensor map says. */
+ * uses yet are not here: a new one is a field whose zero means "as Llama", of the layer where
+ * layers may differ, else of the recipe. Which norms, biases and heads there are, the tensor map
+ * says. */
 #ifndef KAPPA_ENGINE_MODEL_RECIPE_H
 #define KAPPA_ENGINE_MODEL_RECIPE_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Frequencies of RoPE: default (Su et al. 2021), linear, llama3, yarn (Peng et al. 2023), longrope (Ding et
- * al. 2024). Written
+ * Frequencies of RoPE: default (Su et al. 2021), linear, llama3, yarn (Peng et al. 2023), longrope
+ * (Ding et al. 2024). Written
  * in float where transformers computes with float32 tensors and in double where it uses Python
  * numbers, so that tables agree to the last bits. */
 #include "engine/model/rope.h"

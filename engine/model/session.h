@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What works on one MODEL opens: the device, what MODEL stands for, the model, its tokenizer. In two
- * steps, for the type to compute in may depend on the device. Zero it first. */
+ * What works on one MODEL opens: the device, what MODEL stands for, the model, its tokenizer. In
+ * two steps, for the type to compute in may depend on the device. Zero it first. */
 #ifndef KAPPA_ENGINE_MODEL_SESSION_H
 #define KAPPA_ENGINE_MODEL_SESSION_H
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What ranks split. A trained slice: evenly, by elements where it is one run of memory, else by rows;
- * its part is what the optimizer knows. With shards.weights also the weights of the layers: each rank
- * has an even run of a tensor's elements, and a layer is gathered where it is borrowed, into the
- * memory of every second one, while the layer before it is at work.
+ * What ranks split. A trained slice: evenly, by elements where it is one run of memory, else by
+ * rows; its part is what the optimizer knows. With shards.weights also the weights of the layers:
+ * each rank has an even run of a tensor's elements, and a layer is gathered where it is borrowed,
+ * into the memory of every second one, while the layer before it is at work.
  *
  * Invariant: what is gathered when depends on the passes alone, so all ranks that make the same
  * passes make the same collectives. */
@@ -30,7 +30,7 @@ static struct ka_tensor run_of(struct ka_tensor t, int64_t first, int64_t end) {
   return ka_tensor_2d(at, t.dtype, 1, end - first);
 }
 
-/* --- slices ------------------------------------------------------------------------------------- */
+/* --- slices ----------------------------------------------------------------------------------- */
 
 /* The slice's rows lie behind one another in its tensor. */
 static bool is_run(const struct ka_model *m, const struct ka_slice *s) {
@@ -62,7 +62,7 @@ struct ka_tensor ka_model_shard_view(const struct ka_model *m, int64_t i, struct
   return ka_tensor_slice(whole, first / s->n_cols, (end - first) / s->n_cols, 0, s->n_cols);
 }
 
-/* --- memory ------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 /* The next place among a layer's, of n_bytes. */
 static size_t place(struct ka_model *m, int layer, size_t n_bytes) {
@@ -168,7 +168,7 @@ ka_status ka_shards_fill_slices(struct ka_model *m) {
   return KA_STATUS_OK;
 }
 
-/* --- gathering ---------------------------------------------------------------------------------- */
+/* --- gathering -------------------------------------------------------------------------------- */
 
 static ka_status start_param(struct ka_model *m, struct ka_param *p) {
   struct ka_ctx *ctx = m->ctx;
@@ -213,8 +213,8 @@ static ka_status start_layer(struct ka_model *m, int64_t layer, enum ka_which wh
   return KA_STATUS_OK;
 }
 
-/* The layer that will be borrowed next, -1: nobody knows. Upwards, but for the way back, which turns
- * round at the top. */
+/* The layer that will be borrowed next, -1: nobody knows. Upwards, but for the way back, which
+ * turns round at the top. */
 static int64_t next_of(const struct ka_model *m, int64_t layer, enum ka_which which) {
   const struct ka_layer_slots *slots = &m->weights->slots;
   bool same = slots->last_which == which;
@@ -241,7 +241,7 @@ ka_status ka_model_gather_layer(struct ka_model *m, int64_t layer, int which) {
   return wait(m);
 }
 
-/* --- what is trained ---------------------------------------------------------------------------- */
+/* --- what is trained -------------------------------------------------------------------------- */
 
 ka_status ka_model_keep_part(struct ka_model *m, int64_t i, struct ka_tensor run) {
   struct ka_ctx *ctx = m->ctx;

@@ -67,8 +67,8 @@ static size_t packed_bytes(const struct ka_model *m, const struct ka_pack_args *
 }
 
 /* Packed copies of frozen weights, in all. A product of 256 rows or more gains 2 to 6 % by them
- * (SmolLM2-135M, 512 tokens a step: 7 %, for 497 MiB beside a file of 257), so they are worth memory
- * in proportion; a small model gets all of them. */
+ * (SmolLM2-135M, 512 tokens a step: 7 %, for 497 MiB beside a file of 257), so they are worth
+ * memory in proportion; a small model gets all of them. */
 static size_t pack_bound(const struct ka_model *m) {
   enum { LEAST = 80 << 20, PART = 8 };
   size_t n_bytes = 0;

@@ -158,8 +158,8 @@ ka_status ka_linear_dx(struct ka_model *m, struct ka_tensor dx, struct ka_tensor
 ka_status ka_linear_dw(struct ka_model *m, struct ka_tensor dy, struct ka_tensor x,
                        const struct ka_weight *w, const struct ka_weight *bias);
 /* Where a vector's gradient is accumulated: the piece's own memory when it is whole, else zeroed
- * scratch (place 0 or 1, of two at once), to be handed to ka_vector_grad_end; data NULL when nothing
- * of it is trained, or p is NULL. */
+ * scratch (place 0 or 1, of two at once), to be handed to ka_vector_grad_end; data NULL when
+ * nothing of it is trained, or p is NULL. */
 ka_status ka_vector_grad_begin(struct ka_model *m, const struct ka_weight *p, int place,
                                struct ka_tensor *dw);
 ka_status ka_vector_grad_end(struct ka_model *m, const struct ka_weight *p, struct ka_tensor dw);

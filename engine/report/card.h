@@ -15,8 +15,8 @@ struct ka_report_card {
 };
 
 /* Writes dir/README.md. root: a run's report, or of what kappa repair chose its "kind" ("repair"),
- * "measures" and "settings". A file that is there and was neither written by kappa nor is the base's own,
- * byte for byte, is the user's and stays (named in a log line). */
+ * "measures" and "settings". A file that is there and was neither written by kappa nor is the
+ * base's own, byte for byte, is the user's and stays (named in a log line). */
 ka_status ka_report_card_write(struct ka_ctx *ctx, const json_t *root,
                                const struct ka_report_card *card);
 

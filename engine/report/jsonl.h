@@ -18,7 +18,8 @@ struct ka_jsonl {
 /* Opens for appending, keeping the rows whose step is at most `keep_through` (-1: none). */
 ka_status ka_jsonl_open(struct ka_ctx *ctx, struct ka_jsonl *j, const char *path,
                         int64_t keep_through);
-/* Writes and flushes one row (of a log that is not open: nowhere); takes the reference of `row`, NULL is KA_E_MEMORY. */
+/* Writes and flushes one row (of a log that is not open: nowhere); takes the reference of `row`,
+ * NULL is KA_E_MEMORY. */
 ka_status ka_jsonl_row(struct ka_ctx *ctx, struct ka_jsonl *j, json_t *row);
 /* fsync: before a checkpoint is published. */
 ka_status ka_jsonl_sync(struct ka_ctx *ctx, struct ka_jsonl *j);

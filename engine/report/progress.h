@@ -36,9 +36,9 @@ void ka_progress_skip(struct ka_progress *p, double seconds);
 /* Clears the bar and gives ctx->log_clear back. No-op when not open. */
 void ka_progress_end(struct ka_progress *p);
 
-/* The last line of a command, "done: 12 prompts, 1.2K tokens in 3 s, 400 tok/s, peak memory 90 MiB":
- * what was done (parts, which may be ""), tokens and their rate where n_tok is above 0, and the
- * largest process of the command. */
+/* The last line of a command, "done: 12 prompts, 1.2K tokens in 3 s, 400 tok/s, peak memory 90
+ * MiB": what was done (parts, which may be ""), tokens and their rate where n_tok is above 0, and
+ * the largest process of the command. */
 void ka_progress_done(struct ka_ctx *ctx, const char *what, const char *parts, int64_t n_tok,
                       double seconds);
 

@@ -31,7 +31,8 @@ ka_status ka_report_chart_svg(struct ka_ctx *ctx, struct ka_str *out, const char
                               const char *label_y, const struct ka_report_chart_series *series,
                               int n_series);
 
-/* Layers by roles with the scale of their colours below: each cell one or two values, the colour by the logarithm. */
+/* Layers by roles with the scale of their colours below: each cell one or two values, the colour by
+ * the logarithm. */
 struct ka_report_heat_cell {
   int row, column;
   double before, after; /* NaN: unknown; after alone NaN: as before */

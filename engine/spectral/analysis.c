@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Many units: in batches of one shape over the workers of an engine, side by side (on the host, large
- * ones one after another with the library's own threads); order, memory, progress. */
+ * Many units: in batches of one shape over the workers of an engine, side by side (on the host,
+ * large ones one after another with the library's own threads); order, memory, progress. */
 #include "engine/spectral/batch.h"
 
 #include "base/log.h"

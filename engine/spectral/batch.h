@@ -32,7 +32,8 @@ struct ka_dense_size ka_spectral_batch_size(const struct ka_spectral_analysis *a
                                             const struct ka_dense *d, const struct ka_unit *unit);
 
 /* The results of units[0..n-1], n at most the batch of their common shape: from the cache, from the
- * worker, or why there is none. Workers may do so side by side. KA_E_MEMORY when the worker has no room.
+ * worker, or why there is none. Workers may do so side by side. KA_E_MEMORY when the worker has no
+ * room.
  */
 ka_status ka_spectral_batch_run(struct ka_spectral_analysis *a, struct ka_dense_worker *worker,
                                 const int64_t *units, int n);

@@ -28,8 +28,8 @@ ka_status ka_spectral_ends_of(struct ka_dense_worker *worker, struct ka_dense_se
                               const struct ka_panels *p, struct ka_spectral_ends_goal goal,
                               struct ka_spectral_phases *phases, struct ka_spectral_ends *out);
 
-/* What a worker needs for ka_spectral_ends_of with a batch of this shape, and with `full` for all singular
- * values. */
+/* What a worker needs for ka_spectral_ends_of with a batch of this shape, and with `full` for all
+ * singular values. */
 struct ka_dense_size ka_spectral_ends_size(const struct ka_dense *d, int64_t n, int64_t m,
                                            int64_t elem_bytes, bool full);
 /* Float64 operations of the Gram route (for progress). */

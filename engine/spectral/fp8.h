@@ -2,8 +2,8 @@
  *
  * Weights stored in 8 bits with scales beside them (X.weight and X.weight_scale_inv or
  * X.weight_scale): the matrix that they stand for, a unit at a time. Scales: one of the tensor, one
- * a row, or one a block (128 x 128, or what divides the sides evenly); of a three-dimensional tensor
- * the same of each of its matrices. */
+ * a row, or one a block (128 x 128, or what divides the sides evenly); of a three-dimensional
+ * tensor the same of each of its matrices. */
 #ifndef KAPPA_ENGINE_SPECTRAL_FP8_H
 #define KAPPA_ENGINE_SPECTRAL_FP8_H
 

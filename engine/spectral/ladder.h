@@ -45,8 +45,8 @@ static inline struct ka_dense_set ladder_one(int i) {
 
 double ladder_gamma(int64_t chain);
 
-/* ka_spectral_lanczos_top, and once more through the operator: what is left of other directions in the
- * vector of sigma_min would count kappa^2 times in ||A v||. */
+/* ka_spectral_lanczos_top, and once more through the operator: what is left of other directions in
+ * the vector of sigma_min would count kappa^2 times in ||A v||. */
 ka_status ladder_lanczos(struct ladder *w, struct ka_dense_set who, ka_operator op,
                          const double *rtol, struct ka_dense_vectors vector, double *value,
                          double *err);

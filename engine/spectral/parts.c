@@ -91,7 +91,8 @@ static ka_status add_equal(struct parts *p, const char *prefix, const char *role
   return KA_STATUS_OK;
 }
 
-/* The parts of a fused tensor: equal ones, but for grouped heads, whose numbers tell their shares. */
+/* The parts of a fused tensor: equal ones, but for grouped heads, whose numbers tell their
+ * shares. */
 static ka_status add_fused(struct parts *p, const struct ka_tensor_match *m,
                            const struct ka_hf_config *c) {
   struct ka_ctx *ctx = p->arena->ctx;

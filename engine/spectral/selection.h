@@ -15,8 +15,8 @@ struct ka_select_quota {
 };
 
 /* How experts were measured for metric affinity: an expert's affinity is its share of what the
- * tokens of a task gave to the experts of its layer, by "token" their choices, by "gate" the weights
- * of these. */
+ * tokens of a task gave to the experts of its layer, by "token" their choices, by "gate" the
+ * weights of these. */
 struct ka_affinity {
   const char *score;
   double p; /* of what was chosen by; 0: by a budget */
@@ -94,8 +94,8 @@ struct ka_selection {
   struct ka_selected *units; /* in the order of the choice */
 };
 
-/* "20 units by kappa, lowest first", "56 units, all there are", "12 units drawn at random": what was
- * chosen, for people; written into text and returned. */
+/* "20 units by kappa, lowest first", "56 units, all there are", "12 units drawn at random": what
+ * was chosen, for people; written into text and returned. */
 const char *ka_selection_words(const struct ka_selection *s, char text[128]);
 
 /* Sets candidate[i] for the units that the patterns, max_dim, min_layer and the unit kind leave;
@@ -105,8 +105,9 @@ ka_status ka_select_candidates(struct ka_ctx *ctx, const struct ka_select_spec *
 
 /* Chooses among n results (results[i].unit set; for metrics without spectra nothing else). A budget
  * of parameters is met to 0.05 %: of the first unit that exceeds what is left only the first rows
- * are taken, and as NAME#rest a part of the next row. Failed candidates (NaN, Inf) are KA_E_INPUT; singular ones sort last. No candidate left is KA_E_INPUT.
- * The selection lives in the arena, its strings in the units. */
+ * are taken, and as NAME#rest a part of the next row. Failed candidates (NaN, Inf) are KA_E_INPUT;
+ * singular ones sort last. No candidate left is KA_E_INPUT. The selection lives in the arena, its
+ * strings in the units. */
 ka_status ka_select(struct ka_ctx *ctx, struct ka_arena *arena, struct ka_selection *out,
                     const struct ka_select_spec *spec, const struct ka_spectrum *results,
                     int64_t n);

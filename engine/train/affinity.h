@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Metric affinity (ESFT, arXiv 2407.01906): how much of a task's tokens each expert of a model gets,
- * over the first selection.score_tokens tokens that training sees, of documents with a target. */
+ * Metric affinity (ESFT, arXiv 2407.01906): how much of a task's tokens each expert of a model
+ * gets, over the first selection.score_tokens tokens that training sees, of documents with a
+ * target. */
 #ifndef KAPPA_ENGINE_TRAIN_AFFINITY_H
 #define KAPPA_ENGINE_TRAIN_AFFINITY_H
 

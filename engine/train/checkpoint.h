@@ -24,8 +24,8 @@ ka_status ka_ckpt_write(struct ka_ctx *ctx, const char *out_dir, int64_t step,
 
 /* The newest checkpoint of OUT that is whole: its directory (from a), its step, and its state.json
  * (a new reference); NULL and 0 when there is none at all. A damaged one (a file whose hash is
- * another, no JSON) is passed over with a warning. KA_E_INPUT: all are damaged, or a state that says
- * what no kappa writes there: another version or step, a path for the name of a directory. */
+ * another, no JSON) is passed over with a warning. KA_E_INPUT: all are damaged, or a state that
+ * says what no kappa writes there: another version or step, a path for the name of a directory. */
 ka_status ka_ckpt_newest(struct ka_arena *a, const char *out_dir, const char **dir, int64_t *step,
                          json_t **state);
 
@@ -44,7 +44,8 @@ ka_status ka_ckpt_sweep_named(struct ka_ctx *ctx, const char *out_dir, const cha
                               const char *key, const char *keep);
 
 /* Removes what a killed run left half-written, OUT/.checkpoint-*.tmp and OUT/FILE.tmp.PID. The
- * checkpoints above `step`, found damaged, become OUT/damaged-checkpoint-N; of those below it the oldest go, as in ka_ckpt_write. */
+ * checkpoints above `step`, found damaged, become OUT/damaged-checkpoint-N; of those below it the
+ * oldest go, as in ka_ckpt_write. */
 ka_status ka_ckpt_sweep(struct ka_ctx *ctx, const char *out_dir, int64_t step, int64_t limit);
 
 #endif

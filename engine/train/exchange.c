@@ -51,7 +51,7 @@ ka_status ka_train_exchange_gradient(struct ka_model *m, int64_t i) {
   return st;
 }
 
-/* --- the new weights ---------------------------------------------------------------------------- */
+/* --- the new weights -------------------------------------------------------------------------- */
 
 static bool is_split(const struct ka_model *m, int64_t i) {
   return m->params[m->slices[i].param].split;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Which experts the tokens of training took: of all ranks and micro-batches, those of documents with
- * a target. An expert that no token took is dead; a trained one that no token took got no gradient,
- * it is unreached. */
+ * Which experts the tokens of training took: of all ranks and micro-batches, those of documents
+ * with a target. An expert that no token took is dead; a trained one that no token took got no
+ * gradient, it is unreached. */
 #ifndef KAPPA_ENGINE_TRAIN_EXPERTS_H
 #define KAPPA_ENGINE_TRAIN_EXPERTS_H
 
@@ -35,7 +35,8 @@ ka_status ka_train_experts_save(const struct ka_train_experts *x, json_t *state)
 ka_status ka_train_experts_load(struct ka_train_experts *x, const char *path, const json_t *state);
 
 /* "experts" of report.json: {"max", "cv", "dead", "unreached", "trained", "layers": [{"layer",
- * "taken": [of each expert], "trained": [experts]}]}. Says which trained ones were never reached. */
+ * "taken": [of each expert], "trained": [experts]}]}. Says which trained ones were never
+ * reached. */
 ka_status ka_train_experts_report(const struct ka_train_experts *x, json_t *root);
 
 #endif

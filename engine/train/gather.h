@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * An optimizer's state that ranks have split, for the one that writes it: rank 0 asks for pieces
- * while the others serve, so nobody holds all of it. Where nothing is split the same calls read this
- * rank's own. */
+ * while the others serve, so nobody holds all of it. Where nothing is split the same calls read
+ * this rank's own. */
 #ifndef KAPPA_ENGINE_TRAIN_GATHER_H
 #define KAPPA_ENGINE_TRAIN_GATHER_H
 

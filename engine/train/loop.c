@@ -26,8 +26,8 @@ static int64_t micro_after(const struct ka_loop *l, int64_t step) {
   return n < all ? n : all;
 }
 
-/* Micro-batch k of a step: the data's, then those that the base wrote. Their numbers go on where the
- * data's end, so that ranks share both alike. *number -1: there is none. */
+/* Micro-batch k of a step: the data's, then those that the base wrote. Their numbers go on where
+ * the data's end, so that ranks share both alike. *number -1: there is none. */
 static ka_status micro_of(struct ka_loop *l, int64_t step, int64_t k, struct ka_batch *out,
                           int64_t *number) {
   int64_t first = micro_after(l, step), n = micro_after(l, step + 1) - first;
@@ -162,8 +162,8 @@ ka_status ka_loop_step(struct ka_loop *l, struct ka_loop_step *out) {
   return KA_STATUS_OK;
 }
 
-/* losses [n]: of the micro-batches of this rank, 0 of the others; then summed over ranks and, in one
- * order whatever their number, over micro-batches. */
+/* losses [n]: of the micro-batches of this rank, 0 of the others; then summed over ranks and, in
+ * one order whatever their number, over micro-batches. */
 static ka_status source_losses(struct ka_model *m, const struct ka_train_batch_source *source,
                                double *losses, int64_t *n_targets) {
   struct ka_ctx *ctx = m->ctx;

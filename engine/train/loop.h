@@ -51,8 +51,9 @@ struct ka_loop {
   struct ka_jsonl *log;
   struct ka_tensorboard *tensorboard;
   json_t *extra_state; /* kept in every checkpoint as "run"; borrowed */
-  /* Evaluates the model between two steps, the validation of which is done; may set `stopped`, which
-   * makes this step the last one. What it must remember goes into `extra_state`. NULL: nobody does. */
+  /* Evaluates the model between two steps, the validation of which is done; may set `stopped`,
+   * which makes this step the last one. What it must remember goes into `extra_state`. NULL: nobody
+   * does. */
   ka_status (*watch)(void *user, struct ka_loop *l);
   void *watch_user;
   struct ka_train_experts experts; /* state, too; E 0: not counted */

@@ -16,10 +16,10 @@ struct ka_run_memory {
 /* With model.recompute as it is. Leaves the model measured, not allocated. */
 ka_status ka_run_measure(struct ka_run *r, struct ka_run_memory *out);
 
-/* Sets model.recompute as gradient_checkpointing says and model.shards as shard does; auto: the least
- * sharding, and with it as few blocks, as make the plan fit, and no less than any other rank needs.
- * A plan that does not fit a device's memory is KA_E_MEMORY with the largest holders and the keys
- * that would help. */
+/* Sets model.recompute as gradient_checkpointing says and model.shards as shard does; auto: the
+ * least sharding, and with it as few blocks, as make the plan fit, and no less than any other rank
+ * needs. A plan that does not fit a device's memory is KA_E_MEMORY with the largest holders and the
+ * keys that would help. */
 ka_status ka_run_choose_memory(struct ka_run *r);
 
 /* Is the optimizer's state in the host's memory, where the device has its own? */

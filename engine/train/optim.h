@@ -58,8 +58,8 @@ void ka_optim_deinit(struct ka_optim *o);
 /* One step: the global 2-norm of all gradients (slices in order, in double), gradients scaled by
  * min(1, max_grad_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does, AdamW, compute
  * weights written, the model told. A pull reaches the base at most: rate * pull counts up to 1.
- * Does not wait for the device: the model's step statistics tell the norm and the loss afterwards, and
- * where one of them is not finite, nothing was written. */
+ * Does not wait for the device: the model's step statistics tell the norm and the loss afterwards,
+ * and where one of them is not finite, nothing was written. */
 ka_status ka_optim_step(struct ka_optim *o, double lr);
 
 /* Part 0 (w), 1 (m) or 2 (v) of a slice. */

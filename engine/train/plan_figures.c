@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * See plan_figures.h. Memory is what the process holds now, the mapped files of the model, and the
- * measured arenas; time is products at the device's matmul rate, attention at a part of it, and what
- * the rest moves at the memory's. */
+ * measured arenas; time is products at the device's matmul rate, attention at a part of it, and
+ * what the rest moves at the memory's. */
 #include "engine/train/plan_figures.h"
 
 #include "engine/eval/divergence.h"
@@ -149,10 +149,11 @@ static double spectral_flops(const struct ka_run *r) {
   return n;
 }
 
-/* Seconds of training on a processor. Products run at nearly the rate that is measured; attention's,
- * which are small, at two fifths of it; the rest is traffic: of each token and layer some 40 values
- * of the channels' width and 14 of the feed-forward's (branches forward and back), of a row of
- * logits 4 passes, of a trained parameter and step the master, both moments and the gradient. */
+/* Seconds of training on a processor. Products run at nearly the rate that is measured;
+ * attention's, which are small, at two fifths of it; the rest is traffic: of each token and layer
+ * some 40 values of the channels' width and 14 of the feed-forward's (branches forward and back),
+ * of a row of logits 4 passes, of a trained parameter and step the master, both moments and the
+ * gradient. */
 static double processor_seconds(const struct ka_run *r, const struct ka_plan_figures *f,
                                 double tokens) {
   const struct ka_recipe *x = &r->open.model.recipe;
@@ -168,9 +169,9 @@ static double processor_seconds(const struct ka_run *r, const struct ka_plan_fig
          (moved + updates) / memory_bytes_per_s;
 }
 
-/* 2 flops a token and weight that sees it, forward; the same for the input gradients above the lowest
- * trained layer, for the base's own pass there, and for the weight gradients of what is trained; what
- * the branches say of keys (half of a row's square is seen), backward twice that. */
+/* 2 flops a token and weight that sees it, forward; the same for the input gradients above the
+ * lowest trained layer, for the base's own pass there, and for the weight gradients of what is
+ * trained; what the branches say of keys (half of a row's square is seen), backward twice that. */
 static ka_status time_figures(struct ka_run *r, struct ka_plan_figures *f) {
   struct ka_ctx *ctx = r->ctx;
   double all = ka_model_n_active(&r->open.model, false), L = (double)r->open.model.recipe.L;

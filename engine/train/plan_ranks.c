@@ -4,8 +4,9 @@
 
 #include <math.h>
 
-/* How often a step of n_rounds gathers the layers: up, and down to the lowest that is trained, but for
- * two that are still there at a turn; the base's pass in between leaves none of them at the top. */
+/* How often a step of n_rounds gathers the layers: up, and down to the lowest that is trained, but
+ * for two that are still there at a turn; the base's pass in between leaves none of them at the
+ * top. */
 static double gatherings(const struct ka_model *m, double n_rounds) {
   double L = (double)m->recipe.L, low = fmax(0, (double)m->lowest_trained_layer), back = L - low;
   bool anchored = ka_model_reads_base(m);

@@ -13,8 +13,8 @@ bool ka_train_ranks_round_ends(const struct ka_model *m, int64_t i, int64_t n) {
   return m->shards.weights && ((i + 1) % m->shards.n == 0 || i + 1 == n);
 }
 
-/* Starts the sums of one layer's gradients (-1: of what is in no layer). All ranks do so from the top
- * layer down, whenever each of them has a layer complete. */
+/* Starts the sums of one layer's gradients (-1: of what is in no layer). All ranks do so from the
+ * top layer down, whenever each of them has a layer complete. */
 static ka_status start_layer(struct ka_model *m, int64_t layer) {
   struct ka_ctx *ctx = m->ctx;
   for (int64_t i = 0; i < m->n_slices; i++) {

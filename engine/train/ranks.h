@@ -9,14 +9,14 @@
 /* Of a step's micro-batches, numbered over all ranks, this rank takes those with i mod n = r. */
 bool ka_train_ranks_mine(const struct ka_ctx *ctx, int64_t i);
 
-/* Around each ka_model_grad. What it completes is exchanged while the rest of it is computed: of this
- * rank's last one of a step, of each one where weights are split. Not where the device computes on
- * its own. */
+/* Around each ka_model_grad. What it completes is exchanged while the rest of it is computed: of
+ * this rank's last one of a step, of each one where weights are split. Not where the device
+ * computes on its own. */
 void ka_train_ranks_begin_pass(struct ka_model *m, bool last);
 ka_status ka_train_ranks_end_pass(struct ka_model *m);
 
-/* Micro-batch i of n ends a round, which has one for each rank. Where weights are split all ranks make
- * a pass in each round. */
+/* Micro-batch i of n ends a round, which has one for each rank. Where weights are split all ranks
+ * make a pass in each round. */
 bool ka_train_ranks_round_ends(const struct ka_model *m, int64_t i, int64_t n);
 
 /* Gradients and step statistics of m become their sums over ranks: of split gradients this rank's

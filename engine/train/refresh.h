@@ -15,8 +15,8 @@
 /* Is the run, at this step, to be selected anew, and has that not happened yet? */
 bool ka_train_refresh_due(const struct ka_run *r, int64_t step);
 
-/* Selects anew; afterwards loop->extra_state names the directory and holds kappa of what entered. The
- * caller writes the checkpoint and then calls ka_train_refresh_sweep. */
+/* Selects anew; afterwards loop->extra_state names the directory and holds kappa of what entered.
+ * The caller writes the checkpoint and then calls ka_train_refresh_sweep. */
 ka_status ka_train_refresh(struct ka_run *r, struct ka_loop *loop);
 
 /* Removes the directories of OUT that neither the run nor one of its checkpoints needs. */

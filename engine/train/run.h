@@ -56,7 +56,8 @@ ka_status ka_run_open(struct ka_ctx *ctx, struct ka_run *r, const struct ka_job 
                       const struct ka_run_options *options);
 void ka_run_close(struct ka_run *r);
 
-/* What the job wants of the open model, which is that of `dir`: its shards, the base as its anchor. */
+/* What the job wants of the open model, which is that of `dir`: its shards, the base as its
+ * anchor. */
 ka_status ka_run_configure_model(struct ka_run *r, const char *dir);
 
 /* ka_train_select into r->selection, by all ranks. */
@@ -67,8 +68,8 @@ ka_status ka_run_self_rows_spec(struct ka_run *r, struct ka_self_rows_spec *out)
 /* The job's anchor in words, from the run's arena: "none", "KL(base || tuned), weight 0.3". */
 ka_status ka_run_anchor_text(struct ka_run *r, const char **out);
 
-/* After ka_run_select: its parts are trained. Plans or allocates the model for the job's batches, with
- * gradient_checkpointing as it says (memory.h), and the optimizer. */
+/* After ka_run_select: its parts are trained. Plans or allocates the model for the job's batches,
+ * with gradient_checkpointing as it says (memory.h), and the optimizer. */
 ka_status ka_run_take_selection(struct ka_run *r);
 
 /* All ranks have the same program, job, inputs, selection, micro-batches and kind of device;

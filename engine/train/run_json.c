@@ -175,8 +175,8 @@ static ka_status measures(struct ka_run *r, const struct ka_loop *loop, json_t *
 
 /* --- all of it --------------------------------------------------------------- */
 
-/* Tokens through the base: of its passes beside the model's, and those that it wrote, in this run or
- * another one that left them in the cache. */
+/* Tokens through the base: of its passes beside the model's, and those that it wrote, in this run
+ * or another one that left them in the cache. */
 static int64_t base_tokens(const struct ka_run *r, const struct ka_loop *loop) {
   bool task = r->open.model.term_weight[KA_TERM_KL_TASK] > 0;
   return (task ? loop->n_tok : 0) + loop->n_tok_self + r->self.n * r->self.T;

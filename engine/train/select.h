@@ -30,8 +30,9 @@ ka_status ka_select_spec_of_job(struct ka_arena *arena, const struct ka_job *job
 /* Chooses by the job's selection from the opened model's weights, or reads `file` (NULL: the job's
  * selection.file, if any) as it is; where the job's anchor goes by kappa, of every chosen matrix
  * kappa is known afterwards. Spectra are computed on dev where that is faster. Nothing chosen is
- * KA_E_INPUT with the place in the job. step: at which it is chosen; metric random draws by it. shares: of metric affinity, may be NULL without it. Shows progress while spectra are computed. Free with
- * ka_train_selection_close, also after a failure. */
+ * KA_E_INPUT with the place in the job. step: at which it is chosen; metric random draws by it.
+ * shares: of metric affinity, may be NULL without it. Shows progress while spectra are computed.
+ * Free with ka_train_selection_close, also after a failure. */
 ka_status ka_train_select(struct ka_ctx *ctx, struct ka_train_selection *s, struct ka_dev *dev,
                           const struct ka_job *job, const struct ka_model *model, const char *file,
                           int64_t step, const struct ka_train_shares *shares);

@@ -26,9 +26,9 @@ static const char MAGIC[16] = "kappa rows 1";
 
 /* --- numbers ----------------------------------------------------------------- */
 
-/* What the model's text begins with. A model that names no BOS has seen documents one after the other
- * with a separator between them; <|endoftext|> is that one's usual name, for an end token of a chat
- * model ends turns. */
+/* What the model's text begins with. A model that names no BOS has seen documents one after the
+ * other with a separator between them; <|endoftext|> is that one's usual name, for an end token of
+ * a chat model ends turns. */
 static ka_status find_start(struct ka_ctx *ctx, struct ka_self_rows *s, const struct ka_model *m,
                             const struct ka_tokenizer *tokenizer, const char *base_model) {
   static const char separator[] = "<|endoftext|>";
@@ -207,7 +207,8 @@ static void keep(struct ka_ctx *ctx, struct writer *w, const struct ka_self_rows
 
 /* --- all of it --------------------------------------------------------------- */
 
-/* Groups from `first` on, each by one rank; what is drawn reaches all after every round of ranks. */
+/* Groups from `first` on, each by one rank; what is drawn reaches all after every round of
+ * ranks. */
 static ka_status draw_groups(struct ka_ctx *ctx, struct writer *w, struct ka_self_rows *s,
                              int64_t first, uint64_t seed, struct ka_progress *bar) {
   int n_ranks = ka_dist_n(ctx->dist), rank = ka_dist_rank(ctx->dist);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Text that the base model wrote itself, for `anchor.on: self`: rows of sequence_len tokens that begin
- * with the start token and are drawn at temperature 1, whatever stands in them (an end token is a
- * token as any other). Every step takes `per_step` of them that no other step takes, so row i of the
- * run is a function of the model, the seed and i; rows are drawn side by side, a group at a time, so
- * that ranks share the work and the file of the cache only ever grows. */
+ * Text that the base model wrote itself, for `anchor.on: self`: rows of sequence_len tokens that
+ * begin with the start token and are drawn at temperature 1, whatever stands in them (an end token
+ * is a token as any other). Every step takes `per_step` of them that no other step takes, so row i
+ * of the run is a function of the model, the seed and i; rows are drawn side by side, a group at a
+ * time, so that ranks share the work and the file of the cache only ever grows. */
 #ifndef KAPPA_ENGINE_TRAIN_SELF_ROWS_H
 #define KAPPA_ENGINE_TRAIN_SELF_ROWS_H
 

@@ -284,8 +284,8 @@ static ka_status score(struct ka_run *r, struct ka_loop *l, double *values) {
   return shared && ctx->rank == 0 ? keep_base(r, identity, values) : KA_STATUS_OK;
 }
 
-/* The base itself is not compared with itself. Without memory for both the run goes on, where nothing
- * depends on it. */
+/* The base itself is not compared with itself. Without memory for both the run goes on, where
+ * nothing depends on it. */
 static ka_status distance(struct ka_run *r, const struct ka_loop *l, double *kl, double *kl_new) {
   struct ka_ctx *ctx = r->ctx;
   bool found = true;

@@ -4,9 +4,10 @@
  * the last; the learn and forget curves; the end by stop_when or
  * stop_when_kl; the best state.
  *
- * All evaluations travel in the checkpoints, as run.watch = [{step, learned, forgot, score, kl_new, values}],
- * with run.best_step and run.best, the directory of the best state so far: so a resumed run takes
- * the same turns. A best state lies in OUT/best-STEP as long as the run or a checkpoint needs it.
+ * All evaluations travel in the checkpoints, as run.watch = [{step, learned, forgot, score, kl_new,
+ * values}], with run.best_step and run.best, the directory of the best state so far: so a resumed
+ * run takes the same turns. A best state lies in OUT/best-STEP as long as the run or a checkpoint
+ * needs it.
  */
 #ifndef KAPPA_ENGINE_TRAIN_WATCH_H
 #define KAPPA_ENGINE_TRAIN_WATCH_H

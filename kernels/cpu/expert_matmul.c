@@ -109,7 +109,8 @@ static void right_of_rows(const struct ka_tensor *m, int64_t row, int64_t n_cols
   }
 }
 
-/* Units down the rows of m, from unit `at` on: n of each of n_cols columns, in panels of `width`. */
+/* Units down the rows of m, from unit `at` on: n of each of n_cols columns, in panels of
+ * `width`. */
 static inline __attribute__((always_inline)) void panels(const struct ka_tensor *m, int64_t at,
                                                          int64_t n, int64_t col, int64_t n_cols,
                                                          unit *restrict to, int64_t width) {
@@ -137,7 +138,7 @@ static inline void tile(float *c, int64_t ldc, struct tile_a a, const unit *b, i
     tile_block(c, ldc, a.data, a.stride_m, a.stride_k, (const float *)b, TILE_N, k, add);
 }
 
-/* --- out = a op(B) ----------------------------------------------------------------------------- */
+/* --- out = a op(B) ---------------------------------------------------------------------------- */
 
 /* sum [n_rows, n_cols] to out: = or +=, with a bias. */
 static void finish(const struct ka_expert_matmul_args *args, int64_t e, int64_t row, int64_t n_rows,
@@ -213,7 +214,7 @@ ka_status expert_matmul_cpu(struct ka_dev *dev, const struct ka_expert_matmul_ar
   return KA_STATUS_OK;
 }
 
-/* --- dW += a^T b ------------------------------------------------------------------------------- */
+/* --- dW += a^T b ------------------------------------------------------------------------------ */
 
 /* Sums of a tile that is only partly there go by way of `sum`. */
 static void grad_tile(const struct ka_tensor *dw, int64_t m, int64_t n, const unit *left,

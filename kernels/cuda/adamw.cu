@@ -164,11 +164,15 @@ ka_status adamw_list_cuda(struct ka_dev *dev, const struct ka_adamw_args *args, 
     if (most == 0) continue;
     dim3 grid((unsigned)least(div_up(most, BLOCK), 8 * s->n_sm), (unsigned)k);
     bool state = a->w.dtype == KA_BF16, weight = a->weight.dtype == KA_BF16;
-    cudaError_t e = state    ? weight
-                                   ? KA_LAUNCH((k_adamw<bf16, bf16>), grid, BLOCK, 0, s->stream, st)
-                                   : KA_LAUNCH((k_adamw<float, bf16>), grid, BLOCK, 0, s->stream, st)
-                       : weight ? KA_LAUNCH((k_adamw<bf16, float>), grid, BLOCK, 0, s->stream, st)
-                             : KA_LAUNCH((k_adamw<float, float>), grid, BLOCK, 0, s->stream, st);
+    cudaError_t e;
+    if (state && weight)
+      e = KA_LAUNCH((k_adamw<bf16, bf16>), grid, BLOCK, 0, s->stream, st);
+    else if (state)
+      e = KA_LAUNCH((k_adamw<float, bf16>), grid, BLOCK, 0, s->stream, st);
+    else if (weight)
+      e = KA_LAUNCH((k_adamw<bf16, float>), grid, BLOCK, 0, s->stream, st);
+    else
+      e = KA_LAUNCH((k_adamw<float, float>), grid, BLOCK, 0, s->stream, st);
     KA_TRY(cuda_launched(dev, "adamw", e));
   }
   return KA_STATUS_OK;

@@ -90,7 +90,8 @@ ka_status cuda_launched(struct ka_dev *dev, const char *op, cudaError_t e);
 ka_status cuda_unsupported(struct ka_dev *dev, const char *op, enum ka_dtype t);
 
 /* At least n_bytes that the op at hand may use; contents undefined. Ops run one after the other, so
- * one scratch serves all. Grows outside recordings; what was recorded before keeps the smaller one. */
+ * one scratch serves all. Grows outside recordings; what was recorded before keeps the smaller
+ * one. */
 ka_status cuda_scratch(struct ka_dev *dev, size_t n_bytes, void **out);
 
 /* Lets a kernel have n_bytes of dynamic shared memory, and as many blocks a multiprocessor as the

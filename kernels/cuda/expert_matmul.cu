@@ -5,8 +5,8 @@
  * bf16 in whole packs: tensor cores. A block of 4 warps makes a tile of 128 x 64 sums, a warp 64 x
  * 32; tiles of 32 of the inner dimension come by cp.async, two ahead of the one at hand. An operand
  * lies in shared memory as in global, with the inner dimension along the rows ([R][32]) or down
- * them ([32][R]), and ldmatrix turns it if need be. Packs are swizzled as in attn.cuh. All else, f32
- * too, takes 16 x 16 tiles with plain multiply-adds.
+ * them ([32][R]), and ldmatrix turns it if need be. Packs are swizzled as in attn.cuh. All else,
+ * f32 too, takes 16 x 16 tiles with plain multiply-adds.
  *
  * Grid of products: x tiles of columns, y tiles of rows: as many as the rows could need, each block
  * finds its expert among the offsets, the last ones find none. Of gradients: x, y tiles, z experts.
@@ -90,7 +90,8 @@ __device__ __forceinline__ work<T> gradient_of(const problem<T> &p, const matric
 
 /* --- bf16 on tensor cores --------------------------------------------------------------------- */
 
-/* Where pack c of row r of a tile with C packs a row stands; 8 rows of one pack meet no bank twice. */
+/* Where pack c of row r of a tile with C packs a row stands; 8 rows of one pack meet no bank
+ * twice. */
 template <int C> __device__ __forceinline__ int pack_at(int r, int c) {
   return (r * C + (C == 4 ? c ^ (r / 2 % 4) : c ^ (r % 8))) * 8;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * add, scale, clamp_fwd, clamp_bwd, glu_fwd, glu_bwd: elementwise, bound by memory (two to six streams). */
+ * add, scale, clamp_fwd, clamp_bwd, glu_fwd, glu_bwd: elementwise, bound by memory (two to six
+ * streams). */
 #include "kernels/cuda/map.cuh"
 
 namespace {

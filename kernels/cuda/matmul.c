@@ -3,8 +3,8 @@
  *
  * cuBLASLt sees columns where we see rows: out = op(a) op(b) in rows is out^T = op(b)^T op(a)^T in
  * columns, so b is its first operand, and the bias runs along its rows. Where it has no algorithm
- * (odd addresses or pitches) or all of them fail, a plain kernel does the product; a bias's gradient
- * is first left out. f32 is computed in f32, not TF32. */
+ * (odd addresses or pitches) or all of them fail, a plain kernel does the product; a bias's
+ * gradient is first left out. f32 is computed in f32, not TF32. */
 #include "kernels/cuda/matmul.h"
 
 #include "kernels/cuda/tune.h"

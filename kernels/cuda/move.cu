@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * fill, copy, embed_fwd, gather_rows, scatter_rows, put_rows, sum_rows: rows moved; bound by memory. */
+ * fill, copy, embed_fwd, gather_rows, scatter_rows, put_rows, sum_rows: rows moved; bound by
+ * memory. */
 #include "kernels/cuda/device.cuh"
 
 #include <cuda_fp16.h>
@@ -118,8 +119,8 @@ cudaError_t same_dtype(struct cuda_state *s, const struct ka_copy_args *args) {
                            cudaMemcpyDefault, s->stream);
 }
 
-/* out[to[r],:] = scale * in[from[r],:]; NULL lists are r itself; -1 in `from`, or no `in`, gives a row
- * of zeros, -1 in `to` skips the row. A block a row, strided. */
+/* out[to[r],:] = scale * in[from[r],:]; NULL lists are r itself; -1 in `from`, or no `in`, gives a
+ * row of zeros, -1 in `to` skips the row. A block a row, strided. */
 template <typename T, int N>
 __global__ void __launch_bounds__(128)
     k_rows(T *out, const int32_t *to, const T *in, const int32_t *from, int64_t n_rows,

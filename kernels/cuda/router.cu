@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Routing of tokens to experts (ops.h), in f32. A warp a token: lane l holds experts l, l + 32, ...,
- * one bit each for those that are out of the choice; the best k come one after the other by a
+ * Routing of tokens to experts (ops.h), in f32. A warp a token: lane l holds experts l, l + 32,
+ * ..., one bit each for those that are out of the choice; the best k come one after the other by a
  * maximum over the warp. Bytes moved: logits and scores once; again per pick from the cache. */
 #include "kernels/cuda/device.cuh"
 

@@ -75,7 +75,7 @@ static ka_status remember(struct ka_dev *dev, const struct choice *c) {
   return KA_STATUS_OK;
 }
 
-/* --- text: whose it is, then the key's and the algorithm's bytes in hexadecimal, a line each --- */
+/* --- text: whose it is, then the key's and the algorithm's bytes in hexadecimal, a line each -- */
 
 enum { OWNER_BYTES = 320 };
 

@@ -96,8 +96,8 @@ __device__ __forceinline__ float log_sum_exp(partial p) {
   return p.max == -INFINITY ? NAN : p.max + logf(p.sum); /* all -inf: ref's e^(-inf + inf) */
 }
 
-/* Entropy of the softmax over the largest scores: as many readings of the row, each behind the place
- * that the last one found. */
+/* Entropy of the softmax over the largest scores: as many readings of the row, each behind the
+ * place that the last one found. */
 template <typename T>
 __device__ __forceinline__ float top_entropy(const T *logits, int64_t n_classes, float cap) {
   float last = INFINITY, first = 0, sum = 0, dot = 0;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Inside the cuda engine of linalg/dense.h: its workers, and what its files offer each other. A worker
- * has a stream, a cuBLAS handle and one block of device memory, cut up when matrices are held; so
- * its uploads overlap with other workers' work, and nothing is allocated between the first matrix and
- * the last (but for singular values beyond the ends).
+ * Inside the cuda engine of linalg/dense.h: its workers, and what its files offer each other. A
+ * worker has a stream, a cuBLAS handle and one block of device memory, cut up when matrices are
+ * held; so its uploads overlap with other workers' work, and nothing is allocated between the first
+ * matrix and the last (but for singular values beyond the ends).
  *
- * Host code is C, kernels and their launchers are in worker_*.cu. A launcher enqueues and returns the
- * launch's own error. Matrices are lower; the engine keeps the mirror image above the diagonal
+ * Host code is C, kernels and their launchers are in worker_*.cu. A launcher enqueues and returns
+ * the launch's own error. Matrices are lower; the engine keeps the mirror image above the diagonal
  * wherever a product with a vector follows (so that rows and columns are both contiguous), zeros
  * where a product of matrices does. */
 #ifndef KAPPA_LINALG_CUDA_WORKER_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * All singular values of a worker's matrices by cuSOLVER: gesvdjBatched up to 32 x 32; syevBatched on
- * A^T A where every value is above 1e-4 of the largest; gesvd of R where not, and where a proof
+ * All singular values of a worker's matrices by cuSOLVER: gesvdjBatched up to 32 x 32; syevBatched
+ * on A^T A where every value is above 1e-4 of the largest; gesvd of R where not, and where a proof
  * rests on it. The library is loaded when it is first needed: half a second, and not everybody has
  * it. What it works in is allocated for the call. */
 #include "linalg/cuda/worker.h"

@@ -291,7 +291,8 @@ static inline void j_leave(struct jrun *J) { J->depth--; }
 ka_status j_fail(struct jrun *J, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 ka_status j_fail_code(struct jrun *J, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* An error unless n more bytes may stand in a text: for what is put together in many small steps. */
+/* An error unless n more bytes may stand in a text: for what is put together in many small
+ * steps. */
 ka_status j_fits(struct jrun *J, int64_t n);
 ka_status jb_put(struct jrun *J, struct jbuf *b, const char *p, size_t n);
 ka_status jb_puts(struct jrun *J, struct jbuf *b, const char *text);

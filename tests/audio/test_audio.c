@@ -65,13 +65,14 @@ static void test_librosa(void **state) {
   ka_st_close(&files);
 }
 
-/* --- what is refused ---------------------------------------------------------------------------- */
+/* --- what is refused -------------------------------------------------------------------------- */
 
 static void put(unsigned char *p, uint32_t v, int n) {
   for (int i = 0; i < n; i++) p[i] = (unsigned char)(v >> 8 * i);
 }
 
-/* A RIFF file of n samples: of 16 bits, or floats. claimed: the data's bytes that its header says. */
+/* A RIFF file of n samples: of 16 bits, or floats. claimed: the data's bytes that its header
+ * says. */
 static const char *wav(const char *name, uint32_t rate, uint32_t channels, bool real,
                        const void *samples, uint32_t n, uint32_t claimed) {
   unsigned char h[44] = "RIFF....WAVEfmt ";

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * cuBLASLt on the processor. Three algorithms, which differ in the order of the sum and so in the
  * last bits, as real ones do, and where the caller allows that reduction the one that rounds its
- * partial sums to the output's type, offered first; what an algorithm was promised (alignments, workspace) is checked
- * when it is used. Products of addresses that are not even aligned to 4 bytes are not supported, so
- * that callers need another way for them. */
+ * partial sums to the output's type, offered first; what an algorithm was promised (alignments,
+ * workspace) is checked when it is used. Products of addresses that are not even aligned to 4 bytes
+ * are not supported, so that callers need another way for them. */
 #include "cublasLt.h"
 
 #include "tests/cudahost/internal.h"

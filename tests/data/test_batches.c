@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * engine/data/dataset.h: rows packed into batches, addressed by number; validation, weights, the kept tokens. */
+ * engine/data/dataset.h: rows packed into batches, addressed by number; validation, weights, the
+ * kept tokens. */
 #include "tests/data/bed.h"
 
 #include "base/rng.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Collectives between real processes: this program starts itself under mpirun, once a case and number
- * of ranks. Root and oversubscription are for test machines alone. */
+ * Collectives between real processes: this program starts itself under mpirun, once a case and
+ * number of ranks. Root and oversubscription are for test machines alone. */
 #include "tests/support/test.h"
 
 #include "base/log.h"
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* --- what a rank does --------------------------------------------------------------------------- */
+/* --- what a rank does ------------------------------------------------------------------------- */
 struct rank {
   struct ka_ctx ctx;
   struct ka_dist *d;
@@ -185,7 +185,7 @@ static int rank_main(const char *name) {
   return ka_exit_code(st.code);
 }
 
-/* --- the tests ---------------------------------------------------------------------------------- */
+/* --- the tests -------------------------------------------------------------------------------- */
 static bool have_mpirun(void) { return system("command -v mpirun >/dev/null 2>&1") == 0; }
 
 /* Runs a case; its stderr without the launcher's own words into err. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * `kappa train` by several ranks on a tiny random Llama: the numbers of one rank, the same bits at the
- * same count, resume at another, one voice. Root and oversubscription are for test machines alone. */
+ * `kappa train` by several ranks on a tiny random Llama: the numbers of one rank, the same bits at
+ * the same count, resume at another, one voice. Root and oversubscription are for test machines
+ * alone. */
 #include "tests/train/home.h"
 
 static char alone[1024];
@@ -112,8 +113,8 @@ static void split_states(void **state) {
   }
 }
 
-/* Weights and gradients too. The job trains all, or some heads of frozen bf16 tensors that are computed
- * in f32; 3 micro-batches leave a rank without one in some rounds. */
+/* Weights and gradients too. The job trains all, or some heads of frozen bf16 tensors that are
+ * computed in f32; 3 micro-batches leave a rank without one in some rounds. */
 static void split_weights(void **state) {
   NEEDS_MPIRUN
   struct home *h = *state;
@@ -228,7 +229,8 @@ static double at(const json_t *v, const char *a, const char *b, const char *c) {
   return json_number_value(c ? json_object_get(v, c) : v);
 }
 
-/* 4 ranks, planned by one process: a quarter of what is split; bytes by the formulas of docs/ranks.md. */
+/* 4 ranks, planned by one process: a quarter of what is split; bytes by the formulas of
+ * docs/ranks.md. */
 static void plan_for_ranks(void **state) {
   struct home *h = *state;
   static const char *const shards[] = {"none", "optimizer", "all"};

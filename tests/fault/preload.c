@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Preloaded into kappa by tests/campaign.sh: the n-th call of a kind fails, or kills the process.
- *   FAULT_KIND  any of the letters o (open, mkdir), r (read), w (write, fsync, truncate), n (rename,
- *               link, unlink, rmdir), d (opendir, readdir), l (flock), m (malloc and its kin)
+ *   FAULT_KIND  any of the letters o (open, mkdir), r (read), w (write, fsync, truncate),
+ *               n (rename, link, unlink, rmdir), d (opendir, readdir), l (flock),
+ *               m (malloc and its kin)
  *   FAULT_AT    n, from 1; 0: none
  *   FAULT_KILL  set: SIGKILL before the call in place of an error
  *   FAULT_COUNT a file that receives how many such calls there were

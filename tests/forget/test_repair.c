@@ -144,7 +144,7 @@ static void strangers_are_refused(void **state) {
   ka_st_close(&q);
 }
 
-/* --- from outside ------------------------------------------------------------------------------ */
+/* --- from outside ----------------------------------------------------------------------------- */
 
 static const char *dir;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * An adapter: bytes up to the first NUL as adapter_config.json, the rest as its weights, merged into
- * a base of two matrices, or refused. */
+ * An adapter: bytes up to the first NUL as adapter_config.json, the rest as its weights, merged
+ * into a base of two matrices, or refused. */
 #include "engine/formats/adapter.h"
 #include "tests/fuzz/scratch.h"
 

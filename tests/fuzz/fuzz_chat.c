@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Any JSON as a conversation: the first byte picks template and options, the rest are the variables.
- * What is masked has a label a token, each masked or the token's id. */
+ * Any JSON as a conversation: the first byte picks template and options, the rest are the
+ * variables. What is masked has a label a token, each masked or the token's id. */
 #include "engine/data/chat_mask.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Any bytes as a model.safetensors.index.json beside two good shards: opened, or refused; no name in
- * it reaches a file outside of its directory. */
+ * Any bytes as a model.safetensors.index.json beside two good shards: opened, or refused; no name
+ * in it reaches a file outside of its directory. */
 #include "engine/formats/safetensors.h"
 #include "tests/fuzz/scratch.h"
 

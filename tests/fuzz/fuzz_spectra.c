@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Any bytes but the last as a cache of spectra, with a checksum that fits where the last is odd: opened,
- * asked for a unit, closed. A cache is never an error. */
+ * Any bytes but the last as a cache of spectra, with a checksum that fits where the last is odd:
+ * opened, asked for a unit, closed. A cache is never an error. */
 #include "engine/spectral/cache.h"
 #include "tests/fuzz/scratch.h"
 

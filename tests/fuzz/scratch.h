@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Where fuzz targets of files put their bytes: a directory of this process, in memory where there is
- * such a file system, for publishing syncs. It is left to the system. */
+ * Where fuzz targets of files put their bytes: a directory of this process, in memory where there
+ * is such a file system, for publishing syncs. It is left to the system. */
 #ifndef KAPPA_TESTS_FUZZ_SCRATCH_H
 #define KAPPA_TESTS_FUZZ_SCRATCH_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What is generated in docs/ from job.def, foreign.def, features.def and commands.def is up to date. */
+ * What is generated in docs/ from job.def, foreign.def, features.def and commands.def is up to
+ * date. */
 #include "base/json.h"
 #include "engine/cli/manual.h"
 #include "engine/job/foreign.h"

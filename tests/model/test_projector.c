@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Frames of another modality in front of a decoder: gradients against finite differences, clips that
- * do not see each other, an anchor that leaves them alone, weights that load back. */
+ * Frames of another modality in front of a decoder: gradients against finite differences, clips
+ * that do not see each other, an anchor that leaves them alone, weights that load back. */
 #include "engine/model/projector.h"
 #include "tests/model/bed.h"
 

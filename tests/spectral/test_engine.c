@@ -279,7 +279,8 @@ static void emulated_float64_is_refused(void **state) {
   ka_arena_deinit(&arena);
 }
 
-/* A kernel that goes wrong shows at the worker's next wait and is named. Last: the device is gone. */
+/* A kernel that goes wrong shows at the worker's next wait and is named. Last: the device is
+ * gone. */
 static void a_faulting_kernel_is_reported(void **state) {
   (void)state;
   static struct zoo z;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The context of a test program, and the setup that gives each of its tests a fresh and quiet one. */
+ * The context of a test program, and the setup that gives each of its tests a fresh and quiet
+ * one. */
 #ifndef KAPPA_TESTS_SUPPORT_FRESH_H
 #define KAPPA_TESTS_SUPPORT_FRESH_H
 

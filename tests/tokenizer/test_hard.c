@@ -187,7 +187,8 @@ static void test_text(void **state) {
 }
 
 /* Tokens that only tokenizer_config.json or special_tokens_map.json name, as transformers adds
- * them: those of added_tokens_decoder by id, then the special ones, the map only without a decoder. */
+ * them: those of added_tokens_decoder by id, then the special ones, the map only without a
+ * decoder. */
 static void test_configured_tokens(void **state) {
   (void)state;
   static const struct {

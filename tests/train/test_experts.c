@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Choosing and training experts: metric affinity against what transformers' routers do (affinity/,
- * by make_affinity.py); a file that stacks the experts of a layer is as one that holds them apart. */
+ * by make_affinity.py); a file that stacks the experts of a layer is as one that holds them
+ * apart. */
 #include "tests/train/home.h"
 
 #include "engine/model/model.h"
@@ -203,7 +204,7 @@ static void affinity_is_refused(void **state) {
   ka_str_deinit(&err);
 }
 
-/* --- both ways in which files hold experts ------------------------------------------------------ */
+/* --- both ways in which files hold experts ---------------------------------------------------- */
 
 static void same_rows(struct home *h, const char *a, const char *b) {
   struct ka_str x = {0}, y = {0};
@@ -287,7 +288,7 @@ static void a_selection_serves_both(void **state) {
   }
 }
 
-/* --- what is counted ----------------------------------------------------------------------------- */
+/* --- what is counted -------------------------------------------------------------------------- */
 
 static void counted_however_a_step_is_cut(void **state) {
   struct home *h = *state;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Ways to keep the old against six steps of torch (make_recipes.py): the terms of the loss, gradient
- * norms, the weights in the end; however a step's rows are split. */
+ * Ways to keep the old against six steps of torch (make_recipes.py): the terms of the loss,
+ * gradient norms, the weights in the end; however a step's rows are split. */
 #include "tests/support/test.h"
 
 #include "base/json.h"

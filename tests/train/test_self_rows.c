@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Rows that the base writes: each token is the draw from what the whole row's forward pass predicts;
- * the cache gives them back, grows, and survives damage. */
+ * Rows that the base writes: each token is the draw from what the whole row's forward pass
+ * predicts; the cache gives them back, grows, and survives damage. */
 #include "engine/model/decode.h"
 #include "engine/train/self_rows.h"
 #include "tests/train/home.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A small model, made here, learns to hear: four words that are pairs of tones, in voices that differ
- * in pitch and speed, with noise. What is trained, saved, resumed, measured and refused. */
+ * A small model, made here, learns to hear: four words that are pairs of tones, in voices that
+ * differ in pitch and speed, with noise. What is trained, saved, resumed, measured and refused. */
 #include "base/json.h"
 #include "base/rng.h"
 #include "engine/audio/audio.h"
@@ -168,7 +168,8 @@ static void learns_to_hear(void **state) {
   ka_str_deinit(&text);
 }
 
-/* Stopped and resumed: the same bits. A prepared path, convolutions: other jobs of the same kind. */
+/* Stopped and resumed: the same bits. A prepared path, convolutions: other jobs of the same
+ * kind. */
 static void resumed(void **state) {
   (void)state;
   T_AUDIO
@@ -284,7 +285,8 @@ static struct ka_str said_of(const char *options) {
   return err;
 }
 
-/* What stood behind the sound in training stands there afterwards, unless something else is said. */
+/* What stood behind the sound in training stands there afterwards, unless something else is
+ * said. */
 static void prompt_is_kept(void **state) {
   (void)state;
   T_AUDIO

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Models whose config.json ties the head to the embedding and whose file holds a head all the same. */
+ * Models whose config.json ties the head to the embedding and whose file holds a head all the
+ * same. */
 #include "tests/train/home.h"
 
 #include "engine/model/model.h"
